@@ -1,0 +1,24 @@
+"""GPT-2: LayerNorm, Conv1D matrices, fused q/k/v, learned positions."""
+
+from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Requirement, Weight
+
+SPEC = ArchSpec(
+    model_type="gpt2",
+    model_class="GPT2LMHeadModel",
+    layers="transformer.h",
+    embeddings=(
+        Weight("transformer.wte", in_="vocab", out=RESIDUAL, layout="embedding"),
+        Weight("transformer.wpe", in_="positions", out=RESIDUAL, layout="embedding"),
+    ),
+    layer_weights=(
+        Weight("attn.c_attn", in_=RESIDUAL, out="qkv", reads="ln_1", layout="conv1d"),
+        Weight("attn.c_proj", in_="heads", out=RESIDUAL, layout="conv1d"),
+        Weight("mlp.c_fc", in_=RESIDUAL, out="ffn", reads="ln_2", layout="conv1d"),
+        Weight("mlp.c_proj", in_="ffn", out=RESIDUAL, layout="conv1d"),
+    ),
+    layer_norms=(Norm("ln_1", "layer"), Norm("ln_2", "layer")),
+    final_norm=Norm("transformer.ln_f", "layer"),
+    head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
+    stock_refusal="GPT-2's config has one width for the residual stream and for attention",
+    requires=(Requirement("add_cross_attention", False, "cross-attention is not described"),),
+)

@@ -1,0 +1,5 @@
+"""Mistral: Llama's shape with sliding-window attention."""
+
+from neuromeld.archs.gated import gated_decoder
+
+SPEC = gated_decoder(model_type="mistral", model_class="MistralForCausalLM")

@@ -1,0 +1,50 @@
+"""The model card of a compressed checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+TEMPLATE = Path(__file__).parent / "card.md.jinja"
+
+
+def render_card(record: dict[str, Any]) -> str:
+    """The README.md of a checkpoint: YAML front matter, then what was done and how to load the result.
+
+    `record` is the content of `record.json`.  Of its optional keys, `source_kind` ("hub") makes the source the
+    `base_model`, `license` is passed on, and `evaluation`, a list of measured `Perplexity` as dictionaries, each with
+    an optional `perplexity_before`, becomes the `model-index`.
+    """
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    name = Path(record["source"].removeprefix("package:")).name
+    return template.render(
+        record,
+        front_matter=yaml.safe_dump(_front_matter(record, name), sort_keys=False, allow_unicode=True),
+        name=name,
+        recipe_yaml=yaml.safe_dump(record["recipe"], sort_keys=False),
+        hidden_ratio=record["hidden_size_after"] / record["hidden_size_before"],
+        bytes_on_disk=record.get("bytes_on_disk"),
+        evaluation=record.get("evaluation", []),
+    )
+
+
+def _front_matter(record: dict[str, Any], name: str) -> dict[str, Any]:
+    matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if record.get("source_kind") == "hub":
+        matter["base_model"] = record["source"]
+    if record.get("license"):
+        matter["license"] = record["license"]
+    matter["tags"] = ["neuromeld", "compressed", record["model_type"]]
+    if record.get("evaluation"):
+        results = [
+            {
+                "task": {"type": "text-generation"},
+                "dataset": {"name": measured["protocol"]["source"], "type": measured["protocol"]["source"]},
+                "metrics": [{"type": "perplexity", "value": measured["perplexity"]}],
+            }
+            for measured in record["evaluation"]
+        ]
+        matter["model-index"] = [{"name": f"{name}-neuromeld", "results": results}]
+    return matter

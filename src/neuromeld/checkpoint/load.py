@@ -1,0 +1,192 @@
+"""Read a checkpoint folder, and refuse what transformers would repair silently or fail on obscurely."""
+
+import json
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from neuromeld.checkpoint.modeling import native_model_type, register
+from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""A tokenizer has at least one of these."""
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """The config of a causal language model; no weight is read.
+
+    Raises `CheckpointError` for a config that is not there or not valid, `UnsupportedModelError` for a model type
+    that transformers does not know or that is not a causal language model.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        found = ", ".join(sorted(file.name for file in folder.glob("*.gguf")))
+        hint = f"; to read a GGUF file pass its path (here: {found})" if found else ""
+        raise CheckpointError(f"{folder} has no config.json, so it is not a Hugging Face checkpoint{hint}")
+    stated = _read_json(path)
+    model_type = str(stated.get("model_type"))
+    if model_type.startswith(native_model_type("")):
+        register()
+    if model_type not in CONFIG_MAPPING:
+        reason = (
+            "it needs code that comes with the checkpoint, and such code is never run"
+            if "auto_map" in stated
+            else "update transformers if the model is new"
+        )
+        raise UnsupportedModelError(
+            f"{path} has model_type {model_type!r}, unknown to transformers {transformers.__version__}: {reason}"
+        )
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # config classes check themselves, each with errors of its own
+        raise CheckpointError(f"{path} is not a valid {model_type} config: {error}") from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModelError(f"{path}: {model_type!r} is not a causal language model")
+    return config
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies beside the weights."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}: none is there); "
+            "save it beside the model with tokenizer.save_pretrained(...)"
+        )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # the tokenizers library raises bare `Exception`
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
+    return tokenizer
+
+
+def load_model(
+    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False
+) -> PreTrainedModel:
+    """The model in eval mode, every weight of it from the checkpoint and finite.
+
+    dtype   None keeps the checkpoint's own
+
+    Raises `CheckpointError` for files that are missing or damaged and for weights that do not match the config,
+    `UnsupportedModelError` for a quantised model, `NumericsError` for NaN or infinity.
+    """
+    config = load_config(folder)
+    if getattr(config, "quantization_config", None) is not None:
+        raise UnsupportedModelError(f"{folder} is quantised; pass the checkpoint it was made from")
+    files = weight_files(folder, allow_pickle=allow_pickle)
+    safe = files[0].suffix == ".safetensors"
+    if safe:
+        _check_readable(files)
+    try:
+        # Mismatched sizes are allowed only so that they are reported by name and refused below.
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            trust_remote_code=False,
+            use_safetensors=safe,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
+    _check_complete(folder, info)
+    _check_finite(folder, model)
+    loaded: PreTrainedModel = model.to(device)
+    return loaded
+
+
+def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
+    """The files that hold the weights; `CheckpointError` if one is missing, or if there are only pickles."""
+    for name in ("model.safetensors", *(("pytorch_model.bin",) if allow_pickle else ())):
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder / f"{name}.index.json")
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
+    if pickles and not allow_pickle:
+        raise CheckpointError(
+            f"{folder} has only pickled weights ({_listed(pickles)}), and a pickle can run code when it is read; convert "
+            "them to safetensors, or pass --allow-pickle (allow_pickle=True) to read their tensors, without their code"
+        )
+    raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor model.safetensors.index.json")
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} is damaged: it has no weight_map")
+    shards = [index.parent / name for name in sorted(set(weight_map.values()))]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise CheckpointError(f"{index} names {_listed(missing)}, not found beside it; download or copy the folder again")
+    return shards
+
+
+def _check_readable(files: list[Path]) -> None:
+    for path in files:
+        try:
+            with safe_open(path, framework="pt"):  # checks the header, and the length of the file against it
+                pass
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} is truncated or damaged ({error}, {path.stat().st_size:,} bytes); download or copy it again"
+            ) from error
+
+
+def _check_complete(folder: Path, info: dict[str, Any]) -> None:
+    sizes = (f"{name} {tuple(disk)}, expected {tuple(model)}" for name, disk, model in info["mismatched_keys"])
+    problems = [
+        f"{len(found)} {what}: {_listed(sorted(found))}"
+        for what, found in (
+            ("missing tensors", info["missing_keys"]),
+            ("unexpected tensors", info["unexpected_keys"]),
+            ("tensors of the wrong size", list(sizes)),
+        )
+        if found
+    ]
+    if problems:
+        raise CheckpointError(f"the weights in {folder} do not match its config.json: " + "; ".join(problems))
+
+
+def _check_finite(folder: Path, model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NumericsError(
+                f"{name} in {folder} holds NaN or infinity as {parameter.dtype}; the checkpoint is damaged, or the "
+                "weights exceed what this dtype can hold"
+            )
+
+
+def _listed(names: Iterable[str], shown: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return content

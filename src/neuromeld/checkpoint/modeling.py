@@ -1,0 +1,146 @@
+"""Narrow models that a stock config cannot describe, as thin subclasses of the stock ones.
+
+This file is also copied into every native checkpoint, so it imports nothing of neuromeld.  A `NeuromeldXForCausalLM`
+is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
+
+    width           width of the residual stream
+    layers, head    module paths of the layer list and of the output head
+    resized         [module path, "in" | "out" | "both"]: modules whose axes have `width` where the config says otherwise;
+                    `*` stands for every layer
+    shortcuts       indices of the layers that the stream enters through a change of basis, `(width, width)`
+    head_adapter    whether a `(width, width)` matrix stands between the final norm and a tied head
+    token_scale     path of an embedding whose rows are scaled and shifted, or null
+    identity        path of a norm that is not there any more, or null
+"""
+
+import sys
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+BASES = {
+    "bloom": ("BloomConfig", "BloomForCausalLM"),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
+    "llama": ("LlamaConfig", "LlamaForCausalLM"),
+    "mistral": ("MistralConfig", "MistralForCausalLM"),
+    "opt": ("OPTConfig", "OPTForCausalLM"),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
+}
+"""Model type of the stock model: its config and its class."""
+
+
+def native_model_type(model_type: str) -> str:
+    """The model type of the native form of a stock model."""
+    return f"neuromeld-{model_type}"
+
+
+def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
+    """Give a freshly constructed stock model the shapes that `block` states."""
+    width = block["width"]
+    for path, axis in block["resized"]:
+        for module in _expand(model, path, block["layers"]):
+            _resize(module, axis, width)
+    layers = model.get_submodule(block["layers"])
+    for index in block["shortcuts"]:
+        layers[index].shortcut = nn.Linear(width, width, bias=False)
+    if block["head_adapter"]:
+        model.head_adapter = nn.Linear(width, width, bias=False)
+    if block["token_scale"]:
+        embedding = model.get_submodule(block["token_scale"])
+        embedding.scale = nn.Parameter(torch.ones(embedding.num_embeddings, 1))
+        embedding.shift = nn.Parameter(torch.zeros(width))
+    if block["identity"]:
+        parent, name = block["identity"].rsplit(".", 1)
+        setattr(model.get_submodule(parent), name, nn.Identity())
+
+
+def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
+    """Make the modules of `build_modules` take part in the forward pass."""
+    layers = model.get_submodule(block["layers"])
+    for index in block["shortcuts"]:
+        layers[index].register_forward_pre_hook(_change_basis, with_kwargs=True)
+    if block["head_adapter"]:
+        adapter = model.head_adapter
+        model.get_submodule(block["head"]).register_forward_pre_hook(lambda _, args: (adapter(args[0]), *args[1:]))
+    if block["token_scale"]:
+        model.get_submodule(block["token_scale"]).register_forward_hook(_scale_tokens)
+
+
+def _change_basis(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return (layer.shortcut(args[0]), *args[1:]), kwargs
+
+
+def _scale_tokens(embedding: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    return output * nn.functional.embedding(args[0], embedding.scale) + embedding.shift
+
+
+def _expand(model: nn.Module, path: str, layers: str) -> list[nn.Module]:
+    if "*" not in path:
+        return [model.get_submodule(path)]
+    return [model.get_submodule(path.replace("*", str(i))) for i in range(len(model.get_submodule(layers)))]
+
+
+def _resize(module: nn.Module, axis: str, width: int) -> None:
+    """Replace the module's parameters by empty ones in which `axis` has `width` entries."""
+    matrix = module.weight
+    if isinstance(module, nn.LayerNorm):
+        module.normalized_shape = (width,)
+        shape: tuple[int, ...] = (width,)
+    elif matrix.dim() == 1:
+        shape = (width,)
+    elif isinstance(module, nn.Linear):
+        module.in_features = width if axis in ("in", "both") else module.in_features
+        module.out_features = width if axis in ("out", "both") else module.out_features
+        shape = (module.out_features, module.in_features)
+    elif isinstance(module, Conv1D):
+        module.nx = width if axis == "in" else module.nx
+        module.nf = width if axis == "out" else module.nf
+        shape = (module.nx, module.nf)
+    else:
+        module.embedding_dim = width
+        shape = (module.num_embeddings, width)
+    module.weight = nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device))
+    if axis == "out" and getattr(module, "bias", None) is not None:
+        module.bias = nn.Parameter(torch.empty(width, dtype=matrix.dtype, device=matrix.device))
+
+
+def _native_classes(model_type: str) -> tuple[type[PretrainedConfig], type[PreTrainedModel]]:
+    """The config and model classes of the native form of one stock model."""
+    config_name, model_name = BASES[model_type]
+    stock_config, stock_model = getattr(transformers, config_name), getattr(transformers, model_name)
+    config_class = type(
+        f"Neuromeld{config_name}", (stock_config,), {"model_type": native_model_type(model_type), "__module__": __name__}
+    )
+
+    def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        stock_model.__init__(self, config, *args, **kwargs)
+        build_modules(self, config.neuromeld)
+        attach_hooks(self, config.neuromeld)
+        self.tie_weights()
+
+    model_class = type(
+        f"Neuromeld{model_name}",
+        (stock_model,),
+        {"__init__": __init__, "config_class": config_class, "__module__": __name__},
+    )
+    return config_class, model_class
+
+
+NATIVE: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
+    model_type: _native_classes(model_type) for model_type in BASES
+}
+for _config_class, _model_class in NATIVE.values():
+    setattr(sys.modules[__name__], _config_class.__name__, _config_class)
+    setattr(sys.modules[__name__], _model_class.__name__, _model_class)
+
+
+def register() -> None:
+    """Make `AutoModelForCausalLM.from_pretrained` load native checkpoints without remote code."""
+    for model_type, (config_class, model_class) in NATIVE.items():
+        transformers.AutoConfig.register(native_model_type(model_type), config_class, exist_ok=True)
+        transformers.AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)

@@ -1,0 +1,51 @@
+"""Turn a live stock model that was narrowed into its native class."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs import Architecture
+from neuromeld.archs.spec import RESIDUAL
+from neuromeld.checkpoint.modeling import NATIVE, attach_hooks
+from neuromeld.plan import Plan
+
+
+def native_block(arch: Architecture, plan: Plan) -> dict[str, Any]:
+    """The `neuromeld` entry of the config of a native checkpoint; `modeling.py` says what its keys mean."""
+    spec = arch.spec
+    return {
+        "width": plan.hidden_size_after,
+        "layers": spec.layers,
+        "head": spec.head.path,
+        "resized": _resized(arch) if spec.stock_width is None else [],
+        "shortcuts": list(plan.starts[1:]),
+        "head_adapter": plan.head_adapter,
+        "token_scale": spec.embeddings[0].path if spec.embedding_norm else None,
+        "identity": spec.embedding_norm.path if spec.embedding_norm else None,
+    }
+
+
+def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
+    """Give a model whose weights are narrow already the native class, config and forward pass."""
+    config_class, model_class = NATIVE[model.config.model_type]
+    config = config_class.from_dict(model.config.to_dict() | {"model_type": config_class.model_type})
+    config.neuromeld = block
+    config.dtype = model.config.dtype
+    model.__class__ = model_class
+    for module in model.modules():
+        if getattr(module, "config", None) is not None:
+            module.config = config
+    attach_hooks(model, block)
+
+
+def _resized(arch: Architecture) -> list[list[str]]:
+    """Every module that has the width of the residual stream, with the axis that has it."""
+    spec = arch.spec
+    in_layers = [(f"{spec.layers}.*.{w.path}", w) for w in spec.layer_weights]
+    weights = [*((w.path, w) for w in (*spec.embeddings, spec.head)), *in_layers]
+    norms = [f"{spec.layers}.*.{norm.path}" for norm in spec.cut_norms] + [spec.final_norm.path]
+    return [
+        *([path, "in"] for path, w in weights if w.in_ == RESIDUAL),
+        *([path, "out"] for path, w in weights if w.out == RESIDUAL),
+        *([path, "both"] for path in norms),
+    ]

@@ -1,0 +1,79 @@
+"""Write a checkpoint folder, and prove that what was written is the model."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from neuromeld.checkpoint import modeling
+from neuromeld.checkpoint.folder import check_space
+from neuromeld.checkpoint.load import load_model
+from neuromeld.errors import CheckpointError
+
+REMOTE_MODULE = "modeling_neuromeld"
+"""The name under which a native checkpoint carries `modeling.py`."""
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
+"""How far logits may move between memory and disk, over the largest: a few roundings of the dtype."""
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    recipe_yaml: str,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Write weights, configs, tokenizer and recipe into `folder`, which should be a `new_folder`.
+
+    A native model takes its code along, so that it loads with `trust_remote_code=True` where neuromeld is not installed.
+    """
+    check_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    tokenizer.save_pretrained(folder)
+    (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("auto_map", None)  # names code of the original checkpoint, which is not here
+    if config["model_type"].startswith(modeling.native_model_type("")):
+        shutil.copyfile(modeling.__file__, folder / f"{REMOTE_MODULE}.py")
+        config["auto_map"] = {
+            "AutoConfig": f"{REMOTE_MODULE}.{type(model.config).__name__}",
+            "AutoModelForCausalLM": f"{REMOTE_MODULE}.{type(model).__name__}",
+        }
+    _write_json(path, config)
+
+
+def save_record(folder: Path, record: dict[str, Any], *, card: str) -> None:
+    """Write `record.json` and the model card: last, because the record holds what was measured on the files."""
+    _write_json(folder / "record.json", record)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+@torch.no_grad()
+def verify_checkpoint(folder: Path, expected_logits: Tensor, input_ids: Tensor, *, dtype: torch.dtype) -> float:
+    """Load `folder` as a user would and compare its logits on `input_ids` with those of the model that was saved.
+
+    Returns the largest difference over the largest logit; `CheckpointError` if that exceeds the dtype's tolerance.
+    """
+    model = load_model(folder, dtype=None, device=str(input_ids.device))
+    if model.dtype != dtype:
+        raise CheckpointError(f"{folder} loads as {model.dtype}, but the model that was saved is {dtype}")
+    logits = model(input_ids=input_ids, use_cache=False).logits.double()
+    expected = expected_logits.double()
+    difference = float((logits - expected).abs().max() / expected.abs().max())
+    if not difference <= TOLERANCES[dtype]:
+        raise CheckpointError(
+            f"the checkpoint written to {folder} is not the model that was saved: its logits differ by "
+            f"{difference:.2e} of the largest, and {TOLERANCES[dtype]:.0e} is allowed in {dtype}"
+        )
+    return difference
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

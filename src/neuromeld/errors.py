@@ -1,0 +1,31 @@
+"""The errors a caller may meet; every message says what is wrong, why, and what to do."""
+
+
+class NeuromeldError(Exception):
+    """Base of every error raised on purpose.  `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UserInputError(NeuromeldError):
+    """An argument, recipe or file the user gave cannot be used as it is."""
+
+    exit_code = 2
+
+
+class UnsupportedModelError(NeuromeldError):
+    """The model's architecture, or something in its config, is not covered."""
+
+    exit_code = 3
+
+
+class NumericsError(NeuromeldError):
+    """NaN, infinity or a failed factorisation."""
+
+    exit_code = 4
+
+
+class CheckpointError(NeuromeldError):
+    """A checkpoint cannot be read, written or verified."""
+
+    exit_code = 5

@@ -1,0 +1,46 @@
+"""What a model costs: arithmetic per token, parameters and bytes."""
+
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from neuromeld.errors import CheckpointError
+
+
+def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
+    """Floating-point operations of a dense decoder's forward pass for one token that attends to `context` keys.
+
+    2 x (entries of every matrix applied to the token, biases excluded)
+      + 4 x context x (width of the attention heads, summed over layers)
+
+    Matrices are counted as often as they are applied: tied weights save memory, not time, so the output head counts
+    although it is tied, and a module shared by two layers counts twice.  Embedding look-ups, norms, activations and
+    the softmax are left out.  The second term is the scores and the weighted sum of values over the full context,
+    with no discount for the causal mask (arXiv:2204.02311 appendix B, forward pass): the exact cost of decoding
+    at position `context`, and the cost per token of a prefill whose kernel computes the masked half too.
+    """
+    matrices = sum(
+        module.weight.numel()
+        for _, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Linear | Conv1D)
+    )
+    config = model.config.get_text_config(decoder=True)
+    heads: int = config.num_attention_heads
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    layers: int = config.num_hidden_layers
+    return 2 * matrices + 4 * context * heads * head_dim * layers
+
+
+def unique_parameters(model: nn.Module) -> int:
+    """The number of parameters, each counted once however many modules share it."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def bytes_on_disk(folder: Path | str) -> int:
+    """The size of a checkpoint's safetensors files.  `CheckpointError` when there is none."""
+    files = list(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{folder} holds no *.safetensors file: not a checkpoint folder, or not yet saved")
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,22 @@
+"""Progress bars, on stderr, so that stdout stays a program's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+Advance = Callable[[int], None]
+"""Called with the number of steps done so far."""
+
+
+@contextmanager
+def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
+    """A bar for `total` steps of `what`, or nothing at all."""
+    if not enabled:
+        yield lambda done: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,66 @@
+"""Statistics on disk, so that a calibration pass is paid once."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def cache_key(**facts: object) -> str:
+    """sha256, in hex, of the facts as canonical JSON: all that the statistics depend on (model, corpus, settings)."""
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class StatisticsStore:
+    """A folder with one safetensors file per key; by default `$NEUROMELD_CACHE`, else `~/.cache/neuromeld`.
+
+    A file appears whole or not at all, and one that was damaged later counts as missing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(os.environ.get("NEUROMELD_CACHE") or Path.home() / ".cache" / "neuromeld")
+
+    def save(self, key: str, stats: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write the `state()` of each named statistic, replacing what the key held."""
+        flat = {
+            f"{name}/{part}": value.cpu().contiguous() for name, state in stats.items() for part, value in state.items()
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder) as beside:
+            unfinished = Path(beside) / "unfinished"
+            save_file(flat, unfinished, metadata={"sha256": _digest(flat)})
+            unfinished.replace(self._path(key))
+
+    def load(self, key: str) -> dict[str, dict[str, Tensor]] | None:
+        """The states saved under `key`, or None if there are none to be trusted."""
+        try:
+            with safe_open(self._path(key), framework="pt") as file:
+                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                recorded = (file.metadata() or {}).get("sha256")
+        except (FileNotFoundError, SafetensorError):
+            return None
+        if recorded != _digest(flat):
+            return None
+        stats: dict[str, dict[str, Tensor]] = {}
+        for name, value in flat.items():
+            statistic, part = name.rsplit("/", 1)
+            stats.setdefault(statistic, {})[part] = value
+        return stats
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+
+def _digest(flat: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(flat):
+        digest.update(name.encode())
+        digest.update(flat[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""The residual stream on calibration data: watched in one pass, or carried through the model a layer at a time.
+
+A *batch* is what the model is called with: `input_ids` and, where there is padding, `attention_mask`.  Only real
+tokens reach a statistic.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Norm
+
+Batch = Mapping[str, Tensor]
+
+
+class _Stop(Exception):
+    """Raised by a hook once the value it waits for has been seen."""
+
+
+def real_tokens(x: Tensor, batch: Batch) -> Tensor:
+    """The rows of `x`, `(batch, time, d)` or `(batch * time, d)`, that are not padding, as `(n, d)`."""
+    rows = x.reshape(-1, x.shape[-1])
+    mask = batch.get("attention_mask")
+    return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
+
+
+@torch.no_grad()
+def watch(
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    see: Callable[[str, Tensor], None],
+    advance: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Run the model up to its final norm and call `see(path, x)` with what each cut's norm reads, `(n, d)`."""
+    batch: Batch = {}
+
+    def hook(path: str, last: bool) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
+            see(path, real_tokens(args[0], batch))
+            if last:
+                raise _Stop
+
+        return before
+
+    cuts = arch.cuts
+    handles = [
+        model.get_submodule(norm.path).register_forward_pre_hook(hook(norm.path, norm is cuts[-1])) for norm in cuts
+    ]
+    try:
+        for done, batch in enumerate(batches, start=1):
+            _run(model, batch)
+            advance(done)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class LayerCalls:
+    """How the model calls its layers on each batch, so that one layer can be called on its own.
+
+    `hidden[b]` is the stream that enters the first layer, `(batch, time, d)`;
+    `arguments[b][layer]` are the other arguments.
+    """
+
+    batches: Sequence[Batch]
+    hidden: list[Tensor]
+    arguments: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
+
+    @torch.no_grad()
+    def run(self, layer: nn.Module, index: int, batch: int, hidden: Tensor) -> Tensor:
+        """The stream that leaves `layer` when `hidden` enters it."""
+        args, kwargs = self.arguments[batch][index]
+        output = layer(hidden, *args, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    @torch.no_grad()
+    def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """The stream that `norm`, a submodule of `layer`, reads; nothing behind it is computed."""
+        seen: list[Tensor] = []
+
+        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.append(args[0])
+            raise _Stop
+
+        handle = norm.register_forward_pre_hook(before)
+        try:
+            self.run(layer, index, batch, hidden)
+        except _Stop:
+            pass
+        finally:
+            handle.remove()
+        return seen[0]
+
+
+@torch.no_grad()
+def record_calls(model: nn.Module, arch: Architecture, batches: Sequence[Batch]) -> LayerCalls:
+    """Run the model with its layers short-circuited and keep what each would have been called with."""
+    calls = LayerCalls(batches, [], [])
+    layers = [model.get_submodule(arch.layer_path(i)) for i in range(arch.num_layers)]
+    with _short_circuit(layers, calls):
+        for batch in batches:
+            calls.arguments.append([])
+            final_norm = model.get_submodule(arch.spec.final_norm.path)
+            handle = final_norm.register_forward_pre_hook(_stop)
+            try:
+                _run(model, batch)
+            finally:
+                handle.remove()
+    return calls
+
+
+@contextmanager
+def _short_circuit(layers: Sequence[nn.Module], calls: LayerCalls) -> Iterator[None]:
+    # Whether a layer returns a tensor or a tuple differs between families: the first call finds out.
+    returns_tuple: list[bool] = []
+
+    def recorder(layer: nn.Module, first: bool) -> Callable[..., Any]:
+        original = layer.forward
+
+        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not returns_tuple:
+                returns_tuple.append(isinstance(original(hidden, *args, **kwargs), tuple))
+            if first:
+                calls.hidden.append(hidden)
+            calls.arguments[-1].append((args, kwargs))
+            return (hidden,) if returns_tuple[0] else hidden
+
+        return forward
+
+    for i, layer in enumerate(layers):
+        layer.forward = recorder(layer, first=i == 0)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def norm_epsilon(module: nn.Module) -> float:
+    """The epsilon of a LayerNorm or of transformers' RMSNorms."""
+    return float(module.eps if hasattr(module, "eps") else module.variance_epsilon)  # type: ignore[arg-type]
+
+
+def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
+    """What the norm computes before its gain and bias, in float32 or wider."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if norm.kind == "layer":
+        x = x - x.mean(-1, keepdim=True)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm_epsilon(module))
+
+
+def _stop(*_: Any) -> None:
+    raise _Stop
+
+
+def _run(model: nn.Module, batch: Batch) -> None:
+    device = next(model.parameters()).device
+    try:
+        model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False)
+    except _Stop:
+        pass

@@ -1,0 +1,90 @@
+"""The output head of a narrow model, tied or not.
+
+With tied embeddings `T = E_tok write`, the head needs a `k x k` adapter `H` between the final norm and `T^T`, since
+the norm's gain can no longer be folded into a matrix that the input shares.  When one basis is shared by the whole
+model, `H = read diag(g) read^T` is symmetric, and an RMSNorm model may be turned freely: in the eigenbasis of `H` the
+adapter is a diagonal, which is the gain of the final norm.  So a stock checkpoint keeps its tie and needs no adapter.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stats import Cross
+from neuromeld.surgery import add_linear, read_matrix, read_norm, tie, write_norm
+from neuromeld.width.consumers import consume, narrow_consumer, narrow_norm
+from neuromeld.width.embedding import TiedTable
+from neuromeld.width.refit import LAMBDAS, Refit, refit
+from neuromeld.width.width_map import Basis, rotate
+
+
+def diagonal_head_basis(model: nn.Module, arch: Architecture, basis: Basis) -> tuple[Basis, Float[Tensor, "k"]]:
+    """The basis turned so that the head adapter is diagonal, and that diagonal."""
+    gain, _ = read_norm(model, arch.spec.final_norm.path)
+    adapter = (basis.read * gain.to(ACCUMULATE)) @ basis.read.T
+    diagonal, rotation = torch.linalg.eigh(adapter)
+    return rotate(basis, rotation), diagonal
+
+
+def narrow_head(
+    model: nn.Module,
+    arch: Architecture,
+    basis: Basis,
+    table: TiedTable | None,
+    moments: tuple[Cross, Cross] | None,
+    diagonal: Float[Tensor, "k"] | None,
+    refits: dict[str, Refit],
+) -> None:
+    """Narrow the final norm and the head in place.
+
+    `moments` are those of the final cut, to fit on and held out, None for no refit; `diagonal` is set when the tie is
+    kept by the final norm's gain.
+    """
+    head, norm = arch.spec.head, arch.spec.final_norm
+    gain, bias = read_norm(model, norm.path)
+    if diagonal is not None:
+        assert table is not None
+        if moments is not None:
+            diagonal = refit_diagonal(*moments, gain, diagonal, table)
+        write_norm(model, norm.path, diagonal, bias)
+        tie(model, head.path, to=arch.spec.embeddings[0].path)
+        return
+    read = basis.read
+    if moments is not None:
+        refits[norm.path] = refit(*moments, read)
+        read = refits[norm.path].matrix
+    if table is None:
+        narrow_consumer(model, head, read, model)
+    else:
+        # The head reads `T^T`, so the adapter is what a consumer with the matrix `E_tok^T = C T^T` would become.
+        factor = table.cross @ torch.linalg.pinv(table.gram, hermitian=True)
+        add_linear(model, "head_adapter", consume(read, gain, bias, factor), like=read_matrix(model, head))
+        tie(model, head.path, to=arch.spec.embeddings[0].path)
+    narrow_norm(model, norm, basis.width)
+
+
+def refit_diagonal(
+    fitted: Cross, held_out: Cross, gain: Float[Tensor, "d"], initial: Float[Tensor, "k"], table: TiedTable
+) -> Float[Tensor, "k"]:
+    """The diagonal that best matches the original logits: `min |norm(s) diag(c) T^T - (norm(x) g) E_tok^T|^2`."""
+
+    def normal_equations(moments: Cross) -> tuple[Tensor, Tensor]:
+        target = ((moments.cross * gain.to(ACCUMULATE)) * table.cross.T).sum(1)
+        return moments.gram * table.gram, target
+
+    matrix, target = normal_equations(fitted)
+    held_matrix, held_target = normal_equations(held_out)
+
+    def error(candidate: Tensor) -> float:
+        return float(candidate @ held_matrix @ candidate - 2 * candidate @ held_target)
+
+    best = initial
+    for ridge in LAMBDAS:
+        damping = ridge * matrix.diagonal()
+        # Shrink towards the initial gain, not towards zero.
+        step = torch.linalg.solve(matrix + torch.diag(damping), target - matrix @ initial)
+        if error(initial + step) < error(best):
+            best = initial + step
+    return best

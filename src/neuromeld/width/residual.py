@@ -1,0 +1,179 @@
+"""Narrow the residual stream of a live model, a layer at a time.
+
+Without a refit this is algebra on the weights.  With one, the original and the narrow stream of every calibration
+batch are carried side by side: each cut is refitted on the network that is already narrow up to there, towards what
+the original network has at that cut, and the original layer is dropped as soon as it was used.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import RESIDUAL, Norm
+from neuromeld.stats import Cross, CrossMoments
+from neuromeld.streams import Batch, LayerCalls, normalise, real_tokens, record_calls
+from neuromeld.surgery import add_linear, read_matrix
+from neuromeld.width.consumers import narrow_consumer, narrow_norm, narrow_producer
+from neuromeld.width.embedding import narrow_embeddings
+from neuromeld.width.head import diagonal_head_basis, narrow_head
+from neuromeld.width.refit import Refit, refit
+from neuromeld.width.width_map import Basis, shortcut
+
+HELD_OUT = 8
+"""Every eighth calibration batch chooses the ridge and decides whether a refit is kept."""
+
+Advance = Callable[[int], None]
+"""Called with the number of layers done so far."""
+
+
+@dataclass
+class Streams:
+    """The calibration data at one depth of both networks, one tensor `(batch, time, width)` a batch."""
+
+    calls: LayerCalls
+    original: list[Tensor]
+    narrow: list[Tensor]
+
+    def change_basis(self, matrix: Tensor) -> None:
+        self.narrow = [s @ matrix.to(s) for s in self.narrow]
+
+
+@dataclass
+class Narrowed:
+    """What was done: the basis of each run as it was used, and the refit of each cut by the path of its norm."""
+
+    bases: list[Basis]
+    refits: dict[str, Refit] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def narrow_residual(
+    model: nn.Module,
+    arch: Architecture,
+    starts: Sequence[int],
+    bases: Sequence[Basis],
+    *,
+    stock: bool,
+    refit_on: Sequence[Batch] | None,
+    advance: Advance = lambda done: None,
+) -> Narrowed:
+    """Narrow every weight of `model` in place; `bases[i]` holds from layer `starts[i]` on.
+
+    Shortcuts are attached to the layers they precede, as `shortcut`, and a head adapter to the model; the caller makes
+    them run.  `refit_on` are calibration batches, None for no refit.
+    """
+    done = Narrowed(list(bases))
+    diagonal = None
+    if arch.tied and stock:
+        done.bases[0], diagonal = diagonal_head_basis(model, arch, bases[0])
+    streams = _open(model, arch, refit_on, done.bases[0]) if refit_on is not None else None
+    table = narrow_embeddings(model, arch, done.bases[0])
+    basis = done.bases[0]
+    for index in range(arch.num_layers):
+        if index in starts[1:]:
+            matrix = shortcut(basis, done.bases[list(starts).index(index)])
+            basis = done.bases[list(starts).index(index)]
+            if streams is not None:
+                streams.change_basis(matrix)
+        else:
+            matrix = None
+        _narrow_layer(model, arch, index, basis, streams, done)
+        if matrix is not None:
+            first = arch.layer_weights(index)[0]
+            add_linear(model, arch.layer_path(index, "shortcut"), matrix, like=read_matrix(model, first))
+        advance(index + 1)
+    moments = None
+    if streams is not None:
+        moments = _cross_moments(model, arch.spec.final_norm, streams.original, streams.narrow, refit_on or [], basis)
+    narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
+    return done
+
+
+def _open(model: nn.Module, arch: Architecture, batches: Sequence[Batch], basis: Basis) -> Streams:
+    """Both streams where they enter the first layer."""
+    calls = record_calls(model, arch, batches)
+    original, calls.hidden = calls.hidden, []
+    return Streams(calls, original, [x @ basis.write.to(x) for x in original])
+
+
+def _narrow_layer(
+    model: nn.Module, arch: Architecture, index: int, basis: Basis, streams: Streams | None, done: Narrowed
+) -> None:
+    """Narrow one layer in place and, where there are streams, refit its consumers and move both streams past it."""
+    path = arch.layer_path(index)
+    layer = model.get_submodule(path)
+    original = copy.deepcopy(layer)
+    full = _holder(path, original)
+    weights, norms = arch.layer_weights(index), arch.cut_norms(index)
+    read_by_norms = _run_original(streams, original, path, index, norms) if streams is not None else {}
+    for weight in weights:
+        if weight.out == RESIDUAL:
+            narrow_producer(model, weight, basis.write)
+        if weight.in_ == RESIDUAL:
+            narrow_consumer(model, weight, basis.read, full)
+    for norm in norms:
+        narrow_norm(model, norm, basis.width)
+    if streams is None:
+        return
+    for norm in norms:
+        module = model.get_submodule(norm.path)
+        narrow = [streams.calls.run_until(layer, index, b, s, module) for b, s in enumerate(streams.narrow)]
+        moments = _cross_moments(model, norm, read_by_norms.pop(norm.path), narrow, streams.calls.batches, basis)
+        done.refits[norm.path] = refit(*moments, basis.read)
+        for weight in weights:
+            if weight.reads == norm.path:
+                narrow_consumer(model, weight, done.refits[norm.path].matrix, full)
+    streams.narrow = [streams.calls.run(layer, index, b, s) for b, s in enumerate(streams.narrow)]
+
+
+def _cross_moments(
+    model: nn.Module,
+    norm: Norm,
+    original: Sequence[Tensor],
+    narrow: Sequence[Tensor],
+    batches: Sequence[Batch],
+    basis: Basis,
+) -> tuple[Cross, Cross]:
+    """Moments of `norm(s)` against `norm(x)`: those to fit on, and those held out."""
+    module = model.get_submodule(norm.path)
+    sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
+    every = min(HELD_OUT, len(batches))
+    for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
+        x, s = real_tokens(x, batch), real_tokens(s, batch)
+        sums[b % every == every - 1].update(normalise(s, norm, module), normalise(x, norm, module))
+    return sums[0].finalize(), sums[1].finalize()
+
+
+def _run_original(
+    streams: Streams, layer: nn.Module, path: str, index: int, norms: Sequence[Norm]
+) -> dict[str, list[Tensor]]:
+    """Move the original stream past the layer; returns what each of its norms read."""
+    seen: dict[str, list[Tensor]] = {norm.path: [] for norm in norms}
+
+    def keep(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, args: inputs.append(args[0])
+
+    handles = [
+        layer.get_submodule(norm.path.removeprefix(path + ".")).register_forward_pre_hook(keep(seen[norm.path]))
+        for norm in norms
+    ]
+    streams.original = [streams.calls.run(layer, index, b, x) for b, x in enumerate(streams.original)]
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def _holder(path: str, module: nn.Module) -> nn.Module:
+    """A module in which `module` stands at a dotted path, so that the model's own paths find it."""
+    root = nn.Module()
+    parent = root
+    *parents, name = path.split(".")
+    for part in parents:
+        parent.add_module(part, nn.Module())
+        parent = parent.get_submodule(part)
+    parent.add_module(name, module)
+    return root

@@ -1,0 +1,70 @@
+"""Tiny random models of every family, built from transformers configs: the models of the contract suite."""
+
+from collections.abc import Callable
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCABULARY = 97
+WIDTH = 24
+
+GATED = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**GATED, head_dim=4, tie_word_embeddings=False),
+    "llama-tied": lambda: LlamaConfig(**GATED, head_dim=4, tie_word_embeddings=True),
+    "llama-biased": lambda: LlamaConfig(**GATED, head_dim=8, attention_bias=True, mlp_bias=True),
+    "mistral": lambda: MistralConfig(**GATED, sliding_window=8, tie_word_embeddings=False),
+    "qwen2": lambda: Qwen2Config(**GATED, tie_word_embeddings=True),
+    "qwen3": lambda: Qwen3Config(**GATED, head_dim=8, tie_word_embeddings=True),
+    "opt": lambda: OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        ffn_dim=40,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        word_embed_proj_dim=WIDTH,
+        dropout=0.0,
+    ),
+    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, n_layer=4, n_head=4),
+    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64),
+    "gpt2-untied": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64, tie_word_embeddings=False
+    ),
+}
+
+
+def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
+    """A random model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
+            parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+    return model
+
+
+def tokens(num: int = 96, *, length: int = 16, seed: int = 1) -> torch.Tensor:
+    """Random token windows, (num, length)."""
+    return torch.randint(0, VOCABULARY, (num, length), generator=torch.Generator().manual_seed(seed))
