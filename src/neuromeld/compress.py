@@ -1,6 +1,5 @@
 """The one order of steps: plan, statistics, maps, surgery; then save, load again and compare."""
 
-import dataclasses
 import platform
 import resource
 import time
@@ -15,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
-from neuromeld.checkpoint import check_free, native_form, new_folder, render_card, save_checkpoint, verify_checkpoint
+from neuromeld.checkpoint import check_free, new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint.native import make_native, native_block
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import bytes_on_disk, unique_parameters
 from neuromeld.plan import Plan, architecture_of, make_plan, skeleton
@@ -25,6 +25,7 @@ from neuromeld.sources import ModelSource, locate
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.version import __version__
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 BATCH_WINDOWS = 4
@@ -189,9 +190,53 @@ def _statistics(
 def _set_config(model: PreTrainedModel, arch: Architecture, plan: Plan) -> None:
     """Make the config tell the truth about the narrow model."""
     spec, config = arch.spec, model.config
-    if spec.stock_width is not None:
-        for key in spec.pinned:
-            setattr(config, key, head_dim(config))
-        setattr(config, spec.stock_width, plan.hidden_size_after)
     if plan.format == "native":
         make_native(model, native_block(arch, plan))
+        return
+    assert spec.stock_width is not None
+    if spec.pins_head_dim:
+        config.head_dim = getattr(config, "head_dim", None) or arch.width // config.num_attention_heads
+    setattr(config, spec.stock_width, plan.hidden_size_after)
+
+
+def _record(
+    source: ModelSource, plan: Plan, windows: TokenWindows, compressed: Compressed, model: PreTrainedModel
+) -> dict[str, Any]:
+    """What `record.json` says before the files exist."""
+    after = unique_parameters(model)
+    refits = {
+        path: {"error_before": r.error_before, "error_after": r.error_after, "ridge": r.ridge}
+        for path, r in compressed.narrowed.refits.items()
+    }
+    runs = [
+        {
+            "first_layer": start,
+            "energy_kept": run.energy_kept,
+            "transport": run.transport
+            and {
+                "status": run.transport.status,
+                "iterations": run.transport.iterations,
+                "marginal_error": run.transport.marginal_error,
+            },
+        }
+        for start, run in zip(plan.starts, compressed.runs, strict=True)
+    ]
+    return {
+        "source": source.name,
+        "source_sha256": source.fingerprint(),
+        "model_type": plan.model_type,
+        "format": plan.format,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters_before": plan.parameters_before,
+        "parameters_after": after,
+        "kept_ratio": after / plan.parameters_before,
+        "hidden_size_before": plan.hidden_size_before,
+        "hidden_size_after": plan.hidden_size_after,
+        "recipe": plan.recipe.model_dump(exclude_none=True),
+        "calibration": {"source": windows.source, "split": windows.split, "sha256": windows.sha256,
+                        "tokens": windows.num_tokens},
+        "runs": runs,
+        "refits": refits,
+        "warnings": list(plan.warnings),
+        "versions": {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")},
+    }

@@ -82,7 +82,10 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
         )
     if model_type not in ARCHITECTURES:
         raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
-    return resolve(model, ARCHITECTURES[model_type])
+    spec = ARCHITECTURES[model_type]
+    if type(model).__name__ != spec.model_class:
+        raise UnsupportedModelError(f"{type(model).__name__} is not covered: {model_type} means {spec.model_class} here")
+    return resolve(model, spec)
 
 
 def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | None = None) -> Plan:
@@ -92,13 +95,20 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     """
     arch = architecture_of(model)
     width, d = recipe.width, arch.width
-    k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d)
+    starts = tuple(range(0, arch.num_layers, width.run_length(arch.num_layers)))
+    output = _format(arch, recipe, shared=len(starts) == 1)
+    multiple = _stock_multiple(arch, model.config) if output == "stock" else 1
+    k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, multiple)
     if k > d:
         raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")
     if k < 2:
         raise UserInputError(f"hidden_ratio={width.hidden_ratio} leaves a width of {k} of {d}; at least 2 is needed")
-    starts = tuple(range(0, arch.num_layers, width.run_length(arch.num_layers)))
-    output = _format(arch, recipe, shared=len(starts) == 1)
+    if k % multiple:
+        low = k // multiple * multiple
+        raise UserInputError(
+            f"hidden_size={k} cannot be a stock {arch.spec.model_type} model: its config wants a multiple of its "
+            f"{multiple} attention heads, so {low} or {low + multiple}; any width works with --native"
+        )
     used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
     warnings = _calibration_warnings(used, k, width.refit)
     before = sum(p.numel() for p in model.parameters())
@@ -123,12 +133,17 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     )
 
 
-def round_width(width: float, original: int) -> int:
-    """A width rounded down to what kernels like: multiples of 128 for wide models, of 4 for narrow ones."""
+def round_width(width: float, original: int, multiple: int) -> int:
+    """A width rounded down to a multiple that is asked for and that kernels like: 128 for wide models, else 2."""
     if width >= original:
         return original
-    multiple = 128 if original >= 2048 else 4
+    multiple = math.lcm(multiple, 128 if original >= 2048 else 2)
     return math.floor(width / multiple + 1e-9) * multiple
+
+
+def _stock_multiple(arch: Architecture, config: PretrainedConfig) -> int:
+    key = arch.spec.stock_multiple
+    return 1 if key is None else int(getattr(config, key))
 
 
 def _format(arch: Architecture, recipe: Recipe, *, shared: bool) -> Literal["stock", "native"]:

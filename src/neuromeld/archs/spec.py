@@ -53,9 +53,10 @@ class Requirement:
 class ArchSpec:
     """Everything the methods know of one family.
 
-    `stock_width` are the config keys that state the residual width, when a stock config can state it apart
-    from the attention width; None says that it cannot, and then `stock_refusal` says why.
-    `pinned` are config keys that default to a function of the width and must be written out before it changes.
+    `stock_width` is the config key of the residual width, where a stock config can state it apart from the width of
+    attention; None says that it cannot, and then `stock_refusal` says why.
+    `stock_multiple` is the config key that a stock width must be a multiple of.
+    `pins_head_dim`: `head_dim` defaults to a function of the width, and must be written out before that changes.
     `embedding_norm` is a norm between the token embedding and the stream.
     """
 
@@ -70,7 +71,8 @@ class ArchSpec:
     embedding_norm: Norm | None = None
     stock_width: str | None = None
     stock_refusal: str = ""
-    pinned: tuple[str, ...] = ()
+    stock_multiple: str | None = None
+    pins_head_dim: bool = False
     requires: tuple[Requirement, ...] = ()
 
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
@@ -16,8 +16,13 @@ def render_card(record: dict[str, Any]) -> str:
     `base_model`, `license` is passed on, and `evaluation`, a list of measured `Perplexity` as dictionaries, each with
     an optional `perplexity_before`, becomes the `model-index`.
     """
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    template = Template(
+        TEMPLATE.read_text(encoding="utf-8"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     name = Path(record["source"].removeprefix("package:")).name
     return template.render(
         record,

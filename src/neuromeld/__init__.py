@@ -1,0 +1,27 @@
+"""neuromeld makes trained Transformers smaller by merging, not deleting."""
+
+from neuromeld.checkpoint.modeling import register as _register
+from neuromeld.compress import Compressed, CompressResult, batches_of, compress, compress_model, plan_for
+from neuromeld.plan import Plan, make_plan
+from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
+from neuromeld.version import __version__
+from neuromeld.width import Width
+
+_register()
+
+__all__ = [
+    "Calibration",
+    "CompressResult",
+    "Compressed",
+    "Plan",
+    "Recipe",
+    "Width",
+    "__version__",
+    "batches_of",
+    "compress",
+    "compress_model",
+    "load_recipe",
+    "make_plan",
+    "parse_recipe",
+    "plan_for",
+]

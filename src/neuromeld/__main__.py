@@ -1,0 +1,5 @@
+"""`python -m neuromeld`."""
+
+from neuromeld.cli import main
+
+main()

@@ -1,0 +1,42 @@
+"""The command line: one message on stderr and an exit code for whatever goes wrong, nothing left behind."""
+
+import sys
+from typing import NoReturn
+
+import click
+import typer
+from rich.console import Console
+
+from neuromeld.cli import compress, evaluate, listing
+from neuromeld.errors import NeuromeldError
+
+INTERRUPTED = 130
+"""What shells expect of a program that was stopped by Ctrl-C."""
+
+app = typer.Typer(
+    name="neuromeld",
+    help="Make trained Transformers smaller by merging, not deleting.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("compress")(compress.compress_command)
+app.command("plan")(compress.plan_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("list")(listing.list_command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        sys.exit(app(standalone_mode=False))
+    except NeuromeldError as error:
+        errors.print(f"error: {error}")
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("interrupted; no output was written")
+        sys.exit(INTERRUPTED)
