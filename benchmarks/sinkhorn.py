@@ -5,8 +5,8 @@
 The cost is L1 between d synthetic neurons of unequal scale and their 0.8 d largest, scaled by its median; in the
 `outlier` problems three neurons are 100 times the others, as in the residual streams of language models.  All solvers
 stop at a row error of 1e-6 in L1: POT tests columns in L2, so it gets the transposed problem and 1e-6 / sqrt(d).
-Times are the best of up to three; a solver that takes longer than five seconds runs once.  With `--sizes 2048` POT takes
-many minutes.
+Times are the best of up to three; a solver that takes longer than five seconds runs once.  With `--sizes 2048` POT
+takes many minutes.
 """
 
 import argparse
@@ -56,7 +56,8 @@ def compare(d: int, reg: float, *, outlier: bool, max_iterations: int) -> list[s
         return sinkhorn(cost, a, b, reg=reg, tolerance=TOLERANCE, max_iterations=max_iterations).plan
 
     def pot_log() -> Tensor:
-        return ot.bregman.sinkhorn_log(*in_torch, **plain).T
+        plan: Tensor = ot.bregman.sinkhorn_log(*in_torch, **plain)
+        return plan.T
 
     def pot_stabilized() -> Tensor:
         return torch.from_numpy(ot.bregman.sinkhorn_stabilized(*in_numpy, print_period=10, **plain).T)

@@ -49,7 +49,7 @@ def write_norm(model: nn.Module, path: str, gain: Tensor, bias: Tensor | None) -
     _replace(module, "weight", gain, f"{path}.weight")
     if bias is not None:
         _replace(module, "bias", bias, f"{path}.bias")
-    if isinstance(module, nn.LayerNorm):
+    if hasattr(module, "normalized_shape"):
         module.normalized_shape = (gain.shape[0],)
 
 

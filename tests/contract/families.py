@@ -68,3 +68,14 @@ def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> 
 def tokens(num: int = 96, *, length: int = 16, seed: int = 1) -> torch.Tensor:
     """Random token windows, (num, length)."""
     return torch.randint(0, VOCABULARY, (num, length), generator=torch.Generator().manual_seed(seed))
+
+
+def exact_norms(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with transformers' RMSNorms, which compute in float32 whatever they are given, in float64."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "variance_epsilon"):
+            norm = torch.nn.RMSNorm(module.weight.shape, eps=module.variance_epsilon, dtype=module.weight.dtype)
+            norm.weight = module.weight
+            parent, _, child = name.rpartition(".")
+            model.get_submodule(parent).add_module(child, norm)
+    return model

@@ -27,14 +27,9 @@ def native_block(arch: Architecture, plan: Plan) -> dict[str, Any]:
 
 def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a model whose weights are narrow already the native class, config and forward pass."""
-    config_class, model_class = NATIVE[model.config.model_type]
-    config = config_class.from_dict(model.config.to_dict() | {"model_type": config_class.model_type})
-    config.neuromeld = block
-    config.dtype = model.config.dtype
-    model.__class__ = model_class
-    for module in model.modules():
-        if getattr(module, "config", None) is not None:
-            module.config = config
+    # The classes change in place: every module holds this config, with private state that a copy would lose.
+    model.config.__class__, model.__class__ = NATIVE[model.config.model_type]
+    model.config.neuromeld = block
     attach_hooks(model, block)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
@@ -145,6 +146,8 @@ def test_refuses_the_state_of_another_statistic() -> None:
         PairwiseL1(D).load_state(PairwiseL1(D + 1).state())
 
 
-def test_refuses_tensors_of_different_lengths() -> None:
-    with pytest.raises((ValueError, RuntimeError, TypeError)):
-        CrossMoments(D, K).update(torch.zeros(2000, D), torch.zeros(1000, K))
+@pytest.mark.parametrize(("n_in", "n_out"), [(10, 9), (2 * TOKENS_PER_BLOCK, TOKENS_PER_BLOCK)])
+def test_refuses_tensors_of_different_lengths(n_in: int, n_out: int) -> None:
+    """By the shape annotations where a type checker reads them, else by torch or zip."""
+    with pytest.raises((ValueError, RuntimeError, TypeCheckError)):
+        CrossMoments(D, K).update(torch.zeros(n_in, D), torch.zeros(n_out, K))

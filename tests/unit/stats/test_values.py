@@ -8,8 +8,8 @@ from torch import Tensor
 
 from neuromeld.stats import CrossMoments, PairwiseL1, StreamMoments
 
-FLOAT64 = {"rtol": 1e-12, "atol": 1e-12}
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+FLOAT64 = 1e-12
+FLOAT32 = 1e-5
 EPS = 1e-2
 """Large enough, beside the activations below, that leaving it out shows."""
 
@@ -29,10 +29,12 @@ def test_moments_equal_numpy(centre: bool) -> None:
     raw = x.numpy()
     centred = raw - raw.mean(axis=1, keepdims=True) if centre else raw
     normalised = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + EPS)
-    np.testing.assert_allclose(moments.second_moment, raw.T @ raw / 50, **FLOAT64)
-    np.testing.assert_allclose(moments.normalised_second_moment, normalised.T @ normalised / 50, **FLOAT64)
-    np.testing.assert_allclose(moments.mean_abs, np.abs(raw).mean(axis=0), **FLOAT64)
-    np.testing.assert_allclose(moments.mean, raw.mean(axis=0), **FLOAT64)
+    np.testing.assert_allclose(moments.second_moment, raw.T @ raw / 50, rtol=FLOAT64, atol=FLOAT64)
+    np.testing.assert_allclose(
+        moments.normalised_second_moment, normalised.T @ normalised / 50, rtol=FLOAT64, atol=FLOAT64
+    )
+    np.testing.assert_allclose(moments.mean_abs, np.abs(raw).mean(axis=0), rtol=FLOAT64, atol=FLOAT64)
+    np.testing.assert_allclose(moments.mean, raw.mean(axis=0), rtol=FLOAT64, atol=FLOAT64)
     assert moments.num_tokens == 50
 
 
@@ -43,16 +45,16 @@ def test_normalised_stream_is_the_one_that_torch_norms_give(centre: bool) -> Non
     statistic = StreamMoments(7, centre=centre, eps=EPS)
     statistic.update(x)
     actual = statistic.finalize().normalised_second_moment
-    torch.testing.assert_close(actual, normalised.T @ normalised / 50, **FLOAT64)
+    torch.testing.assert_close(actual, normalised.T @ normalised / 50, rtol=FLOAT64, atol=FLOAT64)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])
-def test_pairwise_equals_the_formula(dtype: torch.dtype, tolerance: dict[str, float]) -> None:
+def test_pairwise_equals_the_formula(dtype: torch.dtype, tolerance: float) -> None:
     x = tokens()
     statistic = PairwiseL1(7)
     statistic.update(x.to(dtype))
     expected = (x[:, :, None] - x[:, None, :]).abs().mean(dim=0)
-    torch.testing.assert_close(statistic.finalize(), expected, **tolerance)
+    torch.testing.assert_close(statistic.finalize(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_pairwise_subset_is_those_columns() -> None:
@@ -60,7 +62,7 @@ def test_pairwise_subset_is_those_columns() -> None:
     statistic = PairwiseL1(7)
     statistic.update(x)
     expected = (x[:, :, None] - x[:, None, subset]).abs().mean(dim=0)
-    torch.testing.assert_close(statistic.finalize(subset), expected, **FLOAT64)
+    torch.testing.assert_close(statistic.finalize(subset), expected, rtol=FLOAT64, atol=FLOAT64)
 
 
 def test_pairwise_distance_of_duplicated_neurons_is_zero() -> None:
@@ -86,5 +88,5 @@ def test_cross_gives_the_error_of_any_map() -> None:
     cross = statistic.finalize()
     m = tokens(7, 4, seed=2)
     error = cross.target_energy - 2 * (m * cross.cross).sum() + (m * (cross.gram @ m)).sum()
-    torch.testing.assert_close(error, (y - x @ m).square().sum(dim=1).mean(), **FLOAT64)
+    torch.testing.assert_close(error, (y - x @ m).square().sum(dim=1).mean(), rtol=FLOAT64, atol=FLOAT64)
     assert cross.num_tokens == 50

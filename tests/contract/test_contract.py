@@ -1,0 +1,190 @@
+"""What every architecture must do with every method, on tiny random models."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
+from transformers import AutoModelForCausalLM
+
+import neuromeld
+from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.checkpoint import save_checkpoint
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import unique_parameters
+from neuromeld.plan import Plan, architecture_of, skeleton
+
+EXACT = 1e-9
+SAME_AFTER_SAVING = 1e-5
+
+STOCK = [family for family in FAMILIES if family.split("-")[0] in ("llama", "mistral", "qwen2", "qwen3")]
+METHODS = {
+    "prune": {"selector": "magnitude"},
+    "principal": {"selector": "principal"},
+    "dotresize": {"selector": "magnitude", "merge": "transport"},
+    "dotresize-transport": {"selector": "rms", "merge": "transport", "decoder": "transport"},
+    "ridge": {"selector": "random", "decoder": "ridge"},
+    "refit": {"selector": "magnitude", "merge": "transport", "refit": True},
+}
+
+
+def batches(num: int = 96) -> list[dict[str, torch.Tensor]]:
+    return [{"input_ids": ids} for ids in tokens(num).split(8)]
+
+
+def recipe(output: str = "auto", **width: object) -> neuromeld.Recipe:
+    width = {"hidden_size": WIDTH - 6, "refit": False} | width
+    return parse_recipe({"width": width, "output": output, "calibration": {"tokens": 1536, "seqlen": 16}})
+
+
+def narrow(model, chosen: neuromeld.Recipe):
+    plan = make_plan(model, chosen)
+    return compress_model(model, plan, batches()).model, plan
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model(input_ids=tokens(2), use_cache=False).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_is_claimed(family):
+    arch = architecture_of(build(family))
+    assert arch.width == WIDTH
+    assert arch.widths["vocab"] == 97
+
+
+@pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
+@pytest.mark.parametrize("method", [{"selector": "principal"}, {"selector": "magnitude", "merge": "transport"}])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_full_width_changes_nothing(family, method, basis):
+    model = exact_norms(build(family))
+    expected = logits(model)
+    model, _ = narrow(model, recipe(output="native", hidden_size=WIDTH, basis=basis, **method))
+    assert (logits(model) - expected).norm() / expected.norm() < EXACT
+
+
+@pytest.mark.parametrize("family", STOCK)
+def test_full_width_changes_nothing_in_stock_form(family):
+    model = exact_norms(build(family))
+    expected = logits(model)
+    model, plan = narrow(model, recipe(output="stock", hidden_size=WIDTH))
+    assert plan.format == "stock"
+    assert (logits(model) - expected).norm() / expected.norm() < EXACT
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2-untied"])
+@pytest.mark.parametrize("method", ["prune", "dotresize-transport", "ridge"])
+def test_narrow_model_is_the_simulated_one(family, method):
+    """`x -> x E D` before every norm of the full model gives the logits of the narrow one."""
+    model, simulated = exact_norms(build(family)), exact_norms(build(family))
+    plan = make_plan(model, recipe(output="native", **METHODS[method]))
+    compressed = compress_model(model, plan, batches())
+    basis = compressed.narrowed.bases[0]
+    projection = basis.write @ basis.read
+    for norm in architecture_of(simulated).cuts:
+        simulated.get_submodule(norm.path).register_forward_pre_hook(lambda _, args: (args[0] @ projection,))
+    expected = logits(simulated)
+    assert (logits(compressed.model) - expected).norm() / expected.norm() < EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_path, tokenizer):
+    model = build(family, dtype=torch.float32)
+    chosen = recipe(basis="run:2" if method == "prune" else "shared", **METHODS[method])
+    predicted = make_plan(skeleton(model.config), chosen, dtype=torch.float32)
+    model, plan = narrow(model, chosen)
+    assert predicted == plan
+    assert unique_parameters(model) == plan.parameters_after
+    save_checkpoint(model, tokenizer, tmp_path, recipe_yaml=chosen.to_yaml())
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert unique_parameters(again) == plan.parameters_after
+    assert plan.bytes_after <= (tmp_path / "model.safetensors").stat().st_size < plan.bytes_after + 20000
+    difference = (logits(again) - logits(model)).abs().max() / logits(model).abs().max()
+    assert difference < SAME_AFTER_SAVING
+    generated = again.generate(tokens(1), max_new_tokens=3, min_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert generated.shape == (1, 19)
+
+
+LOAD_WITHOUT_NEUROMELD = """
+import sys
+sys.modules["neuromeld"] = None  # any import of it fails
+import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
+ids = torch.load(sys.argv[3] + "/ids.pt")
+torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")
+print(type(model).__name__, type(model.config).model_type)
+"""
+
+
+@pytest.mark.parametrize(("family", "output"), [("qwen2", "stock"), ("llama-tied", "native"), ("bloom", "native")])
+def test_checkpoint_loads_where_neuromeld_is_not(family, output, tmp_path, tokenizer):
+    model = build(family, dtype=torch.float32)
+    basis = "shared" if output == "stock" else "run:2"
+    model, plan = narrow(model, recipe(output=output, selector="magnitude", basis=basis))
+    assert plan.format == output
+    save_checkpoint(model, tokenizer, tmp_path, recipe_yaml="")
+    torch.save(tokens(2), tmp_path / "ids.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_NEUROMELD, tmp_path, output, tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "logits.pt")
+    assert (found - logits(model)).abs().max() / found.abs().max() < SAME_AFTER_SAVING
+    if output == "stock":
+        assert done.stdout.split() == ["Qwen2ForCausalLM", "qwen2"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stock_is_refused_with_a_reason_where_it_cannot_be(family):
+    chosen = recipe(output="stock", basis="run:2")
+    with pytest.raises(UserInputError, match="no place for the changes of basis.*--native"):
+        make_plan(build(family), chosen)
+    if family not in STOCK:
+        with pytest.raises(UserInputError, match="one width for the residual stream and for attention.*--native"):
+            make_plan(build(family), recipe(output="stock"))
+
+
+def test_padding_is_not_seen():
+    """Left and right padding, with anything in it, leaves the result as it was."""
+    ids = tokens(48)
+    results = []
+    for filler in (5, 60):
+        data = []
+        for b in ids.split(8):
+            padded = torch.cat([torch.full_like(b[:, :3], filler), b, torch.full_like(b[:, :2], filler)], dim=1)
+            mask = torch.ones_like(padded)
+            mask[:, :3], mask[:, -2:] = 0, 0
+            data.append({"input_ids": padded, "attention_mask": mask})
+        model = build("llama")
+        plan = make_plan(model, recipe(selector="magnitude", merge="transport", refit=True))
+        results.append(logits(compress_model(model, plan, data).model))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
+
+
+def test_same_seed_same_result():
+    first, second = (
+        narrow(build("llama-tied"), recipe(selector="random", merge="transport", refit=True))[0] for _ in range(2)
+    )
+    assert torch.equal(logits(first), logits(second))
+
+
+def test_refit_lowers_the_error_of_the_logits():
+    expected = logits(build("llama"))
+    errors = [
+        float((logits(narrow(build("llama"), recipe(selector="magnitude", refit=refit))[0]) - expected).norm())
+        for refit in (False, True)
+    ]
+    assert errors[1] < 0.95 * errors[0]
+
+
+def test_plan_survives_json():
+    plan = make_plan(build("llama"), recipe(selector="magnitude", basis="run:2"))
+    assert Plan.from_json(plan.to_json()) == plan

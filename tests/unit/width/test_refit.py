@@ -1,0 +1,59 @@
+"""The consumer refit and the diagonal head against direct regression."""
+
+import torch
+
+from neuromeld.stats import CrossMoments
+from neuromeld.width.embedding import tied_table
+from neuromeld.width.head import refit_diagonal
+from neuromeld.width.refit import refit, relative_error
+
+FLOAT64 = 1e-9
+
+
+def randn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def cross(x: torch.Tensor, y: torch.Tensor):
+    statistic = CrossMoments(x.shape[1], y.shape[1])
+    statistic.update(x, y)
+    return statistic.finalize()
+
+
+def test_relative_error_is_that_of_the_samples():
+    x, y, matrix = randn(50, 4, seed=0), randn(50, 6, seed=1), randn(4, 6, seed=2)
+    expected = (y - x @ matrix).square().sum() / y.square().sum()
+    assert abs(relative_error(cross(x, y), matrix) - float(expected)) < FLOAT64
+
+
+def test_a_linear_relation_is_found():
+    truth = randn(4, 6, seed=0)
+    x, held = randn(200, 4, seed=1), randn(40, 4, seed=2)
+    result = refit(cross(x, x @ truth), cross(held, held @ truth), torch.zeros(4, 6, dtype=torch.float64))
+    assert result.kept
+    assert result.error_before == 1
+    torch.testing.assert_close(result.matrix, truth, rtol=1e-4, atol=1e-4)
+
+
+def test_what_does_not_help_on_held_out_tokens_is_not_kept():
+    truth = randn(4, 6, seed=0)
+    x, held = randn(12, 4, seed=1), randn(400, 4, seed=2)
+    noisy = x @ truth + 3 * randn(12, 6, seed=3)
+    result = refit(cross(x, noisy), cross(held, held @ truth), truth)
+    assert not result.kept
+    assert result.matrix is truth
+    assert result.error_after == result.error_before
+
+
+def test_diagonal_head_matches_direct_least_squares():
+    d, k, v, n = 6, 4, 30, 300
+    embedding, table = randn(v, d, seed=0), randn(v, k, seed=1)
+    s, x, gain = randn(n, k, seed=2), randn(n, d, seed=3), randn(d, seed=4)
+    target = (x * gain) @ embedding.T
+    design = torch.stack([torch.outer(s[:, j], table[:, j]).flatten() for j in range(k)], dim=1)
+    oracle = torch.linalg.lstsq(design, target.flatten()[:, None]).solution[:, 0]
+    moments = cross(s, x)
+    found = refit_diagonal(
+        moments, moments, gain, torch.zeros(k, dtype=torch.float64), tied_table(embedding, table, rows=7)
+    )
+    torch.testing.assert_close(found, oracle, rtol=1e-3, atol=1e-4)
