@@ -26,10 +26,10 @@ from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, token_windows
 from neuromeld.version import __version__
-from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
+from neuromeld.width import HELD_OUT, FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 BATCH_WINDOWS = 4
-"""Windows in one calibration batch."""
+"""Windows in one calibration batch, at most."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ def compress_model(
     if not data:
         raise UserInputError("no calibration batches were given")
     recipe, training = plan.recipe, model.training
+    if recipe.width.refit and len(data) < 2:
+        raise UserInputError("the refit holds part of the calibration batches out: give at least two, or set refit=False")
     model.eval()
     statistics = _statistics(model, arch, plan, data, cache, progress)
     runs = [
@@ -150,8 +152,9 @@ def compress_model(
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:
-    """Token windows as calibration batches."""
-    return [{"input_ids": ids} for ids in windows.input_ids.split(BATCH_WINDOWS)]
+    """Token windows as calibration batches: at least eight where there are as many windows."""
+    size = min(BATCH_WINDOWS, max(1, len(windows.input_ids) // HELD_OUT))
+    return [{"input_ids": ids} for ids in windows.input_ids.split(size)]
 
 
 def peak_rss_bytes() -> int:

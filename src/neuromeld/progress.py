@@ -12,11 +12,14 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
-    """A bar for `total` steps of `what`, or nothing at all."""
-    if not enabled:
+    """A bar for `total` steps of `what`; a line where there is no terminal to draw on; nothing if not `enabled`."""
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal:
+        if enabled:
+            console.print(f"{what} ({total} steps)", highlight=False)
         yield lambda done: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -18,9 +18,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from neuromeld.cache import cache_folder
 from neuromeld.checkpoint import load_config, load_model, load_tokenizer, new_folder, weight_files
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.text.cache import cache_folder
 
 PACKAGE = "package:"
 
@@ -131,7 +131,7 @@ def _converted(gguf: Path) -> Path:
         return target
     # A second process may convert the same file meanwhile; either result will do.
     with new_folder(target, force=True) as folder:
-        # Where `kernels` is installed, transformers would keep the blocks packed.
+        # Unless told to dequantise, transformers marks the model as quantised, and then refuses to save it.
         options = {"gguf_file": gguf.name, "trust_remote_code": False, "local_files_only": True}
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
@@ -140,11 +140,6 @@ def _converted(gguf: Path) -> Path:
             )
         except Exception as error:  # struct, numpy, key and value errors: the reader checks little
             raise CheckpointError(f"{gguf.name} cannot be read as a GGUF model: {error}") from error
-        # transformers leaves these on the dequantised model, and then refuses to save it.
-        for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
-            if hasattr(owner, name):
-                delattr(owner, name)
-        model.is_quantized = False
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return target

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
+from neuromeld.errors import NumericsError
 
 Batch = Mapping[str, Tensor]
 
@@ -42,7 +43,13 @@ def watch(
 
     def hook(path: str, last: bool) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            see(path, real_tokens(args[0], batch))
+            x = real_tokens(args[0], batch)
+            if not torch.isfinite(x).all():
+                raise NumericsError(
+                    f"the activations that {path} reads hold NaN or infinity; if the model runs in float16, use "
+                    "--dtype bfloat16 or float32"
+                )
+            see(path, x)
             if last:
                 raise _Stop
 

@@ -24,7 +24,7 @@ def render_card(record: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     name = Path(record["source"].removeprefix("package:")).name
-    return template.render(
+    card: str = template.render(
         record,
         front_matter=yaml.safe_dump(_front_matter(record, name), sort_keys=False, allow_unicode=True),
         name=name,
@@ -33,6 +33,7 @@ def render_card(record: dict[str, Any]) -> str:
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),
     )
+    return card
 
 
 def _front_matter(record: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`neuromeld compress` and its dry run, `neuromeld plan`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +54,7 @@ def compress_command(
         dtype=dtype and dtype.torch,
         device=device,
         allow_pickle=allow_pickle,
-        progress=sys.stderr.isatty() or not as_json,
+        progress=True,
     )
     _warn(result.plan)
     if as_json:

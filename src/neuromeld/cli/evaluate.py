@@ -2,7 +2,6 @@
 
 import gc
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +50,7 @@ def evaluate_command(
         windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=tokens, seqlen=seqlen)
         check_vocabulary(windows, source.config().get_text_config().vocab_size)
         model = source.load(dtype and dtype.torch, device)
-        measured = perplexity(model, windows, progress=sys.stderr.isatty() or not as_json)
+        measured = perplexity(model, windows, progress=True)
         results[name] = {
             "parameters": unique_parameters(model),
             "bytes_on_disk": bytes_on_disk(source.folder),

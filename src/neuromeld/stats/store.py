@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from neuromeld.cache import cache_folder
 
 
 def cache_key(**facts: object) -> str:
@@ -19,13 +20,13 @@ def cache_key(**facts: object) -> str:
 
 
 class StatisticsStore:
-    """A folder with one safetensors file per key; by default `$NEUROMELD_CACHE`, else `~/.cache/neuromeld`.
+    """A folder with one safetensors file per key; by default `stats` in the cache folder.
 
     A file appears whole or not at all, and one that was damaged later counts as missing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path(os.environ.get("NEUROMELD_CACHE") or Path.home() / ".cache" / "neuromeld")
+        self.folder = folder or cache_folder() / "stats"
 
     def save(self, key: str, stats: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write the `state()` of each named statistic, replacing what the key held."""

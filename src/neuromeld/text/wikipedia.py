@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from neuromeld.text.cache import cache_folder
+from neuromeld.cache import cache_folder
 from neuromeld.text.documents import Document, Split, select_split
 from neuromeld.text.gensim_data import gensim_file
 from neuromeld.text.wikitext import is_disambiguation, strip_markup

@@ -101,8 +101,9 @@ def test_no_tokenizer(folder):
         load_tokenizer(folder)
 
 
-def test_a_damaged_tokenizer(folder):
-    (folder / "tokenizer.json").write_text("{}")
+@pytest.mark.parametrize("content", ["{}", "{", '{"model": {"type": "none"}}'])
+def test_a_damaged_tokenizer(folder, content):
+    (folder / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"the tokenizer in .* cannot be read"):
         load_tokenizer(folder)
 

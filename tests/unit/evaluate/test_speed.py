@@ -14,7 +14,7 @@ class Clock:
         monkeypatch.setattr(speed.time, "perf_counter", lambda: self.now)
 
     def watch(self, name, model, seconds_per_token):
-        def before(module, args, options):
+        def before(_module, _args, options):
             ids, cache = options["input_ids"], options.get("past_key_values")
             self.calls.append((name, ids.clone(), cache.get_seq_length() if cache is not None else 0))
             self.now += ids.shape[1] * seconds_per_token
@@ -40,7 +40,7 @@ def test_the_spread_is_that_of_the_counted_rounds(llama, monkeypatch):
     rounds = iter([100.0, 0.5, 1.0, 0.25])  # seconds a token; the first is the warm-up
     clock = Clock(monkeypatch)
 
-    def before(module, args, options):
+    def before(_module, _args, options):
         if options.get("past_key_values") is None:
             clock.seconds = next(rounds)
         clock.now += options["input_ids"].shape[1] * clock.seconds
@@ -81,7 +81,8 @@ def test_the_prompt_depends_on_the_seed_and_fits_the_smallest_vocabulary(llama, 
         clock.calls.clear()
         measure_speed({"a": llama, "b": gpt2}, **OPTIONS | {"prompt_tokens": 40, "seed": seed})
         prompts.append(clock.calls[0][1])
-    assert torch.equal(prompts[0], prompts[1]) and not torch.equal(prompts[0], prompts[2])
+    assert torch.equal(prompts[0], prompts[1])
+    assert not torch.equal(prompts[0], prompts[2])
     assert prompts[0].unique().tolist() == [0, 1, 2]
 
 

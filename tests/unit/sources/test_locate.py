@@ -101,7 +101,7 @@ def test_the_fingerprint_is_that_of_weights_and_config(llama, tmp_path):
 
 @pytest.mark.parametrize("source", ["./models/x", "/nowhere/x", "~/nowhere", "a/b/c", "x.gguf", "dir/x.gguf"])
 def test_a_path_that_does_not_exist(source, hub):
-    with pytest.raises(UserInputError, match=f"^{re.escape(source)} does not exist"):
+    with pytest.raises(UserInputError, match=f"^{re.escape(source)} does not exist$"):
         locate(source)
     assert hub == []
 
@@ -171,6 +171,17 @@ def test_a_gguf_file_becomes_a_folder_once(llama, tmp_path, cache, monkeypatch):
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(file.read_bytes())
     assert locate(str(copy)).folder == source.folder
+
+
+def test_a_quantised_gguf_file_is_dequantised(tmp_path):
+    model = build_stock("llama", hidden_size=32, intermediate_size=32)
+    loaded = locate(str(write_gguf(model, tmp_path / "tiny.gguf", quantised="mlp.up_proj"))).load(None, "cpu")
+    exact, found = (m.model.layers[1].mlp.up_proj.weight.detach() for m in (model, loaded))
+    step = exact.abs().amax(dim=1, keepdim=True) / 127  # Q8_0: one float16 step for each 32 values, here for each row
+    assert 0 < (found - exact).abs().max() <= 0.51 * step.max()
+    steps = found / step
+    torch.testing.assert_close(steps, steps.round(), rtol=1e-3, atol=0)
+    assert not hasattr(loaded.config, "quantization_config")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, -4000])

@@ -28,7 +28,8 @@ def interleaved(matrix: np.ndarray, num_heads: int) -> np.ndarray:
     return matrix.reshape(num_heads, 2, rows // num_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def write_gguf(model: LlamaForCausalLM, path: Path) -> Path:
+def write_gguf(model: LlamaForCausalLM, path: Path, *, quantised: str | None = None) -> Path:
+    """All tensors in float32, those named `quantised` in blocks of 8-bit integers."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -62,7 +63,11 @@ def write_gguf(model: LlamaForCausalLM, path: Path) -> Path:
                 matrix = interleaved(matrix, config.num_attention_heads)
             if theirs.endswith("k_proj"):
                 matrix = interleaved(matrix, config.num_key_value_heads)
-            writer.add_tensor(f"blk.{layer}.{ours}.weight", np.ascontiguousarray(matrix))
+            name, blocks = f"blk.{layer}.{ours}.weight", None
+            if theirs == quantised:
+                blocks = gguf.GGMLQuantizationType.Q8_0
+                matrix = gguf.quants.quantize(matrix, blocks)
+            writer.add_tensor(name, np.ascontiguousarray(matrix), raw_dtype=blocks)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -96,7 +96,7 @@ def test_keys_differ_in_every_fact() -> None:
 
 def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NEUROMELD_CACHE", str(tmp_path))
-    assert StatisticsStore().folder == tmp_path
+    assert StatisticsStore().folder == tmp_path / "stats"
     monkeypatch.delenv("NEUROMELD_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert StatisticsStore().folder == tmp_path / ".cache" / "neuromeld"
+    assert StatisticsStore().folder == tmp_path / ".cache" / "neuromeld" / "stats"

@@ -36,18 +36,21 @@ def test_python_docs_have_one_document_a_module_divided_without_overlap():
     names = [document.name for part in parts for document in part]
     assert len(set(names)) == len(names) > 300
     text = {document.name: document.text for part in parts for document in part}
-    assert "Heap queue algorithm" in text["heapq"] and "asyncio.queues" in text
+    assert "Heap queue algorithm" in text["heapq"]
+    assert "asyncio.queues" in text
 
 
 def test_modules_are_sorted_and_without_tests():
     names = [name for name, _ in module_files()]
-    assert "ctypes.wintypes" in names and not any("test" in name.split(".")[1:] for name in names if "." in name)
+    assert "ctypes.wintypes" in names
+    assert not any("test" in name.split(".")[1:] for name in names if "." in name)
     assert [name.split(".")[0] for name in names] == sorted(name.split(".")[0] for name in names)
 
 
 def test_docstrings_come_in_the_order_of_the_file():
-    source = b'"""one"""\nclass A:\n    """two"""\n    def f(self):\n        """three\n\n        more"""\ndef g():\n    "four"\n'
-    assert docstrings(source) == "one\n\ntwo\n\nthree\n\nmore\n\nfour"
+    functions = "    def f(self):\n        'three'\n\ndef g():\n    'four'\n"
+    source = f"'one'\nclass A:\n    '''two\n\n    more'''\n{functions}".encode()
+    assert docstrings(source) == "one\n\ntwo\n\nmore\n\nthree\n\nfour"
 
 
 def serve(monkeypatch, tables):
@@ -87,7 +90,7 @@ def test_c4_streams_no_more_than_it_uses_and_its_splits_are_disjoint(monkeypatch
 
 @pytest.mark.parametrize("source", ["wikitext2", "c4"])
 def test_without_the_hub_the_error_names_what_works_offline(source, monkeypatch):
-    def unreachable(*args, **options):
+    def unreachable(*_, **__):
         raise ConnectionError("Couldn't reach the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)

@@ -91,7 +91,7 @@ def test_the_cache_is_keyed_by_the_dump_and_the_version(dump, monkeypatch, what)
 
 @pytest.mark.parametrize("source", [wikipedia.wikipedia_sample, news_sample])
 def test_without_gensim_the_error_says_what_to_install(source, monkeypatch):
-    monkeypatch.setattr(gensim_data, "find_spec", lambda name: None)
+    monkeypatch.setattr(gensim_data, "find_spec", lambda _: None)
     with pytest.raises(UserInputError, match=r"pip install --no-deps gensim==4\.4\.0"):
         source("calibration")
 

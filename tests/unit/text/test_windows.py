@@ -46,7 +46,9 @@ def test_windows_are_a_prefix_of_all_tokens_and_exactly_as_many_as_asked_for(
     everything = token_windows(source, tokenizer, split=split, num_tokens=None, seqlen=8, seed=seed_of(split))
     monkeypatch.setattr(windows, "DOCUMENTS_PER_BATCH", batch)
     some = token_windows(source, tokenizer, split=split, num_tokens=103, seqlen=8, seed=seed_of(split))
-    assert some.input_ids.shape == (12, 8) and some.num_tokens == 96 and some.input_ids.dtype == torch.int64
+    assert some.input_ids.shape == (12, 8)
+    assert some.num_tokens == 96
+    assert some.input_ids.dtype == torch.int64
     assert torch.equal(some.input_ids, everything.input_ids[:12])
     assert (some.source, some.split) == (source, split)
 
@@ -56,8 +58,10 @@ def test_calibration_order_depends_on_the_seed_and_on_nothing_else(source, token
         return token_windows(source, tokenizer, split="calibration", num_tokens=None, seqlen=1, seed=seed)
 
     first, again, other = build(1), build(1), build(2)
-    assert torch.equal(first.input_ids, again.input_ids) and first.sha256 == again.sha256
-    assert not torch.equal(first.input_ids, other.input_ids) and first.sha256 != other.sha256
+    assert torch.equal(first.input_ids, again.input_ids)
+    assert first.sha256 == again.sha256
+    assert not torch.equal(first.input_ids, other.input_ids)
+    assert first.sha256 != other.sha256
     documents = [sorted(tokenizer.decode(w.input_ids.flatten()).split("<eos>")) for w in (first, other)]
     assert documents[0] == documents[1]
 

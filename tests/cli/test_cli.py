@@ -1,0 +1,227 @@
+"""The command line as a user meets it: what goes to stdout, what to stderr, and the exit code."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from neuromeld.cli import main
+from neuromeld.evaluate import unique_parameters
+
+CALIBRATION = ["--calibration-tokens", "2048", "--seqlen", "32"]
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_compress_prints_one_json_object_and_writes_what_it_says(cli, checkpoint, text, tmp_path):
+    out = tmp_path / "small"
+    code, stdout, _ = cli(
+        "compress", checkpoint, out, "--hidden-size", 16, "--calibration", text, *CALIBRATION, "--json"
+    )
+    assert code == 0
+    result = json.loads(stdout)
+    assert {"parameters_before", "parameters_after", "kept_ratio", "seconds", "peak_rss_bytes"} <= result.keys()
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model.config.hidden_size == 16
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert unique_parameters(model) == result["parameters_after"]
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert json.loads((out / "record.json").read_text())["kept_ratio"] == result["kept_ratio"]
+    assert leftovers(tmp_path) == ["small"]
+    for name in ("README.md", "recipe.yaml", "tokenizer.json", "generation_config.json"):
+        assert (out / name).is_file()
+
+
+def test_plan_predicts_what_compress_does(cli, checkpoint, text, tmp_path):
+    options = ["--hidden-ratio", 0.7, "--selector", "magnitude", "--merge", "transport", "--basis", "run:2", "--native",
+               "--calibration", text, *CALIBRATION, "--json"]  # fmt: skip
+    _, stdout, _ = cli("plan", checkpoint, *options)
+    plan = json.loads(stdout)
+    _, stdout, _ = cli("compress", checkpoint, tmp_path / "out", *options)
+    assert json.loads(stdout)["parameters_after"] == plan["parameters_after"]
+    assert json.loads(stdout)["format"] == plan["format"] == "native"
+    assert plan["starts"] == [0, 2]
+
+
+def test_recipe_of_the_output_gives_the_same_output_again(cli, checkpoint, text, tmp_path):
+    cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, "--calibration", text, *CALIBRATION, "--json")
+    code, _, _ = cli("compress", checkpoint, tmp_path / "b", "--recipe", tmp_path / "a" / "recipe.yaml", "--json")
+    assert code == 0
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_second_ratio_needs_no_forward_pass(cli, checkpoint, text, tmp_path, monkeypatch):
+    options = ["--calibration", text, *CALIBRATION, "--no-refit", "--json"]
+    assert cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, *options)[0] == 0
+    monkeypatch.setattr(importlib.import_module("neuromeld.compress"), "collect", None)
+    assert cli("compress", checkpoint, tmp_path / "b", "--hidden-size", 12, *options)[0] == 0
+
+
+def test_evaluate_one_and_several(cli, checkpoint, text, tmp_path):
+    cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, "--calibration", text, *CALIBRATION)
+    options = ["--text", text, "--tokens", 1024, "--seqlen", 32]
+    _, stdout, _ = cli("evaluate", checkpoint, *options, "--json")
+    single = json.loads(stdout)
+    assert {"perplexity", "tokens", "protocol", "peak_rss_bytes"} <= single.keys()
+    assert single["tokens"] == 1024 // 32 * 31
+    _, stdout, stderr = cli("evaluate", checkpoint, tmp_path / "a", *options)
+    assert "perplexity" in stdout
+    assert "ratio" in stdout
+    assert "words.jsonl" in stdout
+
+
+@pytest.mark.parametrize("what", ["architectures", "methods", "recipes", "texts"])
+def test_list(cli, what):
+    assert json.loads(cli("list", what, "--json")[1])[what]
+    assert cli("list", what)[0] == 0
+
+
+BAD = {
+    "ratio": (["--hidden-ratio", 1.2], 2, "outside (0, 1]"),
+    "width of heads": (["--hidden-size", 18], 2, "multiple of its 4 attention heads, so 16 or 20"),
+    "too wide": (["--hidden-size", 25], 2, "wider than the model"),
+    "selector": (["--hidden-size", 16, "--selector", "magnitud"], 2, "Did you mean 'magnitude'?"),
+    "recipe": (["--recipe", "defaul"], 2, "Did you mean 'default'?"),
+    "basis": (["--hidden-size", 16, "--basis", "run:0"], 2, "run:N"),
+    "inert option": (["--hidden-size", 16, "--regularisation", 0.1], 2, "merge=transport"),
+    "stock": (["--hidden-size", 16, "--basis", "layer", "--stock"], 2, "--native"),
+    "tokens": (["--hidden-size", 16, "--calibration-tokens", 8, "--seqlen", 8], 2, "cannot determine a width of 16"),
+    "text": (["--hidden-size", 16, "--calibration", "wikipedia"], 2, "Did you mean 'wikipedia-sample'?"),
+    "device": (["--hidden-size", 16, "--device", "cuda:9"], 2, "--device cuda:9 cannot be used"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_options_give_one_message_and_write_nothing(cli, case, checkpoint, tmp_path):
+    options, expected_code, message = BAD[case]
+    code, stdout, stderr = cli("compress", checkpoint, tmp_path / "out", *options, "--json")
+    assert code == expected_code
+    assert message in stderr
+    assert "Traceback" not in stderr
+    assert stdout == ""
+    assert leftovers(tmp_path) == []
+
+
+def test_every_mistake_of_a_recipe_is_reported_at_once(cli, checkpoint, tmp_path):
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text("width: {hidden_ratoi: 0.8, selector: magnitud}\ncalibration: {seqlen: 1}\n")
+    code, _, stderr = cli("compress", checkpoint, tmp_path / "out", "--recipe", recipe)
+    assert code == 2
+    for message in ("hidden_ratio", "seqlen=1"):
+        assert message in stderr
+
+
+def test_few_tokens_warn(cli, checkpoint, text, tmp_path):
+    options = ["--hidden-size", 16, "--calibration", text, "--calibration-tokens", 128, "--seqlen", 16]
+    code, _, stderr = cli("compress", checkpoint, tmp_path / "out", *options)
+    assert code == 0
+    assert "128 calibration tokens are few for a width of 16" in stderr
+
+
+def test_existing_output_is_kept_unless_forced(cli, checkpoint, text, tmp_path):
+    options = ["--hidden-size", 16, "--calibration", text, *CALIBRATION]
+    out = tmp_path / "out"
+    assert cli("compress", checkpoint, out, *options)[0] == 0
+    (out / "mark").touch()
+    code, _, stderr = cli("compress", checkpoint, out, *options)
+    assert code == 2
+    assert "--force" in stderr
+    assert (out / "mark").exists()
+    assert cli("compress", checkpoint, out, *options, "--force")[0] == 0
+    assert not (out / "mark").exists()
+
+
+def damaged(checkpoint: Path, folder: Path, change) -> Path:
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_nan_in_a_weight_is_named(cli, checkpoint, text, tmp_path):
+    def spoil(weights):
+        weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+
+    model = damaged(checkpoint, tmp_path / "model", spoil)
+    code, _, stderr = cli("compress", model, tmp_path / "out", "--hidden-size", 16, "--calibration", text, *CALIBRATION)
+    assert code == 4
+    assert "model.layers.1.mlp.up_proj.weight" in stderr
+    assert leftovers(tmp_path) == ["model"]
+
+
+def test_overflow_in_activations_is_named(cli, checkpoint, text, tmp_path):
+    def spoil(weights):
+        weights["model.layers.1.mlp.up_proj.weight"] *= 1e30
+        weights["model.layers.1.mlp.gate_proj.weight"] *= 1e30
+
+    model = damaged(checkpoint, tmp_path / "model", spoil)
+    code, _, stderr = cli("compress", model, tmp_path / "out", "--hidden-size", 16, "--calibration", text, *CALIBRATION)
+    assert code == 4
+    assert "model.layers.2.input_layernorm" in stderr
+
+
+def test_unknown_architecture_is_refused_by_name(cli, checkpoint, text, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "phi", "architectures": ["PhiForCausalLM"]}))
+    code, _, stderr = cli("plan", model, "--hidden-size", 16)
+    assert code == 3
+    assert "unknown architecture 'phi'" in stderr
+
+
+def test_tokenizer_of_another_model_is_refused(cli, checkpoint, text, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["w5"], vocabulary["extra"] = 900, 5
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    code, _, stderr = cli("compress", model, tmp_path / "out", "--hidden-size", 16, "--calibration", text, *CALIBRATION)
+    assert code == 2
+    assert "900" in stderr
+    assert leftovers(tmp_path) == ["model"]
+
+
+def test_ctrl_c_leaves_nothing(checkpoint, text, tmp_path):
+    command = [sys.executable, "-m", "neuromeld", "compress", checkpoint, tmp_path / "out", "--hidden-size", "16",
+               "--calibration", text, "--calibration-tokens", "8000", "--seqlen", "16"]  # fmt: skip
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stderr is not None
+    seen = ""
+    while "statistics" not in seen and process.poll() is None:
+        seen += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, seen + stderr
+    assert "interrupted" in stderr
+    assert leftovers(tmp_path) == []
