@@ -50,7 +50,7 @@ def _project(layer: nn.Module, attention: nn.Module, first: Tensor, second: Tens
         entering[:] = [args[0] @ first]
         return (entering[0], *args[1:])
 
-    def leave(_: nn.Module, args: object, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def leave(_: nn.Module, __: object, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((entering[0] + output[0]) @ second - entering[0], *output[1:])
 
     layer.register_forward_pre_hook(enter)

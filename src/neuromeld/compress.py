@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
@@ -57,8 +56,7 @@ class CompressResult:
 
 def plan_for(source: str, recipe: Recipe, *, dtype: torch.dtype | None = None, allow_pickle: bool = False) -> Plan:
     """The dry run: what `compress` would make, from the config alone."""
-    config = locate(source, allow_pickle=allow_pickle).config()
-    return make_plan(skeleton(config), recipe, dtype=dtype or config.dtype)
+    return _plan(locate(source, allow_pickle=allow_pickle), recipe, dtype)
 
 
 def compress(
@@ -84,7 +82,7 @@ def compress(
     out = Path(out)
     check_free(out, force=force)
     located = locate(source, allow_pickle=allow_pickle)
-    plan = make_plan(skeleton(located.config()), recipe, dtype=dtype or located.config().dtype)
+    plan = _plan(located, recipe, dtype)
     tokenizer = located.tokenizer()
     text = recipe.calibration
     windows = token_windows(
@@ -129,12 +127,12 @@ def compress_model(
         raise UserInputError("no calibration batches were given")
     recipe, training = plan.recipe, model.training
     if recipe.width.refit and len(data) < 2:
-        raise UserInputError("the refit holds part of the calibration batches out: give at least two, or set refit=False")
+        raise UserInputError(
+            "the refit holds part of the calibration batches out: give at least two, or set refit=False"
+        )
     model.eval()
     statistics = _statistics(model, arch, plan, data, cache, progress)
-    runs = [
-        fit_run(found, arch, recipe.width, plan.hidden_size_after, recipe.calibration.seed) for found in statistics
-    ]
+    runs = [fit_run(found, arch, recipe.width, plan.hidden_size_after, recipe.calibration.seed) for found in statistics]
     with track("narrowing layers", arch.num_layers, enabled=progress) as advance:
         narrowed = narrow_residual(
             model,
@@ -161,6 +159,12 @@ def peak_rss_bytes() -> int:
     """The largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None) -> Plan:
+    config = source.config()
+    own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return make_plan(skeleton(config), recipe, dtype=dtype or own)
 
 
 def _statistics(
@@ -226,6 +230,7 @@ def _record(
     ]
     return {
         "source": source.name,
+        "source_kind": source.kind,
         "source_sha256": source.fingerprint(),
         "model_type": plan.model_type,
         "format": plan.format,
@@ -236,8 +241,12 @@ def _record(
         "hidden_size_before": plan.hidden_size_before,
         "hidden_size_after": plan.hidden_size_after,
         "recipe": plan.recipe.model_dump(exclude_none=True),
-        "calibration": {"source": windows.source, "split": windows.split, "sha256": windows.sha256,
-                        "tokens": windows.num_tokens},
+        "calibration": {
+            "source": windows.source,
+            "split": windows.split,
+            "sha256": windows.sha256,
+            "tokens": windows.num_tokens,
+        },
         "runs": runs,
         "refits": refits,
         "warnings": list(plan.warnings),

@@ -67,7 +67,8 @@ class Plan:
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model that `config` describes, on the meta device: shapes without memory."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
@@ -84,7 +85,9 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
         raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
     spec = ARCHITECTURES[model_type]
     if type(model).__name__ != spec.model_class:
-        raise UnsupportedModelError(f"{type(model).__name__} is not covered: {model_type} means {spec.model_class} here")
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not covered: {model_type} means {spec.model_class} here"
+        )
     return resolve(model, spec)
 
 
@@ -154,7 +157,9 @@ def _format(arch: Architecture, recipe: Recipe, *, shared: bool) -> Literal["sto
         refusals.append("a stock model has no place for the changes of basis between runs of layers")
     if recipe.output == "stock" and refusals:
         raise UserInputError(
-            "this result cannot be a stock checkpoint: " + "; ".join(refusals) + ". Use --native"
+            "this result cannot be a stock checkpoint: "
+            + "; ".join(refusals)
+            + ". Use --native"
             + ("" if shared else ", or --basis shared")
         )
     return "native" if refusals or recipe.output == "native" else "stock"
@@ -171,7 +176,9 @@ def _calibration_warnings(tokens: int, k: int, refitted: bool) -> tuple[str, ...
     return ()
 
 
-def _predict_parameters(model: PreTrainedModel, arch: Architecture, k: int, *, num_shortcuts: int, adapter: bool) -> int:
+def _predict_parameters(
+    model: PreTrainedModel, arch: Architecture, k: int, *, num_shortcuts: int, adapter: bool
+) -> int:
     total = (num_shortcuts + adapter) * k * k
     for weight in arch.weights:
         size_in, size_out = (k if space == RESIDUAL else arch.widths[space] for space in (weight.in_, weight.out))

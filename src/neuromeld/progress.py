@@ -17,7 +17,7 @@ def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
     if not enabled or not console.is_terminal:
         if enabled:
             console.print(f"{what} ({total} steps)", highlight=False)
-        yield lambda done: None
+        yield lambda _: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:

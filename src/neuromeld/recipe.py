@@ -35,7 +35,7 @@ class Calibration(Frozen):
 
 
 class Recipe(Frozen):
-    """`output`: `stock` loads in plain transformers, `native` needs neuromeld's wrapper, `auto` is stock if possible."""
+    """`output`: `stock` loads in plain transformers, `native` in neuromeld's wrapper, `auto` is stock if possible."""
 
     width: Width
     calibration: Calibration = Calibration()

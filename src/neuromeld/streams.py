@@ -5,7 +5,7 @@ tokens reach a statistic.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ def watch(
     arch: Architecture,
     batches: Sequence[Batch],
     see: Callable[[str, Tensor], None],
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the model up to its final norm and call `see(path, x)` with what each cut's norm reads, `(n, d)`."""
     batch: Batch = {}
@@ -85,7 +85,8 @@ class LayerCalls:
         """The stream that leaves `layer` when `hidden` enters it."""
         args, kwargs = self.arguments[batch][index]
         output = layer(hidden, *args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        return result
 
     @torch.no_grad()
     def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, norm: nn.Module) -> Tensor:
@@ -98,9 +99,8 @@ class LayerCalls:
 
         handle = norm.register_forward_pre_hook(before)
         try:
-            self.run(layer, index, batch, hidden)
-        except _Stop:
-            pass
+            with suppress(_Stop):
+                self.run(layer, index, batch, hidden)
         finally:
             handle.remove()
         return seen[0]
@@ -142,7 +142,7 @@ def _short_circuit(layers: Sequence[nn.Module], calls: LayerCalls) -> Iterator[N
         return forward
 
     for i, layer in enumerate(layers):
-        layer.forward = recorder(layer, first=i == 0)  # type: ignore[method-assign]
+        layer.forward = recorder(layer, first=i == 0)
     try:
         yield
     finally:
@@ -169,7 +169,5 @@ def _stop(*_: Any) -> None:
 
 def _run(model: nn.Module, batch: Batch) -> None:
     device = next(model.parameters()).device
-    try:
+    with suppress(_Stop):
         model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False)
-    except _Stop:
-        pass

@@ -12,7 +12,7 @@ from neuromeld.errors import NumericsError
 
 def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
     """The matrix as `(in, out)`, in its own dtype; a view where that is possible."""
-    matrix: Tensor = model.get_submodule(weight.path).weight.detach()  # type: ignore[assignment]
+    matrix: Tensor = model.get_submodule(weight.path).weight.detach()
     return matrix.T if weight.layout == "linear" else matrix
 
 
@@ -40,7 +40,7 @@ def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
     """Gain and bias (None where the norm has none), each `(d,)`."""
     module = model.get_submodule(path)
     bias: Tensor | None = getattr(module, "bias", None)
-    return module.weight.detach(), None if bias is None else bias.detach()  # type: ignore[operator, union-attr]
+    return module.weight.detach(), None if bias is None else bias.detach()
 
 
 def write_norm(model: nn.Module, path: str, gain: Tensor, bias: Tensor | None) -> None:
@@ -57,8 +57,8 @@ def tie(model: nn.Module, path: str, to: str) -> None:
     """Make the weight at `path` the very parameter at `to`."""
     module, source = model.get_submodule(path), model.get_submodule(to)
     module.weight = source.weight
-    out, in_ = source.weight.shape  # type: ignore[misc]
-    _set_sizes(module, in_, out)  # type: ignore[arg-type]
+    out, in_ = source.weight.shape
+    _set_sizes(module, in_, out)
 
 
 def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> None:
@@ -73,7 +73,7 @@ def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> Non
 def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> None:
     """Give the embedding at `path` a scale a row, `(vocab, 1)`, and a shift, `(k,)`, as parameters."""
     module = model.get_submodule(path)
-    weight: nn.Parameter = module.weight  # type: ignore[assignment]
+    weight: nn.Parameter = module.weight
     for name, value in (("scale", scale), ("shift", shift)):
         setattr(module, name, nn.Parameter(torch.empty_like(weight[:0, 0]), requires_grad=weight.requires_grad))
         _replace(module, name, value, f"{path}.{name}")
@@ -100,4 +100,4 @@ def _set_sizes(module: nn.Module, size_in: int, size_out: int) -> None:
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = size_in, size_out
     else:
-        module.nx, module.nf = size_in, size_out  # type: ignore[assignment]
+        module.nx, module.nf = size_in, size_out

@@ -20,7 +20,9 @@ from neuromeld.evaluate import unique_parameters
 CALIBRATION = ["--calibration-tokens", "2048", "--seqlen", "32"]
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit_:
         main()
@@ -89,7 +91,7 @@ def test_evaluate_one_and_several(cli, checkpoint, text, tmp_path):
     single = json.loads(stdout)
     assert {"perplexity", "tokens", "protocol", "peak_rss_bytes"} <= single.keys()
     assert single["tokens"] == 1024 // 32 * 31
-    _, stdout, stderr = cli("evaluate", checkpoint, tmp_path / "a", *options)
+    _, stdout, _ = cli("evaluate", checkpoint, tmp_path / "a", *options)
     assert "perplexity" in stdout
     assert "ratio" in stdout
     assert "words.jsonl" in stdout
@@ -186,7 +188,7 @@ def test_overflow_in_activations_is_named(cli, checkpoint, text, tmp_path):
     assert "model.layers.2.input_layernorm" in stderr
 
 
-def test_unknown_architecture_is_refused_by_name(cli, checkpoint, text, tmp_path):
+def test_unknown_architecture_is_refused_by_name(cli, checkpoint, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
     config = json.loads((model / "config.json").read_text())

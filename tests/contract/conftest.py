@@ -1,7 +1,8 @@
 import pytest
-from contract.families import VOCABULARY
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from contract.families import VOCABULARY
 
 
 @pytest.fixture(scope="session")

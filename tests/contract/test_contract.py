@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
 from transformers import AutoModelForCausalLM
 
 import neuromeld
+from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.errors import UserInputError

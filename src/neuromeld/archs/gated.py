@@ -5,7 +5,9 @@ from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Weight
 ATTENTION_NORM, FFN_NORM = "input_layernorm", "post_attention_layernorm"
 
 
-def gated_decoder(*, model_type: str, model_class: str, query_key_norm: bool = False, width_of_whole_heads: bool = False) -> ArchSpec:
+def gated_decoder(
+    *, model_type: str, model_class: str, query_key_norm: bool = False, width_of_whole_heads: bool = False
+) -> ArchSpec:
     """The spec of a decoder of this shape.
 
     query_key_norm        there is a norm on every query and key head

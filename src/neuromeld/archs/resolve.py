@@ -115,7 +115,8 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
             f"{type(model).__name__} does not fit the architecture {spec.model_type!r}: " + "; ".join(problems)
         )
     head, embedding = find_module(model, spec.head.path), find_module(model, spec.embeddings[0].path)
-    assert head is not None and embedding is not None
+    assert head is not None
+    assert embedding is not None
     widths = {space: next(iter(found)) for space, found in sizes.items()}
     return Architecture(spec, num_layers, widths[RESIDUAL], head.weight is embedding.weight, widths)
 

@@ -78,9 +78,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(
-    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False
-) -> PreTrainedModel:
+def load_model(folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False) -> PreTrainedModel:
     """The model in eval mode, every weight of it from the checkpoint and finite.
 
     dtype   None keeps the checkpoint's own

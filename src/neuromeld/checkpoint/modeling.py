@@ -5,8 +5,8 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
 
     width           width of the residual stream
     layers, head    module paths of the layer list and of the output head
-    resized         [module path, "in" | "out" | "both"]: modules whose axes have `width` where the config says otherwise;
-                    `*` stands for every layer
+    resized         [module path, "in" | "out" | "both"]: modules with an axis of `width` where the config says
+                    otherwise; `*` stands for every layer
     shortcuts       indices of the layers that the stream enters through a change of basis, `(width, width)`
     head_adapter    whether a `(width, width)` matrix stands between the final norm and a tied head
     token_scale     path of an embedding whose rows are scaled and shifted, or null
@@ -114,7 +114,9 @@ def _native_classes(model_type: str) -> tuple[type[PretrainedConfig], type[PreTr
     config_name, model_name = BASES[model_type]
     stock_config, stock_model = getattr(transformers, config_name), getattr(transformers, model_name)
     config_class = type(
-        f"Neuromeld{config_name}", (stock_config,), {"model_type": native_model_type(model_type), "__module__": __name__}
+        f"Neuromeld{config_name}",
+        (stock_config,),
+        {"model_type": native_model_type(model_type), "__module__": __name__},
     )
 
     def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:

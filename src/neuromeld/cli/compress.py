@@ -51,7 +51,7 @@ def compress_command(
         chosen,
         out,
         force=force,
-        dtype=dtype and dtype.torch,
+        dtype=o.torch_dtype(dtype),
         device=device,
         allow_pickle=allow_pickle,
         progress=True,
@@ -98,7 +98,7 @@ def plan_command(
         {"text": calibration, "tokens": calibration_tokens, "seqlen": seqlen, "seed": seed},
         stock,
     )
-    plan = plan_for(model, chosen, dtype=dtype and dtype.torch, allow_pickle=allow_pickle)
+    plan = plan_for(model, chosen, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle)
     _warn(plan)
     if as_json:
         typer.echo(plan.to_json())

@@ -28,13 +28,17 @@ FORMATS = {
 
 
 def evaluate_command(
-    models: Annotated[list[str], typer.Argument(help="Models to measure; the first is what the others are compared to.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Models to measure; the first is what the others are compared to.")
+    ],
     text: Annotated[str, typer.Option(help="A named text, or file:PATH; its evaluation split is used.")] = (
         "wikipedia-sample"
     ),
     tokens: Annotated[int, typer.Option(help="Evaluation tokens in all.")] = 32768,
     seqlen: Annotated[int, typer.Option(help="Tokens in one window.")] = 512,
-    speed: Annotated[bool, typer.Option("--speed", help="Also measure prefill and decode speed, in alternation.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Also measure prefill and decode speed, in alternation.")
+    ] = False,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -49,7 +53,7 @@ def evaluate_command(
         source = locate(name, allow_pickle=allow_pickle)
         windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=tokens, seqlen=seqlen)
         check_vocabulary(windows, source.config().get_text_config().vocab_size)
-        model = source.load(dtype and dtype.torch, device)
+        model = source.load(o.torch_dtype(dtype), device)
         measured = perplexity(model, windows, progress=True)
         results[name] = {
             "parameters": unique_parameters(model),

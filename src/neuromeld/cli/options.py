@@ -19,11 +19,6 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
     float16 = "float16"
 
-    @property
-    def torch(self) -> torch.dtype:
-        found: torch.dtype = getattr(torch, self.value)
-        return found
-
 
 Model = Annotated[
     str, typer.Argument(help="A model folder, a hub id, a .gguf file, or package:NAME for one in a Python package.")
@@ -64,13 +59,21 @@ def build_recipe(name_or_path: str, width: dict[str, Any], calibration: dict[str
     return parse_recipe(recipe)
 
 
+def torch_dtype(chosen: Dtype | None) -> torch.dtype | None:
+    """The torch dtype of an option that may not have been given."""
+    found: torch.dtype | None = getattr(torch, chosen.value) if chosen else None
+    return found
+
+
 def check_device(device: str) -> None:
     """Raise `UserInputError` for a device that torch does not see."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserInputError(f"--device {device} cannot be used: {reason}; without the option the CPU is used") from None
+        raise UserInputError(
+            f"--device {device} cannot be used: {reason}; without the option the CPU is used"
+        ) from None
 
 
 def quiet_transformers() -> None:

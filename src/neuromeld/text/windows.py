@@ -16,6 +16,10 @@ from neuromeld.text.sources import TEXT_SOURCES
 
 DOCUMENTS_PER_BATCH = 64
 
+POOL = 16
+"""Calibration windows are drawn from this many times as many tokens, so that they come from many documents: with those
+of the few articles that would fill the windows in order, refits overfit (docs/decisions/0004)."""
+
 
 @dataclass(frozen=True, eq=False)
 class TokenWindows:
@@ -50,8 +54,8 @@ def token_windows(
 ) -> TokenWindows:
     """`num_tokens // seqlen` windows without overlap of the documents of a split, or all there are for None.
 
-    Documents are tokenised without special tokens and joined by the end-of-sequence token.  Calibration takes them
-    in an order shuffled by `seed`; the other splits keep the source's order, and a seed is an error there.
+    Documents are tokenised without special tokens and joined by the end-of-sequence token.  Calibration draws its
+    windows by `seed`; the other splits take the first ones in the source's order, and a seed is an error there.
     `UserInputError` when the source cannot be read or is too small.
     """
     if (seed is None) == (split == "calibration"):
@@ -59,9 +63,12 @@ def token_windows(
     if seqlen < 1 or (num_tokens is not None and num_tokens < seqlen):
         raise UserInputError(f"num_tokens={num_tokens} does not fill one window of seqlen={seqlen}; both are in tokens")
     documents = read_documents(source, split, tokenizer)
+    draw = random.Random(seed)
+    pool = num_tokens
     if split == "calibration":
-        documents = random.Random(seed).sample(documents, len(documents))
-    tokens = _joined_tokens(documents, tokenizer, num_tokens)
+        documents = draw.sample(documents, len(documents))
+        pool = None if num_tokens is None else POOL * num_tokens
+    tokens = _joined_tokens(documents, tokenizer, pool)
     num_windows = (len(tokens) if num_tokens is None else num_tokens) // seqlen
     if len(tokens) < max(num_windows, 1) * seqlen:
         raise UserInputError(
@@ -69,7 +76,9 @@ def token_windows(
             f"{max(num_windows, 1) * seqlen} that were asked for; lower num_tokens (or seqlen={seqlen}), "
             "or use a larger source"
         )
-    input_ids = torch.tensor(tokens[: num_windows * seqlen], dtype=torch.int64).view(num_windows, seqlen)
+    starts = range(len(tokens) // seqlen)
+    chosen = draw.sample(starts, num_windows) if split == "calibration" else starts[:num_windows]
+    input_ids = torch.tensor([tokens[i * seqlen : (i + 1) * seqlen] for i in chosen], dtype=torch.int64)
     digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
     return TokenWindows(input_ids, source, split, digest)
 

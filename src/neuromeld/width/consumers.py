@@ -15,7 +15,10 @@ from neuromeld.surgery import read_bias, read_matrix, read_norm, write_bias, wri
 
 
 def consume(
-    read: Float[Tensor, "k d"], gain: Float[Tensor, "d"], bias: Float[Tensor, "d"] | None, matrix: Float[Tensor, "d out"]
+    read: Float[Tensor, "k d"],
+    gain: Float[Tensor, "d"],
+    bias: Float[Tensor, "d"] | None,
+    matrix: Float[Tensor, "d out"],
 ) -> Float[Tensor, "k out"]:
     """The narrow matrix `W'` with `norm(s) W' = (norm(x) * gain + bias) W`, where `norm(s) read = norm(x)`."""
     matrix = matrix.to(ACCUMULATE)

@@ -55,7 +55,8 @@ def _narrow_normalised(model: nn.Module, arch: Architecture, full: Tensor, basis
     which a tied head still reads, rides in the direction that no LayerNorm sees.
     """
     norm, embedding = arch.spec.embedding_norm, arch.spec.embeddings[0].path
-    assert norm is not None and norm.kind == "layer"
+    assert norm is not None
+    assert norm.kind == "layer"
     gain, bias = read_norm(model, norm.path)
     assert bias is not None
     wide = full.to(ACCUMULATE)

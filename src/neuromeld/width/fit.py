@@ -45,8 +45,12 @@ def runs_of(arch: Architecture, starts: Sequence[int]) -> list[list[str]]:
 
 
 def collect(
-    model: nn.Module, arch: Architecture, batches: Sequence[Batch], starts: Sequence[int], width: Width,
-    advance: Callable[[int], None] = lambda done: None,
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    starts: Sequence[int],
+    width: Width,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Statistic]]:
     """One forward pass over `batches`; per run of layers, the statistics that the recipe's stages ask for."""
     runs = runs_of(arch, starts)
@@ -90,7 +94,10 @@ def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Widt
     merge = merger.fit(selection, cost, reg, kind)
     width_map = DECODERS[width.decoder](merge, moments.normalised_second_moment)
     basis = basis_of(width_map, kind)
-    lost = torch.eye(arch.width, dtype=second_moment.dtype, device=second_moment.device) - width_map.encode @ width_map.decode
+    lost = (
+        torch.eye(arch.width, dtype=second_moment.dtype, device=second_moment.device)
+        - width_map.encode @ width_map.decode
+    )
     energy = moments.normalised_second_moment
     kept = 1 - float((lost.T @ energy @ lost).trace() / energy.trace())
     return FittedRun(basis, kept, merge.transport, selection.neurons)

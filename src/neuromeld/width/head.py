@@ -16,7 +16,7 @@ from neuromeld.stats import Cross
 from neuromeld.surgery import add_linear, read_matrix, read_norm, tie, write_norm
 from neuromeld.width.consumers import consume, narrow_consumer, narrow_norm
 from neuromeld.width.embedding import TiedTable
-from neuromeld.width.refit import LAMBDAS, Refit, refit
+from neuromeld.width.refit import Refit, refit
 from neuromeld.width.width_map import Basis, rotate
 
 
@@ -39,15 +39,12 @@ def narrow_head(
 ) -> None:
     """Narrow the final norm and the head in place.
 
-    `moments` are those of the final cut, to fit on and held out, None for no refit; `diagonal` is set when the tie is
-    kept by the final norm's gain.
+    `moments` are those of the final cut, to fit on and held out, None for no refit.  `diagonal` is set when the final
+    norm's gain keeps the tie; it is not refitted, since the least-squares gain raised perplexity (docs/decisions/0004).
     """
     head, norm = arch.spec.head, arch.spec.final_norm
     gain, bias = read_norm(model, norm.path)
     if diagonal is not None:
-        assert table is not None
-        if moments is not None:
-            diagonal = refit_diagonal(*moments, gain, diagonal, table)
         write_norm(model, norm.path, diagonal, bias)
         tie(model, head.path, to=arch.spec.embeddings[0].path)
         return
@@ -63,28 +60,3 @@ def narrow_head(
         add_linear(model, "head_adapter", consume(read, gain, bias, factor), like=read_matrix(model, head))
         tie(model, head.path, to=arch.spec.embeddings[0].path)
     narrow_norm(model, norm, basis.width)
-
-
-def refit_diagonal(
-    fitted: Cross, held_out: Cross, gain: Float[Tensor, "d"], initial: Float[Tensor, "k"], table: TiedTable
-) -> Float[Tensor, "k"]:
-    """The diagonal that best matches the original logits: `min |norm(s) diag(c) T^T - (norm(x) g) E_tok^T|^2`."""
-
-    def normal_equations(moments: Cross) -> tuple[Tensor, Tensor]:
-        target = ((moments.cross * gain.to(ACCUMULATE)) * table.cross.T).sum(1)
-        return moments.gram * table.gram, target
-
-    matrix, target = normal_equations(fitted)
-    held_matrix, held_target = normal_equations(held_out)
-
-    def error(candidate: Tensor) -> float:
-        return float(candidate @ held_matrix @ candidate - 2 * candidate @ held_target)
-
-    best = initial
-    for ridge in LAMBDAS:
-        damping = ridge * matrix.diagonal()
-        # Shrink towards the initial gain, not towards zero.
-        step = torch.linalg.solve(matrix + torch.diag(damping), target - matrix @ initial)
-        if error(initial + step) < error(best):
-            best = initial + step
-    return best

@@ -50,7 +50,8 @@ def transport(selection: Selection, cost: Tensor | None, reg: float, kind: NormK
 
     Each kept neuron becomes a weighted average, with weights that sum to 1, of the neurons sent to it.
     """
-    assert cost is not None and selection.neurons is not None
+    assert cost is not None
+    assert selection.neurons is not None
     result = transport_plan(cost[:, selection.neurons], reg=reg)
     encode = result.plan / result.plan.sum(0)
     backward = (result.plan / result.plan.sum(1, keepdim=True)).T

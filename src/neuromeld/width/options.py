@@ -70,8 +70,10 @@ class Width(Frozen):
         if (self.hidden_ratio is None) == (self.hidden_size is None):
             problems.append("give one of hidden_ratio and hidden_size")
         if self.merge == "transport" and self.selector == "principal":
-            problems.append("merge=transport moves neurons onto kept neurons, and selector=principal keeps none; "
-                            "use magnitude, rms or random")
+            problems.append(
+                "merge=transport moves neurons onto kept neurons, and selector=principal keeps none; "
+                "use magnitude, rms or random"
+            )
         if self.decoder == "transport" and self.merge != "transport":
             problems.append("decoder=transport runs a transport plan backwards; it needs merge=transport")
         if self.regularisation is not None and self.merge != "transport":

@@ -59,7 +59,7 @@ def narrow_residual(
     *,
     stock: bool,
     refit_on: Sequence[Batch] | None,
-    advance: Advance = lambda done: None,
+    advance: Advance = lambda _: None,
 ) -> Narrowed:
     """Narrow every weight of `model` in place; `bases[i]` holds from layer `starts[i]` on.
 

@@ -56,6 +56,4 @@ def _top(score: Float[Tensor, "d"], k: int) -> Selection:
     return Selection(torch.eye(len(score), dtype=ACCUMULATE, device=score.device)[:, neurons], neurons)
 
 
-SELECTORS: Registry[Selector] = Registry(
-    "selector", {f.__name__: f for f in (magnitude, rms, principal, random)}
-)
+SELECTORS: Registry[Selector] = Registry("selector", {f.__name__: f for f in (magnitude, rms, principal, random)})

@@ -98,7 +98,7 @@ def test_how_and_where_it_loads(form):
     assert ("import neuromeld" in code) == (form == "native")
     assert ("trust_remote_code=True" in code) == (form == "native")
     assert ("vLLM and llama.cpp cannot read it" in text) == (form == "native")
-    assert ("transformers and vLLM" in text) == (form == "stock")
+    assert ("in plain transformers" in text) == (form == "stock")
 
 
 def test_the_layout_of_the_markdown():

@@ -36,9 +36,7 @@ LLAMA = {
 }
 STOCK_CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**LLAMA, tie_word_embeddings=True),
-    "gpt2": GPT2Config(
-        vocab_size=VOCAB, n_embd=D, n_layer=3, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
-    ),
+    "gpt2": GPT2Config(vocab_size=VOCAB, n_embd=D, n_layer=3, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2),
     "opt": OPTConfig(
         vocab_size=VOCAB,
         hidden_size=D,

@@ -46,9 +46,7 @@ def test_stock_norm_of_narrow_stream_is_norm_of_reconstruction(d, data, kind, se
     x = stream(d, seed)
     reconstruction = width_map.reconstruct(centred(x.T, kind).T)
     narrow = x @ basis.write
-    torch.testing.assert_close(
-        norm(narrow, kind) @ basis.read, norm(reconstruction, kind), rtol=FLOAT64, atol=FLOAT64
-    )
+    torch.testing.assert_close(norm(narrow, kind) @ basis.read, norm(reconstruction, kind), rtol=FLOAT64, atol=FLOAT64)
 
 
 @settings(deadline=None)
