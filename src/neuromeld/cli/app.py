@@ -30,7 +30,7 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except NeuromeldError as error:
         errors.print(f"error: {error}")
         sys.exit(error.exit_code)
@@ -38,5 +38,7 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         errors.print("interrupted; no output was written")
-        sys.exit(INTERRUPTED)
+    sys.exit(code)

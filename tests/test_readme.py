@@ -1,0 +1,24 @@
+"""What the README says can be typed, runs."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_python_snippet_runs(checkpoint, text, tmp_path):
+    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    replacements = {
+        '"path/to/model"': repr(str(checkpoint)),
+        '"path/to/smaller"': repr(str(tmp_path / "smaller")),
+        '"wikipedia-sample"': repr(text),
+        "32768": "2048",
+        "512": "32",
+    }
+    for old, new in replacements.items():
+        assert old in snippet
+        snippet = snippet.replace(old, new)
+    namespace: dict[str, object] = {}
+    exec(compile(snippet, str(README), "exec"), namespace)
+    assert (tmp_path / "smaller" / "config.json").is_file()
+    assert namespace["model"].config.hidden_size == 20
