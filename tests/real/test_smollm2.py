@@ -29,8 +29,8 @@ def test_default_stages_beat_pruning_at_nine_tenths(source):
     validation = token_windows("wikipedia-sample", tokenizer, split="validation", num_tokens=2048, seqlen=512)
     found = {}
     for name, width in {
-        "default": {"selector": "principal", "refit": True},
-        "prune": {"selector": "magnitude", "refit": False},
+        "default": {"selector": "principal"},
+        "prune": {"selector": "magnitude"},
     }.items():
         recipe = parse_recipe({"width": width | {"hidden_ratio": 0.9}, "calibration": {"tokens": TOKENS}})
         model = source.load(None, "cpu")

@@ -37,7 +37,7 @@ class Width(Frozen):
     regularisation: float | None = None
     weighting: Literal["normalised", "raw"] = "normalised"
     basis: str = "shared"
-    refit: bool = True
+    refit: bool = False
 
     @field_validator("hidden_ratio")
     @classmethod
