@@ -73,7 +73,7 @@ def test_calibration_windows_come_from_many_documents(source, tokenizer, monkeyp
     monkeypatch.setattr(windows, "POOL", 1)
     in_order = token_windows(source, tokenizer, split="calibration", num_tokens=96, seqlen=8, seed=3)
     first = {tuple(row) for row in in_order.input_ids.tolist()}
-    assert sum(tuple(row) in first for row in drawn.input_ids.tolist()) < 6
+    assert sum(tuple(row) in first for row in drawn.input_ids.tolist()) < 12
 
 
 def test_splits_share_no_document(source, tokenizer):
