@@ -33,6 +33,15 @@ class Architecture:
             for w in self.spec.layer_weights
         )
 
+    def producers(self, layer: int, space: str) -> tuple[Weight, ...]:
+        """The weights of one layer that write into `space`, with full paths."""
+        return tuple(weight for weight in self.layer_weights(layer) if weight.out == space)
+
+    def consumer(self, layer: int, space: str) -> Weight:
+        """The one weight of a layer that reads `space`, a space of its own: `ffn` or `heads`."""
+        (weight,) = (weight for weight in self.layer_weights(layer) if weight.in_ == space)
+        return weight
+
     def cut_norms(self, layer: int) -> tuple[Norm, ...]:
         """The norms of one layer that read the residual stream, with full paths."""
         return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.spec.cut_norms)
