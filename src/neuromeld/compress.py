@@ -25,7 +25,8 @@ from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, token_windows
 from neuromeld.version import __version__
-from neuromeld.width import HELD_OUT, FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
+from neuromeld.regression import HELD_OUT
+from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""

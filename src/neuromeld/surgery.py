@@ -101,3 +101,11 @@ def _set_sizes(module: nn.Module, size_in: int, size_out: int) -> None:
         module.num_embeddings, module.embedding_dim = size_in, size_out
     else:
         module.nx, module.nf = size_in, size_out
+
+
+def select_outputs(model: nn.Module, weight: Weight, kept: Tensor) -> None:
+    """Keep some of the outputs of a matrix and of its bias, by index."""
+    bias = read_bias(model, weight)
+    write_matrix(model, weight, read_matrix(model, weight)[:, kept])
+    if bias is not None:
+        write_bias(model, weight, bias[kept])

@@ -2,11 +2,10 @@
 
 from neuromeld.width.fit import FittedRun, collect, empty_statistics, fit_run
 from neuromeld.width.options import Width
-from neuromeld.width.residual import HELD_OUT, Narrowed, narrow_residual
+from neuromeld.width.residual import Narrowed, narrow_residual
 from neuromeld.width.width_map import Basis, WidthMap, basis_of, shortcut
 
 __all__ = [
-    "HELD_OUT",
     "Basis",
     "FittedRun",
     "Narrowed",

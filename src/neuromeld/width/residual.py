@@ -20,11 +20,8 @@ from neuromeld.surgery import add_linear, read_matrix
 from neuromeld.width.consumers import narrow_consumer, narrow_norm, narrow_producer
 from neuromeld.width.embedding import narrow_embeddings
 from neuromeld.width.head import diagonal_head_basis, narrow_head
-from neuromeld.width.refit import Refit, refit
+from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.width.width_map import Basis, shortcut
-
-HELD_OUT = 8
-"""Every eighth calibration batch chooses the ridge and decides whether a refit is kept."""
 
 Advance = Callable[[int], None]
 """Called with the number of layers done so far."""
@@ -141,10 +138,9 @@ def _cross_moments(
     """Moments of `norm(s)` against `norm(x)`: those to fit on, and those held out."""
     module = model.get_submodule(norm.path)
     sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
-    every = min(HELD_OUT, len(batches))
     for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
         x, s = real_tokens(x, batch), real_tokens(s, batch)
-        sums[b % every == every - 1].update(normalise(s, norm, module), normalise(x, norm, module))
+        sums[is_held_out(b, len(batches))].update(normalise(s, norm, module), normalise(x, norm, module))
     return sums[0].finalize(), sums[1].finalize()
 
 

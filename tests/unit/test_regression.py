@@ -3,7 +3,7 @@
 import torch
 
 from neuromeld.stats import CrossMoments
-from neuromeld.width.refit import refit, relative_error
+from neuromeld.regression import refit, relative_error
 
 FLOAT64 = 1e-9
 

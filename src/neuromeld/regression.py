@@ -1,0 +1,85 @@
+"""Ridge regression from sums, with part of the data held out to choose by.
+
+`M = argmin |y - x M|^2 + lambda |M - initial|^2`.  It shrinks towards what is there already (a decoder, a pruned
+matrix): a ridge towards zero silences the directions of small variance, which a gain behind them may make large.
+The held-out tokens choose lambda, and the fit is kept only where it lowers the error there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuromeld.errors import NumericsError
+from neuromeld.stats import Cross
+
+LAMBDAS = (1e-5, 1e-4, 1e-3)
+"""Tried in turn, each times the mean diagonal of the Gram matrix."""
+
+HELD_OUT = 8
+"""Every eighth calibration batch is held out."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """`matrix (k, d)`; the errors are mean squares on held-out tokens over the target's own.
+
+    `condition` is that of the damped Gram matrix that was solved; it and `ridge` are None where `initial` was kept.
+    """
+
+    matrix: Float[Tensor, "k d"]
+    error_before: float
+    error_after: float
+    ridge: float | None
+    condition: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """False where `initial` was better on the held-out tokens."""
+        return self.ridge is not None
+
+
+def is_held_out(batch: int, num_batches: int) -> bool:
+    """Whether a calibration batch is held out: every eighth, and the last of fewer."""
+    every = min(HELD_OUT, num_batches)
+    return batch % every == every - 1
+
+
+def refit(
+    fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas: Sequence[float] = LAMBDAS
+) -> Refit:
+    """Regress on `fitted`, choose on `held_out`, start from `initial`."""
+    before = relative_error(held_out, initial)
+    best = Refit(initial, before, before, None)
+    scale = fitted.gram.diagonal().mean()
+    eye = torch.eye(len(fitted.gram), dtype=fitted.gram.dtype, device=fitted.gram.device)
+    residual = fitted.cross - fitted.gram @ initial
+    for ridge in lambdas:
+        damped = fitted.gram + ridge * scale * eye
+        factor, info = torch.linalg.cholesky_ex(damped)
+        if info != 0:
+            continue
+        matrix = initial + torch.cholesky_solve(residual, factor)
+        error = relative_error(held_out, matrix)
+        if error < best.error_after:
+            best = Refit(matrix, before, error, ridge, _condition(damped, factor))
+    if not torch.isfinite(best.matrix).all():
+        raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
+    return best
+
+
+def relative_error(moments: Cross, matrix: Float[Tensor, "k d"]) -> float:
+    """`E|y - x M|^2 / E|y|^2` from sums alone."""
+    explained = 2 * (matrix * moments.cross).sum() - (matrix * (moments.gram @ matrix)).sum()
+    return float(1 - explained / moments.target_energy)
+
+
+def _condition(matrix: Float[Tensor, "k k"], factor: Float[Tensor, "k k"], steps: int = 20) -> float:
+    """The condition number of a positive definite matrix with this Cholesky factor, by power iteration."""
+    largest = smallest = torch.linspace(1, 2, len(matrix), dtype=matrix.dtype, device=matrix.device)[:, None]
+    for _ in range(steps):
+        largest = matrix @ (largest / largest.norm())
+        smallest = torch.cholesky_solve(smallest / smallest.norm(), factor)
+    return float(largest.norm() * smallest.norm())

@@ -1,0 +1,72 @@
+"""Hidden features of a sublayer, against what should be written from them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stats.base import Statistic
+from neuromeld.stats.cross import Cross
+
+
+@dataclass(frozen=True)
+class Features:
+    """Means over tokens of features `z (n, f)`, and of targets `y (n, d)`."""
+
+    gram: Float64[Tensor, "f f"]
+    cross: Float64[Tensor, "f d"]
+    target_energy: Float64[Tensor, ""]
+    mean: Float64[Tensor, " f"]
+    target_mean: Float64[Tensor, " d"]
+    mean_abs: Float64[Tensor, " f"]
+    num_tokens: int
+
+    def regression(self, encode: Float64[Tensor, "f m"] | Int64[Tensor, " m"], *, centre: bool) -> Cross:
+        """What a regression of the targets on `z encode` needs, for indices on `z[:, encode]`.
+
+        centre   as if every mean were zero: for a regression with an intercept
+        """
+        if encode.dtype == torch.int64:
+            gram, cross, mean = self.gram[encode][:, encode], self.cross[encode], self.mean[encode]
+        else:
+            gram, cross, mean = encode.T @ self.gram @ encode, encode.T @ self.cross, self.mean @ encode
+        if not centre:
+            return Cross(gram, cross, self.target_energy, self.num_tokens)
+        return Cross(
+            gram - torch.outer(mean, mean),
+            cross - torch.outer(mean, self.target_mean),
+            self.target_energy - self.target_mean.square().sum(),
+            self.num_tokens,
+        )
+
+
+class FeatureMoments(Statistic):
+    """`z^T z`, `z^T y`, `|y|^2`, `z`, `y` and `|z|`, summed over tokens; `update(z, y)` takes `(n, f)` and `(n, d)`."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__(
+            (width_in, width_out),
+            gram=(width_in, width_in),
+            cross=(width_in, width_out),
+            target_energy=(),
+            mean=(width_in,),
+            target_mean=(width_out,),
+            mean_abs=(width_in,),
+        )
+
+    def _terms(self, z: Float[Tensor, "n f"], y: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+        z, y = z.to(ACCUMULATE), y.to(ACCUMULATE)
+        return {
+            "gram": z.T @ z,
+            "cross": z.T @ y,
+            "target_energy": y.square().sum(),
+            "mean": z.sum(0),
+            "target_mean": y.sum(0),
+            "mean_abs": z.abs().sum(0),
+        }
+
+    def finalize(self) -> Features:
+        """Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite."""
+        return Features(**self._means(), num_tokens=self.num_tokens)
