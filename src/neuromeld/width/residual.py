@@ -2,7 +2,8 @@
 
 Without a refit this is algebra on the weights.  With one, the original and the narrow stream of every calibration
 batch are carried side by side: each cut is refitted on the network that is already narrow up to there, towards what
-the original network has at that cut, and the original layer is dropped as soon as it was used.
+the original network has at that cut, so that earlier errors are corrected too, and the original layer is dropped as
+soon as it was used.
 """
 
 import copy
@@ -14,17 +15,14 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL, Norm
+from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.stats import Cross, CrossMoments
 from neuromeld.streams import Batch, LayerCalls, normalise, real_tokens, record_calls
 from neuromeld.surgery import add_linear, read_matrix
 from neuromeld.width.consumers import narrow_consumer, narrow_norm, narrow_producer
 from neuromeld.width.embedding import narrow_embeddings
 from neuromeld.width.head import diagonal_head_basis, narrow_head
-from neuromeld.width.refit import Refit, refit
 from neuromeld.width.width_map import Basis, shortcut
-
-HELD_OUT = 8
-"""Every eighth calibration batch chooses the ridge and decides whether a refit is kept."""
 
 Advance = Callable[[int], None]
 """Called with the number of layers done so far."""
@@ -141,10 +139,9 @@ def _cross_moments(
     """Moments of `norm(s)` against `norm(x)`: those to fit on, and those held out."""
     module = model.get_submodule(norm.path)
     sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
-    every = min(HELD_OUT, len(batches))
     for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
         x, s = real_tokens(x, batch), real_tokens(s, batch)
-        sums[b % every == every - 1].update(normalise(s, norm, module), normalise(x, norm, module))
+        sums[is_held_out(b, len(batches))].update(normalise(s, norm, module), normalise(x, norm, module))
     return sums[0].finalize(), sums[1].finalize()
 
 

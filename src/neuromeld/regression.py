@@ -1,9 +1,8 @@
-"""Consumer refit: what a consumer should read from the narrow stream, by ridge regression on the original one.
+"""Refit of a matrix on calibration tokens, by ridge regression towards the matrix that a method came up with.
 
-`M = argmin |norm(x) - norm(s) M|^2 + lambda |M - read|^2`, with `x` the original network's stream at the same cut and
-`s` the narrow network's, so that earlier errors are corrected too.  It shrinks towards the width map's own decoder: a
-ridge towards zero silences the directions of small variance, which the gain behind the norm may make large.  Part of
-the calibration tokens is held out: it chooses lambda, and the refit is kept only where it lowers the error there.
+`M = argmin |y - x M|^2 + lambda |M - initial|^2`.  It does not shrink towards zero: that silences the directions of
+small variance, which a gain behind them may make large.  Part of the calibration batches is held out: it chooses
+lambda, and the refit is kept only where it lowers the error there.
 """
 
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ from torch import Tensor
 
 from neuromeld.errors import NumericsError
 from neuromeld.stats import Cross
+
+HELD_OUT = 8
+"""Every eighth calibration batch chooses the ridge and decides whether a refit is kept."""
 
 LAMBDAS = (1e-5, 1e-4, 1e-3)
 """Tried in turn, each times the mean diagonal of the Gram matrix."""
@@ -30,8 +32,14 @@ class Refit:
 
     @property
     def kept(self) -> bool:
-        """False where the width map's own decoder was better on the held-out tokens."""
+        """False where the initial matrix was better on the held-out tokens."""
         return self.ridge is not None
+
+
+def is_held_out(index: int, num_batches: int) -> bool:
+    """Whether batch `index` of `num_batches` is held out; with fewer than `HELD_OUT` batches, the last one is."""
+    every = min(HELD_OUT, num_batches)
+    return index % every == every - 1
 
 
 def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"]) -> Refit:
@@ -49,7 +57,7 @@ def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"]) -> Refi
         if error < best.error_after:
             best = Refit(matrix, before, error, ridge)
     if not torch.isfinite(best.matrix).all():
-        raise NumericsError("the consumer refit is not finite; calibrate on more tokens")
+        raise NumericsError("the refit is not finite; calibrate on more tokens")
     return best
 
 

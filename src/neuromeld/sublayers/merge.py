@@ -1,0 +1,104 @@
+"""Merge a window of FF sublayers into one that all its layers share (arXiv:2501.06126 sections 3.2 to 3.4).
+
+Memory falls by all but one of them; the work per token stays what it was.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Weight
+from neuromeld.errors import UserInputError
+from neuromeld.regression import Refit
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.streams import Batch
+from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
+from neuromeld.sublayers.compensate import refit_shared
+from neuromeld.sublayers.windows import Window, check_mergeable
+from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
+
+Align = Literal["permute", "none"]
+Compensate = Literal["ridge", "none"]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was merged: the permutation of each member but the anchor, and the refit of the shared output, if any."""
+
+    window: Window
+    permutations: dict[int, Int64[Tensor, " f"]]
+    refit: Refit | None
+
+
+@torch.no_grad()
+def merge_ffs(
+    model: nn.Module,
+    arch: Architecture,
+    window: Window,
+    batches: Sequence[Batch] = (),
+    *,
+    anchor: Anchor = "first",
+    align: Align = "permute",
+    compensate: Compensate = "none",
+    alignments: Alignments | None = None,
+) -> Merged:
+    """Give every FF sublayer of `window` the average of them all, as the same parameters; norms stay per layer.
+
+    batches     calibration data, to align with and to refit on
+    anchor      the member whose order of hidden units the others take
+    align       `none` averages units as they are numbered
+    compensate  `ridge` refits the shared output matrix and bias on what each member's own sublayer wrote
+    alignments  those of this window, where they were collected before
+
+    Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
+    """
+    check_mergeable(model, arch, window)
+    if align == "none" and anchor != "first":
+        raise UserInputError(f"anchor={anchor!r} has no effect where align='none': leave one of them out")
+    if not batches and (compensate == "ridge" or (align == "permute" and alignments is None)):
+        raise UserInputError(f"align={align!r} with compensate={compensate!r} needs calibration batches: give some")
+    permutations = {}
+    if align == "permute":
+        alignments = alignments or collect_alignments(model, arch, [window], anchor, batches)
+        chosen = anchor_of(window, anchor)
+        permutations = {member: alignments.permutation(chosen, member) for member in window if member != chosen}
+    originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in window}
+    _average(model, arch, window, permutations)
+    _share(model, arch, window)
+    if compensate == "none":
+        return Merged(window, permutations, None)
+    refit = refit_shared(model, arch, originals, batches)
+    _share(model, arch, window)
+    return Merged(window, permutations, refit)
+
+
+def _average(model: nn.Module, arch: Architecture, window: Window, permutations: dict[int, Tensor]) -> None:
+    """Write the average over the window to its first layer."""
+    everything = slice(None)
+    for position, first in enumerate(_weights(arch, window[0])):
+        matrices, biases = [], []
+        for layer in window:
+            weight, order = _weights(arch, layer)[position], permutations.get(layer, everything)
+            matrix, bias = read_matrix(model, weight).to(ACCUMULATE), read_bias(model, weight)
+            hidden_is_out = weight.out == "ffn"
+            matrices.append(matrix[:, order] if hidden_is_out else matrix[order])
+            if bias is not None:
+                biases.append(bias.to(ACCUMULATE)[order if hidden_is_out else everything])
+        write_matrix(model, first, torch.stack(matrices).mean(0))
+        if biases:
+            write_bias(model, first, torch.stack(biases).mean(0))
+
+
+def _share(model: nn.Module, arch: Architecture, window: Window) -> None:
+    for weights in zip(*(_weights(arch, layer) for layer in window), strict=True):
+        share(model, [weight.path for weight in weights])
+
+
+def _weights(arch: Architecture, layer: int) -> tuple[Weight, ...]:
+    return (*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn"))
