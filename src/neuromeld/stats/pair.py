@@ -28,26 +28,20 @@ class Covariance:
 
 
 class PairMoments(Statistic):
-    """Sums, squares and cross-products; `update(a, b)` takes features `(n, width)` seen on the same tokens.
-
-    A block's cross-product is taken around the block's own means, in float32 or wider, and moved to the origin in
-    float64: the large offsets for which docs/decisions/0002 asks for float64 products never enter one.
-    """
+    """Sums, squares and cross-products; `update(a, b)` takes features `(n, width)` seen on the same tokens."""
 
     def __init__(self, width_a: int, width_b: int) -> None:
         squares = {"square_a": (width_a,), "square_b": (width_b,)}
         super().__init__((width_a, width_b), sum_a=(width_a,), sum_b=(width_b,), **squares, cross=(width_a, width_b))
 
     def _terms(self, a: Float[Tensor, "n a"], b: Float[Tensor, "n b"]) -> dict[str, Tensor]:
-        product = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(ACCUMULATE), b.to(ACCUMULATE)
-        centred_a, centred_b = ((x - x.mean(0)).to(product) for x in (a, b))
         return {
             "sum_a": a.sum(0),
             "sum_b": b.sum(0),
             "square_a": a.square().sum(0),
             "square_b": b.square().sum(0),
-            "cross": (centred_a.T @ centred_b).to(ACCUMULATE) + torch.outer(a.sum(0), b.mean(0)),
+            "cross": a.T @ b,
         }
 
     def finalize(self) -> Covariance:
