@@ -18,23 +18,24 @@ from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
 from neuromeld.streams import Batch, real_tokens, record_calls
-from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 
 
 @torch.no_grad()
 def refit_shared(
     model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
 ) -> Refit:
-    """Refit the FF output of the first merged layer; the caller shares it.
+    """Refit the FF output that the merged layers of `model` share, in place.
 
-    originals   copies of the layers from before the merge, adjacent and in order; `model` holds the merged ones
+    originals   copies of those layers from before the merge, adjacent and in order
 
     Where there is a bias, it is the last row of the matrix that is returned.  Raises `UserInputError` for fewer than
     two batches: some are held out.
     """
     if len(batches) < 2:
         raise UserInputError("the ridge refit holds part of the calibration batches out: give at least two")
-    consumer = arch.consumer(next(iter(originals)), "ffn")
+    consumers = [arch.consumer(layer, "ffn") for layer in originals]
+    consumer = consumers[0]
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
     sums = [CrossMoments(len(initial), arch.widths[RESIDUAL]) for _ in range(2)]
@@ -56,6 +57,7 @@ def refit_shared(
     write_matrix(model, consumer, found.matrix[:width])
     if bias is not None:
         write_bias(model, consumer, found.matrix[width])
+    share(model, [weight.path for weight in consumers])
     return found
 
 

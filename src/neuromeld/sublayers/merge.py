@@ -4,7 +4,7 @@ Memory falls by all but one of them; the work per token stays what it was.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,6 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import Weight
 from neuromeld.errors import UserInputError
 from neuromeld.regression import Refit
 from neuromeld.shapes import ACCUMULATE
@@ -68,37 +67,28 @@ def merge_ffs(
         alignments = alignments or collect_alignments(model, arch, [window], anchor, batches)
         chosen = anchor_of(window, anchor)
         permutations = {member: alignments.permutation(chosen, member) for member in window if member != chosen}
+    if compensate == "none":
+        _average(model, arch, window, permutations)
+        return Merged(window, permutations, None)
     originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in window}
     _average(model, arch, window, permutations)
-    _share(model, arch, window)
-    if compensate == "none":
-        return Merged(window, permutations, None)
-    refit = refit_shared(model, arch, originals, batches)
-    _share(model, arch, window)
-    return Merged(window, permutations, refit)
+    return Merged(window, permutations, refit_shared(model, arch, originals, batches))
 
 
-def _average(model: nn.Module, arch: Architecture, window: Window, permutations: dict[int, Tensor]) -> None:
-    """Write the average over the window to its first layer."""
+def _average(model: nn.Module, arch: Architecture, window: Window, permutations: Mapping[int, Tensor]) -> None:
+    """Write the average over the window to its first layer, and let the others share it."""
     everything = slice(None)
-    for position, first in enumerate(_weights(arch, window[0])):
+    sublayers = [(*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")) for layer in window]
+    for members in zip(*sublayers, strict=True):
         matrices, biases = [], []
-        for layer in window:
-            weight, order = _weights(arch, layer)[position], permutations.get(layer, everything)
+        for layer, weight in zip(window, members, strict=True):
+            order = permutations.get(layer, everything)
             matrix, bias = read_matrix(model, weight).to(ACCUMULATE), read_bias(model, weight)
             hidden_is_out = weight.out == "ffn"
             matrices.append(matrix[:, order] if hidden_is_out else matrix[order])
             if bias is not None:
                 biases.append(bias.to(ACCUMULATE)[order if hidden_is_out else everything])
-        write_matrix(model, first, torch.stack(matrices).mean(0))
+        write_matrix(model, members[0], torch.stack(matrices).mean(0))
         if biases:
-            write_bias(model, first, torch.stack(biases).mean(0))
-
-
-def _share(model: nn.Module, arch: Architecture, window: Window) -> None:
-    for weights in zip(*(_weights(arch, layer) for layer in window), strict=True):
-        share(model, [weight.path for weight in weights])
-
-
-def _weights(arch: Architecture, layer: int) -> tuple[Weight, ...]:
-    return (*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn"))
+            write_bias(model, members[0], torch.stack(biases).mean(0))
+        share(model, [weight.path for weight in members])
