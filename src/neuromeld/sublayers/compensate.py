@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.errors import UserInputError
 from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
@@ -29,11 +28,10 @@ def refit_shared(
 
     originals   copies of those layers from before the merge, adjacent and in order
 
-    Where there is a bias, it is the last row of the matrix that is returned.  Raises `UserInputError` for fewer than
-    two batches: some are held out.
+    batches     at least two, since some are held out
+
+    Where there is a bias, it is the last row of the matrix that is returned.
     """
-    if len(batches) < 2:
-        raise UserInputError("the ridge refit holds part of the calibration batches out: give at least two")
     consumers = [arch.consumer(layer, "ffn") for layer in originals]
     consumer = consumers[0]
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)

@@ -60,8 +60,12 @@ def merge_ffs(
     check_mergeable(model, arch, window)
     if align == "none" and anchor != "first":
         raise UserInputError(f"anchor={anchor!r} has no effect where align='none': leave one of them out")
-    if not batches and (compensate == "ridge" or (align == "permute" and alignments is None)):
-        raise UserInputError(f"align={align!r} with compensate={compensate!r} needs calibration batches: give some")
+    needed = 2 if compensate == "ridge" else int(align == "permute" and alignments is None)
+    if len(batches) < needed:
+        raise UserInputError(
+            f"align={align!r} with compensate={compensate!r} needs at least {needed} calibration batches, of which a "
+            f"refit holds part out; {len(batches)} given: give more"
+        )
     permutations = {}
     if align == "permute":
         alignments = alignments or collect_alignments(model, arch, [window], anchor, batches)
