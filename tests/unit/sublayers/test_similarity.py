@@ -7,8 +7,10 @@ import torch
 from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.plan import architecture_of
+from neuromeld.stats import PairMoments
 from neuromeld.streams import watch_outputs
 from neuromeld.sublayers import similarity
+from neuromeld.sublayers.similarity import linear_cka
 from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 from unit.sublayers.models import EXACT, batches, padded
 
@@ -32,7 +34,18 @@ def test_equals_numpy(family):
         np.testing.assert_allclose(matrix, expected, rtol=EXACT)
 
 
-def test_of_a_rotated_copy_is_one():
+def test_of_a_tensor_with_its_rotated_copy_is_one():
+    x = 5 + torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rotation, _ = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    covariances = []
+    for a, b in ((x, x @ rotation), (x, x), (x @ rotation, x @ rotation)):
+        moments = PairMoments(8, 8)
+        moments.update(a, b)
+        covariances.append(moments.finalize().cross)
+    assert abs(linear_cka(*covariances) - 1) < EXACT
+
+
+def test_of_sublayers_that_are_rotated_copies_is_one():
     """All FF sublayers the same, their outputs rotated, and read before any of them writes into the stream."""
     model = build("opt")
     arch = architecture_of(model)
