@@ -27,7 +27,6 @@ def refit_shared(
     """Refit the FF output that the merged layers of `model` share, in place.
 
     originals   copies of those layers from before the merge, adjacent and in order
-
     batches     at least two, since some are held out
 
     Where there is a bias, it is the last row of the matrix that is returned.
