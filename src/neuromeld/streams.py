@@ -7,7 +7,7 @@ tokens reach a statistic.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ def real_tokens(x: Tensor, batch: Batch) -> Tensor:
     return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
 
 
-@torch.no_grad()
 def watch(
     model: nn.Module,
     arch: Architecture,
@@ -39,26 +38,53 @@ def watch(
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the model up to its final norm and call `see(path, x)` with what each cut's norm reads, `(n, d)`."""
+    _watch(model, [norm.path for norm in arch.cuts], "reads", batches, see, advance)
+
+
+def watch_outputs(
+    model: nn.Module,
+    paths: Sequence[str],
+    batches: Sequence[Batch],
+    see: Callable[[str, Tensor], None],
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Run the model and call `see(path, y)` with what each module writes, `(n, width)`.
+
+    `paths` are in the order of execution: nothing behind the last is computed.
+    """
+    _watch(model, paths, "writes", batches, see, advance)
+
+
+@torch.no_grad()
+def _watch(
+    model: nn.Module,
+    paths: Sequence[str],
+    side: Literal["reads", "writes"],
+    batches: Sequence[Batch],
+    see: Callable[[str, Tensor], None],
+    advance: Callable[[int], None],
+) -> None:
     batch: Batch = {}
 
-    def hook(path: str, last: bool) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            x = real_tokens(args[0], batch)
+    def hook(path: str) -> Callable[..., None]:
+        def called(_: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
+            x = real_tokens(output[0] if output else args[0], batch)
             if not torch.isfinite(x).all():
                 raise NumericsError(
-                    f"the activations that {path} reads hold NaN or infinity; if the model runs in float16, use "
+                    f"the activations that {path} {side} hold NaN or infinity; if the model runs in float16, use "
                     "--dtype bfloat16 or float32"
                 )
             see(path, x)
-            if last:
+            if path == paths[-1]:
                 raise _Stop
 
-        return before
+        return called
 
-    cuts = arch.cuts
-    handles = [
-        model.get_submodule(norm.path).register_forward_pre_hook(hook(norm.path, norm is cuts[-1])) for norm in cuts
-    ]
+    handles = []
+    for path in paths:
+        module = model.get_submodule(path)
+        register = module.register_forward_pre_hook if side == "reads" else module.register_forward_hook
+        handles.append(register(hook(path)))
     try:
         for done, batch in enumerate(batches, start=1):
             _run(model, batch)
@@ -89,15 +115,15 @@ class LayerCalls:
         return result
 
     @torch.no_grad()
-    def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, norm: nn.Module) -> Tensor:
-        """The stream that `norm`, a submodule of `layer`, reads; nothing behind it is computed."""
+    def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module) -> Tensor:
+        """What `module`, a submodule of `layer`, reads; nothing behind it is computed."""
         seen: list[Tensor] = []
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
             seen.append(args[0])
             raise _Stop
 
-        handle = norm.register_forward_pre_hook(before)
+        handle = module.register_forward_pre_hook(before)
         try:
             with suppress(_Stop):
                 self.run(layer, index, batch, hidden)

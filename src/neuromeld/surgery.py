@@ -3,6 +3,9 @@
 Matrices come and go as `(in, out)`, whatever the module stores; embeddings are `(vocab, d)`, which is the same thing.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -61,13 +64,61 @@ def tie(model: nn.Module, path: str, to: str) -> None:
     _set_sizes(module, in_, out)
 
 
+def share(model: nn.Module, paths: Sequence[str]) -> None:
+    """Make weight and bias of the modules at `paths`, all of one shape, the very parameters of the first."""
+    first, *others = (model.get_submodule(path) for path in paths)
+    for module in others:
+        module.weight, module.bias = first.weight, first.bias
+
+
+def keep_layers(model: nn.Module, path: str, kept: Sequence[int]) -> None:
+    """Leave only some of the layers in the list at `path`, and make the config and the layers' own indices follow."""
+    layers = model.get_submodule(path)
+    _put(model, path, nn.ModuleList(layers[index] for index in kept))
+    for new, index in enumerate(kept):
+        for module in layers[index].modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = new
+    layer_types = getattr(model.config, "layer_types", None)
+    if layer_types is not None:
+        model.config.layer_types = [layer_types[index] for index in kept]
+    model.config.num_hidden_layers = len(kept)
+
+
+@contextmanager
+def reversible(model: nn.Module) -> Iterator[None]:
+    """Undo on leaving what this module's functions did inside: parameters, layers, sizes and config are as before.
+
+    Parameters are replaced and never written into, so references are kept and not copies.
+    """
+    before = [
+        (
+            module,
+            dict(module._parameters),
+            dict(module._modules),
+            {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)},
+        )
+        for module in model.modules()
+    ]
+    config = dict(vars(model.config))
+    try:
+        yield
+    finally:
+        for module, parameters, children, sizes in before:
+            for mapping, old in ((module._parameters, parameters), (module._modules, children)):
+                mapping.clear()
+                mapping.update(old)
+            vars(module).update(sizes)
+        vars(model.config).clear()
+        vars(model.config).update(config)
+
+
 def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> None:
     """Attach a bias-free linear layer `(in, out)` at `path`, in the dtype and on the device of `like`."""
-    parent, name = path.rsplit(".", 1) if "." in path else ("", path)
     module = nn.Linear(*matrix.shape, bias=False, dtype=like.dtype, device="meta")
     module.weight = nn.Parameter(torch.empty(0, dtype=like.dtype, device=like.device), requires_grad=like.requires_grad)
     _replace(module, "weight", matrix.T, f"{path}.weight")
-    model.get_submodule(parent).add_module(name, module)
+    _put(model, path, module)
 
 
 def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> None:
@@ -81,8 +132,12 @@ def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> Non
 
 def remove_module(model: nn.Module, path: str) -> None:
     """Put an identity in the place of the module at `path`."""
-    parent, name = path.rsplit(".", 1)
-    model.get_submodule(parent).add_module(name, nn.Identity())
+    _put(model, path, nn.Identity())
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    model.get_submodule(parent).add_module(name, module)
 
 
 def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:

@@ -1,9 +1,9 @@
-"""The consumer refit against direct regression."""
+"""The refit against direct regression."""
 
 import torch
 
-from neuromeld.stats import CrossMoments
 from neuromeld.regression import refit, relative_error
+from neuromeld.stats import CrossMoments
 
 FLOAT64 = 1e-9
 

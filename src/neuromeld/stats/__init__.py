@@ -4,15 +4,18 @@ from neuromeld.stats.base import Statistic
 from neuromeld.stats.cross import Cross, CrossMoments
 from neuromeld.stats.features import FeatureMoments, Features
 from neuromeld.stats.moments import Moments, StreamMoments
+from neuromeld.stats.pair import Covariance, PairMoments
 from neuromeld.stats.pairwise import PairwiseL1
 from neuromeld.stats.store import StatisticsStore, cache_key
 
 __all__ = [
+    "Covariance",
     "Cross",
     "CrossMoments",
     "FeatureMoments",
     "Features",
     "Moments",
+    "PairMoments",
     "PairwiseL1",
     "Statistic",
     "StatisticsStore",

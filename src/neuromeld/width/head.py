@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.regression import Refit, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Cross
 from neuromeld.surgery import add_linear, read_matrix, read_norm, tie, write_norm
 from neuromeld.width.consumers import consume, narrow_consumer, narrow_norm
 from neuromeld.width.embedding import TiedTable
-from neuromeld.regression import Refit, refit
 from neuromeld.width.width_map import Basis, rotate
 
 

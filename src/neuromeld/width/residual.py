@@ -2,7 +2,8 @@
 
 Without a refit this is algebra on the weights.  With one, the original and the narrow stream of every calibration
 batch are carried side by side: each cut is refitted on the network that is already narrow up to there, towards what
-the original network has at that cut, and the original layer is dropped as soon as it was used.
+the original network has at that cut, so that earlier errors are corrected too, and the original layer is dropped as
+soon as it was used.
 """
 
 import copy
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL, Norm
+from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.stats import Cross, CrossMoments
 from neuromeld.streams import Batch, LayerCalls, normalise, real_tokens, record_calls
 from neuromeld.surgery import add_linear, read_matrix
 from neuromeld.width.consumers import narrow_consumer, narrow_norm, narrow_producer
 from neuromeld.width.embedding import narrow_embeddings
 from neuromeld.width.head import diagonal_head_basis, narrow_head
-from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.width.width_map import Basis, shortcut
 
 Advance = Callable[[int], None]

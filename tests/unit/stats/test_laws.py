@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
-from neuromeld.stats import CrossMoments, PairwiseL1, Statistic, StreamMoments
+from neuromeld.stats import CrossMoments, PairMoments, PairwiseL1, Statistic, StreamMoments
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 
 D, K = 6, 4
@@ -23,6 +23,7 @@ STATISTICS: dict[str, tuple[Callable[[], Statistic], int]] = {
     "layer-moments": (lambda: StreamMoments(D, centre=True, eps=1e-5), 1),
     "pairwise": (lambda: PairwiseL1(D), 1),
     "cross": (lambda: CrossMoments(D, K), 2),
+    "pair": (lambda: PairMoments(D, K), 2),
 }
 every_statistic = pytest.mark.parametrize("name", STATISTICS)
 

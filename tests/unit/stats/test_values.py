@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuromeld.stats import CrossMoments, PairwiseL1, StreamMoments
+from neuromeld.stats import CrossMoments, PairMoments, PairwiseL1, StreamMoments
 
 FLOAT64 = 1e-12
 FLOAT32 = 1e-5
@@ -90,3 +90,23 @@ def test_cross_gives_the_error_of_any_map() -> None:
     error = cross.target_energy - 2 * (m * cross.cross).sum() + (m * (cross.gram @ m)).sum()
     torch.testing.assert_close(error, (y - x @ m).square().sum(dim=1).mean(), rtol=FLOAT64, atol=FLOAT64)
     assert cross.num_tokens == 50
+
+
+def test_covariance_and_correlation_equal_numpy() -> None:
+    a, b = tokens(), tokens(d=4, seed=1)
+    b[:, 2] += 3 * a[:, 1]
+    statistic = PairMoments(7, 4)
+    statistic.update(a, b)
+    found = statistic.finalize()
+    expected = np.cov(a.numpy(), b.numpy(), rowvar=False, bias=True)
+    np.testing.assert_allclose(found.cross, expected[:7, 7:], rtol=FLOAT64, atol=FLOAT64)
+    correlation = np.corrcoef(a.numpy(), b.numpy(), rowvar=False)[:7, 7:]
+    np.testing.assert_allclose(found.correlation, correlation, rtol=FLOAT64, atol=FLOAT64)
+
+
+def test_correlation_divides_by_no_less_than_the_clip() -> None:
+    a, b = 1e-6 * tokens(), 1e-3 * tokens(d=4, seed=1)
+    statistic = PairMoments(7, 4)
+    statistic.update(a, b)
+    found = statistic.finalize()
+    torch.testing.assert_close(found.correlation, found.cross / 1e-7, rtol=FLOAT64, atol=FLOAT64)

@@ -1,0 +1,26 @@
+"""Merge the feed-forward sublayers of adjacent layers, and the baselines that remove them; how alike they are."""
+
+from neuromeld.sublayers.align import Alignments, Anchor, collect_alignments
+from neuromeld.sublayers.merge import Align, Compensate, Merged, merge_ffs
+from neuromeld.sublayers.removal import delete_ffs, drop_layers
+from neuromeld.sublayers.similarity import Similarity, similarity
+from neuromeld.sublayers.windows import Candidate, Window, WindowSearch, search_windows, windows_of
+
+__all__ = [
+    "Align",
+    "Alignments",
+    "Anchor",
+    "Candidate",
+    "Compensate",
+    "Merged",
+    "Similarity",
+    "Window",
+    "WindowSearch",
+    "collect_alignments",
+    "delete_ffs",
+    "drop_layers",
+    "merge_ffs",
+    "search_windows",
+    "similarity",
+    "windows_of",
+]

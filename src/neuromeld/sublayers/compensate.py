@@ -1,0 +1,63 @@
+"""The shared ridge refit: the one output matrix that serves all members of a merged window best.
+
+`W, b = argmin sum_i |Z_i W + b - Y_i|^2 + lambda |(W, b) - (W, b)_average|^2`, summed over the members `i` of the
+window; `Y_i` is what the member's own FF sublayer wrote, its bias included, and `Z_i` its hidden units under the shared
+input matrices.  Both are taken on the original network's stream, so that the members do not wait for each other.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import RESIDUAL
+from neuromeld.regression import Refit, is_held_out, refit
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stats import CrossMoments
+from neuromeld.streams import Batch, real_tokens, record_calls
+from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
+
+
+@torch.no_grad()
+def refit_shared(
+    model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
+) -> Refit:
+    """Refit the FF output that the merged layers of `model` share, in place.
+
+    originals   copies of those layers from before the merge, adjacent and in order
+    batches     at least two, since some are held out
+
+    Where there is a bias, it is the last row of the matrix that is returned.
+    """
+    consumers = [arch.consumer(layer, "ffn") for layer in originals]
+    consumer = consumers[0]
+    matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
+    initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
+    sums = [CrossMoments(len(initial), arch.widths[RESIDUAL]) for _ in range(2)]
+    calls = record_calls(model, arch, batches)
+    for b, batch in enumerate(batches):
+        x = calls.hidden[b]
+        for index in range(max(originals) + 1):
+            merged = model.get_submodule(arch.layer_path(index))
+            original = originals.get(index, merged)
+            if index in originals:
+                path = arch.consumer(index, "ffn").path.removeprefix(arch.layer_path(index) + ".")
+                writes, reads = original.get_submodule(path), merged.get_submodule(path)
+                hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch)
+                target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch))
+                sums[is_held_out(b, len(batches))].update(hidden if bias is None else _with_one(hidden), target)
+            x = calls.run(original, index, b, x)
+    found = refit(sums[0].finalize(), sums[1].finalize(), initial)
+    width = len(matrix)
+    write_matrix(model, consumer, found.matrix[:width])
+    if bias is not None:
+        write_bias(model, consumer, found.matrix[width])
+    share(model, [weight.path for weight in consumers])
+    return found
+
+
+def _with_one(x: Float[Tensor, "n f"]) -> Float[Tensor, "n g"]:
+    """With a last column of ones, whose coefficient is a bias."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)

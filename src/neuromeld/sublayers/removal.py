@@ -1,0 +1,52 @@
+"""Baselines that remove instead of merging: whole layers, or their FF sublayers alone."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.errors import UserInputError
+from neuromeld.surgery import keep_layers, read_bias, read_matrix, write_bias, write_matrix
+
+
+def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> Architecture:
+    """Remove whole layers in place; returns the architecture of what is left, its layers counted anew.
+
+    Raises `UserInputError` for layers that do not exist, and where none would be left.
+    """
+    dropped = _existing(arch, layers)
+    kept = [layer for layer in range(arch.num_layers) if layer not in dropped]
+    if not kept:
+        raise UserInputError(f"dropping all {arch.num_layers} layers leaves none: keep at least one")
+    keep_layers(model, arch.spec.layers, kept)
+    return replace(arch, num_layers=len(kept))
+
+
+@torch.no_grad()
+def delete_ffs(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> None:
+    """Narrow the FF sublayers of `layers` to nothing, in place: what remains of each is the bias of its output.
+
+    An `nn.Linear` runs at width 0.  A Conv1D cannot, so one unit stays there, with weights of zero.
+    Raises `UserInputError` for layers that do not exist.
+    """
+    for layer in sorted(_existing(arch, layers)):
+        consumer = arch.consumer(layer, "ffn")
+        width = 1 if consumer.layout == "conv1d" else 0
+        for weight in arch.producers(layer, "ffn"):
+            write_matrix(model, weight, torch.zeros_like(read_matrix(model, weight)[:, :width]))
+            bias = read_bias(model, weight)
+            if bias is not None:
+                write_bias(model, weight, torch.zeros_like(bias[:width]))
+        write_matrix(model, consumer, torch.zeros_like(read_matrix(model, consumer)[:width]))
+
+
+def _existing(arch: Architecture, layers: Iterable[int]) -> set[int]:
+    chosen = set(layers)
+    missing = sorted(layer for layer in chosen if not 0 <= layer < arch.num_layers)
+    if missing:
+        raise UserInputError(
+            f"layers {', '.join(map(str, missing))} do not exist: those of this model are 0 to {arch.num_layers - 1}"
+        )
+    return chosen

@@ -1,0 +1,113 @@
+"""The search for a window, and that it leaves no trace."""
+
+import math
+
+import pytest
+import torch
+
+from contract.families import build
+from neuromeld.errors import UserInputError
+from neuromeld.plan import architecture_of
+from neuromeld.sublayers import (
+    collect_alignments,
+    delete_ffs,
+    drop_layers,
+    merge_ffs,
+    search_windows,
+    windows_of,
+)
+from unit.sublayers.models import FAMILIES, batches, logits, permuted_copies
+
+
+def treatments(model, arch):
+    alignments = collect_alignments(model, arch, windows_of(arch, 2, at_least=2), "first", batches(16))
+    return {
+        "merge": lambda window: merge_ffs(model, arch, window, alignments=alignments),
+        "ridge": lambda window: merge_ffs(model, arch, window, batches(16), alignments=alignments, compensate="ridge"),
+        "drop": lambda window: drop_layers(model, arch, window),
+        "delete": lambda window: delete_ffs(model, arch, window),
+    }
+
+
+def snapshot(model):
+    return {
+        name: (id(module), {k: v for k, v in vars(module).items() if isinstance(v, int | tuple)})
+        for name, module in model.named_modules()
+    }
+
+
+@pytest.mark.parametrize("method", ["merge", "ridge", "drop", "delete"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_is_put_back_bit_for_bit(family, method):
+    model = build(family)
+    arch = architecture_of(model)
+    treat = treatments(model, arch)[method]
+    expected, modules, config = logits(model), snapshot(model), model.config.to_dict()
+    weights = {name: (parameter, parameter.clone()) for name, parameter in model.named_parameters()}
+    losses = []
+
+    def loss(treated):
+        losses.append(float((logits(treated) - expected).norm()))
+        return losses[-1]
+
+    search_windows(model, windows_of(arch, 2), treat, loss)
+    assert min(losses) > 0
+    assert snapshot(model) == modules
+    assert model.config.to_dict() == config
+    assert list(dict(model.named_parameters())) == list(weights)
+    for name, parameter in model.named_parameters():
+        assert parameter is weights[name][0]
+        assert torch.equal(parameter, weights[name][1])
+    assert torch.equal(logits(model), expected)
+
+
+def test_the_model_is_put_back_after_an_error():
+    model = build("llama")
+    arch = architecture_of(model)
+    expected = logits(model)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_windows(model, windows_of(arch, 2), lambda window: drop_layers(model, arch, window), interrupted)
+    assert torch.equal(logits(model), expected)
+
+
+def test_the_window_of_permuted_copies_is_found():
+    model, arch, _ = permuted_copies("llama")
+    alignments = collect_alignments(model, arch, windows_of(arch, 3, at_least=2), "first", batches())
+    expected = logits(model)
+    done = []
+    found = search_windows(
+        model,
+        windows_of(arch, 3, at_least=2),
+        lambda window: merge_ffs(model, arch, window, alignments=alignments),
+        lambda merged: float((logits(merged) - expected).norm()),
+        done.append,
+    )
+    assert [candidate.window for candidate in found.candidates] == [range(0, 3), range(1, 4)]
+    assert found.best.window == range(1, 4)
+    assert found.best.loss < 1e-9 < found.candidates[0].loss
+    assert done == [1, 2]
+
+
+def test_a_loss_that_is_not_a_number_never_wins():
+    model = build("llama")
+    values = iter([math.nan, 3.0, 2.0, math.inf])
+    found = search_windows(model, windows_of(architecture_of(model), 1), lambda _: None, lambda _: next(values))
+    assert [candidate.loss for candidate in found.candidates] == [math.inf, 3.0, 2.0, math.inf]
+    assert found.best.window == range(2, 3)
+
+
+def test_windows():
+    arch = architecture_of(build("llama"))
+    assert windows_of(arch, 3) == [range(0, 3), range(1, 4)]
+    assert windows_of(arch, 4) == [range(0, 4)]
+
+
+@pytest.mark.parametrize(("length", "at_least"), [(5, 1), (1, 2), (0, 1)])
+def test_lengths_that_do_not_fit(length, at_least):
+    arch = architecture_of(build("llama"))
+    with pytest.raises(UserInputError, match=f"window of {length} sublayers is outside {at_least} to 4"):
+        windows_of(arch, length, at_least=at_least)
