@@ -1,0 +1,171 @@
+"""What recovery tuning does to a checkpoint, and what it must leave as it is."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from neuromeld.checkpoint import load_model
+from neuromeld.errors import NumericsError, UserInputError
+from neuromeld.evaluate import unique_parameters
+from neuromeld.recover import recover
+
+LEARNT = 0.5
+"""Share of the held-out loss that may remain after thirty steps."""
+
+
+def shapes(folder):
+    return {
+        name: (tuple(tensor.shape), tensor.dtype) for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+
+
+def unchanged(first, second):
+    """Names of the tensors that are equal in both folders."""
+    weights = load_file(second / "model.safetensors")
+    return {
+        name for name, tensor in load_file(first / "model.safetensors").items() if torch.equal(tensor, weights[name])
+    }
+
+
+def held_out(result):
+    found = result.record["recovery"]["held_out"]
+    return found["loss_before"], found["loss_after"]
+
+
+def test_tied_stock_model_learns_and_stays_tied(stock, settings, tmp_path):
+    out = tmp_path / "out"
+    result = recover(str(stock), settings(), out)
+    before, after = held_out(result)
+    assert after < LEARNT * before
+    assert shapes(out) == shapes(stock)
+    assert not unchanged(stock, out)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert type(model) is LlamaForCausalLM
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert unique_parameters(model) == result.record["parameters_after"]
+    changed = {"use_cache", "transformers_version"}
+    old, new = (json.loads((folder / "config.json").read_text()) for folder in (stock, out))
+    assert {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)} <= changed - {"use_cache"}
+
+
+def test_native_model_recovers_and_loads(native, settings, tmp_path):
+    out = tmp_path / "out"
+    before, after = held_out(recover(str(native), settings(), out))
+    assert after < LEARNT * before
+    assert shapes(out) == shapes(native)
+    assert not unchanged(native, out)
+    assert (out / "modeling_neuromeld.py").is_file()
+    model = AutoModelForCausalLM.from_pretrained(out)
+    generated = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert generated.tolist() == [[5, 6, 7, 8, 9, 10]]
+
+
+@pytest.mark.parametrize("kind", ["stock", "native"])
+def test_low_rank_updates_are_merged_into_the_same_format(kind, settings, tmp_path, request):
+    source, out = request.getfixturevalue(kind), tmp_path / "out"
+    result = recover(str(source), settings(lora_rank=4), out)
+    before, after = held_out(result)
+    assert after < 0.95 * before
+    assert shapes(out) == shapes(source)
+    assert unique_parameters(load_model(out, dtype=None, device="cpu")) == result.record["parameters_after"]
+    matrices = {name for name in shapes(source) if ".layers." in name and "norm" not in name}
+    assert unchanged(source, out) == shapes(source).keys() - matrices
+    assert result.record["recovery"]["parameters_trained"] < result.record["parameters_after"]
+
+
+def test_half_precision_is_trained_finely_and_stays_half(stock, settings, tmp_path):
+    half = tmp_path / "half"
+    model = load_model(stock, dtype=torch.bfloat16, device="cpu")
+    model.save_pretrained(half)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (half / name).write_bytes((stock / name).read_bytes())
+    out = tmp_path / "out"
+    # An update of 1e-5 is below the resolution of bfloat16: thirty of them move weights only if kept in float32.
+    recover(str(half), settings(learning_rate=1e-4, bf16=True), out)
+    assert shapes(out) == shapes(half)
+    assert "model.embed_tokens.weight" not in unchanged(half, out)
+
+
+def test_distilling_a_model_from_itself_has_nothing_to_learn(stock, settings, tmp_path):
+    chosen = settings(steps=2, distill_from=str(stock), distill_weight=1.0, temperature=2.0)
+    record = recover(str(stock), chosen, tmp_path / "out").record
+    assert [point["loss"] for point in record["recovery"]["loss_curve"]] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_distillation_follows_the_original(stock, checkpoint, settings, text, tmp_path):
+    """On text without a pattern the original is what can be learnt: alone it ends nearer to it than cross-entropy."""
+    probe = torch.randint(64, (8, 16), generator=torch.Generator().manual_seed(3))
+    original = load_model(checkpoint, dtype=None, device="cpu")(input_ids=probe).logits.log_softmax(-1)
+    distances = []
+    for name, more in {"ce": {}, "kl": {"distill_from": str(checkpoint), "distill_weight": 1.0}}.items():
+        recover(str(stock), settings(train=text, **more), tmp_path / name)
+        found = load_model(tmp_path / name, dtype=None, device="cpu")(input_ids=probe).logits.log_softmax(-1)
+        distances.append(float((original.exp() * (original - found)).sum(-1).mean()))
+    assert distances[1] < 0.5 * distances[0]
+
+
+def test_original_with_another_vocabulary_is_refused(stock, checkpoint, settings, tmp_path):
+    other = tmp_path / "other"
+    load_model(checkpoint, dtype=None, device="cpu").save_pretrained(other)
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["w5"], vocabulary["w6"] = 6, 5
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (other / "tokenizer_config.json").write_bytes((checkpoint / "tokenizer_config.json").read_bytes())
+    with pytest.raises(UserInputError, match="another vocabulary"):
+        recover(str(stock), settings(distill_from=str(other)), tmp_path / "out")
+
+
+def test_loss_that_is_not_finite_stops_with_advice(stock, settings, tmp_path):
+    with pytest.raises(NumericsError, match=r"loss is nan at step \d+ of 30.*--learning-rate \(now 1e\+30\)"):
+        recover(str(stock), settings(learning_rate=1e30), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_end_as_nan_are_not_written(stock, settings, tmp_path):
+    """The last step's loss is finite; what its update does is seen in the measurement after it."""
+    with pytest.raises(NumericsError):
+        recover(str(stock), settings(steps=1, learning_rate=1e38), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_record_recipe_and_card_are_carried_on(stock, settings, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = recover(str(stock), settings(steps=2), first)
+    old, record = (json.loads((folder / "record.json").read_text()) for folder in (stock, first))
+    assert record == result.record
+    measured = {"recovery", "logit_difference", "bytes_on_disk"}
+    assert {key for key in old.keys() | record.keys() if old.get(key) != record.get(key)} <= measured
+    assert record["recovery"]["tokens_seen"] == 2 * 128
+    assert (first / "recipe.yaml").read_text() == (stock / "recipe.yaml").read_text()
+    assert f"{held_out(result)[1]:.3f} after" in (first / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    again = recover(str(first), settings(steps=2), second).record["recovery"]
+    assert again["earlier"] == record["recovery"]
+
+
+def test_model_without_a_record_recovers(checkpoint, settings, tmp_path):
+    record = recover(str(checkpoint), settings(steps=1), tmp_path / "out").record
+    assert record.keys() == {"recovery", "logit_difference", "bytes_on_disk"}
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+def test_same_seed_same_weights(stock, settings, tmp_path):
+    for name in ("first", "second"):
+        recover(str(stock), settings(steps=3, lora_rank=2), tmp_path / name)
+    assert unchanged(tmp_path / "first", tmp_path / "second") == shapes(stock).keys()
+
+
+def test_damaged_checkpoint_is_refused(stock, settings, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in stock.iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    weights = load_file(damaged / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NumericsError, match="model.norm.weight"):
+        recover(str(damaged), settings(), tmp_path / "out")
