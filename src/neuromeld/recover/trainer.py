@@ -53,7 +53,6 @@ def train(
         remove_unused_columns=False,
         report_to="none",
         disable_tqdm=True,
-        log_level="error",
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # else Trainer spreads the batch over every card it sees
     trainer = _RecoveryTrainer(

@@ -41,7 +41,7 @@ def killed(source, settings, out, *, after: int) -> None:
 @pytest.mark.parametrize(("kind", "more"), [("stock", {}), ("native", {"lora_rank": 2, "schedule": "cosine"})])
 def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, settings, tmp_path, request):
     source = request.getfixturevalue(kind)
-    chosen = settings(steps=400, learning_rate=0.001, **more)
+    chosen = settings(steps=200, learning_rate=0.001, **more)
     killed(source, chosen, tmp_path / "out", after=40)
     assert not (tmp_path / "out").exists()
     resumed = recover(str(source), chosen, tmp_path / "out").record["recovery"]
@@ -80,11 +80,11 @@ def test_nothing_to_lose_starts_afresh(tmp_path):
 
 def test_changed_settings_text_and_model_are_named(stock, native, settings, text, tmp_path):
     out = tmp_path / "out"
-    killed(stock, settings(steps=400), out, after=40)
+    killed(stock, settings(steps=200), out, after=40)
     with pytest.raises(
         UserInputError, match=r"learning_rate was 0\.01 and is 0\.02; lora_rank was None and is 2.*--force"
     ):
-        recover(str(stock), settings(steps=400, learning_rate=0.02, lora_rank=2), out)
+        recover(str(stock), settings(steps=200, learning_rate=0.02, lora_rank=2), out)
     with pytest.raises(UserInputError, match=r"source_sha256 was .*text_sha256 was "):
-        recover(str(native), settings(steps=400, train=text), out)
+        recover(str(native), settings(steps=200, train=text), out)
     assert recover(str(stock), settings(steps=2), out, force=True).record["recovery"]["resumed_from"] is None
