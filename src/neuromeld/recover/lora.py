@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,12 @@ ALPHA = 2
 """`lora_alpha` over the rank: what the product of the two matrices is multiplied by."""
 
 
+def check_peft() -> None:
+    """Raise `UserInputError` where peft is not installed."""
+    if find_spec("peft") is None:
+        raise UserInputError("low-rank updates need peft: pip install 'neuromeld[recover]'")
+
+
 @contextmanager
 def low_rank_updates(model: PreTrainedModel, rank: int) -> Iterator[nn.Module]:
     """The model with a trainable update of `rank` on every matrix inside its layers, merged into them at the end.
@@ -22,10 +29,7 @@ def low_rank_updates(model: PreTrainedModel, rank: int) -> Iterator[nn.Module]:
     Matrices that share one weight share one update: each with its own, the merged weight would be the sum of updates
     that were trained apart.  Embeddings, norms and the head stay as they are.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise UserInputError("low-rank updates need peft: pip install 'neuromeld[recover]'") from None
+    from peft import LoraConfig, get_peft_model
 
     first, others = _matrices(model)
     config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=first, task_type="CAUSAL_LM")

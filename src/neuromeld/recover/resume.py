@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +18,45 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.recover")
 
 
-def open_work(work: Path, identity: dict[str, Any], *, force: bool) -> Path | None:
-    """Make the folder ready for a run with this identity, and return the checkpoint it goes on from, if any.
+@contextmanager
+def work_in(work: Path, identity: dict[str, Any], *, force: bool) -> Iterator[Path | None]:
+    """The folder for the length of a run with this identity; yields the checkpoint it goes on from, if any.
 
     identity   everything that decides the result, as plain values
     force      discard an unfinished run with another identity, which otherwise is a `UserInputError`
+
+    The folder is removed at the end of the block, or on an exception before the first checkpoint.
     """
+    checkpoint = _resumable(work, identity, force=force)
+    if checkpoint is None:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        (work / IDENTITY).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    try:
+        yield checkpoint
+    except BaseException:
+        if _last_checkpoint(work) is None:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work)
+
+
+def _resumable(work: Path, identity: dict[str, Any], *, force: bool) -> Path | None:
     checkpoint = _last_checkpoint(work)
-    if checkpoint is not None:
-        before = json.loads((work / IDENTITY).read_text(encoding="utf-8"))
-        differences = [
-            f"{key} was {before.get(key)!r} and is {identity.get(key)!r}"
-            for key in sorted(before.keys() | identity.keys())
-            if before.get(key) != identity.get(key)
-        ]
-        if not differences:
-            return checkpoint
-        if not force:
-            raise UserInputError(
-                f"{work} holds an unfinished run that is not this one: {'; '.join(differences)}. To go on with it give "
-                "the same arguments again; to discard it pass --force (force=True)"
-            )
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / IDENTITY).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    return None
+    if checkpoint is None:
+        return None
+    before = json.loads((work / IDENTITY).read_text(encoding="utf-8"))
+    differences = [
+        f"{key} was {before.get(key)!r} and is {identity.get(key)!r}"
+        for key in sorted(before.keys() | identity.keys())
+        if before.get(key) != identity.get(key)
+    ]
+    if differences and not force:
+        raise UserInputError(
+            f"{work} holds an unfinished run that is not this one: {'; '.join(differences)}. To go on with it give "
+            "the same arguments again; to discard it pass --force (force=True)"
+        )
+    return None if differences else checkpoint
 
 
 def _last_checkpoint(work: Path) -> Path | None:

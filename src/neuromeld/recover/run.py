@@ -1,6 +1,5 @@
 """The order of steps: text, model, training, then save, load again and compare."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,7 +13,8 @@ from neuromeld.checkpoint import check_free
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import perplexity, unique_parameters
-from neuromeld.recover.resume import open_work, work_folder
+from neuromeld.recover.lora import check_peft
+from neuromeld.recover.resume import work_folder, work_in
 from neuromeld.recover.settings import Job, Recovery
 from neuromeld.recover.tune import tune
 from neuromeld.recover.write import write_recovered
@@ -58,6 +58,8 @@ def recover(
     """
     started, out = time.monotonic(), Path(out)
     check_free(out, force=force)
+    if settings.lora_rank is not None:
+        check_peft()
     where = _device(device)
     bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16
     located = locate(source, allow_pickle=allow_pickle)
@@ -66,31 +68,32 @@ def recover(
     check_vocabulary(windows, located.config().get_text_config().vocab_size)
     original = _original(settings, located, tokenizer)
     model = located.load(None, device)
-    before = perplexity(model, held_out)
+    before = perplexity(model, held_out, progress=progress)
     facts = {"source_sha256": located.fingerprint(), "text_sha256": windows.sha256, "bf16": bf16}
     facts |= {"original_sha256": original.fingerprint()} if original else {}
     work = work_folder(out)
-    resume_from = open_work(work, settings.stated() | facts, force=force)
-    check_space(work, BYTES_PER_PARAMETER * unique_parameters(model))
-    teacher = original.load(torch.bfloat16 if bf16 else None, device) if original else None
-    tuning = tune(model, teacher, windows, Job(settings, bf16, where, work, resume_from), progress=progress)
-    del teacher
-    after = perplexity(model, held_out)
-    packages = ("torch", "transformers", "accelerate", *(("peft",) if settings.lora_rank else ()))
-    recovery = facts | {
-        "settings": settings.stated(),
-        "device": where.type,
-        "text": {"source": windows.source, "split": windows.split, "tokens": windows.num_tokens},
-        "tokens_seen": settings.steps * settings.batch_tokens,
-        "parameters_trained": tuning.parameters_trained,
-        "loss_curve": tuning.loss_curve,
-        "held_out": {"loss_before": before.nll, "loss_after": after.nll, "protocol": after.protocol},
-        "resumed_from": resume_from.name if resume_from else None,
-        "seconds": time.monotonic() - started,
-        "versions": {"neuromeld": __version__} | {name: version(name) for name in packages},
-    }
-    record = write_recovered(model, tokenizer, located.folder, out, recovery, windows.input_ids[:1, :64], force=force)
-    shutil.rmtree(work)
+    with work_in(work, settings.stated() | facts, force=force) as resume_from:
+        if settings.lora_rank is None:
+            check_space(work, BYTES_PER_PARAMETER * unique_parameters(model))
+        teacher = original.load(torch.bfloat16 if bf16 else None, device) if original else None
+        tuning = tune(model, teacher, windows, Job(settings, bf16, where, work, resume_from), progress=progress)
+        del teacher
+        after = perplexity(model, held_out, progress=progress)
+        packages = ("torch", "transformers", "accelerate", *(("peft",) if settings.lora_rank else ()))
+        recovery = facts | {
+            "settings": settings.stated(),
+            "device": where.type,
+            "text": {"source": windows.source, "split": windows.split, "tokens": windows.num_tokens},
+            "tokens_seen": settings.steps * settings.batch_tokens,
+            "parameters_trained": tuning.parameters_trained,
+            "loss_curve": tuning.loss_curve,
+            "held_out": {"loss_before": before.nll, "loss_after": after.nll, "protocol": after.protocol},
+            "resumed_from": resume_from.name if resume_from else None,
+            "seconds": time.monotonic() - started,
+            "versions": {"neuromeld": __version__} | {name: version(name) for name in packages},
+        }
+        probe = windows.input_ids[:1, :64]
+        record = write_recovered(model, tokenizer, located.folder, out, recovery, probe, force=force)
     return RecoverResult(out, record)
 
 

@@ -1,6 +1,7 @@
 """What recovery tuning does to a checkpoint, and what it must leave as it is."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_original_with_another_vocabulary_is_refused(stock, checkpoint, settings
 def test_loss_that_is_not_finite_stops_with_advice(stock, settings, tmp_path):
     with pytest.raises(NumericsError, match=r"loss is nan at step \d+ of 30.*--learning-rate \(now 1e\+30\)"):
         recover(str(stock), settings(learning_rate=1e30), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_end_as_nan_are_not_written(stock, settings, tmp_path):
@@ -169,3 +170,9 @@ def test_damaged_checkpoint_is_refused(stock, settings, tmp_path):
     save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NumericsError, match="model.norm.weight"):
         recover(str(damaged), settings(), tmp_path / "out")
+
+
+def test_missing_peft_is_said_before_any_work(settings, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserInputError, match=r"pip install 'neuromeld\[recover\]'"):
+        recover(str(tmp_path / "nothing"), settings(lora_rank=2), tmp_path / "out")

@@ -1,5 +1,6 @@
 """A run that was killed goes on as if nothing had happened, or not at all."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.recover import recover
-from neuromeld.recover.resume import open_work, work_folder
+from neuromeld.recover.resume import work_folder, work_in
 
 RUN = """
 import json, sys
@@ -38,11 +40,23 @@ def killed(source, settings, out, *, after: int) -> None:
     assert process.returncode == -signal.SIGKILL, stderr.decode()
 
 
-@pytest.mark.parametrize(("kind", "more"), [("stock", {}), ("native", {"lora_rank": 2, "schedule": "cosine"})])
+@pytest.fixture
+def gpt2(checkpoint, tmp_path_factory):
+    """With dropout, so that the order of random numbers matters."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    build("gpt2", dtype=torch.float32).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("stock", {}), ("native", {"lora_rank": 2, "schedule": "cosine"}), ("gpt2", {"warmup": 50})]
+)
 def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, settings, tmp_path, request):
     source = request.getfixturevalue(kind)
-    chosen = settings(steps=200, learning_rate=0.001, **more)
-    killed(source, chosen, tmp_path / "out", after=40)
+    chosen = settings(steps=100, learning_rate=0.001, **more)
+    killed(source, chosen, tmp_path / "out", after=20)
     assert not (tmp_path / "out").exists()
     resumed = recover(str(source), chosen, tmp_path / "out").record["recovery"]
     undisturbed = recover(str(source), chosen, tmp_path / "undisturbed").record["recovery"]
@@ -56,35 +70,37 @@ def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, setting
 
 
 def unfinished(work, identity, *steps: int):
-    assert open_work(work, identity, force=False) is None
-    for step in steps:
-        (work / f"checkpoint-{step}").mkdir()
-        (work / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    """Leave the folder of a run that was killed at the last of these steps."""
+    with contextlib.suppress(KeyboardInterrupt), work_in(work, identity, force=False):
+        for step in steps:
+            (work / f"checkpoint-{step}").mkdir()
+            (work / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        raise KeyboardInterrupt
 
 
-def test_latest_complete_checkpoint_is_taken(tmp_path):
+def test_latest_complete_checkpoint_is_taken_and_removed_at_the_end(tmp_path):
     work = tmp_path / "work"
     unfinished(work, {"steps": 1}, 5, 90, 100)
     (work / "checkpoint-100" / "trainer_state.json").write_text('{"half')
     (work / "checkpoint-110").mkdir()
-    assert open_work(work, {"steps": 1}, force=False) == work / "checkpoint-90"
-    assert sorted(path.name for path in work.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-90"]
+    with work_in(work, {"steps": 1}, force=False) as found:
+        assert found == work / "checkpoint-90"
+        assert sorted(path.name for path in work.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-90"]
+    assert not work.exists()
 
 
-def test_nothing_to_lose_starts_afresh(tmp_path):
-    work = tmp_path / "work"
-    unfinished(work, {"steps": 1})
-    assert open_work(work, {"steps": 2}, force=False) is None
-    assert open_work(work, {"steps": 2}, force=False) is None
+def test_run_that_ended_before_its_first_checkpoint_leaves_nothing(tmp_path):
+    unfinished(tmp_path / "work", {"steps": 1})
+    assert not (tmp_path / "work").exists()
 
 
 def test_changed_settings_text_and_model_are_named(stock, native, settings, text, tmp_path):
     out = tmp_path / "out"
-    killed(stock, settings(steps=200), out, after=40)
+    killed(stock, settings(steps=100), out, after=20)
     with pytest.raises(
         UserInputError, match=r"learning_rate was 0\.01 and is 0\.02; lora_rank was None and is 2.*--force"
     ):
-        recover(str(stock), settings(steps=200, learning_rate=0.02, lora_rank=2), out)
+        recover(str(stock), settings(steps=100, learning_rate=0.02, lora_rank=2), out)
     with pytest.raises(UserInputError, match=r"source_sha256 was .*text_sha256 was "):
-        recover(str(native), settings(steps=200, train=text), out)
+        recover(str(native), settings(steps=100, train=text), out)
     assert recover(str(stock), settings(steps=2), out, force=True).record["recovery"]["resumed_from"] is None
