@@ -50,10 +50,11 @@ def save_checkpoint(
     _write_json(path, config)
 
 
-def save_record(folder: Path, record: dict[str, Any], *, card: str) -> None:
-    """Write `record.json` and the model card: last, because the record holds what was measured on the files."""
+def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> None:
+    """Write `record.json` and the model card, if any: last, as the record holds what was measured on the files."""
     _write_json(folder / "record.json", record)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The order of steps: text, model, training, then save, load again and compare."""
 
+import os
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -98,6 +99,9 @@ def recover(
 
 
 def _device(device: str) -> torch.device:
+    """The one device that is trained on."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserInputError("recovery tuning runs in one process; start it without torchrun or accelerate launch")
     found = torch.device(device)
     if found.type not in ("cpu", "cuda") or found.index:
         raise UserInputError(
