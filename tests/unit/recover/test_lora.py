@@ -60,3 +60,25 @@ def test_shared_weight_with_biases_apart_is_refused():
     model = share(build("llama-biased"), "parameter")
     with pytest.raises(UnsupportedModelError, match=r"layers\.2\.mlp\.gate_proj shares.*layers\.1.*--no-lora"):
         low_rank_updates(model, 2).__enter__()
+
+
+@pytest.mark.parametrize("how", ["parameter", "matrix", "module"])
+def test_shared_updates_survive_a_checkpoint(how, tmp_path):
+    """As Trainer saves and loads them when a run is resumed."""
+    model = share(build("llama-tied"), how)
+    with low_rank_updates(model, 3) as tuned:
+        updates = {name: p for name, p in tuned.named_parameters() if "lora_" in name}
+        with torch.no_grad():
+            for parameter in updates.values():
+                parameter.normal_()
+        saved = {name: parameter.clone() for name, parameter in updates.items()}
+        tuned.save_pretrained(tmp_path)
+        with torch.no_grad():
+            for parameter in updates.values():
+                parameter.zero_()
+        tuned.load_adapter(tmp_path, "default", is_trainable=True)
+        found = {name: p for name, p in tuned.named_parameters() if "lora_" in name}
+        assert found.keys() == saved.keys()
+        for name, parameter in found.items():
+            assert torch.equal(parameter, saved[name]), name
+            assert parameter.requires_grad
