@@ -1,7 +1,7 @@
 """A recipe: everything that decides what a compression does, validated at once, frozen, and kept with the result."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -52,28 +52,42 @@ RECIPES: Registry[Path] = Registry("recipe", {path.stem: path for path in sorted
 
 def parse_recipe(data: Any) -> Recipe:
     """Validate a recipe given as nested mappings; every mistake is reported at once, as one `UserInputError`."""
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise UserInputError("the recipe is not valid:\n" + "\n".join(_explain(e) for e in error.errors())) from None
+    return validate(Recipe, data)
 
 
 def load_recipe(name_or_path: str) -> Recipe:
     """A recipe by the name it ships under, or from a YAML file."""
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else RECIPES[name_or_path]
+    return parse_recipe(read_yaml(name_or_path, RECIPES))
+
+
+T = TypeVar("T", bound=Frozen)
+
+
+def validate(kind: type[T], data: Any) -> T:
+    """A recipe of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
     try:
-        return parse_recipe(yaml.safe_load(path.read_text()))
+        return kind.model_validate(data)
+    except ValidationError as error:
+        problems = "\n".join(_explain(kind, e) for e in error.errors())
+        raise UserInputError(f"the recipe is not valid:\n{problems}") from None
+
+
+def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
+    """The content of a YAML file, or of the shipped one with this name."""
+    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path]
+    try:
+        return yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserInputError(f"cannot read the recipe {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UserInputError(f"{path} is not valid YAML: {error}") from None
 
 
-def _explain(error: Any) -> str:
+def _explain(kind: type[Frozen], error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        fields: Any = Recipe
+        fields: Any = kind
         for parent in parents:
             fields = fields.model_fields[parent].annotation
         return "- " + unknown_name("recipe key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))

@@ -14,7 +14,7 @@ def render_card(record: dict[str, Any]) -> str:
 
     `record` is the content of `record.json`.  Of its optional keys, `source_kind` ("hub") makes the source the
     `base_model`, `license` is passed on, and `evaluation`, a list of measured `Perplexity` as dictionaries, each with
-    an optional `perplexity_before`, becomes the `model-index`.
+    an optional `perplexity_before`, becomes the `model-index`; `recovery` tells of recovery tuning.
     """
     template = Template(
         TEMPLATE.read_text(encoding="utf-8"),
@@ -32,6 +32,7 @@ def render_card(record: dict[str, Any]) -> str:
         hidden_ratio=record["hidden_size_after"] / record["hidden_size_before"],
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),
+        recovery=record.get("recovery"),
     )
     return card
 

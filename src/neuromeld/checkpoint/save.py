@@ -26,17 +26,18 @@ def save_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
-    recipe_yaml: str,
+    recipe_yaml: str | None,
     max_shard_size: str = "5GB",
 ) -> None:
-    """Write weights, configs, tokenizer and recipe into `folder`, which should be a `new_folder`.
+    """Write weights, configs, tokenizer and recipe, if any, into `folder`, which should be a `new_folder`.
 
     A native model takes its code along, so that it loads with `trust_remote_code=True` without neuromeld.
     """
     check_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(folder)
-    (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+    if recipe_yaml is not None:
+        (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.pop("auto_map", None)  # names code of the original checkpoint, which is not here
@@ -49,10 +50,11 @@ def save_checkpoint(
     _write_json(path, config)
 
 
-def save_record(folder: Path, record: dict[str, Any], *, card: str) -> None:
-    """Write `record.json` and the model card: last, because the record holds what was measured on the files."""
+def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> None:
+    """Write `record.json` and the model card, if any: last, as the record holds what was measured on the files."""
     _write_json(folder / "record.json", record)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 @torch.no_grad()

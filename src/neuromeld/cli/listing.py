@@ -3,6 +3,7 @@
 import inspect
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,8 @@ from rich.table import Table
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.cli import options as o
 from neuromeld.recipe import RECIPES
+from neuromeld.recover import RECOVERY_RECIPES
+from neuromeld.registry import Registry
 from neuromeld.text import TEXT_SOURCES
 from neuromeld.width.decoders import DECODERS
 from neuromeld.width.merges import MERGES
@@ -24,13 +27,12 @@ class What(StrEnum):
     architectures = "architectures"
     methods = "methods"
     recipes = "recipes"
+    recovery_recipes = "recovery-recipes"
     texts = "texts"
 
 
-def list_command(
-    what: Annotated[What, typer.Argument(help="architectures, methods, recipes or texts")], as_json: o.Json = False
-) -> None:
-    """List the architectures, methods, recipes or texts that are known by name."""
+def list_command(what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")], as_json: o.Json = False) -> None:
+    """List what is known by name."""
     rows = _ROWS[what]()
     if as_json:
         typer.echo(json.dumps({what.value: [dict(zip(("name", "what"), row, strict=True)) for row in rows]}))
@@ -56,8 +58,12 @@ def _methods() -> list[tuple[str, str]]:
     ]
 
 
-def _recipes() -> list[tuple[str, str]]:
-    return [(name, path.read_text().splitlines()[0].removeprefix("# ")) for name, path in RECIPES.items()]
+def _recipes(shipped: Registry[Path] = RECIPES) -> list[tuple[str, str]]:
+    return [(name, path.read_text().splitlines()[0].removeprefix("# ")) for name, path in shipped.items()]
+
+
+def _recovery_recipes() -> list[tuple[str, str]]:
+    return _recipes(RECOVERY_RECIPES)
 
 
 def _texts() -> list[tuple[str, str]]:
@@ -68,4 +74,10 @@ def _summary(entry: object) -> str:
     return (inspect.getdoc(entry) or "").split("\n")[0]
 
 
-_ROWS = {What.architectures: _architectures, What.methods: _methods, What.recipes: _recipes, What.texts: _texts}
+_ROWS = {
+    What.architectures: _architectures,
+    What.methods: _methods,
+    What.recipes: _recipes,
+    What.recovery_recipes: _recovery_recipes,
+    What.texts: _texts,
+}

@@ -1,0 +1,6 @@
+"""Recovery tuning: train a compressed checkpoint on text, in the shapes and ties that it has."""
+
+from neuromeld.recover.run import RecoverResult, recover
+from neuromeld.recover.settings import RECOVERY_RECIPES, Recovery, load_recovery, parse_recovery
+
+__all__ = ["RECOVERY_RECIPES", "RecoverResult", "Recovery", "load_recovery", "parse_recovery", "recover"]

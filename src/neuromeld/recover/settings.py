@@ -1,0 +1,110 @@
+"""Everything that decides what a recovery does, validated at once, frozen, and kept with the result."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import model_validator
+
+from neuromeld.recipe import read_yaml, validate
+from neuromeld.registry import Registry, unknown_name
+from neuromeld.text import TEXT_SOURCES
+from neuromeld.width.options import Frozen
+
+
+class Recovery(Frozen):
+    """Training with AdamW, without weight decay.
+
+    train           a named text or `file:PATH`: its calibration split is trained on, its validation split measured
+    steps           updates in all; text that is too short for them is read again, in another order
+    batch_tokens    tokens of one update, a multiple of `seqlen`
+    learning_rate   the highest of the schedule
+    schedule        after `warmup` steps of linear growth
+    clip            the largest norm of the gradient
+    lora_rank       train low-rank updates of the layers' matrices, merged at the end; None trains every parameter
+    distill_from    the original model; loss = (1 - w) cross-entropy + w T^2 KL(original || model)
+    distill_weight  w, and `temperature` T: set only with `distill_from`
+    bf16            compute in bfloat16 by autocast; None where a CUDA device has it
+    seed            draws the text windows, dropout and the low-rank matrices
+    """
+
+    train: str = "wikipedia-sample"
+    steps: int
+    batch_tokens: int = 2048
+    seqlen: int = 512
+    learning_rate: float = 5e-5
+    schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = "inverse_sqrt"
+    warmup: int = 0
+    clip: float = 1.0
+    lora_rank: int | None = None
+    distill_from: str | None = None
+    distill_weight: float = 0.5
+    temperature: float = 1.0
+    bf16: bool | None = None
+    seed: int = 0
+
+    @property
+    def batch_windows(self) -> int:
+        """Text windows of one update."""
+        return self.batch_tokens // self.seqlen
+
+    def stated(self) -> dict[str, Any]:
+        """The settings that take part, as plain values."""
+        unused = set() if self.distill_from else {"distill_weight", "temperature"}
+        return self.model_dump(exclude_none=True, exclude=unused)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recovery":
+        problems = [
+            f"{name}={getattr(self, name)} must be at least {least}"
+            for name, least in (("steps", 1), ("seqlen", 2), ("warmup", 0), ("lora_rank", 1), ("seed", 0))
+            if getattr(self, name) is not None and getattr(self, name) < least
+        ]
+        problems += [
+            f"{name}={getattr(self, name)} must be positive"
+            for name in ("learning_rate", "clip", "temperature")
+            if not 0 < getattr(self, name) < float("inf")
+        ]
+        if not self.train.startswith("file:") and self.train not in TEXT_SOURCES:
+            problems.append(unknown_name(TEXT_SOURCES.kind, self.train, list(TEXT_SOURCES)))
+        if self.seqlen > 1 and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
+            problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
+        if self.warmup and self.warmup >= self.steps:
+            problems.append(f"warmup={self.warmup} leaves none of steps={self.steps} to train at full rate")
+        if not 0 < self.distill_weight <= 1:
+            problems.append(f"distill_weight={self.distill_weight} is outside (0, 1]; 1 is distillation alone")
+        alone = sorted({"distill_weight", "temperature"} & self.model_fields_set)
+        if alone and self.distill_from is None:
+            problems.append(f"{' and '.join(alone)}: there is no distill_from; name the original model, or remove this")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings, and what this machine and this call add to them."""
+
+    settings: Recovery
+    bf16: bool
+    device: torch.device
+    work: Path
+    resume_from: Path | None
+
+
+_SHIPPED = Path(__file__).parent / "recipes"
+RECOVERY_RECIPES: Registry[Path] = Registry(
+    "recovery recipe", {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
+)
+"""The recovery recipes that come with the package, by name."""
+
+
+def parse_recovery(data: Any) -> Recovery:
+    """Validate settings given as a mapping; every mistake is reported at once, as one `UserInputError`."""
+    return validate(Recovery, data)
+
+
+def load_recovery(name_or_path: str) -> Recovery:
+    """Settings by the name they ship under, or from a YAML file."""
+    return parse_recovery(read_yaml(name_or_path, RECOVERY_RECIPES))
