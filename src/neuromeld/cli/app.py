@@ -7,7 +7,7 @@ import click
 import typer
 from rich.console import Console
 
-from neuromeld.cli import compress, evaluate, listing
+from neuromeld.cli import compress, evaluate, listing, report
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED = 130
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("compress")(compress.compress_command)
 app.command("plan")(compress.plan_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("report")(report.report_command)
 app.command("list")(listing.list_command)
 
 
