@@ -63,9 +63,20 @@ def look(page: str, folder: Path, width: int, *options: str) -> dict[str, Any]:
     copy = 'onload = () => { document.title = ""; const f = document.getElementById("frame").contentDocument;'
     copy += ' document.body.append(f.getElementById("probe").cloneNode(true)); }'
     (folder / "frame.html").write_text(f"<body>{frame}<script>{copy}</script></body>")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-               "--allow-file-access-from-files", "--virtual-time-budget=5000", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}",
-               *options, "--dump-dom", (folder / "frame.html").as_uri()]  # fmt: skip
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=5000",
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}",
+        *options,
+        "--dump-dom",
+        (folder / "frame.html").as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     (found,) = re.findall(r'<pre id="probe">(.*?)</pre>', done.stdout, flags=re.DOTALL)

@@ -32,7 +32,7 @@ def loading(record: Record) -> Section | None:
     if (difference := record.get("logit_difference")) is not None:
         parts.append(
             paragraph(
-                "It was loaded again when it was written: its logits differ by at most {difference} of the largest.",
+                "It was loaded again when it was written; its logits had moved by {difference} of the largest.",
                 difference=number(difference),
             )
         )

@@ -77,7 +77,7 @@ def candidates(record: Record) -> Section | None:
     found = record.get("candidates")
     if not found:
         return None
-    names = [c["name"] + (" (chosen)" if c["chosen"] else "") for c in found]
+    names = [("chosen: " if c["chosen"] else "") + c["name"] for c in found]
     series = [
         (name, [c[key] for c in found])
         for name, key in (("predicted", "predicted_loss"), ("measured", "measured_loss"))
