@@ -100,8 +100,11 @@ def test_evaluate_one_and_several(cli, checkpoint, text, tmp_path):
 
 def test_report_is_drawn_again_from_the_folder(cli, checkpoint, text, tmp_path):
     out = tmp_path / "small"
-    cli("compress", checkpoint, out, "--hidden-size", 16, "--calibration", text, *CALIBRATION)
+    options = ["--selector", "magnitude", "--merge", "transport", "--basis", "run:1", "--refit"]
+    cli("compress", checkpoint, out, "--hidden-size", 16, "--calibration", text, *CALIBRATION, *options)
     written = (out / "report.html").read_text()
+    for title in ("Energy kept by run of layers", "Marginal error of the transport", "Held-out error: input_layernorm"):
+        assert f"<figcaption>{title}</figcaption>" in written
     (out / "report.html").unlink()
     assert cli("report", out)[0] == 0
     assert (out / "report.html").read_text() == written

@@ -15,6 +15,7 @@ from neuromeld.cli import options as o
 from neuromeld.compress import peak_rss_bytes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import (
+    Retained,
     TaskScores,
     bytes_on_disk,
     evaluate_tasks,
@@ -112,8 +113,12 @@ def _retained(reference: TaskScores, scores: TaskScores, *, is_first: bool) -> d
     if is_first:
         return {"tasks": tasks}
     for task, entry in tasks.items():
-        entry["retained"] = asdict(retained_performance({task: reference[task]}, {task: scores[task]}))
-    return {"tasks": tasks, "retained_performance": asdict(retained_performance(reference, scores))}
+        entry["retained"] = _bounds(retained_performance({task: reference[task]}, {task: scores[task]}))
+    return {"tasks": tasks, "retained_performance": _bounds(retained_performance(reference, scores))}
+
+
+def _bounds(retained: Retained | None) -> dict[str, float] | None:
+    return None if retained is None else asdict(retained)
 
 
 def _print(results: dict[str, dict[str, Any]]) -> None:
@@ -145,5 +150,7 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         console.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()), highlight=False)
 
 
-def _interval(retained: dict[str, float]) -> str:
+def _interval(retained: dict[str, float] | None) -> str:
+    if retained is None:
+        return ""
     return f"{retained['ratio']:.3f} ({retained['low']:.3f} to {retained['high']:.3f})"

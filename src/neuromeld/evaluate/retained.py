@@ -20,23 +20,21 @@ class Retained:
     high: float
 
 
-def retained_performance(reference: TaskScores, scores: TaskScores, *, seed: int = 0) -> Retained:
+def retained_performance(reference: TaskScores, scores: TaskScores, *, seed: int = 0) -> Retained | None:
     """Mean accuracy over tasks, divided by the reference's mean over the same tasks.
 
     The interval is the percentile bootstrap over questions: each draw takes a question's two answers together, since
     both models answered the same ones, and takes as many questions of each task as it has.  Chance is not subtracted:
     a model that guesses retains something.  Draws in which the reference has nothing right are left out.
 
-    `UserInputError` when the two did not answer the same questions, or the reference has nothing right.
+    None where the reference has nothing right at all; `UserInputError` when the two answered different questions.
     """
     sizes, others = ({name: len(score.correct) for name, score in s.items()} for s in (reference, scores))
     if sizes != others:
         raise UserInputError(f"not the same questions: {sizes} of the reference, {others} of the model")
     accuracies = np.array([[s[name].accuracy for s in (reference, scores)] for name in sizes]).mean(0)
     if accuracies[0] == 0:
-        raise UserInputError(
-            f"the reference has nothing right on {', '.join(sizes)}: there is no performance to retain"
-        )
+        return None
     generator = np.random.default_rng(seed)
     draws = np.zeros((DRAWS, 2))
     for name, size in sizes.items():

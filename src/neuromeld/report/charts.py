@@ -93,7 +93,7 @@ def bars(
     drawn, top = [], 4.0
     for row, label in enumerate(labels):
         name = label if len(label) <= NAME_LENGTH else label[: NAME_LENGTH - 1] + "…"
-        drawn.append(Markup('<text class="name" x="0" y="{}">{}</text>').format(top + 13, name))
+        drawn.append(Markup('<text x="0" y="{}">{}</text>').format(top + 13, name))
         top += 19
         for index, (_, found) in enumerate(series):
             value = found[row]
