@@ -20,6 +20,7 @@ from neuromeld.evaluate import bytes_on_disk, unique_parameters
 from neuromeld.plan import Plan, architecture_of, make_plan, skeleton
 from neuromeld.progress import track
 from neuromeld.recipe import Recipe
+from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
@@ -105,6 +106,7 @@ def compress(
         record |= {"bytes_on_disk": bytes_on_disk(folder)}
         record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
         save_record(folder, record, card=render_card(record))
+        save_report(folder)
     return CompressResult(out, plan, record)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -54,7 +55,7 @@ def test_compress_prints_one_json_object_and_writes_what_it_says(cli, checkpoint
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert json.loads((out / "record.json").read_text())["kept_ratio"] == result["kept_ratio"]
     assert leftovers(tmp_path) == ["small"]
-    for name in ("README.md", "recipe.yaml", "tokenizer.json", "generation_config.json"):
+    for name in ("README.md", "recipe.yaml", "tokenizer.json", "generation_config.json", "report.html"):
         assert (out / name).is_file()
 
 
@@ -95,6 +96,58 @@ def test_evaluate_one_and_several(cli, checkpoint, text, tmp_path):
     assert "perplexity" in stdout
     assert "ratio" in stdout
     assert "words.jsonl" in stdout
+
+
+def test_report_is_drawn_again_from_the_folder(cli, checkpoint, text, tmp_path):
+    out = tmp_path / "small"
+    options = ["--selector", "magnitude", "--merge", "transport", "--basis", "run:1", "--refit"]
+    cli("compress", checkpoint, out, "--hidden-size", 16, "--calibration", text, *CALIBRATION, *options)
+    written = (out / "report.html").read_text()
+    for title in ("Energy kept by run of layers", "Marginal error of the transport", "Held-out error: input_layernorm"):
+        assert f"<figcaption>{title}</figcaption>" in written
+    (out / "report.html").unlink()
+    assert cli("report", out)[0] == 0
+    assert (out / "report.html").read_text() == written
+    assert cli("report", out, "--out", tmp_path / "again.html")[0] == 0
+    assert (tmp_path / "again.html").read_text() == written
+    code, _, stderr = cli("report", checkpoint)
+    assert code == 5
+    assert "record.json" in stderr
+
+
+def test_evaluate_on_tasks(cli, checkpoint, text, tmp_path):
+    pytest.importorskip("lm_eval")
+    cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, "--calibration", text, *CALIBRATION)
+    draw = random.Random(0)
+    questions = [
+        {"q": f"w{draw.randrange(64)}", "c": [f"w{draw.randrange(64)}" for _ in range(2)], "a": draw.randrange(2)}
+        for _ in range(20)
+    ]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    (tmp_path / "words.yaml").write_text(
+        f"task: words\ndataset_path: json\ndataset_kwargs: {{data_files: {tmp_path}/questions.jsonl}}\n"
+        "test_split: train\noutput_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{c}}'\n"
+        "doc_to_target: a\nmetric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    options = ["--text", text, "--tokens", 64, "--seqlen", 32]
+    options += ["--tasks", "words", "--include-path", tmp_path, "--limit", 16]
+    _, stdout, _ = cli("evaluate", checkpoint, tmp_path / "a", *options, "--json")
+    dense, small = json.loads(stdout)["models"].values()
+    accuracies = [found["tasks"]["words"]["accuracy"] for found in (dense, small)]
+    retained = small["retained_performance"]
+    assert dense["tasks"]["words"]["protocol"]["questions"] == 16
+    assert retained["ratio"] == pytest.approx(accuracies[1] / accuracies[0])
+    assert retained["low"] <= retained["ratio"] <= retained["high"]
+    assert retained == small["tasks"]["words"]["retained"]
+    _, stdout, _ = cli("evaluate", checkpoint, tmp_path / "a", *options)
+    assert "retained performance" in stdout
+    assert "words (acc)" in stdout
+
+
+def test_options_of_tasks_need_tasks(cli, checkpoint, text):
+    code, _, stderr = cli("evaluate", checkpoint, "--text", text, "--limit", 4)
+    assert code == 2
+    assert "--tasks" in stderr
 
 
 @pytest.mark.parametrize("what", ["architectures", "methods", "recipes", "texts"])

@@ -7,7 +7,7 @@ import click
 import typer
 from rich.console import Console
 
-from neuromeld.cli import compress, evaluate, listing, recover
+from neuromeld.cli import compress, evaluate, listing, recover, report
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED = 130
@@ -24,6 +24,7 @@ app.command("compress")(compress.compress_command)
 app.command("plan")(compress.plan_command)
 app.command("recover")(recover.recover_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("report")(report.report_command)
 app.command("list")(listing.list_command)
 
 

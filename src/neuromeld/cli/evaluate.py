@@ -13,7 +13,18 @@ from transformers import PreTrainedModel
 
 from neuromeld.cli import options as o
 from neuromeld.compress import peak_rss_bytes
-from neuromeld.evaluate import bytes_on_disk, flops_per_token, measure_speed, perplexity, unique_parameters
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import (
+    Retained,
+    TaskScores,
+    bytes_on_disk,
+    evaluate_tasks,
+    flops_per_token,
+    measure_speed,
+    perplexity,
+    retained_performance,
+    unique_parameters,
+)
 from neuromeld.sources import locate
 from neuromeld.text import check_vocabulary, token_windows
 
@@ -39,14 +50,22 @@ def evaluate_command(
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure prefill and decode speed, in alternation.")
     ] = False,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between: arc_easy,piqa.")
+    ] = None,
+    include_path: Annotated[Path | None, typer.Option(help="A folder with further tasks in YAML.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each task, from the first; all if not given.")] = None,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure perplexity, size and cost."""
+    """Measure perplexity, accuracy on tasks, size and cost."""
     o.quiet_transformers()
     o.check_device(device)
+    if tasks is None and (include_path or limit is not None):
+        raise UserInputError("--include-path and --limit are for --tasks; name the tasks, or leave them out")
+    scores: dict[str, TaskScores] = {}
     results: dict[str, dict[str, Any]] = {}
     loaded: dict[str, PreTrainedModel] = {}
     for name in models:
@@ -54,6 +73,9 @@ def evaluate_command(
         windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=tokens, seqlen=seqlen)
         check_vocabulary(windows, source.config().get_text_config().vocab_size)
         model = source.load(o.torch_dtype(dtype), device)
+        if tasks is not None:
+            names = [task.strip() for task in tasks.split(",")]
+            scores[name] = evaluate_tasks(model, source.tokenizer(), names, include_path=include_path, limit=limit)
         measured = perplexity(model, windows, progress=True)
         results[name] = {
             "parameters": unique_parameters(model),
@@ -73,12 +95,30 @@ def evaluate_command(
             "decode_tokens_per_second": rate.decode.median,
             "speed": asdict(rate),
         }
+    for name, found in scores.items():
+        results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
     if as_json:
         first = results[models[0]]
         extra = {"peak_rss_bytes": peak_rss_bytes()}
         typer.echo(json.dumps(first | extra if len(models) == 1 else {"models": results} | extra))
         return
     _print(results)
+
+
+def _retained(reference: TaskScores, scores: TaskScores, *, is_first: bool) -> dict[str, Any]:
+    """The accuracies of one model and, unless it is the first, what it retains of the first's."""
+    tasks: dict[str, dict[str, Any]] = {
+        task: {"accuracy": score.accuracy, "protocol": score.protocol} for task, score in scores.items()
+    }
+    if is_first:
+        return {"tasks": tasks}
+    for task, entry in tasks.items():
+        entry["retained"] = _bounds(retained_performance({task: reference[task]}, {task: scores[task]}))
+    return {"tasks": tasks, "retained_performance": _bounds(retained_performance(reference, scores))}
+
+
+def _bounds(retained: Retained | None) -> dict[str, float] | None:
+    return None if retained is None else asdict(retained)
 
 
 def _print(results: dict[str, dict[str, Any]]) -> None:
@@ -93,6 +133,24 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
             table.add_row(
                 key.replace("_", " "), *map(form.format, values), *(f"{value / values[0]:.3f}" for value in values[1:])
             )
+    for task, entry in first.get("tasks", {}).items():
+        values = [results[name]["tasks"][task] for name in names]
+        table.add_row(
+            f"{task} ({entry['protocol']['metric']})",
+            *(f"{value['accuracy']:.4f}" for value in values),
+            *(_interval(value["retained"]) for value in values[1:]),
+        )
+    if "tasks" in first and names[1:]:
+        retained = [_interval(results[name]["retained_performance"]) for name in names[1:]]
+        table.add_row("retained performance", *("" for _ in names), *retained)
     console = Console()
     console.print(table)
     console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()), highlight=False)
+    for task, entry in first.get("tasks", {}).items():
+        console.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()), highlight=False)
+
+
+def _interval(retained: dict[str, float] | None) -> str:
+    if retained is None:
+        return ""
+    return f"{retained['ratio']:.3f} ({retained['low']:.3f} to {retained['high']:.3f})"

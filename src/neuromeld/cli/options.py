@@ -1,6 +1,7 @@
 """Options that several commands share, and how they add up to a recipe."""
 
 from enum import StrEnum
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,8 +78,9 @@ def check_device(device: str) -> None:
 
 
 def quiet_transformers() -> None:
-    """Leave the terminal to this program's own bars and messages."""
+    """Leave the terminal to this program's own bars and messages: transformers and the task harness say little."""
     logging.set_verbosity_error()
+    getLogger("lm_eval").setLevel(ERROR)
     logging.disable_progress_bar()
 
 

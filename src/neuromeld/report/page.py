@@ -1,0 +1,77 @@
+"""The page: which sections there are, in which order, and the one file they become."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from neuromeld.errors import CheckpointError
+from neuromeld.report.section import Record, Section
+from neuromeld.report.sections import layers, origin, overview, quality, sharing
+
+HERE = Path(__file__).parent
+
+SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
+    overview.summary,
+    overview.warnings,
+    overview.sizes,
+    quality.evaluation,
+    quality.samples,
+    quality.recovery,
+    quality.candidates,
+    layers.runs,
+    layers.refits,
+    layers.feed_forward,
+    layers.heads,
+    sharing.windows,
+    sharing.similarity,
+    origin.loading,
+    origin.recipe,
+    origin.calibration,
+    origin.versions,
+)
+"""Every section, in the order of the page; one whose data the record does not hold returns None."""
+
+
+def render_report(record: Record) -> str:
+    """The report of a compression as one HTML page without references to anything outside it."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    sections = [section for make in SECTIONS if (section := make(record)) is not None]
+    return environment.get_template("page.html.jinja").render(
+        name=overview.name_of(record),
+        tiles=overview.tiles(record),
+        sections=sections,
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+    )
+
+
+def save_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of the checkpoint in `folder`, as `report.html` in it unless `out` names a file."""
+    out = out or folder / "report.html"
+    page = render_report(load_record(folder))
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"the report cannot be written to {out}: {error.strerror}") from error
+    return out
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """The `record.json` of a checkpoint; `CheckpointError` where there is none that can be read."""
+    path = folder / "record.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); a report is made of the folder that neuromeld compress wrote"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return record

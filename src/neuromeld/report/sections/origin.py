@@ -1,0 +1,60 @@
+"""How to load the result, and what it was made from and with."""
+
+import yaml
+from markupsafe import Markup
+
+from neuromeld.report.section import Record, Section, code, facts, join, number, paragraph
+
+LOAD = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+"""
+
+NATIVE = "import neuromeld  # or: pass trust_remote_code=True, the code is in this folder\n"
+
+
+def loading(record: Record) -> Section | None:
+    """The lines that load the checkpoint, by its format."""
+    if "format" not in record:
+        return None
+    if record["format"] == "native":
+        said = (
+            "A native checkpoint: a stock {model_type} config cannot say its shapes. It loads in transformers, and not "
+            "in vLLM or llama.cpp."
+        )
+        snippet = NATIVE + LOAD
+    else:
+        said = "A stock {model_type} checkpoint: it loads in plain transformers, without neuromeld."
+        snippet = LOAD
+    parts: list[Markup] = [paragraph(said, model_type=record.get("model_type", "")), code(snippet)]
+    if (difference := record.get("logit_difference")) is not None:
+        parts.append(
+            paragraph(
+                "It was loaded again when it was written; its logits had moved by {difference} of the largest.",
+                difference=number(difference),
+            )
+        )
+    return Section("Load it", join(parts))
+
+
+def recipe(record: Record) -> Section | None:
+    """The recipe, as `recipe.yaml` has it."""
+    if not record.get("recipe"):
+        return None
+    return Section("Recipe", code(yaml.safe_dump(record["recipe"], sort_keys=False)))
+
+
+def calibration(record: Record) -> Section | None:
+    """The text that statistics were taken from."""
+    if not record.get("calibration"):
+        return None
+    return Section("Calibration text", facts(record["calibration"]))
+
+
+def versions(record: Record) -> Section | None:
+    """What it was made with."""
+    if not record.get("versions"):
+        return None
+    return Section("Made with", facts(record["versions"]))

@@ -1,0 +1,161 @@
+"""What was done, in plain words, and the numbers that come first."""
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from neuromeld.report.section import Record, Section, join, number, paragraph, table
+from neuromeld.width.decoders import DECODERS
+from neuromeld.width.merges import MERGES
+from neuromeld.width.selectors import SELECTORS
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number at the top of the page."""
+
+    value: str
+    what: str
+    more: str = ""
+
+
+def name_of(record: Record) -> str:
+    """The model's name without its path."""
+    return Path(str(record.get("source", "model")).removeprefix("package:")).name
+
+
+def tiles(record: Record) -> list[Tile]:
+    """The numbers a reader looks for first, as far as the record holds them."""
+    found = []
+    if kept := kept_ratio(record):
+        found.append(Tile(f"{kept:.1%}", "of the parameters", f"{1 - kept:.1%} saved"))
+    for measured in record.get("evaluation", [])[:1]:
+        if (lost := excess_loss(measured)) is not None:
+            more = f"perplexity {measured['perplexity_before']:.2f} → {measured['perplexity']:.2f}"
+            found.append(Tile(f"{lost:.3f}", "nats of excess loss", more))
+    if "hidden_size_after" in record:
+        found.append(Tile(number(record["hidden_size_after"]), "hidden size", f"of {record['hidden_size_before']}"))
+    if "bytes_on_disk" in record:
+        found.append(Tile(f"{record['bytes_on_disk'] / 1e6:,.0f} MB", "on disk", str(record.get("dtype", ""))))
+    if "format" in record:
+        stock = record["format"] == "stock"
+        found.append(Tile(record["format"], "checkpoint", "plain transformers" if stock else "with neuromeld's code"))
+    return found
+
+
+def kept_ratio(record: Record) -> float | None:
+    """Parameters after over parameters before."""
+    ratio = record.get("kept_ratio")
+    return None if ratio is None else float(ratio)
+
+
+def excess_loss(measured: dict[str, Any]) -> float | None:
+    """`ln(perplexity / perplexity before)`, in nats; None where the perplexity before was not measured."""
+    before = measured.get("perplexity_before")
+    return None if before is None else math.log(measured["perplexity"] / before)
+
+
+def summary(record: Record) -> Section | None:
+    """One sentence for each thing that was done to the model."""
+    if "source" not in record:
+        return None
+    sentences: list[Markup] = []
+    if "hidden_size_after" in record:
+        sentences.append(
+            _sentence(
+                "The residual stream, which every layer reads and adds to, was narrowed from {} entries to {}.",
+                number(record["hidden_size_before"]),
+                number(record["hidden_size_after"]),
+            )
+        )
+    sentences += _width_steps(record.get("recipe", {}).get("width", {}))
+    sentences += _sublayer_step(record.get("ffn"), "feed-forward networks", "neurons", "width")
+    sentences += _sublayer_step(record.get("heads"), "attention layers", "key-value groups", "groups")
+    if window := record.get("window"):
+        sentences.append(
+            _sentence("The layers {} to {} share one feed-forward network.", window["start"], window["end"])
+        )
+    if "recovery" in record:
+        sentences.append(_sentence("The result was trained a little to recover."))
+    kept = kept_ratio(record)
+    intro = "<code>{source}</code>"
+    intro += " is a {model_type} model." if "model_type" in record else "."
+    if kept is not None and "parameters_after" in record:
+        intro += " {after} of its {before} parameters are left ({kept})."
+    body = [
+        paragraph(
+            intro,
+            source=record["source"],
+            model_type=record.get("model_type"),
+            after=number(record.get("parameters_after")),
+            before=number(record.get("parameters_before")),
+            kept="" if kept is None else f"{kept:.1%}",
+        ),
+        Markup('<ul class="steps">{}</ul>').format(join(sentences)) if sentences else None,
+    ]
+    if "seconds" in record and "peak_rss_bytes" in record:
+        body.append(
+            paragraph(
+                "It took {seconds} s and at most {memory} GB of memory.",
+                seconds=f"{record['seconds']:,.0f}",
+                memory=f"{record['peak_rss_bytes'] / 1e9:.1f}",
+            )
+        )
+    return Section("What was done", join(body))
+
+
+def warnings(record: Record) -> Section | None:
+    """What the plan warned of."""
+    if not record.get("warnings"):
+        return None
+    return Section("Warnings", join(Markup('<p class="warning">{}</p>').format(text) for text in record["warnings"]))
+
+
+def sizes(record: Record) -> Section | None:
+    """Every whole number that the record holds both before and after."""
+    rows: list[tuple[object, ...]] = []
+    for key in record:
+        before, after = record[key], record.get(key.removesuffix("_before") + "_after")
+        if key.endswith("_before") and isinstance(before, int) and isinstance(after, int):
+            name = key.removesuffix("_before").replace("_", " ")
+            rows.append((name, before, after, f"{after / before:.1%}" if before else None))
+    if "bytes_on_disk" in record:
+        rows.append(("bytes on disk", None, record["bytes_on_disk"], None))
+    if not rows:
+        return None
+    rows.sort(key=lambda row: row[0] != "parameters")
+    return Section("Before and after", table("Sizes", ("", "before", "after", "kept"), rows))
+
+
+def _sentence(text: str, *values: object) -> Markup:
+    return Markup("<li>" + text + "</li>").format(*values)
+
+
+def _width_steps(width: dict[str, Any]) -> list[Markup]:
+    """The stages of the width map, each with the first sentence of what the method says of itself."""
+    steps = []
+    for stage, registry in (("selector", SELECTORS), ("merge", MERGES), ("decoder", DECODERS)):
+        name = str(width.get(stage))
+        if name in registry:
+            entry: Any = registry[name]
+            said = (inspect.getdoc(getattr(entry, "fit", entry)) or "").split("\n")[0].replace("`", "")
+            steps.append(_sentence("{} <b>{}</b>: {}", stage.capitalize(), name, said))
+    if "basis" in width:
+        basis = {"shared": "All layers share one basis.", "layer": "Every layer has a basis of its own."}
+        steps.append(_sentence("{}", basis.get(width["basis"], f"Layers share a basis by runs ({width['basis']}).")))
+    if width.get("refit"):
+        steps.append(_sentence("What each layer reads was fitted again on calibration data."))
+    return steps
+
+
+def _sublayer_step(entries: Sequence[dict[str, Any]] | None, what: str, units: str, key: str) -> list[Markup]:
+    if not entries:
+        return []
+    before, after = (sum(entry[f"{key}_{when}"] for entry in entries) for when in ("before", "after"))
+    text = "In {} {}, {} of {} {} are left."
+    return [_sentence(text, number(len(entries)), what, number(after), number(before), units)]

@@ -1,0 +1,93 @@
+"""What the smaller model is worth: measured losses, samples, recovery, and what else was considered."""
+
+from markupsafe import Markup
+
+from neuromeld.report.charts import Series, bars, lines
+from neuromeld.report.section import Record, Section, facts, figures, folded, join, number, paragraph, table
+from neuromeld.report.sections.overview import excess_loss, kept_ratio
+
+
+def evaluation(record: Record) -> Section | None:
+    """Perplexity before and after, and the excess loss for each percent of the parameters that was saved."""
+    measured = record.get("evaluation")
+    if not measured:
+        return None
+    kept = kept_ratio(record)
+    saved = 100 * (1 - kept) if kept is not None and kept < 1 else None
+    rows = []
+    for entry in measured:
+        lost = excess_loss(entry)
+        per_percent = None if lost is None or saved is None else f"{lost / saved:.4f}"
+        values = (entry.get("perplexity_before"), entry["perplexity"], lost)
+        text = entry["protocol"].get("source", "text")
+        rows.append((text, *(None if v is None else f"{v:.3f}" for v in values), per_percent))
+    head = ("text", "perplexity before", "after", "excess loss", "excess loss per 1 % saved")
+    return Section(
+        "What it lost",
+        join(
+            [
+                paragraph(
+                    "Excess loss is ln(perplexity after / perplexity before), in nats per token: 0 is a model as good "
+                    "as before. The last column divides it by the percentage of the parameters that was saved."
+                ),
+                table("Perplexity, lower is better", head, rows),
+                *(
+                    folded(f"How it was measured: {entry['protocol'].get('source', 'text')}", facts(entry["protocol"]))
+                    for entry in measured
+                ),
+            ]
+        ),
+    )
+
+
+def samples(record: Record) -> Section | None:
+    """What both models write after the same prompts."""
+    if not record.get("samples"):
+        return None
+    pairs = [
+        Markup(
+            '<div class="sample"><p><b>{}</b></p><div class="pair"><div><h3>before</h3><p>{}</p></div>'
+            "<div><h3>after</h3><p>{}</p></div></div></div>"
+        ).format(*(sample[key].strip("\n") for key in ("prompt", "before", "after")))
+        for sample in record["samples"]
+    ]
+    return Section("Samples", join(pairs))
+
+
+def recovery(record: Record) -> Section | None:
+    """The training loss over the steps of the recovery, and the held-out loss around it."""
+    found = record.get("recovery")
+    if not found:
+        return None
+    held_out = (found.get("held_out_before"), found.get("held_out_after"))
+    chart = lines("Training loss", "step", "loss (nats)", [Series("loss", found.get("losses", []))], zero=False)
+    return Section(
+        "Recovery",
+        join(
+            [
+                table("Held-out loss, in nats", ("", "before recovery", "after"), [("held-out loss", *held_out)]),
+                figures([chart]) if chart else None,
+            ]
+        ),
+    )
+
+
+def candidates(record: Record) -> Section | None:
+    """What the planner weighed, and what it took."""
+    found = record.get("candidates")
+    if not found:
+        return None
+    names = [("chosen: " if c["chosen"] else "") + c["name"] for c in found]
+    series = [
+        (name, [c[key] for c in found])
+        for name, key in (("predicted", "predicted_loss"), ("measured", "measured_loss"))
+        if any(c[key] is not None for c in found)
+    ]
+    rows = [
+        (name, f"{c['kept_ratio']:.1%}", number(c["predicted_loss"]), number(c["measured_loss"]), c["chosen"])
+        for name, c in zip((c["name"] for c in found), found, strict=True)
+    ]
+    head = ("candidate", "parameters kept", "predicted loss", "measured loss", "chosen")
+    chart = bars("Excess loss of the candidates", "excess loss (nats)", names, series)
+    body = [figures([chart]) if chart else None, table("Candidates", head, rows)]
+    return Section("Candidates", join(body))

@@ -1,0 +1,108 @@
+"""Records to make reports of: the least that `compress` writes, and one with every section."""
+
+import copy
+import math
+from typing import Any
+
+LAYERS = 30
+
+LEAST: dict[str, Any] = {
+    "source": "package:tiny_model",
+    "source_kind": "package",
+    "model_type": "llama",
+    "format": "stock",
+    "dtype": "float32",
+    "parameters_before": 134515008,
+    "parameters_after": 105089850,
+    "kept_ratio": 0.78125,
+    "hidden_size_before": 576,
+    "hidden_size_after": 450,
+    "bytes_on_disk": 420389752,
+    "logit_difference": 0.0,
+    "seconds": 104.7,
+    "peak_rss_bytes": 1720942592,
+    "recipe": {"width": {"hidden_ratio": 0.8, "selector": "principal", "merge": "none", "decoder": "pinv",
+                         "basis": "shared", "refit": False}, "output": "auto"},
+    "calibration": {"source": "wikipedia-sample", "split": "calibration", "sha256": "c7ab" * 16, "tokens": 32768},
+    "runs": [{"first_layer": 0, "energy_kept": 0.9697, "transport": None}],
+    "refits": {},
+    "warnings": [],
+    "versions": {"neuromeld": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+}  # fmt: skip
+
+
+def wave(i: float, low: float, high: float) -> float:
+    return low + (high - low) * (0.5 + 0.5 * math.sin(1.7 * i))
+
+
+def sublayers(key: str, before: int, after: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "layer": i,
+            f"{key}_before": before,
+            f"{key}_after": after - (i % 3) * (before // 8),
+            "error_before": wave(i, 0.2, 0.5),
+            "error_after": wave(i, 0.1, 0.3),
+            "ridge": 1e-4 if i % 4 else None,
+            "condition": 10 ** wave(i, 3, 6) if i % 5 else None,
+        }
+        for i in range(LAYERS)
+    ]
+
+
+def everything() -> dict[str, Any]:
+    """A record that fills every section, as a model of thirty layers might."""
+    record = copy.deepcopy(LEAST)
+    record["format"] = "native"
+    record["recipe"]["width"] |= {"selector": "magnitude", "merge": "transport", "basis": "run:3", "refit": True}
+    record["runs"] = [
+        {
+            "first_layer": i,
+            "energy_kept": wave(i, 0.9, 0.99),
+            "transport": {"status": "converged", "iterations": 40 + i, "marginal_error": 10 ** -wave(i, 6, 9)},
+        }
+        for i in range(0, LAYERS, 3)
+    ]
+    norms = [
+        f"model.layers.{i}.{kind}" for i in range(LAYERS) for kind in ("input_layernorm", "post_attention_layernorm")
+    ]
+    record["refits"] = {
+        path: {"error_before": wave(i, 0.1, 0.3), "error_after": wave(i, 0.05, 0.2), "ridge": 1e-4}
+        for i, path in enumerate([*norms, "model.norm"])
+    }
+    record["warnings"] = ["4096 calibration tokens are few for a width of 459: the statistics will be noisy"]
+    protocol = {"source": "wikipedia-sample", "split": "evaluation", "seqlen": 512, "windows": 64, "sha256": "ab" * 32,
+                "dtype": "float32", "definition": "exp(total negative log-likelihood / predicted tokens)"}  # fmt: skip
+    record["evaluation"] = [{"perplexity": 74.04, "perplexity_before": 22.45, "protocol": protocol}]
+    record["ffn"] = sublayers("width", 1536, 1152)
+    record["heads"] = sublayers("groups", 8, 6)
+    record["candidates"] = [
+        {
+            "name": f"width 0.{9 - i}, feed-forward 0.{6 + i}" + ", and a name that is long" * i,
+            "kept_ratio": 0.85 - i / 50,
+            "predicted_loss": wave(i, 0.2, 0.9),
+            "measured_loss": wave(i, 0.3, 0.8) if i < 3 else None,
+            "chosen": i == 1,
+        }
+        for i in range(5)
+    ]
+    record["windows"] = [
+        {"start": i, "end": i + length, "loss": wave(i, 0.1, 0.6) * length}
+        for length in (2, 3, 4)
+        for i in range(LAYERS - length)
+    ]
+    record["window"] = {"start": 17, "end": 20}
+    record["similarity"] = {
+        name: [[math.exp(-abs(i - j) / scale) for j in range(LAYERS)] for i in range(LAYERS)]
+        for name, scale in (("ffn", 6), ("attention", 12))
+    }
+    record["samples"] = [
+        {"prompt": "The capital of France is", "before": " Paris, a city on the Seine.", "after": " Paris.\n" * 3},
+        {"prompt": "def add(a, b):", "before": "\n    return a + b", "after": "\n    return " + "a" * 80},
+    ]
+    record["recovery"] = {
+        "losses": [[step, 4 + 2 * math.exp(-step / 80)] for step in range(0, 400, 10)],
+        "held_out_before": 4.305,
+        "held_out_after": 3.612,
+    }
+    return record
