@@ -98,7 +98,7 @@ def main() -> None:
         )
         plan = make_plan(model, recipe)
         model = compress_model(model, plan, batches_of(calibration), cache=cache).model
-        return perplexity(model, evaluation).perplexity, plan.parameters_after, plan.hidden_size_after
+        return perplexity(model, evaluation).perplexity, plan.parameters_after, plan.after.hidden
 
     def record(row: str, **facts: object) -> dict[str, object]:
         line = {"row": row, **facts, **protocol}

@@ -1,7 +1,8 @@
 """neuromeld makes trained Transformers smaller by merging, not deleting."""
 
 from neuromeld.checkpoint.modeling import register as _register
-from neuromeld.compress import Compressed, CompressResult, batches_of, compress, compress_model, plan_for
+from neuromeld.compress import CompressResult, batches_of, compress, plan_for
+from neuromeld.pipeline import Compressed, compress_model
 from neuromeld.plan import Plan, make_plan
 from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
 from neuromeld.version import __version__

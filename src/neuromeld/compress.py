@@ -1,45 +1,32 @@
-"""The one order of steps: plan, statistics, maps, surgery; then save, load again and compare."""
+"""From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
 import platform
 import resource
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 
-from neuromeld.archs import Architecture
 from neuromeld.checkpoint import check_free, new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
-from neuromeld.checkpoint.native import make_native, native_block
-from neuromeld.errors import UserInputError
-from neuromeld.evaluate import bytes_on_disk, unique_parameters
-from neuromeld.plan import Plan, architecture_of, make_plan, skeleton
-from neuromeld.progress import track
+from neuromeld.evaluate import bytes_on_disk
+from neuromeld.pipeline import compress_model
+from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.recipe import Recipe
+from neuromeld.record import compression_record
+from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
-from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, token_windows
-from neuromeld.version import __version__
-from neuromeld.regression import HELD_OUT
-from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
+
+SEARCH_TOKENS = 4096
+"""Validation tokens that the loss of each window of layers is taken on."""
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """A narrow model, and what was found and done on the way."""
-
-    model: PreTrainedModel
-    runs: list[FittedRun]
-    narrowed: Narrowed
 
 
 @dataclass(frozen=True)
@@ -93,10 +80,11 @@ def compress(
     check_vocabulary(windows, located.config().get_text_config().vocab_size)
     model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    compressed = compress_model(model, plan, batches_of(windows), cache=cache, progress=progress)
+    validation = _validation(plan, tokenizer) if _searches(recipe) else []
+    compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
-        record = _record(located, plan, windows, compressed, model)
+        record = compression_record(located, plan, windows, compressed, model)
         probe = windows.input_ids[:1, :64].to(device)
         logits = model(input_ids=probe, use_cache=False).logits
         model_dtype = model.dtype
@@ -110,46 +98,18 @@ def compress(
     return CompressResult(out, plan, record)
 
 
-def compress_model(
-    model: PreTrainedModel,
-    plan: Plan,
-    data: Sequence[Batch],
-    *,
-    cache: Mapping[str, str] | None = None,
-    progress: bool = False,
-) -> Compressed:
-    """Narrow a live model in place, by a plan made for it.
+def _searches(recipe: Recipe) -> bool:
+    """Whether a window of layers is chosen by its loss."""
+    stages = (recipe.drop_layers, recipe.merge_ffs)
+    return any(stage is not None and stage.window is None for stage in stages)
 
-    data    calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`
-    cache   facts that identify model and data; given, statistics are kept on disk and found there again
 
-    Returns the same model object; in the native format its class and config change.
-    """
-    arch = architecture_of(model)
-    if not data:
-        raise UserInputError("no calibration batches were given")
-    recipe, training = plan.recipe, model.training
-    if recipe.width.refit and len(data) < 2:
-        raise UserInputError(
-            "the refit holds part of the calibration batches out: give at least two, or set refit=False"
-        )
-    model.eval()
-    statistics = _statistics(model, arch, plan, data, cache, progress)
-    runs = [fit_run(found, arch, recipe.width, plan.hidden_size_after, recipe.calibration.seed) for found in statistics]
-    with track("narrowing layers", arch.num_layers, enabled=progress) as advance:
-        narrowed = narrow_residual(
-            model,
-            arch,
-            plan.starts,
-            [run.basis for run in runs],
-            stock=plan.format == "stock",
-            refit_on=data if recipe.width.refit else None,
-            advance=advance,
-        )
-    _set_config(model, arch, plan)
-    model.train(training)
-    assert unique_parameters(model) == plan.parameters_after, "the plan mispredicted the parameters"
-    return Compressed(model, runs, narrowed)
+def _validation(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
+    text = plan.recipe.calibration
+    windows = token_windows(
+        text.text, tokenizer, split="validation", num_tokens=SEARCH_TOKENS, seqlen=text.seqlen, seed=text.seed
+    )
+    return batches_of(windows)
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:
@@ -168,90 +128,3 @@ def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None) -> Pla
     config = source.config()
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     return make_plan(skeleton(config), recipe, dtype=dtype or own)
-
-
-def _statistics(
-    model: PreTrainedModel,
-    arch: Architecture,
-    plan: Plan,
-    data: Sequence[Batch],
-    cache: Mapping[str, str] | None,
-    progress: bool,
-) -> list[dict[str, Statistic]]:
-    """The statistics of each run of layers, from the cache where they are there."""
-    width = plan.recipe.width
-    store = StatisticsStore() if cache is not None else None
-    key = cache_key(**(cache or {}), starts=plan.starts, names=list(empty_statistics(model, arch, width)))
-    stored = store.load(key) if store else None
-    if stored is not None:
-        statistics = [empty_statistics(model, arch, width) for _ in plan.starts]
-        for run, found in enumerate(statistics):
-            for name, statistic in found.items():
-                statistic.load_state(stored[f"{run}.{name}"])
-        return statistics
-    with track("collecting statistics", len(data), enabled=progress) as advance:
-        statistics = collect(model, arch, data, plan.starts, width, advance)
-    if store:
-        states = {f"{run}.{name}": s.state() for run, found in enumerate(statistics) for name, s in found.items()}
-        store.save(key, states)
-    return statistics
-
-
-def _set_config(model: PreTrainedModel, arch: Architecture, plan: Plan) -> None:
-    """Make the config tell the truth about the narrow model."""
-    spec, config = arch.spec, model.config
-    if plan.format == "native":
-        make_native(model, native_block(arch, plan))
-        return
-    assert spec.stock_width is not None
-    if spec.pins_head_dim:
-        config.head_dim = getattr(config, "head_dim", None) or arch.width // config.num_attention_heads
-    setattr(config, spec.stock_width, plan.hidden_size_after)
-
-
-def _record(
-    source: ModelSource, plan: Plan, windows: TokenWindows, compressed: Compressed, model: PreTrainedModel
-) -> dict[str, Any]:
-    """What `record.json` says before the files exist."""
-    after = unique_parameters(model)
-    refits = {
-        path: {"error_before": r.error_before, "error_after": r.error_after, "ridge": r.ridge}
-        for path, r in compressed.narrowed.refits.items()
-    }
-    runs = [
-        {
-            "first_layer": start,
-            "energy_kept": run.energy_kept,
-            "transport": run.transport
-            and {
-                "status": run.transport.status,
-                "iterations": run.transport.iterations,
-                "marginal_error": run.transport.marginal_error,
-            },
-        }
-        for start, run in zip(plan.starts, compressed.runs, strict=True)
-    ]
-    return {
-        "source": source.name,
-        "source_kind": source.kind,
-        "source_sha256": source.fingerprint(),
-        "model_type": plan.model_type,
-        "format": plan.format,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "parameters_before": plan.parameters_before,
-        "parameters_after": after,
-        "kept_ratio": after / plan.parameters_before,
-        "hidden_size_before": plan.hidden_size_before,
-        "hidden_size_after": plan.hidden_size_after,
-        "recipe": plan.recipe.model_dump(exclude_none=True),
-        "calibration": {
-            "source": windows.source,
-            "split": windows.split,
-            "sha256": windows.sha256,
-            "tokens": windows.num_tokens,
-        },
-        "runs": runs,
-        "refits": refits,
-        "warnings": list(plan.warnings),
-        "versions": {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")},
-    }

@@ -3,22 +3,25 @@
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, Architecture, resolve
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.recipe import Recipe
 from neuromeld.registry import unknown_name
+from neuromeld.sizes import Sizes, predict_parameters, sizes_of, space_size
 from neuromeld.stats.base import TOKENS_PER_BLOCK
-from neuromeld.surgery import read_bias
 
 INTERPRETER_BYTES = 500 << 20
 """What Python, torch and transformers take before a model is loaded."""
+
+FFN_MULTIPLE = 8
+"""Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,8 @@ class Plan:
     recipe: Recipe
     model_type: str
     format: Literal["stock", "native"]
-    num_layers: int
-    hidden_size_before: int
-    hidden_size_after: int
+    before: Sizes
+    after: Sizes
     starts: tuple[int, ...]
     tied: bool
     parameters_before: int
@@ -50,7 +52,7 @@ class Plan:
     @property
     def head_adapter(self) -> bool:
         """Whether a tied head needs a matrix of its own between the final norm and the embedding."""
-        return self.tied and self.format == "native"
+        return self.tied and self.format == "native" and self.recipe.width is not None
 
     def to_json(self) -> str:
         data = dataclasses.asdict(self) | {"recipe": self.recipe.model_dump(), "kept_ratio": self.kept_ratio}
@@ -60,8 +62,9 @@ class Plan:
     def from_json(text: str) -> "Plan":
         data = json.loads(text)
         del data["kept_ratio"]
-        lists = {"starts": tuple(data["starts"]), "warnings": tuple(data["warnings"])}
-        return Plan(**data | lists | {"recipe": Recipe.model_validate(data["recipe"])})
+        data |= {name: tuple(data[name]) for name in ("starts", "warnings")}
+        data |= {name: Sizes.from_dict(data[name]) for name in ("before", "after")}
+        return Plan(**data | {"recipe": Recipe.model_validate(data["recipe"])})
 
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
@@ -94,46 +97,102 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
 def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | None = None) -> Plan:
     """Resolve `recipe` for `model`, which may be a `skeleton`; `dtype` is that of the weights to be written.
 
-    Raises `UserInputError` for a width or a format that cannot be, `UnsupportedModelError` for the model.
+    Raises `UserInputError` for a size or a format that cannot be, `UnsupportedModelError` for the model.
     """
     arch = architecture_of(model)
-    width, d = recipe.width, arch.width
-    starts = tuple(range(0, arch.num_layers, width.run_length(arch.num_layers)))
-    output = _format(arch, recipe, shared=len(starts) == 1)
-    multiple = _stock_multiple(arch, model.config) if output == "stock" else 1
-    k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, multiple)
+    before = sizes_of(arch, model.config)
+    after = _narrow_layers(arch, recipe, before)
+    layers = after.num_layers
+    starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else (0,)
+    output = _format(arch, recipe, after, shared=len(starts) == 1)
+    after = replace(after, hidden=_hidden_size(arch, recipe, after, model.config, output))
+    used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
+    itemsize = (dtype or model.dtype).itemsize
+    num_parameters = sum(p.numel() for p in model.parameters())
+    plan = Plan(
+        recipe=recipe,
+        model_type=arch.spec.model_type,
+        format=output,
+        before=before,
+        after=after,
+        starts=starts,
+        tied=arch.tied,
+        parameters_before=num_parameters,
+        parameters_after=0,
+        bytes_after=0,
+        peak_bytes=0,
+        warnings=_calibration_warnings(used, _largest_regression(arch, recipe, before, after)),
+    )
+    k = after.hidden
+    extra = (len(starts) - 1 + plan.head_adapter) * k * k
+    if recipe.width is not None and arch.spec.embedding_norm is not None:
+        extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
+    num_after = predict_parameters(model, arch, before, after, extra=extra)
+    peak = INTERPRETER_BYTES + num_parameters * itemsize + max(num_after * itemsize, _working_bytes(plan, arch, used))
+    return replace(plan, parameters_after=num_after, bytes_after=num_after * itemsize, peak_bytes=peak)
+
+
+def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
+    """The sizes behind every stage but the narrowing of the residual stream."""
+    sizes = before
+    if recipe.drop_layers is not None:
+        count, window = recipe.drop_layers.length, recipe.drop_layers.window
+        if count >= sizes.num_layers or (window and window[1] >= sizes.num_layers):
+            raise UserInputError(
+                f"drop_layers={window or count}: the model has {sizes.num_layers} layers, counted from 0, and at least "
+                "one must stay"
+            )
+        sizes = sizes.drop_layers(count)
+    if recipe.heads is not None:
+        if arch.spec.head_keys is None:
+            raise UnsupportedModelError(
+                f"heads cannot be taken out of a {arch.spec.model_type} model: {arch.spec.refusals[HEADS]}"
+            )
+        sizes = replace(sizes, groups=_per_layer("kv_groups", recipe.heads.kv_groups, sizes.groups))
+    if recipe.ffn is not None:
+        width = sizes.ffn[0]
+        target = recipe.ffn.size or max(1, round_width(width * (recipe.ffn.ratio or 1), width, FFN_MULTIPLE))
+        sizes = replace(sizes, ffn=_per_layer("ffn.size", target, sizes.ffn))
+    if recipe.merge_ffs is not None:
+        count, window = recipe.merge_ffs.length, recipe.merge_ffs.window
+        if count > sizes.num_layers or (window and window[1] >= sizes.num_layers):
+            raise UserInputError(
+                f"merge_ffs={window or count}: the model has {sizes.num_layers} FFNs, counted from 0; choose fewer"
+            )
+        sizes = replace(sizes, shared_ffns=count)
+    return sizes
+
+
+def _per_layer(name: str, target: int | tuple[int, ...], now: tuple[int, ...]) -> tuple[int, ...]:
+    sizes = (target,) * len(now) if isinstance(target, int) else target
+    if len(sizes) != len(now):
+        raise UserInputError(f"{name} gives {len(sizes)} sizes for {len(now)} layers")
+    too_large = [size for size, old in zip(sizes, now, strict=True) if size > old]
+    if too_large:
+        raise UserInputError(f"{name}={too_large[0]} is more than the {now[0]} that the model has")
+    return sizes
+
+
+def _hidden_size(arch: Architecture, recipe: Recipe, after: Sizes, config: PretrainedConfig, output: str) -> int:
+    d, key = arch.width, arch.spec.stock_multiple
+    multiple = 1
+    if output == "stock" and key is not None:
+        multiple = getattr(config, key) * after.groups[0] // sizes_of(arch, config).groups[0]
+    width = recipe.width
+    k = d
+    if width is not None:
+        k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, multiple)
     if k > d:
         raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")
     if k < 2:
-        raise UserInputError(f"hidden_ratio={width.hidden_ratio} leaves a width of {k} of {d}; at least 2 is needed")
+        raise UserInputError(f"this leaves a width of {k} of {d}; at least 2 is needed: give a larger hidden_ratio")
     if k % multiple:
         low = k // multiple * multiple
         raise UserInputError(
             f"hidden_size={k} cannot be a stock {arch.spec.model_type} model: its config wants a multiple of its "
             f"{multiple} attention heads, so {low} or {low + multiple}; any width works with --native"
         )
-    used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
-    warnings = _calibration_warnings(used, k, width.refit)
-    before = sum(p.numel() for p in model.parameters())
-    after = _predict_parameters(model, arch, k, num_shortcuts=len(starts) - 1, adapter=arch.tied and output == "native")
-    itemsize = (dtype or model.dtype).itemsize
-    streams = used * 4 * ((len(arch.spec.cut_norms) + 2) * d + 2 * k) if width.refit else 0
-    working = 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * len(starts)
-    return Plan(
-        recipe=recipe,
-        model_type=arch.spec.model_type,
-        format=output,
-        num_layers=arch.num_layers,
-        hidden_size_before=d,
-        hidden_size_after=k,
-        starts=starts,
-        tied=arch.tied,
-        parameters_before=before,
-        parameters_after=after,
-        bytes_after=after * itemsize,
-        peak_bytes=INTERPRETER_BYTES + before * itemsize + max(after * itemsize, streams + working),
-        warnings=warnings,
-    )
+    return k
 
 
 def round_width(width: float, original: int, multiple: int) -> int:
@@ -144,50 +203,57 @@ def round_width(width: float, original: int, multiple: int) -> int:
     return math.floor(width / multiple + 1e-9) * multiple
 
 
-def _stock_multiple(arch: Architecture, config: PretrainedConfig) -> int:
-    key = arch.spec.stock_multiple
-    return 1 if key is None else int(getattr(config, key))
-
-
-def _format(arch: Architecture, recipe: Recipe, *, shared: bool) -> Literal["stock", "native"]:
-    refusals = []
-    if arch.spec.stock_width is None:
-        refusals.append(arch.spec.stock_refusal)
+def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -> Literal["stock", "native"]:
+    spec, refusals = arch.spec, []
+    if recipe.width is not None and RESIDUAL not in spec.stock_keys:
+        refusals.append(spec.refusals[RESIDUAL])
     if not shared:
-        refusals.append("a stock model has no place for the changes of basis between runs of layers")
-    if recipe.output == "stock" and refusals:
-        raise UserInputError(
-            "this result cannot be a stock checkpoint: "
-            + "; ".join(refusals)
-            + ". Use --native"
-            + ("" if shared else ", or --basis shared")
+        refusals.append(
+            "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"
         )
+    if not after.uniform:
+        refusals.append("a stock config has one size for all layers")
+    elif recipe.ffn is not None and FFN not in spec.stock_keys:
+        refusals.append(spec.refusals[FFN])
+    if recipe.merge_ffs is not None:
+        refusals.append("a stock model cannot share an FFN between layers")
+    if recipe.output == "stock" and refusals:
+        raise UserInputError("this result cannot be a stock checkpoint: " + "; ".join(refusals) + ". Use --native")
     return "native" if refusals or recipe.output == "native" else "stock"
 
 
-def _calibration_warnings(tokens: int, k: int, refitted: bool) -> tuple[str, ...]:
-    if tokens < k:
+def _largest_regression(arch: Architecture, recipe: Recipe, before: Sizes, after: Sizes) -> int:
+    """The largest number of unknowns, per output, that calibration data has to determine."""
+    sizes = [0]
+    if recipe.width is not None:
+        sizes.append(after.hidden)
+    for stage, space in ((recipe.ffn, FFN), (recipe.heads, HEADS)):
+        if stage is not None and stage.compensate == "ridge":
+            sizes += [space_size(arch, before, after, layer, space) for layer in range(after.num_layers)]
+    return max(sizes)
+
+
+def _calibration_warnings(tokens: int, unknowns: int) -> tuple[str, ...]:
+    if tokens < unknowns:
         raise UserInputError(
-            f"{tokens} calibration tokens cannot determine a width of {k}: use at least {16 * k} (--calibration-tokens)"
+            f"{tokens} calibration tokens cannot determine a width of {unknowns}: use at least {16 * unknowns} "
+            "(--calibration-tokens)"
         )
-    if tokens < 16 * k:
-        consequence = "the refit will overfit" if refitted else "the statistics will be noisy"
-        return (f"{tokens} calibration tokens are few for a width of {k}: {consequence}; {16 * k} or more are advised",)
+    if tokens < 16 * unknowns:
+        return (
+            f"{tokens} calibration tokens are few for a width of {unknowns}: the statistics will be noisy and a ridge "
+            f"will overfit; {16 * unknowns} or more are advised",
+        )
     return ()
 
 
-def _predict_parameters(
-    model: PreTrainedModel, arch: Architecture, k: int, *, num_shortcuts: int, adapter: bool
-) -> int:
-    total = (num_shortcuts + adapter) * k * k
-    for weight in arch.weights:
-        size_in, size_out = (k if space == RESIDUAL else arch.widths[space] for space in (weight.in_, weight.out))
-        total += 0 if arch.tied and weight == arch.spec.head else size_in * size_out
-        total += 0 if read_bias(model, weight) is None else size_out
-    for norm in arch.norms:
-        width = k if norm.over == RESIDUAL else arch.widths[norm.over]
-        if norm != arch.spec.embedding_norm:
-            total += width * len(list(model.get_submodule(norm.path).parameters()))
-    if arch.spec.embedding_norm is not None:
-        total += arch.widths["vocab"] + k
-    return total
+def _working_bytes(plan: Plan, arch: Architecture, tokens: int) -> int:
+    """What the statistics and the streams of the largest stage take."""
+    recipe, d, f = plan.recipe, arch.width, arch.widths[FFN]
+    needed = [0]
+    if recipe.width is not None:
+        streams = tokens * 4 * ((len(arch.spec.cut_norms) + 2) * d + 2 * plan.after.hidden) if recipe.width.refit else 0
+        needed.append(streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * len(plan.starts))
+    if recipe.ffn is not None or recipe.heads is not None:
+        needed.append(tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f)
+    return max(needed)

@@ -1,15 +1,18 @@
 """A recipe: everything that decides what a compression does, validated at once, frozen, and kept with the result."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError, model_validator
 
 from neuromeld.errors import UserInputError
+from neuromeld.neurons.options import Ffn, Heads
 from neuromeld.registry import Registry, unknown_name
+from neuromeld.settings import Frozen
+from neuromeld.sublayers.options import DropLayers, MergeFfs
 from neuromeld.text import TEXT_SOURCES
-from neuromeld.width.options import Frozen, Width
+from neuromeld.width.options import Width
 
 
 class Calibration(Frozen):
@@ -35,15 +38,44 @@ class Calibration(Frozen):
 
 
 class Recipe(Frozen):
-    """`output`: `stock` loads in plain transformers, `native` in neuromeld's wrapper, `auto` is stock if possible."""
+    """The stages of a compression, run in this order; at least one is given.
 
-    width: Width
+    drop_layers  remove whole layers
+    heads        take out groups of attention heads
+    ffn          narrow the hidden layer of the FFNs
+    width        narrow the residual stream
+    merge_ffs    let adjacent FFNs share their weights
+    output       `stock` loads in plain transformers, `native` in neuromeld's wrapper, `auto` is stock if possible
+    """
+
+    drop_layers: DropLayers | None = None
+    heads: Heads | None = None
+    ffn: Ffn | None = None
+    width: Width | None = None
+    merge_ffs: MergeFfs | None = None
     calibration: Calibration = Calibration()
     output: Literal["auto", "stock", "native"] = "auto"
+
+    @property
+    def stages(self) -> list[str]:
+        """The names of the stages that are given, in order."""
+        return [name for name in STAGES if getattr(self, name) is not None]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if not self.stages:
+            raise ValueError("nothing to do: give at least one stage of " + ", ".join(STAGES))
+        if self.merge_ffs is not None and self.width is not None and self.width.basis != "shared":
+            raise ValueError("merge_ffs needs width.basis=shared: FFNs in different bases have nothing in common")
+        if self.merge_ffs is not None and self.ffn is not None and isinstance(self.ffn.size, tuple):
+            raise ValueError("merge_ffs needs FFNs of one width: give ffn.size as one number, or ffn.ratio")
+        return self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
+
+STAGES = ("drop_layers", "heads", "ffn", "width", "merge_ffs")
 
 _SHIPPED = Path(__file__).parent / "recipes"
 RECIPES: Registry[Path] = Registry("recipe", {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))})
@@ -83,13 +115,18 @@ def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
         raise UserInputError(f"{path} is not valid YAML: {error}") from None
 
 
+def _settings_of(annotation: Any) -> Any:
+    """The settings class in an annotation that may be `Class | None`."""
+    return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+
+
 def _explain(kind: type[Frozen], error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         fields: Any = kind
         for parent in parents:
-            fields = fields.model_fields[parent].annotation
+            fields = _settings_of(fields.model_fields[parent].annotation)
         return "- " + unknown_name("recipe key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
     message = error["msg"].removeprefix("Value error, ")
     return f"- {where}: {message}" if where else f"- {message}"

@@ -47,9 +47,7 @@ def is_held_out(batch: int, num_batches: int) -> bool:
     return batch % every == every - 1
 
 
-def refit(
-    fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas: Sequence[float] = LAMBDAS
-) -> Refit:
+def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas: Sequence[float] = LAMBDAS) -> Refit:
     """Regress on `fitted`, choose on `held_out`, start from `initial`."""
     before = relative_error(held_out, initial)
     best = Refit(initial, before, before, None)

@@ -54,6 +54,11 @@ class ModelSource:
         """The model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says what is refused."""
         return load_model(self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle)
 
+    def bytes_on_disk(self) -> int:
+        """The size of the weight files."""
+        files = weight_files(self.folder, allow_pickle=self.allow_pickle)
+        return sum(path.stat().st_size for path in files)
+
     def fingerprint(self) -> str:
         """sha256, in hex, over the config and the weight files."""
         digest = hashlib.sha256()

@@ -39,6 +39,15 @@ def write_bias(model: nn.Module, weight: Weight, bias: Tensor) -> None:
     _replace(model.get_submodule(weight.path), "bias", bias, f"{weight.path}.bias")
 
 
+def mix_outputs(model: nn.Module, weight: Weight, mix: Tensor) -> None:
+    """Keep some outputs of a matrix and of its bias, by index `(m,)`, or average them, by a matrix `(out, m)`."""
+    by_index = mix.dtype == torch.int64
+    matrix, bias = read_matrix(model, weight), read_bias(model, weight)
+    write_matrix(model, weight, matrix[:, mix] if by_index else matrix.to(mix) @ mix)
+    if bias is not None:
+        write_bias(model, weight, bias[mix] if by_index else bias.to(mix) @ mix)
+
+
 def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
     """Gain and bias (None where the norm has none), each `(d,)`."""
     module = model.get_submodule(path)
@@ -113,6 +122,14 @@ def reversible(model: nn.Module) -> Iterator[None]:
         vars(model.config).update(config)
 
 
+def shared_parameters(module: nn.Module, prefix: str) -> list[list[str]]:
+    """The names of parameters that are one and the same, in groups of at least two; `prefix` goes before each name."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(f"{prefix}.{name}")
+    return [names for names in groups.values() if len(names) > 1]
+
+
 def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> None:
     """Attach a bias-free linear layer `(in, out)` at `path`, in the dtype and on the device of `like`."""
     module = nn.Linear(*matrix.shape, bias=False, dtype=like.dtype, device="meta")
@@ -156,11 +173,3 @@ def _set_sizes(module: nn.Module, size_in: int, size_out: int) -> None:
         module.num_embeddings, module.embedding_dim = size_in, size_out
     else:
         module.nx, module.nf = size_in, size_out
-
-
-def select_outputs(model: nn.Module, weight: Weight, kept: Tensor) -> None:
-    """Keep some of the outputs of a matrix and of its bias, by index."""
-    bias = read_bias(model, weight)
-    write_matrix(model, weight, read_matrix(model, weight)[:, kept])
-    if bias is not None:
-        write_bias(model, weight, bias[kept])

@@ -81,7 +81,7 @@ def test_recipe_of_the_output_gives_the_same_output_again(cli, checkpoint, text,
 def test_second_ratio_needs_no_forward_pass(cli, checkpoint, text, tmp_path, monkeypatch):
     options = ["--calibration", text, *CALIBRATION, "--no-refit", "--json"]
     assert cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, *options)[0] == 0
-    monkeypatch.setattr(importlib.import_module("neuromeld.compress"), "collect", None)
+    monkeypatch.setattr(importlib.import_module("neuromeld.pipeline"), "collect", None)
     assert cli("compress", checkpoint, tmp_path / "b", "--hidden-size", 12, *options)[0] == 0
 
 

@@ -11,7 +11,7 @@ import neuromeld
 from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import save_checkpoint
-from neuromeld.errors import UserInputError
+from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.plan import Plan, architecture_of, skeleton
 
@@ -27,6 +27,28 @@ METHODS = {
     "ridge": {"selector": "random", "decoder": "ridge"},
     "refit": {"selector": "magnitude", "merge": "transport", "refit": True},
 }
+FFN = {"ffn": {"size": 24}}
+STAGES = {
+    "ffn": FFN,
+    "ffn-random-none": {"ffn": {"size": 23, "selector": "random", "compensate": "none"}},
+    "ffn-transport": {"ffn": {"ratio": 0.6, "selector": "fluctuation", "merge": "transport"}},
+    "ffn-kmeans": {"ffn": {"ratio": 0.6, "selector": "leverage", "merge": "kmeans"}},
+    "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "residual"}},
+    "drop": {"drop_layers": {"count": 2}},
+    "merge": {"merge_ffs": {"count": 2}},
+    "merge-vanilla": {"merge_ffs": {"window": [1, 3], "align": "none", "compensate": "none"}},
+    "drop-ffn-width-merge": {
+        "drop_layers": {"window": [1, 1]},
+        **FFN,
+        "width": {"hidden_size": WIDTH - 6},
+        "merge_ffs": {"window": [0, 1]},
+    },
+}
+GROUPS = {
+    "heads": {"heads": {"kv_groups": 1}},
+    "heads-per-layer": {"heads": {"kv_groups": [1, 2, 2, 1], "selector": "magnitude", "compensate": "none"}},
+    "heads-ffn-width": {"heads": {"kv_groups": 1}, **FFN, "width": {"hidden_size": WIDTH - 6, "basis": "run:2"}},
+}
 
 
 def batches(num: int = 96) -> list[dict[str, torch.Tensor]]:
@@ -36,6 +58,10 @@ def batches(num: int = 96) -> list[dict[str, torch.Tensor]]:
 def recipe(output: str = "auto", **width: object) -> neuromeld.Recipe:
     width = {"hidden_size": WIDTH - 6, "refit": False} | width
     return parse_recipe({"width": width, "output": output, "calibration": {"tokens": 1536, "seqlen": 16}})
+
+
+def stages(output: str = "auto", **given: object) -> neuromeld.Recipe:
+    return parse_recipe(given | {"output": output, "calibration": {"tokens": 1536, "seqlen": 16}})
 
 
 def narrow(model, chosen: neuromeld.Recipe):
@@ -92,8 +118,30 @@ def test_narrow_model_is_the_simulated_one(family, method):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_path, tokenizer):
+    check_saving(
+        family, recipe(basis="run:2" if method == "prune" else "shared", **METHODS[method]), tmp_path, tokenizer
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", STAGES)
+def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
+    check_saving(family, stages(**STAGES[method]), tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", GROUPS)
+def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method, tmp_path, tokenizer):
+    if family not in STOCK:
+        with pytest.raises(UnsupportedModelError, match="heads cannot be taken out of a .* model: .*(width|ALiBi)"):
+            make_plan(build(family), stages(**GROUPS[method]))
+        return
+    check_saving(family, stages(**GROUPS[method]), tmp_path, tokenizer)
+
+
+def check_saving(family, chosen, tmp_path, tokenizer):
+    """What the plan says of the parameters is so, in memory and on disk, and what is loaded is what was saved."""
     model = build(family, dtype=torch.float32)
-    chosen = recipe(basis="run:2" if method == "prune" else "shared", **METHODS[method])
     predicted = make_plan(skeleton(model.config), chosen, dtype=torch.float32)
     model, plan = narrow(model, chosen)
     assert predicted == plan

@@ -36,7 +36,7 @@ def test_default_stages_beat_pruning_at_nine_tenths(source):
         model = source.load(None, "cpu")
         plan = make_plan(model, recipe)
         assert plan.format == "stock"
-        assert plan.hidden_size_after == 504
+        assert plan.after.hidden == 504
         model = compress_model(model, plan, batches_of(calibration)).model
         assert model.lm_head.weight is model.model.embed_tokens.weight
         found[name] = perplexity(model, validation).perplexity

@@ -1,6 +1,6 @@
 """BLOOM: LayerNorm, ALiBi, fused q/k/v, and a norm between the embedding and the stream."""
 
-from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Requirement, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Weight
 
 SPEC = ArchSpec(
     model_type="bloom",
@@ -17,7 +17,11 @@ SPEC = ArchSpec(
     layer_norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
     final_norm=Norm("transformer.ln_f", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
-    stock_refusal="BLOOM's config has one width for the residual stream and for attention",
+    refusals={
+        RESIDUAL: "BLOOM's config has one width for the residual stream and for attention",
+        HEADS: "ALiBi gives every head a slope by its place among all heads",
+        FFN: "BLOOM's FFN is always four times as wide as the residual stream",
+    },
     requires=(
         Requirement("apply_residual_connection_post_layernorm", False, "the residual starts after the norm"),
         Requirement("slow_but_exact", False, "tensor-parallel slicing by hidden size"),

@@ -1,6 +1,6 @@
 """The shape that Llama, Mistral and the Qwens share: two RMSNorms a layer, q/k/v/o, gate/up/down."""
 
-from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Weight
+from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec, Norm, Weight
 
 ATTENTION_NORM, FFN_NORM = "input_layernorm", "post_attention_layernorm"
 
@@ -35,7 +35,8 @@ def gated_decoder(
         ),
         final_norm=Norm("model.norm", "rms"),
         head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.norm"),
-        stock_width="hidden_size",
+        stock_keys={RESIDUAL: "hidden_size", FFN: "intermediate_size"},
+        head_keys=("num_attention_heads", "num_key_value_heads"),
         stock_multiple="num_attention_heads" if width_of_whole_heads else None,
         pins_head_dim=True,
     )

@@ -1,6 +1,6 @@
 """GPT-2: LayerNorm, Conv1D matrices, fused q/k/v, learned positions."""
 
-from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Requirement, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Weight
 
 SPEC = ArchSpec(
     model_type="gpt2",
@@ -19,6 +19,10 @@ SPEC = ArchSpec(
     layer_norms=(Norm("ln_1", "layer"), Norm("ln_2", "layer")),
     final_norm=Norm("transformer.ln_f", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
-    stock_refusal="GPT-2's config has one width for the residual stream and for attention",
+    stock_keys={FFN: "n_inner"},
+    refusals={
+        RESIDUAL: "GPT-2's config has one width for the residual stream and for attention",
+        HEADS: "GPT-2's attention splits its fused matrix by the width of the residual stream",
+    },
     requires=(Requirement("add_cross_attention", False, "cross-attention is not described"),),
 )

@@ -1,6 +1,6 @@
 """OPT: LayerNorm, learned positions, biases everywhere, ReLU FFN."""
 
-from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Requirement, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Weight
 
 SPEC = ArchSpec(
     model_type="opt",
@@ -21,7 +21,11 @@ SPEC = ArchSpec(
     layer_norms=(Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer")),
     final_norm=Norm("model.decoder.final_layer_norm", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.decoder.final_layer_norm"),
-    stock_refusal="OPT's config has one width for the residual stream and for attention",
+    stock_keys={FFN: "ffn_dim"},
+    refusals={
+        RESIDUAL: "OPT's config has one width for the residual stream and for attention",
+        HEADS: "OPT's attention reads the number of its heads from the config, next to the width",
+    },
     requires=(
         Requirement("do_layer_norm_before", True, "post-norm OPT (350m): its norms stand on the stream itself"),
         Requirement("layer_norm_elementwise_affine", True, "norms without gain and bias"),

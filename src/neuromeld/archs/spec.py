@@ -8,10 +8,13 @@ A weight whose `out` is the residual stream *produces* into it; one whose `in_` 
 Paths are module paths.  Those of layer weights and norms start at the layer; all others at the model.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 RESIDUAL = "residual"
+FFN = "ffn"
+HEADS = "heads"
 
 NormKind = Literal["rms", "layer"]
 """`layer` also subtracts the mean of the coordinates."""
@@ -53,10 +56,11 @@ class Requirement:
 class ArchSpec:
     """Everything the methods know of one family.
 
-    `stock_width` is the config key of the residual width, where a stock config can state it apart from the width of
-    attention; None says that it cannot, and then `stock_refusal` says why.
-    `stock_multiple` is the config key that a stock width must be a multiple of.
-    `pins_head_dim`: `head_dim` defaults to a function of the width, and must be written out before that changes.
+    `stock_keys` maps a space to the config key that states its size, apart from that of any other space; `refusals`
+    says why a space is not in it.  `head_keys` are the config keys of the numbers of query heads and of key-value
+    heads, where whole groups of heads can be taken out.
+    `stock_multiple` is the config key that a stock residual width must be a multiple of.
+    `pins_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
     `embedding_norm` is a norm between the token embedding and the stream.
     """
 
@@ -69,8 +73,9 @@ class ArchSpec:
     final_norm: Norm
     head: Weight
     embedding_norm: Norm | None = None
-    stock_width: str | None = None
-    stock_refusal: str = ""
+    stock_keys: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    head_keys: tuple[str, str] | None = None
     stock_multiple: str | None = None
     pins_head_dim: bool = False
     requires: tuple[Requirement, ...] = ()

@@ -29,7 +29,7 @@ def render_card(record: dict[str, Any]) -> str:
         front_matter=yaml.safe_dump(_front_matter(record, name), sort_keys=False, allow_unicode=True),
         name=name,
         recipe_yaml=yaml.safe_dump(record["recipe"], sort_keys=False),
-        hidden_ratio=record["hidden_size_after"] / record["hidden_size_before"],
+        changes=record.get("changes", []),
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),
         recovery=record.get("recovery"),

@@ -3,12 +3,13 @@
 This file is also copied into every native checkpoint, so it imports nothing of neuromeld.  A `NeuromeldXForCausalLM`
 is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
 
-    width           width of the residual stream
+    widths          by space, one width or one for each layer; `residual` is the residual stream
     layers, head    module paths of the layer list and of the output head
-    resized         [module path, "in" | "out" | "both"]: modules with an axis of `width` where the config says
-                    otherwise; `*` stands for every layer
-    shortcuts       indices of the layers that the stream enters through a change of basis, `(width, width)`
-    head_adapter    whether a `(width, width)` matrix stands between the final norm and a tied head
+    resized         [module path, "in" | "out" | "both", space]: modules with an axis of that space, whose width is not
+                    what the config says; `*` stands for every layer
+    shared          lists of names of parameters that are one and the same; the first is the one on disk
+    shortcuts       indices of the layers that the stream enters through a change of basis
+    head_adapter    whether a square matrix stands between the final norm and a tied head
     token_scale     path of an embedding whose rows are scaled and shifted, or null
     identity        path of a norm that is not there any more, or null
 """
@@ -41,10 +42,11 @@ def native_model_type(model_type: str) -> str:
 
 def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a freshly constructed stock model the shapes that `block` states."""
-    width = block["width"]
-    for path, axis in block["resized"]:
-        for module in _expand(model, path, block["layers"]):
-            _resize(module, axis, width)
+    width = block["widths"]["residual"]
+    for path, axis, space in block["resized"]:
+        sizes = block["widths"][space]
+        for index, module in enumerate(_expand(model, path, block["layers"])):
+            _resize(module, axis, sizes if isinstance(sizes, int) else sizes[index])
     layers = model.get_submodule(block["layers"])
     for index in block["shortcuts"]:
         layers[index].shortcut = nn.Linear(width, width, bias=False)
@@ -57,6 +59,13 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
     if block["identity"]:
         parent, name = block["identity"].rsplit(".", 1)
         setattr(model.get_submodule(parent), name, nn.Identity())
+
+
+def declare_shared(model: PreTrainedModel, block: dict[str, Any]) -> None:
+    """Tell transformers which parameters are one and the same, so that they are stored once and stay so."""
+    shared = {name: source for source, *others in block["shared"] for name in others}
+    model._tied_weights_keys = (model._tied_weights_keys or {}) | shared
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
@@ -123,12 +132,29 @@ def _native_classes(model_type: str) -> tuple[type[PretrainedConfig], type[PreTr
         stock_model.__init__(self, config, *args, **kwargs)
         build_modules(self, config.neuromeld)
         attach_hooks(self, config.neuromeld)
+        declare_shared(self, config.neuromeld)
         self.tie_weights()
+
+    def get_expanded_tied_weights_keys(self: Any, all_submodels: bool = False) -> dict[str, str]:
+        stock: dict[str, str] = stock_model.get_expanded_tied_weights_keys(self, all_submodels=all_submodels)
+        groups = self.config.neuromeld["shared"]
+        return stock | {name: source for source, *others in groups for name in others}
+
+    def _adjust_bias(self: Any, target: nn.Module, source: nn.Module) -> None:
+        # Made for a head that is tied to an embedding; it would change the biases of other tied modules.
+        if isinstance(source, nn.Embedding):
+            stock_model._adjust_bias(self, target, source)
 
     model_class = type(
         f"Neuromeld{model_name}",
         (stock_model,),
-        {"__init__": __init__, "config_class": config_class, "__module__": __name__},
+        {
+            "__init__": __init__,
+            "get_expanded_tied_weights_keys": get_expanded_tied_weights_keys,
+            "_adjust_bias": _adjust_bias,
+            "config_class": config_class,
+            "__module__": __name__,
+        },
     )
     return config_class, model_class
 

@@ -5,23 +5,34 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
-from neuromeld.archs.spec import RESIDUAL
-from neuromeld.checkpoint.modeling import NATIVE, attach_hooks
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.checkpoint.modeling import NATIVE, attach_hooks, declare_shared
 from neuromeld.plan import Plan
+from neuromeld.sizes import KV, space_size
+from neuromeld.surgery import shared_parameters
 
 
-def native_block(arch: Architecture, plan: Plan) -> dict[str, Any]:
+def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict[str, Any]:
     """The `neuromeld` entry of the config of a native checkpoint; `modeling.py` says what its keys mean."""
-    spec = arch.spec
+    spec, narrowed = arch.spec, plan.recipe.width is not None
+    embedding_norm = spec.embedding_norm if narrowed else None
+    widths: dict[str, int | list[int]] = {RESIDUAL: plan.after.hidden}
+    changed = [RESIDUAL] if narrowed else []
+    for space in {FFN, HEADS, KV} & arch.widths.keys():
+        sizes = [space_size(arch, plan.before, plan.after, i, space) for i in range(plan.after.num_layers)]
+        if any(size != arch.widths[space] for size in sizes):
+            widths[space] = sizes
+            changed.append(space)
     return {
-        "width": plan.hidden_size_after,
+        "widths": widths,
         "layers": spec.layers,
         "head": spec.head.path,
-        "resized": _resized(arch),
+        "resized": [entry for space in sorted(changed) for entry in _resized(arch, space)],
+        "shared": shared_parameters(model.get_submodule(spec.layers), spec.layers),
         "shortcuts": list(plan.starts[1:]),
         "head_adapter": plan.head_adapter,
-        "token_scale": spec.embeddings[0].path if spec.embedding_norm else None,
-        "identity": spec.embedding_norm.path if spec.embedding_norm else None,
+        "token_scale": spec.embeddings[0].path if embedding_norm else None,
+        "identity": embedding_norm.path if embedding_norm else None,
     }
 
 
@@ -30,17 +41,19 @@ def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     # The classes change in place: every module holds this config, with private state that a copy would lose.
     model.config.__class__, model.__class__ = NATIVE[model.config.model_type]
     model.config.neuromeld = block
+    declare_shared(model, block)
     attach_hooks(model, block)
 
 
-def _resized(arch: Architecture) -> list[list[str]]:
-    """Every module that has the width of the residual stream, with the axis that has it."""
+def _resized(arch: Architecture, space: str) -> list[list[str]]:
+    """Every module that has an axis of `space`, and which axis that is."""
     spec = arch.spec
     in_layers = [(f"{spec.layers}.*.{w.path}", w) for w in spec.layer_weights]
     weights = [*((w.path, w) for w in (*spec.embeddings, spec.head)), *in_layers]
-    norms = [f"{spec.layers}.*.{norm.path}" for norm in spec.cut_norms] + [spec.final_norm.path]
+    norms = [f"{spec.layers}.*.{norm.path}" for norm in spec.layer_norms if norm.over == space]
+    norms += [spec.final_norm.path] if spec.final_norm.over == space else []
     return [
-        *([path, "in"] for path, w in weights if w.in_ == RESIDUAL),
-        *([path, "out"] for path, w in weights if w.out == RESIDUAL),
-        *([path, "both"] for path in norms),
+        *([path, "in", space] for path, w in weights if w.in_ == space),
+        *([path, "out", space] for path, w in weights if w.out == space),
+        *([path, "both", space] for path in norms),
     ]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs.spec import RESIDUAL
 from neuromeld.cli import options as o
 from neuromeld.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
@@ -45,7 +46,7 @@ def list_command(what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")
 
 def _architectures() -> list[tuple[str, str]]:
     return [
-        (name, "stock or native" if spec.stock_width else f"native ({spec.stock_refusal})")
+        (name, "stock or native" if RESIDUAL in spec.stock_keys else f"native for width ({spec.refusals[RESIDUAL]})")
         for name, spec in ARCHITECTURES.items()
     ]
 

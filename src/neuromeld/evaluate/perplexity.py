@@ -4,6 +4,7 @@ Suffixes of tensors: b windows in a batch, s seqlen, v vocabulary.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,27 @@ def perplexity(
             "definition": DEFINITION,
         },
     )
+
+
+@torch.no_grad()
+def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
+    """Nats per predicted token on batches of `input_ids` and, where there is padding, `attention_mask`.
+
+    For comparing versions of a model on the way: infinite, not an error, where a logit is not finite.
+    """
+    total, tokens = 0.0, 0
+    with eval_mode(model):
+        for batch in batches:
+            ids = batch["input_ids"].to(model.device)
+            mask = batch.get("attention_mask", torch.ones_like(ids)).to(model.device).bool()
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            wanted = mask[:, 1:] & mask[:, :-1]
+            try:
+                total += _sum_nll(logits[:, :-1][wanted][None], ids[:, 1:][wanted][None])
+            except NumericsError:
+                return math.inf
+            tokens += int(wanted.sum())
+    return total / tokens
 
 
 def _sum_nll(logits_bsv: Tensor, targets_bs: Tensor) -> float:

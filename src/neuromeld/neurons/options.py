@@ -1,7 +1,76 @@
+"""The parts of a recipe that say how the inner spaces of the layers are narrowed."""
+
 from typing import Literal
-from dataclasses import dataclass
-@dataclass
-class Neurons:
+
+from pydantic import field_validator, model_validator
+
+from neuromeld.neurons.merges import MERGES
+from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.registry import unknown_name
+from neuromeld.settings import Frozen, check_ratio
+
+Compensate = Literal["ridge", "bias", "none"]
+
+
+class Ffn(Frozen):
+    """How the hidden layers of the FFNs are narrowed.  One of `ratio` and `size` sets the target.
+
+    size        one width for all layers, or one for each
+    selector    which hidden neurons to keep
+    merge       how the others reach them
+    compensate  `ridge` refits the output matrix, `bias` only its bias
+    """
+
+    ratio: float | None = None
+    size: int | tuple[int, ...] | None = None
     selector: str = "wanda"
-    compensate: str = "ridge"
-    target: str = "narrowed"
+    merge: str = "none"
+    compensate: Compensate = "ridge"
+
+    @field_validator("ratio")
+    @classmethod
+    def _ratio(cls, value: float | None) -> float | None:
+        return check_ratio("ratio", value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Ffn":
+        problems = [
+            unknown_name(registry.kind, name, list(registry))
+            for registry, name in ((SELECTORS, self.selector), (MERGES, self.merge))
+            if name not in registry
+        ]
+        if (self.ratio is None) == (self.size is None):
+            problems.append("give one of ratio and size")
+        if self.size is not None and min(_listed(self.size)) < 1:
+            problems.append(f"size={self.size} must be at least 1 in every layer")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Heads(Frozen):
+    """How attention is narrowed: whole groups of heads, a key-value head and the query heads that read it.
+
+    kv_groups   groups to keep: one number for all layers, or one for each
+    selector    which to keep, by the sum of the scores of a group's channels
+    compensate  `ridge` refits the output matrix, `bias` only its bias
+    """
+
+    kv_groups: int | tuple[int, ...]
+    selector: str = "wanda"
+    compensate: Compensate = "ridge"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Heads":
+        problems = []
+        if self.selector not in SELECTORS:
+            problems.append(unknown_name(SELECTORS.kind, self.selector, list(SELECTORS)))
+        if min(_listed(self.kv_groups)) < 1:
+            problems.append(f"kv_groups={self.kv_groups} must be at least 1 in every layer")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _listed(sizes: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (sizes,) if isinstance(sizes, int) else (*sizes, 1)

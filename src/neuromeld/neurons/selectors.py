@@ -27,7 +27,8 @@ def magnitude(features: Features, weights: Float[Tensor, "f d"], seed: int) -> F
 
 def wanda(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
     """RMS of the activation times the norm of the weights that read it (after arXiv:2306.11695)."""
-    return features.gram.diagonal().sqrt() * weights.norm(dim=1)
+    norms: Tensor = weights.norm(dim=1)
+    return features.gram.diagonal().sqrt() * norms
 
 
 def fluctuation(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
@@ -39,7 +40,8 @@ def leverage(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Fl
     """Ridge leverage score: how little the other neurons could stand in for it (after MoDeGPT, arXiv:2408.09632)."""
     damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
     eye = torch.eye(len(features.gram), dtype=features.gram.dtype, device=features.gram.device)
-    return 1 - damping * torch.linalg.inv(features.gram + damping * eye).diagonal()
+    inverse: Tensor = torch.linalg.inv(features.gram + damping * eye)
+    return 1 - damping * inverse.diagonal()
 
 
 def residual(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
@@ -50,7 +52,8 @@ def residual(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Fl
     """
     damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
     eye = torch.eye(len(features.gram), dtype=features.gram.dtype, device=features.gram.device)
-    return weights.square().sum(1) / torch.linalg.inv(features.gram + damping * eye).diagonal()
+    inverse: Tensor = torch.linalg.inv(features.gram + damping * eye)
+    return weights.square().sum(1) / inverse.diagonal()
 
 
 def random(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:

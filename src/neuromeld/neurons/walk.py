@@ -1,95 +1,169 @@
 """Narrow the inner spaces of the layers of a live model, one sublayer after the other.
 
-Every layer sees the network that is already narrow before it.  A sublayer's consumer (the matrix that writes back into
-the residual stream) is refitted on the neurons that are left, so that it writes what the whole sublayer would have
-written, or what the original network has there.
+Every sublayer sees the network that is already narrow before it.  Its *consumer*, the matrix that writes back into the
+residual stream, is then refitted to write what the whole sublayer would have written there.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import Weight
-from neuromeld.neurons.options import Neurons
+from neuromeld.archs.spec import FFN, HEADS, Weight
+from neuromeld.errors import UserInputError
+from neuromeld.neurons.merges import MERGES
+from neuromeld.neurons.options import Compensate, Ffn, Heads
 from neuromeld.neurons.selectors import SELECTORS
 from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
 from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
-from neuromeld.surgery import read_bias, read_matrix, select_outputs, write_bias, write_matrix
+from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
 
-LAMBDAS = (1e-2, 1e-1, 3e-1, 1.0)
+LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
+"""Ridge parameters tried, each times the mean diagonal of the Gram matrix."""
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What was done to one space of one layer; errors are relative mean squares on held-out tokens."""
+    """What became of one space of one layer.
+
+    `before` and `after` count hidden neurons, or groups of heads; `kept` are their indices.  The errors of `fit` are
+    those of what the sublayer writes, on held-out tokens.
+    """
 
     layer: int
+    space: str
     before: int
     after: int
     kept: tuple[int, ...]
     fit: Refit
 
 
+@dataclass(frozen=True)
+class Sublayer:
+    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch."""
+
+    model: nn.Module
+    arch: Architecture
+    calls: LayerCalls
+    stream: list[Tensor]
+    layer: int
+    consumer: Weight
+
+    def features(self, batch: int) -> Tensor:
+        """What the consumer reads, `(n, f)`."""
+        layer = self.model.get_submodule(self.arch.layer_path(self.layer))
+        module = self.model.get_submodule(self.consumer.path)
+        z = self.calls.run_until(layer, self.layer, batch, self.stream[batch], module)
+        return real_tokens(z, self.calls.batches[batch])
+
+
 @torch.no_grad()
 def narrow_neurons(
     model: nn.Module,
     arch: Architecture,
-    widths: Sequence[int],
-    options: Neurons,
     batches: Sequence[Batch],
     *,
-    seed: int,
+    num_groups: int,
+    heads: tuple[Heads, Sequence[int]] | None = None,
+    ffn: tuple[Ffn, Sequence[int]] | None = None,
+    seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
-    weigh: bool = False,
-    scores=None,
 ) -> list[Narrowing]:
+    """Narrow attention and FFNs of `model` in place, layer by layer.
+
+    batches     calibration data, at least two
+    num_groups  groups of heads of each layer at the start
+    heads, ffn  the options, and how many groups or neurons each layer keeps; None leaves the space alone
+
+    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
+    """
     calls = record_calls(model, arch, batches)
     stream = calls.hidden
-    original = list(stream) if options.target == "original" else None
     done = []
     for index in range(arch.num_layers):
+        if heads is not None and heads[1][index] < num_groups:
+            attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
+            done.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
+        if ffn is not None and ffn[1][index] < arch.widths[FFN]:
+            sublayer = Sublayer(model, arch, calls, stream, index, arch.consumer(index, FFN))
+            done.append(_narrow_ffn(sublayer, ffn[0], ffn[1][index], seed))
         layer = model.get_submodule(arch.layer_path(index))
-        consumer = arch.consumer(index, "ffn")
-        module = model.get_submodule(consumer.path)
-        matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
-        sums = [FeatureMoments(*matrix.shape) for _ in range(2)]
-        for b, x in enumerate(stream):
-            seen = []
-            handle = module.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
-            full = calls.run(layer, index, b, x)
-            handle.remove()
-            z, y = seen[0]
-            if bias is not None:
-                y = y - bias
-            if original is not None:
-                original[b] = calls.run(layer, index, b, original[b])
-                y = original[b] - full + y
-            z, y = real_tokens(z, batches[b]), real_tokens(y, batches[b])
-            if weigh:
-                rows = real_tokens(full, batches[b])
-                w = rows.square().mean(-1, keepdim=True).rsqrt()
-                z, y = z * w, y * w
-            sums[is_held_out(b, len(batches))].update(z, y)
-        fitted, held = sums[0].finalize(), sums[1].finalize()
-        score = scores[index] if scores is not None else SELECTORS[options.selector](fitted, matrix, seed)
-        kept = torch.topk(score, widths[index]).indices.sort().values
-        initial = matrix[kept]
-        result = refit(
-            fitted.regression(kept, centre=bias is not None), held.regression(kept, centre=bias is not None), initial, LAMBDAS if options.compensate == "ridge" else ()
-        )
-        for producer in arch.producers(index, "ffn"):
-            select_outputs(model, producer, kept)
-        write_matrix(model, consumer, result.matrix)
-        if bias is not None and options.compensate != "none":
-            write_bias(model, consumer, bias.to(ACCUMULATE) + fitted.target_mean - fitted.mean[kept] @ result.matrix)
-        done.append(Narrowing(index, len(matrix), len(kept), tuple(kept.tolist()), result))
         for b, x in enumerate(stream):
             stream[b] = calls.run(layer, index, b, x)
         advance(index + 1)
     return done
+
+
+def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int, seed: int) -> Narrowing:
+    model, arch, consumer = sublayer.model, sublayer.arch, sublayer.consumer
+    fitted, held_out = _moments(sublayer)
+    score = SELECTORS[options.selector](fitted, read_matrix(model, consumer).to(ACCUMULATE), seed)
+    groups = torch.topk(score.view(num_groups, -1).sum(1), keep).indices.sort().values
+
+    def channels(space: str) -> Tensor:
+        return torch.arange(arch.widths[space], device=groups.device).view(num_groups, -1)[groups].flatten()
+
+    for space in (HEADS, "kv"):
+        for producer in arch.producers(sublayer.layer, space):
+            mix_outputs(model, producer, channels(space))
+    kept = channels(HEADS)
+    fit = _refit_consumer(
+        sublayer, read_matrix(model, consumer)[kept], options.compensate, fitted.narrow(kept), held_out.narrow(kept)
+    )
+    return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit)
+
+
+def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narrowing:
+    model, consumer = sublayer.model, sublayer.consumer
+    fitted, held_out = _moments(sublayer)
+    matrix = read_matrix(model, consumer).to(ACCUMULATE)
+    kept = torch.topk(SELECTORS[options.selector](fitted, matrix, seed), keep).indices.sort().values
+    shares = MERGES[options.merge](fitted, kept)
+    mixed = options.merge != "none"
+    targets = [sublayer.features(b) @ matrix.to(x) for b, x in enumerate(sublayer.stream)] if mixed else []
+    for producer in sublayer.arch.producers(sublayer.layer, FFN):
+        mix_outputs(model, producer, shares / shares.sum(0) if mixed else kept)
+    moments = (fitted.narrow(kept), held_out.narrow(kept))
+    if mixed:
+        # Averages before the nonlinearity are not averages behind it: look again at what the neurons do now.
+        moments = _moments(sublayer, targets)
+    followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
+    fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
+    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit)
+
+
+def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
+    """Features against what should be written from them, to fit on and held out; by default all that they write now."""
+    matrix = read_matrix(sublayer.model, sublayer.consumer)
+    sums: list[FeatureMoments] = []
+    for b in range(len(sublayer.stream)):
+        z = sublayer.features(b)
+        y = targets[b] if targets else z @ matrix
+        sums = sums or [FeatureMoments(z.shape[1], y.shape[1]) for _ in range(2)]
+        sums[is_held_out(b, len(sublayer.stream))].update(z, y)
+    return sums[0].finalize(), sums[1].finalize()
+
+
+def _refit_consumer(
+    sublayer: Sublayer, initial: Tensor, compensate: Compensate, fitted: Features, held_out: Features
+) -> Refit:
+    """Write the consumer's new matrix and, where it has one and may change, its bias."""
+    model, consumer = sublayer.model, sublayer.consumer
+    bias = read_bias(model, consumer)
+    if compensate == "bias" and bias is None:
+        raise UserInputError(f"compensate=bias: {consumer.path} has no bias; use ridge or none")
+    centre = bias is not None and compensate != "none"
+    fit = refit(
+        fitted.regression(centre=centre),
+        held_out.regression(centre=centre),
+        initial.to(ACCUMULATE),
+        LAMBDAS if compensate == "ridge" else (),
+    )
+    write_matrix(model, consumer, fit.matrix)
+    if bias is not None and centre:
+        write_bias(model, consumer, bias.to(ACCUMULATE) + fitted.target_mean - fitted.mean @ fit.matrix)
+    return fit

@@ -9,8 +9,8 @@ from pydantic import model_validator
 
 from neuromeld.recipe import read_yaml, validate
 from neuromeld.registry import Registry, unknown_name
+from neuromeld.settings import Frozen
 from neuromeld.text import TEXT_SOURCES
-from neuromeld.width.options import Frozen
 
 
 class Recovery(Frozen):

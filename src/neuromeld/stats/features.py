@@ -1,6 +1,6 @@
 """Hidden features of a sublayer, against what should be written from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -23,20 +23,23 @@ class Features:
     mean_abs: Float64[Tensor, " f"]
     num_tokens: int
 
-    def regression(self, encode: Float64[Tensor, "f m"] | Int64[Tensor, " m"], *, centre: bool) -> Cross:
-        """What a regression of the targets on `z encode` needs, for indices on `z[:, encode]`.
+    def narrow(self, kept: Int64[Tensor, " m"]) -> "Features":
+        """The same for some of the features, by index."""
+        return replace(
+            self,
+            gram=self.gram[kept][:, kept],
+            cross=self.cross[kept],
+            mean=self.mean[kept],
+            mean_abs=self.mean_abs[kept],
+        )
 
-        centre   as if every mean were zero: for a regression with an intercept
-        """
-        if encode.dtype == torch.int64:
-            gram, cross, mean = self.gram[encode][:, encode], self.cross[encode], self.mean[encode]
-        else:
-            gram, cross, mean = encode.T @ self.gram @ encode, encode.T @ self.cross, self.mean @ encode
+    def regression(self, *, centre: bool) -> Cross:
+        """What a regression of the targets on the features needs; with `centre`, for one that has an intercept."""
         if not centre:
-            return Cross(gram, cross, self.target_energy, self.num_tokens)
+            return Cross(self.gram, self.cross, self.target_energy, self.num_tokens)
         return Cross(
-            gram - torch.outer(mean, mean),
-            cross - torch.outer(mean, self.target_mean),
+            self.gram - torch.outer(self.mean, self.mean),
+            self.cross - torch.outer(self.mean, self.target_mean),
             self.target_energy - self.target_mean.square().sum(),
             self.num_tokens,
         )

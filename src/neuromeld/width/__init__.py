@@ -1,6 +1,5 @@
 """Narrow the residual stream: selector, merge and decoder give a width map, and a width map narrows a model."""
 
-from neuromeld.regression import HELD_OUT
 from neuromeld.width.fit import FittedRun, collect, empty_statistics, fit_run
 from neuromeld.width.options import Width
 from neuromeld.width.residual import Narrowed, narrow_residual

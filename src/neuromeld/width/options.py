@@ -3,18 +3,13 @@
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from neuromeld.registry import unknown_name
+from neuromeld.settings import Frozen, check_ratio
 from neuromeld.width.decoders import DECODERS
 from neuromeld.width.merges import MERGES
 from neuromeld.width.selectors import SELECTORS
-
-
-class Frozen(BaseModel):
-    """Immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Width(Frozen):
@@ -42,9 +37,7 @@ class Width(Frozen):
     @field_validator("hidden_ratio")
     @classmethod
     def _ratio(cls, value: float | None) -> float | None:
-        if value is not None and not 0 < value <= 1:
-            raise ValueError(f"hidden_ratio={value} is outside (0, 1]; it is what is kept: for 20 % narrower pass 0.8")
-        return value
+        return check_ratio("hidden_ratio", value)
 
     @field_validator("hidden_size")
     @classmethod

@@ -13,8 +13,7 @@ RECORD = {
     "parameters_before": 134_515_008,
     "parameters_after": 100_000_000,
     "kept_ratio": 0.7434,
-    "hidden_size_before": 576,
-    "hidden_size_after": 432,
+    "changes": ["width of the residual stream: 576 -> 432"],
     "recipe": {"width": {"hidden_size": 432}, "output": "auto"},
     "calibration": {"text": "wikipedia-sample", "tokens": 32768},
     "seconds": 61.4,
@@ -77,7 +76,6 @@ def test_the_table():
         "| | before | after | kept |",
         "|---|---:|---:|---:|",
         "| parameters | 134,515,008 | 100,000,000 | 74.3% |",
-        "| hidden size | 576 | 432 | 75.0% |",
         "| bytes on disk | | 400,000,000 | |",
     ]
     assert "bytes on disk" not in render_card(RECORD)
@@ -97,7 +95,7 @@ def test_how_and_where_it_loads(form):
     compile(code, "card", "exec")
     assert ("import neuromeld" in code) == (form == "native")
     assert ("trust_remote_code=True" in code) == (form == "native")
-    assert ("vLLM and llama.cpp cannot read it" in text) == (form == "native")
+    assert ("vLLM and\nllama.cpp cannot read it" in text) == (form == "native")
     assert ("in plain transformers" in text) == (form == "stock")
 
 

@@ -107,7 +107,7 @@ def test_what_a_native_folder_adds(tmp_path):
     folder = write(narrow("gpt2"), tmp_path / "native")
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "neuromeld-gpt2"
-    assert config["neuromeld"]["width"] == 8
+    assert config["neuromeld"]["widths"] == {"residual": 8}
     assert config["auto_map"] == {
         "AutoConfig": "modeling_neuromeld.NeuromeldGPT2Config",
         "AutoModelForCausalLM": "modeling_neuromeld.NeuromeldGPT2LMHeadModel",

@@ -49,7 +49,7 @@ STOCK_CONFIGS: dict[str, PretrainedConfig] = {
     "bloom": BloomConfig(vocab_size=VOCAB, hidden_size=D, n_layer=3, n_head=4),
 }
 
-PLAIN = {"resized": [], "shortcuts": [], "head_adapter": False, "token_scale": None, "identity": None}
+PLAIN = {"resized": [], "shared": [], "shortcuts": [], "head_adapter": False, "token_scale": None, "identity": None}
 BLOCKS = {
     "llama": PLAIN | {"layers": "model.layers", "head": "lm_head"},
     "gpt2": PLAIN
@@ -57,16 +57,16 @@ BLOCKS = {
         "layers": "transformer.h",
         "head": "lm_head",
         "resized": [
-            ["transformer.wte", "out"],
-            ["transformer.wpe", "out"],
-            ["transformer.h.*.ln_1", "both"],
-            ["transformer.h.*.attn.c_attn", "in"],
-            ["transformer.h.*.attn.c_proj", "out"],
-            ["transformer.h.*.ln_2", "both"],
-            ["transformer.h.*.mlp.c_fc", "in"],
-            ["transformer.h.*.mlp.c_proj", "out"],
-            ["transformer.ln_f", "both"],
-            ["lm_head", "in"],
+            ["transformer.wte", "out", "residual"],
+            ["transformer.wpe", "out", "residual"],
+            ["transformer.h.*.ln_1", "both", "residual"],
+            ["transformer.h.*.attn.c_attn", "in", "residual"],
+            ["transformer.h.*.attn.c_proj", "out", "residual"],
+            ["transformer.h.*.ln_2", "both", "residual"],
+            ["transformer.h.*.mlp.c_fc", "in", "residual"],
+            ["transformer.h.*.mlp.c_proj", "out", "residual"],
+            ["transformer.ln_f", "both", "residual"],
+            ["lm_head", "in", "residual"],
         ],
     },
     "opt": PLAIN
@@ -74,16 +74,19 @@ BLOCKS = {
         "layers": "model.decoder.layers",
         "head": "lm_head",
         "resized": [
-            ["model.decoder.embed_tokens", "out"],
-            ["model.decoder.embed_positions", "out"],
-            ["model.decoder.layers.*.self_attn_layer_norm", "both"],
-            *(["model.decoder.layers.*.self_attn." + name, "in"] for name in ("q_proj", "k_proj", "v_proj")),
-            ["model.decoder.layers.*.self_attn.out_proj", "out"],
-            ["model.decoder.layers.*.final_layer_norm", "both"],
-            ["model.decoder.layers.*.fc1", "in"],
-            ["model.decoder.layers.*.fc2", "out"],
-            ["model.decoder.final_layer_norm", "both"],
-            ["lm_head", "in"],
+            ["model.decoder.embed_tokens", "out", "residual"],
+            ["model.decoder.embed_positions", "out", "residual"],
+            ["model.decoder.layers.*.self_attn_layer_norm", "both", "residual"],
+            *(
+                ["model.decoder.layers.*.self_attn." + name, "in", "residual"]
+                for name in ("q_proj", "k_proj", "v_proj")
+            ),
+            ["model.decoder.layers.*.self_attn.out_proj", "out", "residual"],
+            ["model.decoder.layers.*.final_layer_norm", "both", "residual"],
+            ["model.decoder.layers.*.fc1", "in", "residual"],
+            ["model.decoder.layers.*.fc2", "out", "residual"],
+            ["model.decoder.final_layer_norm", "both", "residual"],
+            ["lm_head", "in", "residual"],
         ],
     },
     "bloom": PLAIN
@@ -93,15 +96,15 @@ BLOCKS = {
         "token_scale": "transformer.word_embeddings",
         "identity": "transformer.word_embeddings_layernorm",
         "resized": [
-            ["transformer.word_embeddings", "out"],
-            ["transformer.h.*.input_layernorm", "both"],
-            ["transformer.h.*.self_attention.query_key_value", "in"],
-            ["transformer.h.*.self_attention.dense", "out"],
-            ["transformer.h.*.post_attention_layernorm", "both"],
-            ["transformer.h.*.mlp.dense_h_to_4h", "in"],
-            ["transformer.h.*.mlp.dense_4h_to_h", "out"],
-            ["transformer.ln_f", "both"],
-            ["lm_head", "in"],
+            ["transformer.word_embeddings", "out", "residual"],
+            ["transformer.h.*.input_layernorm", "both", "residual"],
+            ["transformer.h.*.self_attention.query_key_value", "in", "residual"],
+            ["transformer.h.*.self_attention.dense", "out", "residual"],
+            ["transformer.h.*.post_attention_layernorm", "both", "residual"],
+            ["transformer.h.*.mlp.dense_h_to_4h", "in", "residual"],
+            ["transformer.h.*.mlp.dense_4h_to_h", "out", "residual"],
+            ["transformer.ln_f", "both", "residual"],
+            ["lm_head", "in", "residual"],
         ],
     },
 }
@@ -126,7 +129,11 @@ def build_stock(family: str, **changes) -> PreTrainedModel:
 def build_native(family: str, *, width: int = 8, **changes) -> PreTrainedModel:
     """`changes` are for the `neuromeld` block, or else for the config."""
     config_class, model_class = NATIVE[family]
-    block = BLOCKS[family] | {"width": width} | {key: changes.pop(key) for key in list(changes) if key in PLAIN}
+    block = (
+        BLOCKS[family]
+        | {"widths": {"residual": width}}
+        | {key: changes.pop(key) for key in list(changes) if key in PLAIN}
+    )
     stated = STOCK_CONFIGS[family].to_dict() | {"model_type": config_class.model_type} | changes
     if family == "llama":
         stated["hidden_size"] = width

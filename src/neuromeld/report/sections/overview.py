@@ -76,6 +76,8 @@ def summary(record: Record) -> Section | None:
     sentences += _width_steps(record.get("recipe", {}).get("width", {}))
     sentences += _sublayer_step(record.get("ffn"), "feed-forward networks", "neurons", "width")
     sentences += _sublayer_step(record.get("heads"), "attention layers", "key-value groups", "groups")
+    if dropped := record.get("dropped"):
+        sentences.insert(0, _sentence("The layers {} to {} were removed.", dropped["start"], dropped["end"]))
     if window := record.get("window"):
         sentences.append(
             _sentence("The layers {} to {} share one feed-forward network.", window["start"], window["end"])

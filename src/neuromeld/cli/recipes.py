@@ -1,0 +1,139 @@
+"""The options that make up a recipe, said once for every command that takes one."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from neuromeld.errors import UserInputError
+from neuromeld.recipe import Recipe, load_recipe, parse_recipe
+
+DEFAULT_RECIPE = "default"
+
+
+def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in the place of its argument `recipe`, the options that `build_recipe` has."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "recipe"]
+    ours = list(inspect.signature(build_recipe).parameters.values())
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        chosen = build_recipe(**{p.name: values.pop(p.name) for p in ours})
+        command(recipe=chosen, **values)
+
+    arguments = [p for p in own if p.default is p.empty]
+    parameters = [*arguments, *ours, *(p for p in own if p.default is not p.empty)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def build_recipe(
+    recipe: Annotated[str | None, typer.Option("--recipe", help="A YAML file, or the name of one that ships.")] = None,
+    hidden_ratio: Annotated[float | None, typer.Option(help="Share of the residual stream's width to keep.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of the residual stream to narrow to.")] = None,
+    ffn_ratio: Annotated[float | None, typer.Option(help="Share of the FFNs' hidden neurons to keep.")] = None,
+    ffn_size: Annotated[int | None, typer.Option(help="Hidden neurons of each FFN to keep.")] = None,
+    kv_groups: Annotated[int | None, typer.Option(help="Groups of attention heads of each layer to keep.")] = None,
+    drop_layers: Annotated[int | None, typer.Option(help="Adjacent layers to remove.")] = None,
+    merge_ffs: Annotated[int | None, typer.Option(help="Adjacent FFNs to merge into one that they share.")] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="START-END", help="Layers to drop or FFNs to merge, counted from 0.")
+    ] = None,
+    anchor: Annotated[str | None, typer.Option(help="Of merged FFNs: first, middle or last.")] = None,
+    align: Annotated[str | None, typer.Option(help="Of merged FFNs: permute or none.")] = None,
+    selector: Annotated[str | None, typer.Option(help="What to keep; see `list methods`.")] = None,
+    merge: Annotated[str | None, typer.Option(help="How the rest reaches it; see `list methods`.")] = None,
+    compensate: Annotated[str | None, typer.Option(help="Of FFNs and heads: ridge, bias or none.")] = None,
+    decoder: Annotated[str | None, typer.Option(help="Of the width: pinv, transport or ridge.")] = None,
+    regularisation: Annotated[float | None, typer.Option(help="Of the width's transport, in median distances.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="The stream the width is chosen by: normalised or raw.")] = None,
+    basis: Annotated[str | None, typer.Option(help="Of the width: shared, layer, or run:N.")] = None,
+    refit: Annotated[bool | None, typer.Option("--refit/--no-refit", help="Refit what reads the width.")] = None,
+    stock: Annotated[bool | None, typer.Option("--stock/--native", help="Insist on one output format.")] = None,
+    calibration: Annotated[str | None, typer.Option("--calibration", help="A named text, or file:PATH.")] = None,
+    calibration_tokens: Annotated[int | None, typer.Option(help="Calibration tokens in all.")] = None,
+    seqlen: Annotated[int | None, typer.Option("--seqlen", help="Tokens in one calibration window.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the calibration documents.")] = None,
+) -> Recipe:
+    """The recipe of `--recipe`, with every option that was given in the place of its own.
+
+    Without `--recipe`, the stages that options name; without those, the default recipe.
+    """
+    span = _span(window, drop_layers, merge_ffs)
+    targets: dict[str, dict[str, Any]] = {
+        "drop_layers": _given(count=drop_layers) if span is None or drop_layers is None else {"window": span},
+        "heads": _given(kv_groups=kv_groups),
+        "ffn": _given(ratio=ffn_ratio, size=ffn_size),
+        "width": _given(hidden_ratio=hidden_ratio, hidden_size=hidden_size),
+        "merge_ffs": _given(count=merge_ffs) if span is None or merge_ffs is None else {"window": span},
+    }
+    named = any(targets.values())
+    chosen: dict[str, Any] = {}
+    if recipe is not None or not named:
+        chosen = load_recipe(recipe or DEFAULT_RECIPE).model_dump(exclude_none=True)
+    for stage, target in targets.items():
+        if target:
+            kept = {k: v for k, v in chosen.get(stage, {}).items() if k not in _TARGETS}
+            chosen[stage] = kept | target
+    details = (
+        (
+            "width",
+            _given(decoder=decoder, regularisation=regularisation, weighting=weighting, basis=basis, refit=refit),
+        ),
+        ("merge_ffs", _given(anchor=anchor, align=align)),
+    )
+    for stage, values in details:
+        if values and stage not in chosen:
+            raise UserInputError(f"{_flags(values)}: there is no stage {stage} that this could apply to")
+        chosen[stage] = chosen.get(stage, {}) | values
+    _apply(chosen, {"selector": selector}, (("width",), ("ffn", "heads")))
+    _apply(chosen, {"merge": merge}, (("width",), ("ffn",)))
+    _apply(chosen, {"compensate": compensate}, (("ffn", "heads", "merge_ffs"),))
+    texts = _given(text=calibration, tokens=calibration_tokens, seqlen=seqlen, seed=seed)
+    chosen["calibration"] = chosen.get("calibration", {}) | texts
+    if stock is not None:
+        chosen["output"] = "stock" if stock else "native"
+    return parse_recipe({stage: value for stage, value in chosen.items() if value != {}})
+
+
+_TARGETS = ("count", "window", "kv_groups", "ratio", "size", "hidden_ratio", "hidden_size")
+
+
+def _apply(chosen: dict[str, Any], values: dict[str, Any], kinds: tuple[tuple[str, ...], ...]) -> None:
+    """Set an option in the stages of the one kind that is there; each kind understands its own values."""
+    values = _given(**values)
+    if not values:
+        return
+    found = [[stage for stage in stages if chosen.get(stage)] for stages in kinds]
+    found = [stages for stages in found if stages]
+    if len(found) != 1:
+        reason = "it could mean " + " or ".join(stages[0] for stages in found) if found else "no stage takes it"
+        raise UserInputError(f"{_flags(values)}: {reason}; write a recipe file and pass it by --recipe")
+    for stage in found[0]:
+        chosen[stage] |= values
+
+
+def _span(window: str | None, drop_layers: int | None, merge_ffs: int | None) -> list[int] | None:
+    if window is None:
+        return None
+    first, dash, last = window.partition("-")
+    if not (dash and first.isdigit() and last.isdigit()):
+        raise UserInputError(f"--window {window} must be START-END, the first and the last layer, counted from 0")
+    span = [int(first), int(last)]
+    counts = [count for count in (drop_layers, merge_ffs) if count is not None]
+    if len(counts) != 1:
+        raise UserInputError("--window needs one of --drop-layers and --merge-ffs")
+    if counts[0] != span[1] - span[0] + 1:
+        raise UserInputError(f"--window {window} spans {span[1] - span[0] + 1} layers, not {counts[0]}")
+    return span
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _flags(values: dict[str, Any]) -> str:
+    return ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in values.items())

@@ -1,0 +1,249 @@
+"""The one order of the stages on a live model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs import Architecture
+from neuromeld.archs.spec import FFN, RESIDUAL
+from neuromeld.checkpoint.native import make_native, native_block
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import mean_loss, unique_parameters
+from neuromeld.neurons import Narrowing, narrow_neurons
+from neuromeld.plan import Plan, architecture_of
+from neuromeld.progress import track
+from neuromeld.regression import is_held_out
+from neuromeld.stats import Statistic, StatisticsStore, cache_key
+from neuromeld.streams import Batch
+from neuromeld.sublayers import (
+    Merged,
+    Window,
+    WindowSearch,
+    collect_alignments,
+    drop_layers,
+    merge_ffs,
+    search_windows,
+    windows_of,
+)
+from neuromeld.sublayers.options import DropLayers, MergeFfs
+from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
+
+
+@dataclass
+class Compressed:
+    """A smaller model, and what each stage found and did on the way; None and empty where it did not run."""
+
+    model: PreTrainedModel
+    dropped: Window | None = None
+    neurons: list[Narrowing] = field(default_factory=list)
+    runs: list[FittedRun] = field(default_factory=list)
+    narrowed: Narrowed | None = None
+    merged: Merged | None = None
+    searches: dict[str, WindowSearch] = field(default_factory=dict)
+
+
+def compress_model(
+    model: PreTrainedModel,
+    plan: Plan,
+    data: Sequence[Batch],
+    *,
+    validation: Sequence[Batch] = (),
+    cache: Mapping[str, str] | None = None,
+    progress: bool = False,
+) -> Compressed:
+    """Make a live model smaller in place, by a plan made for it.
+
+    data        calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`
+    validation  batches that windows of layers are chosen on; by default the calibration batches that are held out
+    cache       facts that identify model and data; given, statistics are kept on disk and found there again
+
+    Returns the same model object; in the native format its class and config change.
+    """
+    arch = architecture_of(model)
+    if not data:
+        raise UserInputError("no calibration batches were given")
+    if len(data) < 2 and _holds_out(plan):
+        raise UserInputError("part of the calibration batches is held out: give at least two")
+    validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
+    training = model.training
+    model.eval()
+    done = Compressed(model)
+    if plan.recipe.drop_layers is not None:
+        done.dropped = _choose_window(done, arch, plan.recipe.drop_layers, validation, progress)
+        arch = drop_layers(model, arch, done.dropped)
+    _narrow_neurons(done, arch, plan, data, progress)
+    if plan.recipe.width is not None:
+        # The cache knows the original model only.
+        _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, progress)
+    if plan.recipe.merge_ffs is not None:
+        sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
+        narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
+        done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
+    _set_config(model, arch, plan)
+    model.train(training)
+    found = unique_parameters(model)
+    assert found == plan.parameters_after, f"the plan predicted {plan.parameters_after} parameters, not {found}"
+    return done
+
+
+def _holds_out(plan: Plan) -> bool:
+    recipe = plan.recipe
+    return (
+        recipe.ffn is not None
+        or recipe.heads is not None
+        or (recipe.width is not None and recipe.width.refit)
+        or (recipe.merge_ffs is not None and recipe.merge_ffs.compensate == "ridge")
+    )
+
+
+def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], progress: bool) -> None:
+    recipe, after = plan.recipe, plan.after
+    if recipe.heads is None and recipe.ffn is None:
+        return
+    with track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance:
+        done.neurons = narrow_neurons(
+            done.model,
+            arch,
+            data,
+            num_groups=plan.before.groups[0],
+            heads=None if recipe.heads is None else (recipe.heads, after.groups),
+            ffn=None if recipe.ffn is None else (recipe.ffn, after.ffn),
+            seed=recipe.calibration.seed,
+            advance=advance,
+        )
+
+
+def _narrow_stream(
+    done: Compressed,
+    arch: Architecture,
+    plan: Plan,
+    data: Sequence[Batch],
+    cache: Mapping[str, str] | None,
+    progress: bool,
+) -> None:
+    width = plan.recipe.width
+    assert width is not None
+    statistics = _statistics(done.model, arch, plan, data, cache, progress)
+    done.runs = [fit_run(found, arch, width, plan.after.hidden, plan.recipe.calibration.seed) for found in statistics]
+    with track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance:
+        done.narrowed = narrow_residual(
+            done.model,
+            arch,
+            plan.starts,
+            [run.basis for run in done.runs],
+            stock=plan.format == "stock",
+            refit_on=data if width.refit else None,
+            advance=advance,
+        )
+
+
+def _choose_window(
+    done: Compressed, arch: Architecture, options: DropLayers, validation: Sequence[Batch], progress: bool
+) -> Window:
+    if options.window is not None:
+        return range(options.window[0], options.window[1] + 1)
+    windows = windows_of(arch, options.length)
+    with track("choosing layers to drop", len(windows), enabled=progress) as advance:
+        search = search_windows(
+            done.model,
+            windows,
+            lambda window: drop_layers(done.model, arch, window),
+            lambda model: mean_loss(model, validation),
+            advance,
+        )
+    done.searches["drop_layers"] = search
+    return search.best.window
+
+
+def _merge_ffs(
+    done: Compressed,
+    arch: Architecture,
+    options: MergeFfs,
+    data: Sequence[Batch],
+    validation: Sequence[Batch],
+    progress: bool,
+) -> Merged:
+    model = done.model
+    if options.window is not None:
+        windows = [range(options.window[0], options.window[1] + 1)]
+    else:
+        windows = windows_of(arch, options.length, at_least=2)
+    alignments = None
+    if options.align == "permute":
+        with track("aligning FFNs", len(data), enabled=progress) as advance:
+            alignments = collect_alignments(model, arch, windows, options.anchor, data, advance)
+
+    def merge(window: Window, compensate: str) -> Merged:
+        return merge_ffs(
+            model,
+            arch,
+            window,
+            data,
+            anchor=options.anchor,
+            align=options.align,
+            compensate="ridge" if compensate == "ridge" else "none",
+            alignments=alignments,
+        )
+
+    best = windows[0]
+    if len(windows) > 1:
+        with track("choosing FFNs to merge", len(windows), enabled=progress) as advance:
+            search = search_windows(
+                model,
+                windows,
+                lambda window: merge(window, "none"),
+                lambda m: mean_loss(m, validation),
+                advance,
+            )
+        done.searches["merge_ffs"] = search
+        best = search.best.window
+    return merge(best, options.compensate)
+
+
+def _statistics(
+    model: PreTrainedModel,
+    arch: Architecture,
+    plan: Plan,
+    data: Sequence[Batch],
+    cache: Mapping[str, str] | None,
+    progress: bool,
+) -> list[dict[str, Statistic]]:
+    """The statistics of each run of layers, from the cache where they are there."""
+    width = plan.recipe.width
+    assert width is not None
+    store = StatisticsStore() if cache is not None else None
+    key = cache_key(**(cache or {}), starts=plan.starts, names=list(empty_statistics(model, arch, width)))
+    stored = store.load(key) if store else None
+    if stored is not None:
+        statistics = [empty_statistics(model, arch, width) for _ in plan.starts]
+        for run, found in enumerate(statistics):
+            for name, statistic in found.items():
+                statistic.load_state(stored[f"{run}.{name}"])
+        return statistics
+    with track("collecting statistics", len(data), enabled=progress) as advance:
+        statistics = collect(model, arch, data, plan.starts, width, advance)
+    if store:
+        states = {f"{run}.{name}": s.state() for run, found in enumerate(statistics) for name, s in found.items()}
+        store.save(key, states)
+    return statistics
+
+
+def _set_config(model: PreTrainedModel, arch: Architecture, plan: Plan) -> None:
+    """Make the config tell the truth about the smaller model."""
+    spec, config = arch.spec, model.config
+    if plan.format == "native":
+        make_native(model, native_block(model, arch, plan))
+        return
+    if spec.pins_head_dim:
+        config.head_dim = getattr(config, "head_dim", None) or arch.width // config.num_attention_heads
+    if plan.recipe.width is not None:
+        setattr(config, spec.stock_keys[RESIDUAL], plan.after.hidden)
+    if plan.recipe.ffn is not None:
+        setattr(config, spec.stock_keys[FFN], plan.after.ffn[0])
+    if plan.recipe.heads is not None:
+        assert spec.head_keys is not None
+        query, key_value = spec.head_keys
+        per_group = getattr(config, query) // plan.before.groups[0]
+        setattr(config, query, per_group * plan.after.groups[0])
+        setattr(config, key_value, plan.after.groups[0])

@@ -1,0 +1,100 @@
+"""What `record.json` says of a compression."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs.spec import FFN, HEADS
+from neuromeld.evaluate import unique_parameters
+from neuromeld.neurons import Narrowing
+from neuromeld.pipeline import Compressed
+from neuromeld.plan import Plan
+from neuromeld.regression import Refit
+from neuromeld.sizes import changes
+from neuromeld.sources import ModelSource
+from neuromeld.sublayers import Window
+from neuromeld.text import TokenWindows
+from neuromeld.version import __version__
+
+
+def compression_record(
+    source: ModelSource, plan: Plan, windows: TokenWindows, compressed: Compressed, model: PreTrainedModel
+) -> dict[str, Any]:
+    """What `record.json` says before the files exist."""
+    after = unique_parameters(model)
+    refits = compressed.narrowed.refits if compressed.narrowed else {}
+    runs = [
+        {
+            "first_layer": start,
+            "energy_kept": run.energy_kept,
+            "transport": run.transport
+            and {
+                "status": run.transport.status,
+                "iterations": run.transport.iterations,
+                "marginal_error": run.transport.marginal_error,
+            },
+        }
+        for start, run in zip(plan.starts, compressed.runs, strict=True)
+    ]
+    record = {
+        "source": source.name,
+        "source_kind": source.kind,
+        "source_sha256": source.fingerprint(),
+        "model_type": plan.model_type,
+        "format": plan.format,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters_before": plan.parameters_before,
+        "parameters_after": after,
+        "kept_ratio": after / plan.parameters_before,
+        "sizes_before": asdict(plan.before),
+        "sizes_after": asdict(plan.after),
+        "changes": changes(plan.before, plan.after),
+        "recipe": plan.recipe.model_dump(exclude_none=True),
+        "calibration": {
+            "source": windows.source,
+            "split": windows.split,
+            "sha256": windows.sha256,
+            "tokens": windows.num_tokens,
+        },
+        "bytes_on_disk_before": source.bytes_on_disk(),
+        "runs": runs,
+        "refits": {path: _errors(fit) for path, fit in refits.items()},
+        "ffn": [_narrowing(entry) for entry in compressed.neurons if entry.space == FFN],
+        "heads": [_narrowing(entry) for entry in compressed.neurons if entry.space == HEADS],
+        "warnings": list(plan.warnings),
+        "versions": {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")},
+    }
+    if plan.before.hidden != plan.after.hidden:
+        record |= {"hidden_size_before": plan.before.hidden, "hidden_size_after": plan.after.hidden}
+    if compressed.dropped is not None:
+        record |= {"dropped": _span(compressed.dropped), "dropped_windows": _tried(compressed, "drop_layers")}
+    if compressed.merged is not None:
+        record |= {"window": _span(compressed.merged.window), "windows": _tried(compressed, "merge_ffs")}
+        if compressed.merged.refit is not None:
+            record["window_refit"] = _errors(compressed.merged.refit)
+    return {key: value for key, value in record.items() if value not in ([], {})}
+
+
+def _errors(fit: Refit) -> dict[str, Any]:
+    return {
+        "error_before": fit.error_before,
+        "error_after": fit.error_after,
+        "ridge": fit.ridge,
+        "condition": fit.condition,
+    }
+
+
+def _narrowing(entry: Narrowing) -> dict[str, Any]:
+    unit = "width" if entry.space == FFN else "groups"
+    return {"layer": entry.layer, f"{unit}_before": entry.before, f"{unit}_after": entry.after} | _errors(entry.fit)
+
+
+def _tried(compressed: Compressed, stage: str) -> list[dict[str, Any]]:
+    search = compressed.searches.get(stage)
+    return [_span(candidate.window) | {"loss": candidate.loss} for candidate in search.candidates] if search else []
+
+
+def _span(window: Window) -> dict[str, Any]:
+    return {"start": window.start, "end": window.stop - 1}

@@ -1,0 +1,107 @@
+"""The sizes of a model, before or after: what a plan resolves, and what parameters are predicted from."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.surgery import read_bias
+
+KV = "kv"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One entry a layer in `ffn` and `groups`; `shared_ffns` is the length of a window of FFNs with one set of weights.
+
+    groups  key-value heads, each with the query heads that read it
+    """
+
+    hidden: int
+    ffn: tuple[int, ...]
+    groups: tuple[int, ...]
+    shared_ffns: int = 1
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.ffn)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers have the same sizes."""
+        return len(set(self.ffn)) == len(set(self.groups)) == 1
+
+    def drop_layers(self, count: int) -> "Sizes":
+        """Without `count` layers, of a model whose layers are all alike."""
+        return replace(self, ffn=self.ffn[count:], groups=self.groups[count:])
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "Sizes":
+        return Sizes(**data | {"ffn": tuple(data["ffn"]), "groups": tuple(data["groups"])})
+
+
+def sizes_of(arch: Architecture, config: Any) -> Sizes:
+    """The sizes of a model as it comes."""
+    keys = arch.spec.head_keys
+    groups = 1
+    if keys is not None:
+        groups = getattr(config, keys[1], None) or getattr(config, keys[0])
+    layers = arch.num_layers
+    return Sizes(arch.width, (arch.widths[FFN],) * layers, (groups,) * layers)
+
+
+def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: str) -> int:
+    """The width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
+    if space == RESIDUAL:
+        return after.hidden
+    if space == FFN:
+        return after.ffn[layer]
+    if space in (HEADS, KV):
+        return arch.widths[space] // before.groups[layer] * after.groups[layer]
+    return arch.widths[space]
+
+
+def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, after: Sizes, *, extra: int = 0) -> int:
+    """Unique parameters at the sizes `after`, plus `extra`, of a `model` that still has the sizes `before`."""
+
+    def size(space: str, layer: int = 0) -> int:
+        return space_size(arch, before, after, layer, space)
+
+    total = extra
+    for weight in (*arch.spec.embeddings, arch.spec.head):
+        tied = arch.tied and weight == arch.spec.head
+        total += 0 if tied else size(weight.in_) * size(weight.out)
+        total += size(weight.out) if read_bias(model, weight) is not None else 0
+    for norm in (arch.spec.embedding_norm, arch.spec.final_norm):
+        if norm is not None:
+            total += size(norm.over) * len(list(model.get_submodule(norm.path).parameters()))
+    shared = 0
+    for layer in range(after.num_layers):
+        for weight in arch.layer_weights(layer):
+            own = size(weight.in_, layer) * size(weight.out, layer)
+            own += size(weight.out, layer) if read_bias(model, weight) is not None else 0
+            total += own
+            shared += own if layer == 0 and FFN in (weight.in_, weight.out) else 0
+        for norm in arch.spec.layer_norms:
+            module = model.get_submodule(arch.layer_path(layer, norm.path))
+            total += size(norm.over, layer) * len(list(module.parameters()))
+    return total - (after.shared_ffns - 1) * shared
+
+
+def changes(before: Sizes, after: Sizes) -> list[str]:
+    """What differs, in words, one line each."""
+
+    def span(sizes: tuple[int, ...]) -> str:
+        low, high = min(sizes), max(sizes)
+        return str(low) if low == high else f"{low} to {high}, {sum(sizes) / len(sizes):.0f} on average"
+
+    pairs = (
+        ("layers", str(before.num_layers), str(after.num_layers)),
+        ("groups of attention heads", span(before.groups), span(after.groups)),
+        ("hidden neurons of each FFN", span(before.ffn), span(after.ffn)),
+        ("width of the residual stream", str(before.hidden), str(after.hidden)),
+        ("adjacent FFNs with one set of weights", str(before.shared_ffns), str(after.shared_ffns)),
+    )
+    return [f"{what}: {old} -> {new}" for what, old, new in pairs if old != new]
