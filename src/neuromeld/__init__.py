@@ -1,9 +1,10 @@
 """neuromeld makes trained Transformers smaller by merging, not deleting."""
 
 from neuromeld.checkpoint.modeling import register as _register
-from neuromeld.compress import CompressResult, batches_of, compress, plan_for
+from neuromeld.compress import CompressResult, batches_of, choose, compress, plan_for
 from neuromeld.pipeline import Compressed, compress_model
 from neuromeld.plan import Plan, make_plan
+from neuromeld.planner import Budget
 from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
 from neuromeld.version import __version__
 from neuromeld.width import Width
@@ -11,6 +12,7 @@ from neuromeld.width import Width
 _register()
 
 __all__ = [
+    "Budget",
     "Calibration",
     "CompressResult",
     "Compressed",
@@ -19,6 +21,7 @@ __all__ = [
     "Width",
     "__version__",
     "batches_of",
+    "choose",
     "compress",
     "compress_model",
     "load_recipe",

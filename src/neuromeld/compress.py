@@ -5,7 +5,7 @@ import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,16 +14,20 @@ from neuromeld.checkpoint import check_free, new_folder, render_card, save_check
 from neuromeld.evaluate import bytes_on_disk
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
-from neuromeld.recipe import Recipe
+from neuromeld.planner import Budget, Choice, choose_recipe
+from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record
 from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
 from neuromeld.streams import Batch
-from neuromeld.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.text import Split, TokenWindows, check_vocabulary, token_windows
 
 SEARCH_TOKENS = 4096
-"""Validation tokens that the loss of each window of layers is taken on."""
+"""Validation tokens that windows of layers and the candidates of a budget are measured on."""
+
+SAMPLE_TOKENS = 8192
+"""Calibration tokens that the candidates of a budget are built from."""
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""
@@ -48,12 +52,37 @@ def plan_for(source: str, recipe: Recipe, *, dtype: torch.dtype | None = None, a
     return _plan(locate(source, allow_pickle=allow_pickle), recipe, dtype)
 
 
+def choose(
+    source: str,
+    budget: Budget,
+    calibration: Calibration | None = None,
+    output: Literal["auto", "stock", "native"] = "auto",
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+    progress: bool = False,
+) -> Choice:
+    """The recipe that meets a budget and loses least on validation text, for the model at `source`.
+
+    Candidates are built in memory from a few thousand calibration tokens; nothing is written.
+    """
+    text = calibration or Calibration()
+    located = locate(source, allow_pickle=allow_pickle)
+    tokenizer = located.tokenizer()
+    sample = _windows(tokenizer, text, "calibration", min(SAMPLE_TOKENS, text.tokens))
+    validation = _windows(tokenizer, text, "validation", SEARCH_TOKENS)
+    model = located.load(dtype, device)
+    return choose_recipe(model, budget, text, output, sample, validation, progress=progress)
+
+
 def compress(
     source: str,
     recipe: Recipe,
     out: str | Path,
     *,
     force: bool = False,
+    choice: Choice | None = None,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
@@ -62,6 +91,7 @@ def compress(
     """Compress the model at `source` by `recipe` and write it to the folder `out`.
 
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
+    choice   where `choose` found the recipe: its candidates go into the record
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
 
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  Raises a
@@ -80,11 +110,13 @@ def compress(
     check_vocabulary(windows, located.config().get_text_config().vocab_size)
     model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    validation = _validation(plan, tokenizer) if _searches(recipe) else []
+    validation = _windows(tokenizer, text, "validation", SEARCH_TOKENS) if _searches(recipe) else []
     compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
         record = compression_record(located, plan, windows, compressed, model)
+        if choice is not None:
+            record["candidates"] = choice.record()
         probe = windows.input_ids[:1, :64].to(device)
         logits = model(input_ids=probe, use_cache=False).logits
         model_dtype = model.dtype
@@ -100,14 +132,18 @@ def compress(
 
 def _searches(recipe: Recipe) -> bool:
     """Whether a window of layers is chosen by its loss."""
-    stages = (recipe.drop_layers, recipe.merge_ffs)
-    return any(stage is not None and stage.window is None for stage in stages)
+    drop, merge = recipe.drop_layers, recipe.merge_ffs
+    return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
 
 
-def _validation(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
-    text = plan.recipe.calibration
+def _windows(tokenizer: PreTrainedTokenizerBase, text: Calibration, split: Split, num_tokens: int) -> list[Batch]:
     windows = token_windows(
-        text.text, tokenizer, split="validation", num_tokens=SEARCH_TOKENS, seqlen=text.seqlen, seed=text.seed
+        text.text,
+        tokenizer,
+        split=split,
+        num_tokens=max(num_tokens, 2 * text.seqlen),
+        seqlen=text.seqlen,
+        seed=text.seed,
     )
     return batches_of(windows)
 

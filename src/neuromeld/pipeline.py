@@ -35,7 +35,7 @@ class Compressed:
     """A smaller model, and what each stage found and did on the way; None and empty where it did not run."""
 
     model: PreTrainedModel
-    dropped: Window | None = None
+    dropped: list[int] = field(default_factory=list)
     neurons: list[Narrowing] = field(default_factory=list)
     runs: list[FittedRun] = field(default_factory=list)
     narrowed: Narrowed | None = None
@@ -61,16 +61,38 @@ def compress_model(
     Returns the same model object; in the native format its class and config change.
     """
     arch = architecture_of(model)
+    training = model.training
+    model.eval()
+    done, arch = run_stages(model, arch, plan, data, validation=validation, cache=cache, progress=progress)
+    _set_config(model, arch, plan)
+    model.train(training)
+    found = unique_parameters(model)
+    assert found == plan.parameters_after, f"the plan predicted {plan.parameters_after} parameters, not {found}"
+    return done
+
+
+def run_stages(
+    model: PreTrainedModel,
+    arch: Architecture,
+    plan: Plan,
+    data: Sequence[Batch],
+    *,
+    validation: Sequence[Batch] = (),
+    cache: Mapping[str, str] | None = None,
+    progress: bool = False,
+) -> tuple[Compressed, Architecture]:
+    """The stages alone: what they leave runs, unless the stream changes basis, but its config is still the old one.
+
+    Also returns the architecture without the layers that were dropped.
+    """
     if not data:
         raise UserInputError("no calibration batches were given")
     if len(data) < 2 and _holds_out(plan):
         raise UserInputError("part of the calibration batches is held out: give at least two")
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
-    training = model.training
-    model.eval()
     done = Compressed(model)
     if plan.recipe.drop_layers is not None:
-        done.dropped = _choose_window(done, arch, plan.recipe.drop_layers, validation, progress)
+        done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, progress)
         arch = drop_layers(model, arch, done.dropped)
     _narrow_neurons(done, arch, plan, data, progress)
     if plan.recipe.width is not None:
@@ -80,11 +102,7 @@ def compress_model(
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
         done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
-    _set_config(model, arch, plan)
-    model.train(training)
-    found = unique_parameters(model)
-    assert found == plan.parameters_after, f"the plan predicted {plan.parameters_after} parameters, not {found}"
-    return done
+    return done, arch
 
 
 def _holds_out(plan: Plan) -> bool:
@@ -138,12 +156,12 @@ def _narrow_stream(
         )
 
 
-def _choose_window(
+def _layers_to_drop(
     done: Compressed, arch: Architecture, options: DropLayers, validation: Sequence[Batch], progress: bool
-) -> Window:
-    if options.window is not None:
-        return range(options.window[0], options.window[1] + 1)
-    windows = windows_of(arch, options.length)
+) -> list[int]:
+    if options.layers is not None:
+        return sorted(set(options.layers))
+    windows = windows_of(arch, options.num_dropped)
     with track("choosing layers to drop", len(windows), enabled=progress) as advance:
         search = search_windows(
             done.model,
@@ -153,7 +171,7 @@ def _choose_window(
             advance,
         )
     done.searches["drop_layers"] = search
-    return search.best.window
+    return list(search.best.window)
 
 
 def _merge_ffs(

@@ -14,11 +14,14 @@ from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.recipe import Recipe
 from neuromeld.registry import unknown_name
-from neuromeld.sizes import Sizes, predict_parameters, sizes_of, space_size
+from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 
 INTERPRETER_BYTES = 500 << 20
 """What Python, torch and transformers take before a model is loaded."""
+
+CONTEXT = 512
+"""Keys that a token attends to, where operations are counted."""
 
 FFN_MULTIPLE = 8
 """Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
@@ -29,6 +32,7 @@ class Plan:
     """Resolved dimensions.  `starts` are the first layers of each run of layers that shares a basis.
 
     `parameters_before` and `parameters_after` count unique parameters, ties once, adapters and shortcuts included.
+    `flops_before` and `flops_after` are operations per token that attends to `CONTEXT` keys.
     `bytes_after` is the size of the weights on disk; `peak_bytes` a prediction for the memory of the whole job.
     """
 
@@ -41,6 +45,8 @@ class Plan:
     tied: bool
     parameters_before: int
     parameters_after: int
+    flops_before: int
+    flops_after: int
     bytes_after: int
     peak_bytes: int
     warnings: tuple[str, ...] = ()
@@ -119,27 +125,32 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
         tied=arch.tied,
         parameters_before=num_parameters,
         parameters_after=0,
+        flops_before=predict_flops(arch, before, before, context=CONTEXT),
+        flops_after=0,
         bytes_after=0,
         peak_bytes=0,
         warnings=_calibration_warnings(used, _largest_regression(arch, recipe, before, after)),
     )
     k = after.hidden
     extra = (len(starts) - 1 + plan.head_adapter) * k * k
+    flops = predict_flops(arch, before, after, context=CONTEXT, extra=extra)
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, arch, before, after, extra=extra)
     peak = INTERPRETER_BYTES + num_parameters * itemsize + max(num_after * itemsize, _working_bytes(plan, arch, used))
-    return replace(plan, parameters_after=num_after, bytes_after=num_after * itemsize, peak_bytes=peak)
+    return replace(
+        plan, parameters_after=num_after, flops_after=flops, bytes_after=num_after * itemsize, peak_bytes=peak
+    )
 
 
 def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
     """The sizes behind every stage but the narrowing of the residual stream."""
     sizes = before
     if recipe.drop_layers is not None:
-        count, window = recipe.drop_layers.length, recipe.drop_layers.window
-        if count >= sizes.num_layers or (window and window[1] >= sizes.num_layers):
+        count, layers = recipe.drop_layers.num_dropped, recipe.drop_layers.layers
+        if count >= sizes.num_layers or max(layers or (0,)) >= sizes.num_layers:
             raise UserInputError(
-                f"drop_layers={window or count}: the model has {sizes.num_layers} layers, counted from 0, and at least "
+                f"drop_layers={layers or count}: the model has {sizes.num_layers} layers, counted from 0, and at least "
                 "one must stay"
             )
         sizes = sizes.drop_layers(count)

@@ -68,8 +68,8 @@ def compression_record(
     }
     if plan.before.hidden != plan.after.hidden:
         record |= {"hidden_size_before": plan.before.hidden, "hidden_size_after": plan.after.hidden}
-    if compressed.dropped is not None:
-        record |= {"dropped": _span(compressed.dropped), "dropped_windows": _tried(compressed, "drop_layers")}
+    if compressed.dropped:
+        record |= {"dropped": compressed.dropped, "dropped_windows": _tried(compressed, "drop_layers")}
     if compressed.merged is not None:
         record |= {"window": _span(compressed.merged.window), "windows": _tried(compressed, "merge_ffs")}
         if compressed.merged.refit is not None:

@@ -1,5 +1,6 @@
 """The sizes of a model, before or after: what a plan resolves, and what parameters are predicted from."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +89,21 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
             module = model.get_submodule(arch.layer_path(layer, norm.path))
             total += size(norm.over, layer) * len(list(module.parameters()))
     return total - (after.shared_ffns - 1) * shared
+
+
+def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: int, extra: int = 0) -> int:
+    """Operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model.
+
+    extra  entries of matrices that are neither in a layer nor the head
+    """
+    entries = extra + after.hidden * arch.widths[arch.spec.head.out]
+    attention = 0
+    for layer in range(after.num_layers):
+        for weight in arch.layer_weights(layer):
+            sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
+            entries += math.prod(sides)
+        attention += space_size(arch, before, after, layer, HEADS)
+    return 2 * entries + 4 * context * attention
 
 
 def changes(before: Sizes, after: Sizes) -> list[str]:

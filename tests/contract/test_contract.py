@@ -12,8 +12,8 @@ from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.evaluate import unique_parameters
-from neuromeld.plan import Plan, architecture_of, skeleton
+from neuromeld.evaluate import flops_per_token, unique_parameters
+from neuromeld.plan import CONTEXT, Plan, architecture_of, skeleton
 
 EXACT = 1e-9
 SAME_AFTER_SAVING = 1e-5
@@ -38,7 +38,7 @@ STAGES = {
     "merge": {"merge_ffs": {"count": 2}},
     "merge-vanilla": {"merge_ffs": {"window": [1, 3], "align": "none", "compensate": "none"}},
     "drop-ffn-width-merge": {
-        "drop_layers": {"window": [1, 1]},
+        "drop_layers": {"layers": [0, 2]},
         **FFN,
         "width": {"hidden_size": WIDTH - 6},
         "merge_ffs": {"window": [0, 1]},
@@ -146,6 +146,7 @@ def check_saving(family, chosen, tmp_path, tokenizer):
     model, plan = narrow(model, chosen)
     assert predicted == plan
     assert unique_parameters(model) == plan.parameters_after
+    assert flops_per_token(model, context=CONTEXT) == plan.flops_after
     save_checkpoint(model, tokenizer, tmp_path, recipe_yaml=chosen.to_yaml())
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert unique_parameters(again) == plan.parameters_after

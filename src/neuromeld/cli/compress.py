@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
-from neuromeld.cli.recipes import takes_recipe
-from neuromeld.compress import compress, plan_for
+from neuromeld.cli.recipes import Asked, takes_recipe
+from neuromeld.compress import choose, compress, plan_for
 from neuromeld.plan import Plan
+from neuromeld.planner import Choice
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import changes
 
@@ -20,7 +22,7 @@ from neuromeld.sizes import changes
 def compress_command(
     model: o.Model,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
-    recipe: Recipe,
+    asked: Asked,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -30,16 +32,10 @@ def compress_command(
     """Make MODEL smaller and write the checkpoint to OUT."""
     o.quiet_transformers()
     o.check_device(device)
-    result = compress(
-        model,
-        recipe,
-        out,
-        force=force,
-        dtype=o.torch_dtype(dtype),
-        device=device,
-        allow_pickle=allow_pickle,
-        progress=True,
-    )
+    check_free(out, force=force)
+    settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
+    recipe, choice = _settle(model, asked, settings, show=not as_json)
+    result = compress(model, recipe, out, force=force, choice=choice, progress=True, **settings)
     _warn(result.plan)
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))
@@ -56,17 +52,23 @@ def compress_command(
 @takes_recipe
 def plan_command(
     model: o.Model,
-    recipe: Recipe,
+    asked: Asked,
+    device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
-    """Show what `compress` would make of MODEL; no weights are loaded."""
+    """Show what `compress` would make of MODEL, and write nothing.
+
+    Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
+    """
     o.quiet_transformers()
+    settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
+    recipe, choice = _settle(model, asked, settings, show=not as_json)
     plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle)
     _warn(plan)
     if as_json:
-        typer.echo(plan.to_json())
+        typer.echo(json.dumps(json.loads(plan.to_json()) | ({"candidates": choice.record()} if choice else {})))
         return
     table = Table("", "before", "after", title=f"{plan.model_type}, {plan.format} output")
     for change in changes(plan.before, plan.after):
@@ -79,6 +81,23 @@ def plan_command(
         table.add_row("bases", "", str(len(plan.starts)))
     table.add_row("peak memory of the job (predicted)", "", f"{plan.peak_bytes / 2**30:.2f} GiB")
     Console().print(table)
+
+
+def _settle(model: str, asked: Asked, settings: dict[str, Any], *, show: bool) -> tuple[Recipe, Choice | None]:
+    """The recipe that was asked for, or the planner's choice for the budget."""
+    if asked.budget is None:
+        assert asked.recipe is not None
+        return asked.recipe, None
+    o.check_device(settings["device"])
+    choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
+    if show:
+        table = Table("candidate", "parameters", "FLOPs", "predicted", "measured", title="excess loss, nats a token")
+        for c in choice.candidates:
+            losses = ("" if loss is None else f"{loss:.3f}" for loss in (c.predicted, c.excess_loss))
+            name = f"{c.name} (chosen)" if c.chosen else c.name
+            table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *losses)
+        Console().print(table)
+    return choice.recipe, choice
 
 
 def _warn(plan: Plan) -> None:

@@ -3,31 +3,76 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import typer
 
 from neuromeld.errors import UserInputError
-from neuromeld.recipe import Recipe, load_recipe, parse_recipe
+from neuromeld.planner import Budget
+from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
 
 DEFAULT_RECIPE = "default"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a user asked for: a recipe, or a budget for the planner with the settings of the recipe it is to find."""
+
+    recipe: Recipe | None
+    budget: Budget | None
+    calibration: Calibration
+    output: Literal["auto", "stock", "native"]
+
+
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in the place of its argument `recipe`, the options that `build_recipe` has."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "recipe"]
-    ours = list(inspect.signature(build_recipe).parameters.values())
+    """Give a command, in the place of its argument `asked`, the options that `build_recipe` and a budget have."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "asked"]
+    of_budget = list(inspect.signature(_budget).parameters.values())
+    of_recipe = list(inspect.signature(build_recipe).parameters.values())
+    ours = [*of_budget, *of_recipe]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        chosen = build_recipe(**{p.name: values.pop(p.name) for p in ours})
-        command(recipe=chosen, **values)
+        budget = _budget(**{p.name: values.pop(p.name) for p in of_budget})
+        options = {p.name: values.pop(p.name) for p in of_recipe}
+        if budget is not None:
+            given = {name: value for name, value in options.items() if value is not None and name not in _SETTINGS}
+            if given:
+                raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
+        recipe = build_recipe(**options)
+        asked = Asked(recipe if budget is None else None, budget, recipe.calibration, recipe.output)
+        command(asked=asked, **values)
 
     arguments = [p for p in own if p.default is p.empty]
     parameters = [*arguments, *ours, *(p for p in own if p.default is not p.empty)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _budget(
+    keep: Annotated[
+        float | None, typer.Option(help="Budget: share of the parameters to keep; the planner finds out how.")
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="Budget: parameters to keep, as 100000000 or 100M.")] = None,
+    flops: Annotated[float | None, typer.Option(help="Budget: share of the operations per token to keep.")] = None,
+) -> Budget | None:
+    """The budget, where one was given."""
+    if keep is None and params is None and flops is None:
+        return None
+    return Budget(keep=keep, params=None if params is None else _number(params), flops=flops)
+
+
+def _number(text: str) -> int:
+    """A count with an optional suffix K, M or B."""
+    scale = {"K": 10**3, "M": 10**6, "B": 10**9}.get(text[-1:].upper(), 1)
+    try:
+        return round(float(text if scale == 1 else text[:-1]) * scale)
+    except ValueError:
+        raise UserInputError(
+            f"--params {text} must be a number, with K, M or B behind it where that is shorter"
+        ) from None
 
 
 def build_recipe(
@@ -64,7 +109,9 @@ def build_recipe(
     """
     span = _span(window, drop_layers, merge_ffs)
     targets: dict[str, dict[str, Any]] = {
-        "drop_layers": _given(count=drop_layers) if span is None or drop_layers is None else {"window": span},
+        "drop_layers": _given(count=drop_layers)
+        if span is None or drop_layers is None
+        else {"layers": list(range(span[0], span[1] + 1))},
         "heads": _given(kv_groups=kv_groups),
         "ffn": _given(ratio=ffn_ratio, size=ffn_size),
         "width": _given(hidden_ratio=hidden_ratio, hidden_size=hidden_size),
@@ -99,7 +146,8 @@ def build_recipe(
     return parse_recipe({stage: value for stage, value in chosen.items() if value != {}})
 
 
-_TARGETS = ("count", "window", "kv_groups", "ratio", "size", "hidden_ratio", "hidden_size")
+_SETTINGS = ("stock", "calibration", "calibration_tokens", "seqlen", "seed")
+_TARGETS = ("count", "window", "layers", "kv_groups", "ratio", "size", "hidden_ratio", "hidden_size")
 
 
 def _apply(chosen: dict[str, Any], values: dict[str, Any], kinds: tuple[tuple[str, ...], ...]) -> None:

@@ -29,8 +29,9 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     config = model.config.get_text_config(decoder=True)
     heads: int = config.num_attention_heads
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
-    layers: int = config.num_hidden_layers
-    return 2 * matrices + 4 * context * heads * head_dim * layers
+    own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get("heads")
+    attention = sum(own) if own else heads * head_dim * config.num_hidden_layers
+    return 2 * matrices + 4 * context * attention
 
 
 def unique_parameters(model: nn.Module) -> int:

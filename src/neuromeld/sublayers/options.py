@@ -7,18 +7,56 @@ from pydantic import model_validator
 from neuromeld.settings import Frozen
 
 
-class _Windowed(Frozen):
+class DropLayers(Frozen):
+    """Remove layers: `count` adjacent ones where that hurts least, or `layers`, any of them, counted from 0."""
+
     count: int | None = None
-    window: tuple[int, int] | None = None
+    layers: tuple[int, ...] | None = None
 
     @model_validator(mode="after")
-    def _one_target(self) -> "_Windowed":
+    def _one_target(self) -> "DropLayers":
+        if (self.count is None) == (self.layers is None):
+            raise ValueError("give one of count and layers")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count={self.count} must be at least 1")
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise ValueError(f"layers={list(self.layers)} must be at least one layer, counted from 0")
+        return self
+
+    @property
+    def num_dropped(self) -> int:
+        """How many layers go."""
+        if self.layers is not None:
+            return len(set(self.layers))
+        assert self.count is not None
+        return self.count
+
+
+class MergeFfs(Frozen):
+    """Let adjacent FFNs share one set of weights: `count` where that hurts least, or those of `window`.
+
+    window      first and last layer, counted from 0
+    anchor      the member whose order of hidden units the others take
+    align       `permute` matches hidden units before averaging, `none` averages them as they are numbered
+    compensate  `ridge` refits the shared output matrix on what each member wrote
+    """
+
+    count: int | None = None
+    window: tuple[int, int] | None = None
+    anchor: Literal["first", "middle", "last"] = "first"
+    align: Literal["permute", "none"] = "permute"
+    compensate: Literal["ridge", "none"] = "ridge"
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "MergeFfs":
         if (self.count is None) == (self.window is None):
             raise ValueError("give one of count and window")
         if self.count is not None and self.count < 1:
             raise ValueError(f"count={self.count} must be at least 1")
         if self.window is not None and not 0 <= self.window[0] <= self.window[1]:
             raise ValueError(f"window={list(self.window)} must be first and last layer, counted from 0")
+        if self.length < 2:
+            raise ValueError("at least two FFNs are needed to share weights")
         return self
 
     @property
@@ -28,26 +66,3 @@ class _Windowed(Frozen):
             return self.window[1] - self.window[0] + 1
         assert self.count is not None
         return self.count
-
-
-class DropLayers(_Windowed):
-    """Remove adjacent layers: `count` of them where that hurts least, or those of `window`, first and last."""
-
-
-class MergeFfs(_Windowed):
-    """Let adjacent FFNs share one set of weights: `count` where that hurts least, or those of `window`.
-
-    anchor      the member whose order of hidden units the others take
-    align       `permute` matches hidden units before averaging, `none` averages them as they are numbered
-    compensate  `ridge` refits the shared output matrix on what each member wrote
-    """
-
-    anchor: Literal["first", "middle", "last"] = "first"
-    align: Literal["permute", "none"] = "permute"
-    compensate: Literal["ridge", "none"] = "ridge"
-
-    @model_validator(mode="after")
-    def _several(self) -> "MergeFfs":
-        if self.length < 2:
-            raise ValueError("at least two FFNs are needed to share weights")
-        return self

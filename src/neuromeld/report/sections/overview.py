@@ -77,7 +77,7 @@ def summary(record: Record) -> Section | None:
     sentences += _sublayer_step(record.get("ffn"), "feed-forward networks", "neurons", "width")
     sentences += _sublayer_step(record.get("heads"), "attention layers", "key-value groups", "groups")
     if dropped := record.get("dropped"):
-        sentences.insert(0, _sentence("The layers {} to {} were removed.", dropped["start"], dropped["end"]))
+        sentences.insert(0, _sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
     if window := record.get("window"):
         sentences.append(
             _sentence("The layers {} to {} share one feed-forward network.", window["start"], window["end"])

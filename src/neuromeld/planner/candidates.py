@@ -1,0 +1,148 @@
+"""Ways to spend a budget, each a recipe that just meets it, with the loss that the sensitivities predict."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import FFN, RESIDUAL
+from neuromeld.errors import NeuromeldError
+from neuromeld.plan import FFN_MULTIPLE
+from neuromeld.planner.allocate import Layered, above
+from neuromeld.planner.budget import Budget
+from neuromeld.planner.sensitivity import Information
+from neuromeld.recipe import Recipe, parse_recipe
+from neuromeld.sizes import sizes_of
+
+DROPPED = (1, 2, 3, 4, 6)
+"""Numbers of layers that are dropped before FFNs are narrowed."""
+
+RATIOS = [step / 200 for step in range(40, 200)]
+"""Kept shares of the residual stream that are tried."""
+
+BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`predicted` is in nats a token, before compensation; None where the sensitivities do not tell."""
+
+    name: str
+    recipe: Recipe
+    predicted: float | None
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the candidates are made for."""
+
+    model: PreTrainedModel
+    arch: Architecture
+    budget: Budget
+    found: Information
+    settings: dict[str, Any]
+
+    def recipe(self, **stages: Any) -> Recipe:
+        return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Whether the budget allows it; a recipe that the model refuses does not fit."""
+        try:
+            return self.budget.share(self.model, recipe) <= 1
+        except NeuromeldError:
+            return False
+
+
+def candidates(field: Field) -> list[Candidate]:
+    """All ways that meet the budget; those that only the native format holds are left out where it may not be used."""
+    ways = [*_uniform(field), *_with_layers_dropped(field), *_narrower_stream(field)]
+    if field.settings["output"] != "stock":
+        ways += _by_layer(field)
+    return ways
+
+
+def _uniform(field: Field) -> Iterator[Candidate]:
+    yield from _narrow_ffns(field, "narrower FFNs")
+    groups = sizes_of(field.arch, field.model.config).groups[0]
+    if groups > 1:
+        lost = sum(_cheapest_groups(scores, groups, groups - 1) for scores in field.found.heads)
+        yield from _narrow_ffns(field, "one group of heads less, narrower FFNs", lost, heads={"kv_groups": groups - 1})
+
+
+def _with_layers_dropped(field: Field) -> Iterator[Candidate]:
+    ranked = sorted(range(field.arch.num_layers), key=lambda layer: field.found.layers[layer])
+    for count in DROPPED:
+        if count >= field.arch.num_layers // 2:
+            return
+        gone = sorted(ranked[:count])
+        lost = sum(field.found.layers[layer] for layer in gone)
+        stage = {"layers": gone}
+        recipe = field.recipe(drop_layers=stage)
+        if field.fits(recipe):
+            yield Candidate(f"{count} layers dropped", recipe, lost)
+            return
+        yield from _narrow_ffns(field, f"{count} layers dropped, narrower FFNs", lost, dropped=gone)
+
+
+def _narrower_stream(field: Field) -> Iterator[Candidate]:
+    if field.settings["output"] == "stock" and RESIDUAL not in field.arch.spec.stock_keys:
+        return
+    recipe = _largest(RATIOS, lambda ratio: field.recipe(width={"hidden_ratio": ratio}), field)
+    if recipe is not None:
+        yield Candidate("narrower residual stream", recipe, None)
+    yield from _narrow_ffns(field, "residual stream 5 % narrower, narrower FFNs", None, width={"hidden_ratio": 0.95})
+
+
+def _by_layer(field: Field) -> Iterator[Candidate]:
+    groups = sizes_of(field.arch, field.model.config).groups[0]
+    for name, heads in (("FFNs narrowed by layer", None), ("FFNs and heads narrowed by layer", field.found.heads)):
+        if heads is not None and groups == 1:
+            return
+
+        def at(price: float, heads: Any = heads) -> Layered:
+            return above(field.arch, field.found.ffn, heads, groups, price)
+
+        def recipe_of(sizes: Layered, heads: Any = heads) -> Recipe:
+            return field.recipe(ffn={"size": sizes.ffn}, heads=None if heads is None else {"kv_groups": sizes.groups})
+
+        low, high = 0.0, max(float(scores.max()) for scores in field.found.ffn)
+        if not field.fits(recipe_of(at(high))):
+            continue
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if field.fits(recipe_of(at(middle))) else (middle, high)
+        sizes = at(high)
+        yield Candidate(name, recipe_of(sizes), sizes.lost)
+
+
+def _narrow_ffns(
+    field: Field, name: str, lost: float | None = 0.0, dropped: list[int] | None = None, **stages: Any
+) -> Iterator[Candidate]:
+    """The widest FFNs, all of one width, with which the budget is met."""
+    if dropped:
+        stages["drop_layers"] = {"layers": dropped}
+    full = field.arch.widths[FFN]
+    multiple = 128 if full >= 2048 else FFN_MULTIPLE
+    recipe = _largest(
+        range(multiple, full, multiple), lambda size: field.recipe(ffn={"size": int(size)}, **stages), field
+    )
+    if recipe is None or recipe.ffn is None:
+        return
+    if lost is not None:
+        gone = full - int(recipe.ffn.size or 0)  # type: ignore[arg-type]
+        kept = (scores for layer, scores in enumerate(field.found.ffn) if layer not in (dropped or []))
+        lost += sum(float(scores.sort().values[:gone].sum()) for scores in kept)
+    yield Candidate(name, recipe, lost)
+
+
+def _largest(values: Sequence[float], recipe_of: Callable[[float], Recipe], field: Field) -> Recipe | None:
+    """The recipe of the largest of ascending values that fits, None where none does."""
+    found = bisect_left(values, True, key=lambda value: not field.fits(recipe_of(value)))
+    return recipe_of(values[found - 1]) if found else None
+
+
+def _cheapest_groups(scores: Any, groups: int, keep: int) -> float:
+    return float(scores.view(groups, -1).sum(1).sort().values[: groups - keep].sum())

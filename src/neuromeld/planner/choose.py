@@ -1,0 +1,119 @@
+"""Build every promising candidate on a small sample, measure it, and take the best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import mean_loss
+from neuromeld.pipeline import run_stages
+from neuromeld.plan import architecture_of, make_plan
+from neuromeld.planner.budget import Budget
+from neuromeld.planner.candidates import Candidate, Field, candidates
+from neuromeld.planner.sensitivity import information
+from neuromeld.progress import track
+from neuromeld.recipe import Calibration, Recipe, parse_recipe
+from neuromeld.streams import Batch
+from neuromeld.surgery import reversible
+
+HOPELESS = 3.0
+"""A candidate that is predicted to lose this many times what the best prediction loses is not built."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate; `excess_loss` is that of the model built from the sample, None where it was not built."""
+
+    name: str
+    recipe: Recipe
+    kept_ratio: float
+    flops_ratio: float
+    predicted: float | None
+    excess_loss: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe to build, and all that it was weighed against, best first."""
+
+    recipe: Recipe
+    candidates: list[Measured]
+
+    def record(self) -> list[dict[str, Any]]:
+        """The candidates for `record.json`."""
+        return [
+            {
+                "name": c.name,
+                "kept_ratio": c.kept_ratio,
+                "flops_ratio": c.flops_ratio,
+                "predicted_loss": c.predicted,
+                "measured_loss": c.excess_loss,
+                "chosen": c.chosen,
+            }
+            for c in self.candidates
+        ]
+
+
+@torch.no_grad()
+def choose_recipe(
+    model: PreTrainedModel,
+    budget: Budget,
+    calibration: Calibration,
+    output: Literal["auto", "stock", "native"],
+    sample: Sequence[Batch],
+    validation: Sequence[Batch],
+    *,
+    progress: bool = False,
+) -> Choice:
+    """The recipe that meets `budget` and loses least; the model is as before when this returns.
+
+    calibration  goes into the recipe
+    sample       calibration batches that sensitivities and candidates are made from: a few thousand tokens
+    validation   other text, that candidates are measured on
+
+    Raises `UserInputError` where no candidate meets the budget.
+    """
+    arch = architecture_of(model)
+    model.eval()
+    with track("measuring sensitivities", len(sample), enabled=progress) as advance:
+        found = information(model, arch, sample, advance)
+    settings = {"calibration": calibration.model_dump(), "output": output}
+    ways = candidates(Field(model, arch, budget, found, settings))
+    if not ways:
+        raise UserInputError("no candidate meets this budget: ask for less compression")
+    least = min((way.predicted for way in ways if way.predicted is not None), default=0.0)
+    dense = mean_loss(model, validation)
+    losses: dict[str, float] = {}
+    with track("measuring candidates", len(ways), enabled=progress) as advance:
+        for done, way in enumerate(ways, start=1):
+            if way.predicted is None or way.predicted <= HOPELESS * least:
+                losses[way.name] = _loss(model, way, sample, validation) - dense
+            advance(done)
+    best = min(losses, key=lambda name: losses[name])
+    measured = [_measured(model, way, losses.get(way.name), way.name == best) for way in ways]
+    measured.sort(key=lambda m: (m.excess_loss is None, m.excess_loss or 0.0))
+    return Choice(next(way.recipe for way in ways if way.name == best), measured)
+
+
+def _loss(model: PreTrainedModel, way: Candidate, sample: Sequence[Batch], validation: Sequence[Batch]) -> float:
+    plan = make_plan(model, _sampled(way.recipe, sample))
+    with reversible(model):
+        run_stages(model, architecture_of(model), plan, sample, validation=validation)
+        return mean_loss(model, validation)
+
+
+def _sampled(recipe: Recipe, sample: Sequence[Batch]) -> Recipe:
+    """The recipe with the calibration that it is really built on here."""
+    tokens = sum(batch["input_ids"].numel() for batch in sample)
+    seqlen = sample[0]["input_ids"].shape[1]
+    return parse_recipe(recipe.model_dump(exclude_none=True) | {"calibration": {"tokens": tokens, "seqlen": seqlen}})
+
+
+def _measured(model: PreTrainedModel, way: Candidate, excess: float | None, chosen: bool) -> Measured:
+    plan = make_plan(model, way.recipe)
+    flops = plan.flops_after / plan.flops_before
+    return Measured(way.name, way.recipe, plan.kept_ratio, flops, way.predicted, excess, chosen)
