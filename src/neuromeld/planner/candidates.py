@@ -127,7 +127,7 @@ def _narrow_ffns(
     full = field.arch.widths[FFN]
     multiple = 128 if full >= 2048 else FFN_MULTIPLE
     recipe = _largest(
-        range(multiple, full, multiple), lambda size: field.recipe(ffn={"size": int(size)}, **stages), field
+        range(multiple, full + 1, multiple), lambda size: field.recipe(ffn={"size": int(size)}, **stages), field
     )
     if recipe is None or recipe.ffn is None:
         return

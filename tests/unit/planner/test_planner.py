@@ -1,0 +1,156 @@
+"""Sensitivities against explicit masks, allocation by its definition, candidates against the budget they must meet."""
+
+import math
+
+import pytest
+import torch
+
+from contract.families import build, tokens
+from neuromeld import Budget, Calibration, make_plan
+from neuromeld.errors import UserInputError
+from neuromeld.plan import architecture_of
+from neuromeld.planner import choose_recipe
+from neuromeld.planner.allocate import CHUNK, above, neuron_costs
+from neuromeld.planner.candidates import Field, candidates
+from neuromeld.planner.sensitivity import information
+
+CALIBRATION = Calibration(tokens=1536, seqlen=16)
+
+
+def batches(num: int = 16, seed: int = 1) -> list[dict[str, torch.Tensor]]:
+    return [{"input_ids": ids} for ids in tokens(num, seed=seed).split(4)]
+
+
+def settings(output: str = "auto") -> dict[str, object]:
+    return {"calibration": CALIBRATION.model_dump(), "output": output}
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "opt", "gpt2", "bloom"])
+@pytest.mark.parametrize("space", ["ffn", "heads", "layer"])
+def test_information_is_the_square_of_the_derivative_by_a_mask(family, space):
+    model = build(family)
+    arch = architecture_of(model)
+    data = batches(2)
+    found = information(model, arch, data)
+    layer, ids = 1, data[0]["input_ids"]
+    path = arch.layer_path(layer) if space == "layer" else arch.consumer(layer, space).path
+    width = 1 if space == "layer" else arch.widths[space]
+    mask = torch.ones(*ids.shape, width, dtype=torch.float64, requires_grad=True)
+
+    def before(_, args):
+        return (args[0] * mask.view(*args[0].shape[:-1], width), *args[1:])
+
+    def after(_, args, output):
+        left = output[0] if isinstance(output, tuple) else output
+        masked = args[0] + (left - args[0]) * mask
+        return (masked, *output[1:]) if isinstance(output, tuple) else masked
+
+    module = model.get_submodule(path)
+    module.register_forward_hook(after) if space == "layer" else module.register_forward_pre_hook(before)
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum").backward()
+    expected = mask.grad.square().flatten(0, 1).sum(0) / 2 / ids[:, 1:].numel()
+    actual = {"ffn": found.ffn, "heads": found.heads, "layer": torch.tensor(found.layers)}[space][layer]
+    torch.testing.assert_close(actual.flatten().double(), expected, rtol=1e-5, atol=1e-12)
+
+
+def test_information_leaves_the_model_alone():
+    model = build("llama")
+    model.requires_grad_(True)
+    information(model, architecture_of(model), batches(1))
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_padding_carries_no_information():
+    model = build("llama")
+    arch = architecture_of(model)
+    ids = tokens(4)
+    padded = torch.cat([torch.full_like(ids[:, :3], 7), ids], dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, :3] = 0
+    plain = information(model, arch, [{"input_ids": ids}])
+    found = information(model, arch, [{"input_ids": padded, "attention_mask": mask}])
+    torch.testing.assert_close(found.layers, plain.layers, rtol=1e-4, atol=0)
+
+
+def test_costs_are_those_of_the_plan():
+    model = build("llama")
+    arch = architecture_of(model)
+    per_neuron, per_layer = neuron_costs(arch)
+    field = Field(model, arch, Budget(keep=0.9), None, settings())
+    full = make_plan(model, field.recipe(ffn={"size": 40}, heads={"kv_groups": 2}))
+    less = make_plan(model, field.recipe(ffn={"size": 39}, heads={"kv_groups": 1}))
+    assert full.parameters_after - less.parameters_after == 4 * (per_neuron + per_layer // 2)
+
+
+def test_allocation_keeps_what_is_worth_its_price():
+    model = build("llama")
+    arch = architecture_of(model)
+    generator = torch.Generator().manual_seed(0)
+    ffn = [torch.rand(40, generator=generator, dtype=torch.float64) * 2**-layer for layer in range(4)]
+    heads = [torch.rand(24, generator=generator, dtype=torch.float64) * 2**-layer for layer in range(4)]
+    nothing = above(arch, ffn, heads, 2, 0.0)
+    assert nothing.ffn == (40,) * 4
+    assert nothing.groups == (2,) * 4
+    assert nothing.lost == 0
+    everything = above(arch, ffn, heads, 2, math.inf)
+    assert everything.ffn == (CHUNK,) * 4
+    assert everything.groups == (1,) * 4
+    some = above(arch, ffn, heads, 2, 0.3 / neuron_costs(arch)[0])
+    assert list(some.ffn) == sorted(some.ffn, reverse=True)
+    lost = sum(float(s.sort().values[: 40 - width].sum()) for s, width in zip(ffn, some.ffn, strict=True))
+    lost += sum(float(s.view(2, -1).sum(1).min()) for s, groups in zip(heads, some.groups, strict=True) if groups == 1)
+    assert math.isclose(some.lost, lost)
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "qwen3", "opt", "gpt2", "bloom"])
+@pytest.mark.parametrize("budget", [Budget(keep=0.85), Budget(flops=0.97)])
+def test_every_candidate_just_meets_the_budget(family, budget):
+    model = build(family)
+    arch = architecture_of(model)
+    ways = candidates(Field(model, arch, budget, information(model, arch, batches(2)), settings()))
+    assert len({way.name for way in ways}) == len(ways) >= 3
+    for way in ways:
+        assert budget.share(model, way.recipe) <= 1
+        ffn = way.recipe.ffn
+        if ffn is not None and isinstance(ffn.size, int) and ffn.size + 8 <= arch.widths["ffn"]:
+            wider = way.recipe.model_copy(update={"ffn": ffn.model_copy(update={"size": ffn.size + 8})})
+            assert budget.share(model, wider) > 1
+
+
+def test_stock_candidates_are_stock():
+    model = build("llama-tied")
+    arch = architecture_of(model)
+    field = Field(model, arch, Budget(keep=0.8), information(model, arch, batches(2)), settings("stock"))
+    for way in candidates(field):
+        assert make_plan(model, way.recipe).format == "stock"
+
+
+def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was():
+    model = build("llama-tied")
+    before = {name: (id(p), p.clone()) for name, p in model.named_parameters()}
+    config = model.config.to_dict()
+    choices = [choose_recipe(model, Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5)) for _ in range(2)]
+    choice = choices[0]
+    built = [c for c in choice.candidates if c.excess_loss is not None]
+    assert choice.recipe == min(built, key=lambda c: c.excess_loss).recipe
+    assert [c.chosen for c in choice.candidates].count(True) == 1
+    assert choice.record() == choices[1].record()
+    assert model.config.to_dict() == config
+    assert {name: id(p) for name, p in model.named_parameters()} == {name: key for name, (key, _) in before.items()}
+    assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
+
+
+def test_a_budget_that_nothing_meets():
+    with pytest.raises(UserInputError, match="no candidate meets this budget"):
+        choose_recipe(build("gpt2"), Budget(params=10), CALIBRATION, "stock", batches(), batches())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({}, "give one budget"), ({"keep": 0.5, "flops": 0.5}, "give one budget"), ({"keep": 1.2}, "outside")],
+)
+def test_budgets_that_make_no_sense(given, message):
+    with pytest.raises(UserInputError, match=message):
+        Budget(**given)
