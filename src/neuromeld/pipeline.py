@@ -42,6 +42,15 @@ class Compressed:
     merged: Merged | None = None
     searches: dict[str, WindowSearch] = field(default_factory=dict)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What went less well than it should, one sentence each."""
+        return [
+            f"the transport of run {number} of layers: {run.transport.message}"
+            for number, run in enumerate(self.runs)
+            if run.transport is not None and run.transport.status != "converged"
+        ]
+
 
 def compress_model(
     model: PreTrainedModel,

@@ -63,7 +63,7 @@ def compression_record(
         "refits": {path: _errors(fit) for path, fit in refits.items()},
         "ffn": [_narrowing(entry) for entry in compressed.neurons if entry.space == FFN],
         "heads": [_narrowing(entry) for entry in compressed.neurons if entry.space == HEADS],
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *compressed.warnings],
         "versions": {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")},
     }
     if plan.before.hidden != plan.after.hidden:

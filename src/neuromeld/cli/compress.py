@@ -1,6 +1,7 @@
 """`neuromeld compress` and its dry run, `neuromeld plan`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,6 @@ from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
 from neuromeld.cli.recipes import Asked, takes_recipe
 from neuromeld.compress import choose, compress, plan_for
-from neuromeld.plan import Plan
 from neuromeld.planner import Choice
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import changes
@@ -36,7 +36,7 @@ def compress_command(
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
     result = compress(model, recipe, out, force=force, choice=choice, progress=True, **settings)
-    _warn(result.plan)
+    _warn(result.record.get("warnings", []))
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))
         return
@@ -66,7 +66,7 @@ def plan_command(
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
     plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle)
-    _warn(plan)
+    _warn(plan.warnings)
     if as_json:
         typer.echo(json.dumps(json.loads(plan.to_json()) | ({"candidates": choice.record()} if choice else {})))
         return
@@ -100,6 +100,6 @@ def _settle(model: str, asked: Asked, settings: dict[str, Any], *, show: bool) -
     return choice.recipe, choice
 
 
-def _warn(plan: Plan) -> None:
-    for warning in plan.warnings:
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
         Console(stderr=True, highlight=False).print(f"warning: {warning}", markup=False)
