@@ -19,8 +19,8 @@ from neuromeld.recipe import Calibration, Recipe, parse_recipe
 from neuromeld.streams import Batch
 from neuromeld.surgery import reversible
 
-HOPELESS = 3.0
-"""A candidate that is predicted to lose this many times what the best prediction loses is not built."""
+MOST_BUILT = 4
+"""Candidates with a prediction that are built, the best predicted first; those without one are built too."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,20 @@ def choose_recipe(
     """
     arch = architecture_of(model)
     model.eval()
-    with track("measuring sensitivities", len(sample), enabled=progress) as advance:
-        found = information(model, arch, sample, advance)
+    with track("measuring sensitivities", max(1, len(sample) // 2), enabled=progress) as advance:
+        found = information(model, arch, sample[: max(1, len(sample) // 2)], advance)
     settings = {"calibration": calibration.model_dump(), "output": output}
     ways = candidates(Field(model, arch, budget, found, settings))
     if not ways:
         raise UserInputError("no candidate meets this budget: ask for less compression")
-    least = min((way.predicted for way in ways if way.predicted is not None), default=0.0)
+    predicted = sorted(way.predicted for way in ways if way.predicted is not None)
+    limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
+    promising = [way for way in ways if way.predicted is None or way.predicted <= limit]
     dense = mean_loss(model, validation)
     losses: dict[str, float] = {}
-    with track("measuring candidates", len(ways), enabled=progress) as advance:
-        for done, way in enumerate(ways, start=1):
-            if way.predicted is None or way.predicted <= HOPELESS * least:
-                losses[way.name] = _loss(model, way, sample, validation) - dense
+    with track("measuring candidates", len(promising), enabled=progress) as advance:
+        for done, way in enumerate(promising, start=1):
+            losses[way.name] = _loss(model, way, sample, validation) - dense
             advance(done)
     best = min(losses, key=lambda name: losses[name])
     measured = [_measured(model, way, losses.get(way.name), way.name == best) for way in ways]
