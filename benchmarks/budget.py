@@ -100,7 +100,7 @@ class Benchmark:
 
         self.calibration = windows("calibration", calibration_tokens, seed=0)
         self.sample = windows("calibration", 8192, seed=0)
-        self.validation = windows("validation", 4096, seed=0)
+        self.validation = windows("validation", 4096)
         self.evaluation = windows(split, tokens)
 
     def measure(self, row: str, keep: float) -> dict[str, Any]:

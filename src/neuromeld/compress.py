@@ -143,7 +143,8 @@ def _windows(tokenizer: PreTrainedTokenizerBase, text: Calibration, split: Split
         split=split,
         num_tokens=max(num_tokens, 2 * text.seqlen),
         seqlen=text.seqlen,
-        seed=text.seed,
+        seed=text.seed if split == "calibration" else None,
+        or_fewer=True,
     )
     return batches_of(windows)
 

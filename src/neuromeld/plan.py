@@ -29,7 +29,7 @@ FFN_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """Resolved dimensions.  `starts` are the first layers of each run of layers that shares a basis.
+    """Resolved dimensions.  `starts` are the first layers of each run of layers that shares a basis, none where the stream keeps its width.
 
     `parameters_before` and `parameters_after` count unique parameters, ties once, adapters and shortcuts included.
     `flops_before` and `flops_after` are operations per token that attends to `CONTEXT` keys.
@@ -109,8 +109,8 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     before = sizes_of(arch, model.config)
     after = _narrow_layers(arch, recipe, before)
     layers = after.num_layers
-    starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else (0,)
-    output = _format(arch, recipe, after, shared=len(starts) == 1)
+    starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
+    output = _format(arch, recipe, after, shared=len(starts) <= 1)
     after = replace(after, hidden=_hidden_size(arch, recipe, after, model.config, output))
     used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
     itemsize = (dtype or model.dtype).itemsize
@@ -132,7 +132,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
         warnings=_calibration_warnings(used, _largest_regression(arch, recipe, before, after)),
     )
     k = after.hidden
-    extra = (len(starts) - 1 + plan.head_adapter) * k * k
+    extra = (len(starts[1:]) + plan.head_adapter) * k * k
     flops = predict_flops(arch, before, after, context=CONTEXT, extra=extra)
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift

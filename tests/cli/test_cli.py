@@ -70,6 +70,42 @@ def test_plan_predicts_what_compress_does(cli, checkpoint, text, tmp_path):
     assert plan["starts"] == [0, 2]
 
 
+def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_path):
+    options = ["--keep", 0.8, "--calibration", text, *CALIBRATION, "--json"]
+    code, stdout, stderr = cli("plan", checkpoint, *options)
+    assert code == 0, stderr
+    plan = json.loads(stdout)
+    assert plan["kept_ratio"] <= 0.8
+    (chosen,) = [c for c in plan["candidates"] if c["chosen"]]
+    assert chosen["measured_loss"] == min(
+        c["measured_loss"] for c in plan["candidates"] if c["measured_loss"] is not None
+    )
+    assert leftovers(tmp_path) == []
+    _, stdout, _ = cli("compress", checkpoint, tmp_path / "out", *options)
+    record = json.loads(stdout)
+    assert record["parameters_after"] == plan["parameters_after"]
+    assert record["candidates"] == plan["candidates"]
+    assert "Candidates" in (tmp_path / "out" / "report.html").read_text()
+    code, stdout, _ = cli("plan", checkpoint, "--params", "0.01M", "--stock", *options[2:])
+    assert code == 0
+    assert json.loads(stdout)["parameters_after"] <= 10_000
+    assert json.loads(stdout)["format"] == "stock"
+
+
+def test_stages_add_up(cli, checkpoint, text, tmp_path):
+    out = tmp_path / "out"
+    options = ["--drop-layers", 1, "--ffn-ratio", 0.7, "--merge-ffs", 2, "--compensate", "none"]
+    code, stdout, _ = cli("compress", checkpoint, out, *options, "--calibration", text, *CALIBRATION, "--json")
+    assert code == 0
+    record = json.loads(stdout)
+    assert record["sizes_after"]["shared_ffns"] == 2
+    assert len(record["sizes_after"]["ffn"]) == len(record["sizes_before"]["ffn"]) - 1
+    assert {entry["ridge"] for entry in record["ffn"]} == {None}
+    assert len(record["windows"]) == len(record["sizes_after"]["ffn"]) - 1
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert unique_parameters(model) == record["parameters_after"]
+
+
 def test_recipe_of_the_output_gives_the_same_output_again(cli, checkpoint, text, tmp_path):
     cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, "--calibration", text, *CALIBRATION, "--json")
     code, _, _ = cli("compress", checkpoint, tmp_path / "b", "--recipe", tmp_path / "a" / "recipe.yaml", "--json")
@@ -167,6 +203,12 @@ BAD = {
     "stock": (["--hidden-size", 16, "--basis", "layer", "--stock"], 2, "--native"),
     "tokens": (["--hidden-size", 16, "--calibration-tokens", 8, "--seqlen", 8], 2, "cannot determine a width of 16"),
     "text": (["--hidden-size", 16, "--calibration", "wikipedia"], 2, "Did you mean 'wikipedia-sample'?"),
+    "budget": (["--keep", 0.8, "--ffn-ratio", 0.5], 2, "the planner chooses the stages"),
+    "two budgets": (["--keep", 0.8, "--flops", 0.5], 2, "give one budget"),
+    "number": (["--params", "many"], 2, "with K, M or B"),
+    "window": (["--merge-ffs", 2, "--window", "0-5"], 2, "spans 6 layers, not 2"),
+    "no stage": (["--ffn-ratio", 0.5, "--decoder", "ridge"], 2, "there is no stage width"),
+    "layers": (["--drop-layers", 9], 2, "at least one must stay"),
     "device": (["--hidden-size", 16, "--device", "cuda:9"], 2, "--device cuda:9 cannot be used"),
 }
 

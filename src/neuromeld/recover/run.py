@@ -114,10 +114,8 @@ def _text(settings: Recovery, tokenizer: PreTrainedTokenizerBase) -> tuple[Token
     """All of the text to train on, and what the loss is measured on."""
     source, seqlen = settings.train, settings.seqlen
     windows = token_windows(source, tokenizer, split="calibration", num_tokens=None, seqlen=seqlen, seed=settings.seed)
-    held_out = token_windows(source, tokenizer, split="validation", num_tokens=None, seqlen=seqlen)
     most = max(HELD_OUT_TOKENS, seqlen)
-    if held_out.num_tokens > most:
-        held_out = token_windows(source, tokenizer, split="validation", num_tokens=most, seqlen=seqlen)
+    held_out = token_windows(source, tokenizer, split="validation", num_tokens=most, seqlen=seqlen, or_fewer=True)
     return windows, held_out
 
 
