@@ -29,7 +29,8 @@ FFN_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """Resolved dimensions.  `starts` are the first layers of each run of layers that shares a basis, none where the stream keeps its width.
+    """Resolved dimensions.  `starts` are the first layers of each run of layers that shares a basis; none where the
+    stream keeps its width.
 
     `parameters_before` and `parameters_after` count unique parameters, ties once, adapters and shortcuts included.
     `flops_before` and `flops_after` are operations per token that attends to `CONTEXT` keys.

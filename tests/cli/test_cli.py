@@ -101,7 +101,8 @@ def test_stages_add_up(cli, checkpoint, text, tmp_path):
     assert record["sizes_after"]["shared_ffns"] == 2
     assert len(record["sizes_after"]["ffn"]) == len(record["sizes_before"]["ffn"]) - 1
     assert {entry["ridge"] for entry in record["ffn"]} == {None}
-    assert len(record["windows"]) == len(record["sizes_after"]["ffn"]) - 1
+    assert len(record["dropped_windows"]) == 3
+    assert record["window"] == {"start": 0, "end": 1}
     model = AutoModelForCausalLM.from_pretrained(out)
     assert unique_parameters(model) == record["parameters_after"]
 
