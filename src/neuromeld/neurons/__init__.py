@@ -1,6 +1,6 @@
 """Narrow the inner spaces of the layers: hidden neurons of FFNs, groups of attention heads."""
 
 from neuromeld.neurons.options import Ffn, Heads
-from neuromeld.neurons.walk import Narrowing, narrow_neurons
+from neuromeld.neurons.walk import Narrowing, check_compensation, narrow_neurons
 
-__all__ = ["Ffn", "Heads", "Narrowing", "narrow_neurons"]
+__all__ = ["Ffn", "Heads", "Narrowing", "check_compensation", "narrow_neurons"]
