@@ -1,5 +1,7 @@
 """Layers that are alike: how similar they are, and which of them were tied."""
 
+from markupsafe import Markup
+
 from neuromeld.report.charts import Series, heat_map, lines
 from neuromeld.report.section import Record, Section, figures, folded, join, paragraph, table
 
@@ -39,13 +41,17 @@ def windows(record: Record) -> Section | None:
 
 def similarity(record: Record) -> Section | None:
     """How alike the outputs of each two layers are."""
-    found = record.get("similarity")
-    if not found:
-        return None
+    maps = similarity_maps(record)
+    text = paragraph("Each cell compares two layers on the calibration text: the stronger the colour, the more alike.")
+    return Section("Similarity of layers", join([text, figures(maps)])) if maps else None
+
+
+def similarity_maps(record: Record) -> list[Markup]:
+    """The heat maps of the kinds of sublayer that the record compares."""
+    found = record.get("similarity", {})
     names = {"ffn": "Feed-forward networks", "attention": "Attention"}
     maps = [heat_map(name, "layer", found[key]) for key, name in names.items() if found.get(key)]
-    text = paragraph("Each cell compares two layers on the calibration text: the stronger the colour, the more alike.")
-    return Section("Similarity of layers", join([text, figures(maps)])) if any(maps) else None
+    return [drawn for drawn in maps if drawn is not None]
 
 
 def _same(window: dict[str, int], other: dict[str, int]) -> bool:
