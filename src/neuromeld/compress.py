@@ -20,10 +20,10 @@ from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
 from neuromeld.streams import Batch
-from neuromeld.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 
 SEARCH_TOKENS = 4096
-"""Validation tokens that the loss of each window of layers is taken on."""
+"""Validation tokens that the loss of each window of layers is taken on, at most."""
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""
@@ -106,9 +106,7 @@ def _searches(recipe: Recipe) -> bool:
 
 def _validation(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
     text = plan.recipe.calibration
-    windows = token_windows(
-        text.text, tokenizer, split="validation", num_tokens=SEARCH_TOKENS, seqlen=text.seqlen, seed=text.seed
-    )
+    windows = first_windows(text.text, tokenizer, split="validation", most=SEARCH_TOKENS, seqlen=text.seqlen)
     return batches_of(windows)
 
 

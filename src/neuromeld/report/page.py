@@ -27,6 +27,7 @@ SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     layers.refits,
     layers.feed_forward,
     layers.heads,
+    sharing.dropped,
     sharing.windows,
     sharing.similarity,
     origin.loading,

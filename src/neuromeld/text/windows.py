@@ -83,6 +83,14 @@ def token_windows(
     return TokenWindows(input_ids, source, split, digest)
 
 
+def first_windows(
+    source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
+) -> TokenWindows:
+    """The first windows of a split that is not calibration: up to `most` tokens of them, and one at least."""
+    available = len(_joined_tokens(read_documents(source, split, tokenizer), tokenizer, most))
+    return token_windows(source, tokenizer, split=split, num_tokens=max(seqlen, min(most, available)), seqlen=seqlen)
+
+
 def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
     """Raise `UserInputError` when a token id is not one of the `vocab_size` that the model knows."""
     largest = int(windows.input_ids.max())
