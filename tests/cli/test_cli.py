@@ -175,6 +175,16 @@ def test_options_of_tasks_need_tasks(cli, checkpoint, text):
     assert "--tasks" in stderr
 
 
+def test_methods_of_every_stage_are_listed(cli):
+    names = {row["name"] for row in json.loads(cli("list", "methods", "--json")[1])["methods"]}
+    assert {
+        "width selector principal",
+        "width decoder pinv",
+        "ffn and heads selector wanda",
+        "ffn merge kmeans",
+    } <= names
+
+
 @pytest.mark.parametrize("what", ["architectures", "methods", "recipes", "texts"])
 def test_list(cli, what):
     assert json.loads(cli("list", what, "--json")[1])[what]

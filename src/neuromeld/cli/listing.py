@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from neuromeld import neurons
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.spec import RESIDUAL
 from neuromeld.cli import options as o
@@ -53,9 +54,11 @@ def _architectures() -> list[tuple[str, str]]:
 
 def _methods() -> list[tuple[str, str]]:
     return [
-        *((f"selector {name}", _summary(entry)) for name, entry in SELECTORS.items()),
-        *((f"merge {name}", _summary(entry.fit)) for name, entry in MERGES.items()),
-        *((f"decoder {name}", _summary(entry)) for name, entry in DECODERS.items()),
+        *((f"width selector {name}", _summary(entry)) for name, entry in SELECTORS.items()),
+        *((f"width merge {name}", _summary(entry.fit)) for name, entry in MERGES.items()),
+        *((f"width decoder {name}", _summary(entry)) for name, entry in DECODERS.items()),
+        *((f"ffn and heads selector {name}", _summary(entry)) for name, entry in neurons.SELECTORS.items()),
+        *((f"ffn merge {name}", _summary(entry)) for name, entry in neurons.MERGES.items()),
     ]
 
 
