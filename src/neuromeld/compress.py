@@ -21,7 +21,7 @@ from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
 from neuromeld.streams import Batch
-from neuromeld.text import Split, TokenWindows, check_vocabulary, token_windows
+from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers and the candidates of a budget are measured on."""
@@ -70,8 +70,11 @@ def choose(
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
     tokenizer = located.tokenizer()
-    sample = _windows(tokenizer, text, "calibration", min(SAMPLE_TOKENS, text.tokens))
-    validation = _windows(tokenizer, text, "validation", SEARCH_TOKENS)
+    tokens = min(SAMPLE_TOKENS, text.tokens)
+    windows = token_windows(
+        text.text, tokenizer, split="calibration", num_tokens=tokens, seqlen=text.seqlen, seed=text.seed
+    )
+    sample, validation = batches_of(windows), _validation(text, tokenizer)
     model = located.load(dtype, device)
     return choose_recipe(model, budget, text, output, sample, validation, progress=progress)
 
@@ -110,7 +113,7 @@ def compress(
     check_vocabulary(windows, located.config().get_text_config().vocab_size)
     model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    validation = _windows(tokenizer, text, "validation", SEARCH_TOKENS) if _searches(recipe) else []
+    validation = _validation(text, tokenizer) if _searches(recipe) else []
     compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
@@ -136,16 +139,8 @@ def _searches(recipe: Recipe) -> bool:
     return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
 
 
-def _windows(tokenizer: PreTrainedTokenizerBase, text: Calibration, split: Split, num_tokens: int) -> list[Batch]:
-    windows = token_windows(
-        text.text,
-        tokenizer,
-        split=split,
-        num_tokens=max(num_tokens, 2 * text.seqlen),
-        seqlen=text.seqlen,
-        seed=text.seed if split == "calibration" else None,
-        or_fewer=True,
-    )
+def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
+    windows = first_windows(text.text, tokenizer, split="validation", most=SEARCH_TOKENS, seqlen=text.seqlen)
     return batches_of(windows)
 
 

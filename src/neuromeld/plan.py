@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from neuromeld.archs import ARCHITECTURES, Architecture, resolve
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
 from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.neurons import check_compensation
 from neuromeld.recipe import Recipe
 from neuromeld.registry import unknown_name
 from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
@@ -109,6 +110,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     arch = architecture_of(model)
     before = sizes_of(arch, model.config)
     after = _narrow_layers(arch, recipe, before)
+    check_compensation(model, arch, recipe.heads, recipe.ffn)
     layers = after.num_layers
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
     output = _format(arch, recipe, after, shared=len(starts) <= 1)

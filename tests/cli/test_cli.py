@@ -152,6 +152,31 @@ def test_report_is_drawn_again_from_the_folder(cli, checkpoint, text, tmp_path):
     assert "record.json" in stderr
 
 
+def test_every_stage_is_in_the_record_and_on_the_page(cli, checkpoint, text, tmp_path):
+    out = tmp_path / "small"
+    options = ["--drop-layers", 1, "--kv-groups", 1, "--ffn-size", 12, "--hidden-size", 16, "--merge-ffs", 2]
+    code, stdout, stderr = cli("compress", checkpoint, out, *options, "--calibration", text, *CALIBRATION)
+    assert code == 0, stderr
+    record = json.loads((out / "record.json").read_text())
+    page = (out / "report.html").read_text()
+    assert len(record["changes"]) == 5
+    for change in record["changes"]:
+        assert change in " ".join(stdout.split())
+        assert change.replace("->", "→") in page
+    titles = ["Removed layers", "Attention heads", "Feed-forward networks", "Shared feed-forward networks"]
+    for title in [*titles, "The residual stream"]:
+        assert f"<h2>{title}</h2>" in page
+    assert f"<td>{record['bytes_on_disk_before']:,}</td>" in page
+    assert "The output matrix that they share was fitted again" in page
+
+
+def test_nothing_changed_is_said_without_an_error(cli, checkpoint, text, tmp_path):
+    options = ["--ffn-ratio", 1, "--calibration", text, *CALIBRATION]
+    code, stdout, stderr = cli("compress", checkpoint, tmp_path / "out", *options)
+    assert code == 0, stderr
+    assert "1.000 of" in stdout
+
+
 def test_evaluate_on_tasks(cli, checkpoint, text, tmp_path):
     pytest.importorskip("lm_eval")
     cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, "--calibration", text, *CALIBRATION)
@@ -185,6 +210,16 @@ def test_options_of_tasks_need_tasks(cli, checkpoint, text):
     code, _, stderr = cli("evaluate", checkpoint, "--text", text, "--limit", 4)
     assert code == 2
     assert "--tasks" in stderr
+
+
+def test_methods_of_every_stage_are_listed(cli):
+    names = {row["name"] for row in json.loads(cli("list", "methods", "--json")[1])["methods"]}
+    assert {
+        "width selector principal",
+        "width decoder pinv",
+        "ffn and heads selector wanda",
+        "ffn merge kmeans",
+    } <= names
 
 
 @pytest.mark.parametrize("what", ["architectures", "methods", "recipes", "texts"])

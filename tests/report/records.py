@@ -17,6 +17,10 @@ LEAST: dict[str, Any] = {
     "kept_ratio": 0.78125,
     "hidden_size_before": 576,
     "hidden_size_after": 450,
+    "sizes_before": {"hidden": 576, "ffn": [1536] * LAYERS, "groups": [3] * LAYERS, "shared_ffns": 1},
+    "sizes_after": {"hidden": 450, "ffn": [1536] * LAYERS, "groups": [3] * LAYERS, "shared_ffns": 1},
+    "changes": ["width of the residual stream: 576 -> 450"],
+    "bytes_on_disk_before": 538090408,
     "bytes_on_disk": 420389752,
     "logit_difference": 0.0,
     "seconds": 104.7,
@@ -76,6 +80,14 @@ def everything() -> dict[str, Any]:
     record["evaluation"] = [{"perplexity": 74.04, "perplexity_before": 22.45, "protocol": protocol}]
     record["ffn"] = sublayers("width", 1536, 1152)
     record["heads"] = sublayers("groups", 8, 6)
+    record["sizes_before"] |= {"groups": [8] * LAYERS}
+    record["sizes_after"] |= {key: [entry[f"{unit}_after"] for entry in record[name]] for key, unit, name in (
+        ("ffn", "width", "ffn"), ("groups", "groups", "heads"))}  # fmt: skip
+    record["changes"] = [
+        "groups of attention heads: 8 -> 4 to 6, 5 on average",
+        "hidden neurons of each FFN: 1536 -> 768 to 1152, 960 on average",
+        *record["changes"],
+    ]
     record["candidates"] = [
         {
             "name": f"width 0.{9 - i}, feed-forward 0.{6 + i}" + ", and a name that is long" * i,
@@ -92,6 +104,9 @@ def everything() -> dict[str, Any]:
         for i in range(LAYERS - length)
     ]
     record["window"] = {"start": 17, "end": 20}
+    record["window_refit"] = {"error_before": 0.41, "error_after": 0.23, "ridge": 1e-4, "condition": 1e4}
+    record["dropped_windows"] = [{"start": i, "end": i + 1, "loss": wave(i, 3, 5)} for i in range(LAYERS - 1)]
+    record["dropped"] = {"start": 24, "end": 25}
     record["similarity"] = {
         name: [[math.exp(-abs(i - j) / scale) for j in range(LAYERS)] for i in range(LAYERS)]
         for name, scale in (("ffn", 6), ("attention", 12))
@@ -101,8 +116,7 @@ def everything() -> dict[str, Any]:
         {"prompt": "def add(a, b):", "before": "\n    return a + b", "after": "\n    return " + "a" * 80},
     ]
     record["recovery"] = {
-        "losses": [[step, 4 + 2 * math.exp(-step / 80)] for step in range(0, 400, 10)],
-        "held_out_before": 4.305,
-        "held_out_after": 3.612,
+        "loss_curve": [{"step": step, "loss": 4 + 2 * math.exp(-step / 80)} for step in range(0, 400, 10)],
+        "held_out": {"loss_before": 4.305, "loss_after": 3.612},
     }
     return record

@@ -32,6 +32,7 @@ OPTIONAL = {
     "refits": "The consumer refit",
     "ffn": "Feed-forward networks",
     "heads": "Attention heads",
+    "dropped_windows": "Removed layers",
     "windows": "Shared feed-forward networks",
     "similarity": "Similarity of layers",
 }
@@ -102,11 +103,28 @@ def test_text_of_the_record_is_escaped():
 
 def test_numbers_of_the_record_are_the_ones_shown():
     text = text_of(render_report(everything()))
-    for expected in ("parameters 134,515,008 105,089,850 78.1%", "hidden size 576 450", "420,389,752"):
+    for expected in (
+        "parameters 134,515,008 105,089,850 78.1%",
+        "bytes on disk 538,090,408 420,389,752 78.1%",
+        "layers 30 30 100.0%",
+        "hidden size 576 450 78.1%",
+        "hidden neurons of all FFNs 46,080 28,800 62.5%",  # a third each of 1152, 960 and 768 of 1536
+        "groups of heads of all layers 240 150 62.5%",
+        "hidden neurons of each FFN: 1536 → 768 to 1152, 960 on average",
+        "The layers 24 to 25 were removed.",
+        "The window from 17 to 20 was chosen",
+        "relative error 0.41 before, 0.23 after",
+        "held-out loss 4.305 3.612",
+    ):
         assert expected in text
     lost = math.log(74.04 / 22.45)
     assert f"wikipedia-sample 22.450 74.040 {lost:.3f} {lost / 21.875:.4f}" in text
-    assert "28,800 of 46,080 neurons" in text  # a third each of 1152, 960 and 768 of 1536, over thirty layers
+
+
+def test_window_that_was_given_is_said_without_a_search():
+    text = text_of(render_report(LEAST | {"window": {"start": 3, "end": 5}, "dropped": {"start": 7, "end": 7}}))
+    assert "Shared feed-forward networks The window from 3 to 5." in text
+    assert "Removed layers The window from 7 to 7." in text
 
 
 @pytest.mark.parametrize(("form", "line"), [("stock", False), ("native", True)])
@@ -118,7 +136,7 @@ def test_snippet_is_that_of_the_format(form, line):
 
 def test_figures_say_what_they_show():
     drawings = list(parse(render_report(everything())).iter("svg"))
-    assert len(drawings) == 15
+    assert len(drawings) == 16
     for drawing in drawings:
         assert drawing.get("role") == "img"
         assert len(drawing.get("aria-label")) > 30

@@ -140,10 +140,8 @@ def _native_classes(model_type: str) -> tuple[type[PretrainedConfig], type[PreTr
         groups = self.config.neuromeld["shared"]
         return stock | {name: source for source, *others in groups for name in others}
 
-    def _adjust_bias(self: Any, target: nn.Module, source: nn.Module) -> None:
-        # Made for a head that is tied to an embedding; it would change the biases of other tied modules.
-        if isinstance(source, nn.Embedding):
-            stock_model._adjust_bias(self, target, source)
+    def _adjust_bias(*_: Any) -> None:
+        """Made for heads with a bias, of which there is none here; it would cut the biases of tied Conv1D modules."""
 
     model_class = type(
         f"Neuromeld{model_name}",

@@ -7,7 +7,7 @@ import click
 import typer
 from rich.console import Console
 
-from neuromeld.cli import compress, evaluate, listing, recover, report
+from neuromeld.cli import compress, evaluate, listing, recover, report, similarity
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app.command("plan")(compress.plan_command)
 app.command("recover")(recover.recover_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("report")(report.report_command)
+app.command("similarity")(similarity.similarity_command)
 app.command("list")(listing.list_command)
 
 

@@ -41,12 +41,13 @@ def compress_command(
         typer.echo(json.dumps({"out": str(out)} | result.record))
         return
     record = result.record
-    Console().print(
+    said = [
         f"{result.plan.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
-        f"{result.kept_ratio:.3f} of {record['parameters_before']:,}; {'; '.join(record['changes'])}; "
+        f"{result.kept_ratio:.3f} of {record['parameters_before']:,}",
+        *changes(result.plan.before, result.plan.after),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
-        highlight=False,
-    )
+    ]
+    Console().print("; ".join(said), highlight=False)
 
 
 @takes_recipe

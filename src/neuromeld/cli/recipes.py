@@ -168,7 +168,7 @@ def _span(window: str | None, drop_layers: int | None, merge_ffs: int | None) ->
     if window is None:
         return None
     first, dash, last = window.partition("-")
-    if not (dash and first.isdigit() and last.isdigit()):
+    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last)):
         raise UserInputError(f"--window {window} must be START-END, the first and the last layer, counted from 0")
     span = [int(first), int(last)]
     counts = [count for count in (drop_layers, merge_ffs) if count is not None]

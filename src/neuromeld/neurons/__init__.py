@@ -3,6 +3,6 @@
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Ffn, Heads
 from neuromeld.neurons.selectors import SELECTORS
-from neuromeld.neurons.walk import Narrowing, narrow_neurons
+from neuromeld.neurons.walk import Narrowing, check_compensation, narrow_neurons
 
-__all__ = ["MERGES", "SELECTORS", "Ffn", "Heads", "Narrowing", "narrow_neurons"]
+__all__ = ["MERGES", "SELECTORS", "Ffn", "Heads", "Narrowing", "check_compensation", "narrow_neurons"]

@@ -81,6 +81,7 @@ def narrow_neurons(
 
     Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
     """
+    check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
     calls = record_calls(model, arch, batches)
     stream = calls.hidden
     done = []
@@ -96,6 +97,14 @@ def narrow_neurons(
             stream[b] = calls.run(layer, index, b, x)
         advance(index + 1)
     return done
+
+
+def check_compensation(model: nn.Module, arch: Architecture, heads: Heads | None, ffn: Ffn | None) -> None:
+    """`UserInputError` for `compensate=bias` where a model has no bias that could take it."""
+    for options, space in ((heads, HEADS), (ffn, FFN)):
+        consumer = arch.consumer(0, space)
+        if options is not None and options.compensate == "bias" and read_bias(model, consumer) is None:
+            raise UserInputError(f"compensate=bias: {consumer.path} has no bias; use ridge or none")
 
 
 def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int, seed: int) -> Narrowing:
@@ -154,16 +163,14 @@ def _refit_consumer(
     """Write the consumer's new matrix and, where it has one and may change, its bias."""
     model, consumer = sublayer.model, sublayer.consumer
     bias = read_bias(model, consumer)
-    if compensate == "bias" and bias is None:
-        raise UserInputError(f"compensate=bias: {consumer.path} has no bias; use ridge or none")
-    centre = bias is not None and compensate != "none"
+    intercept = fitted if bias is not None and compensate != "none" else None
     fit = refit(
-        fitted.regression(centre=centre),
-        held_out.regression(centre=centre),
+        fitted.regression(intercept),
+        held_out.regression(intercept),
         initial.to(ACCUMULATE),
         LAMBDAS if compensate == "ridge" else (),
     )
     write_matrix(model, consumer, fit.matrix)
-    if bias is not None and centre:
+    if bias is not None and intercept is not None:
         write_bias(model, consumer, bias.to(ACCUMULATE) + fitted.target_mean - fitted.mean @ fit.matrix)
     return fit

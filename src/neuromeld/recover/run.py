@@ -20,7 +20,7 @@ from neuromeld.recover.settings import Job, Recovery
 from neuromeld.recover.tune import tune
 from neuromeld.recover.write import write_recovered
 from neuromeld.sources import ModelSource, locate
-from neuromeld.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 from neuromeld.version import __version__
 
 HELD_OUT_TOKENS = 8192
@@ -114,9 +114,7 @@ def _text(settings: Recovery, tokenizer: PreTrainedTokenizerBase) -> tuple[Token
     """All of the text to train on, and what the loss is measured on."""
     source, seqlen = settings.train, settings.seqlen
     windows = token_windows(source, tokenizer, split="calibration", num_tokens=None, seqlen=seqlen, seed=settings.seed)
-    most = max(HELD_OUT_TOKENS, seqlen)
-    held_out = token_windows(source, tokenizer, split="validation", num_tokens=most, seqlen=seqlen, or_fewer=True)
-    return windows, held_out
+    return windows, first_windows(source, tokenizer, split="validation", most=HELD_OUT_TOKENS, seqlen=seqlen)
 
 
 def _original(settings: Recovery, located: ModelSource, tokenizer: PreTrainedTokenizerBase) -> ModelSource | None:

@@ -1,7 +1,7 @@
 """The page: which sections there are, in which order, and the one file they become."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from neuromeld.report.section import Record, Section
 from neuromeld.report.sections import layers, origin, overview, quality, sharing
 
 HERE = Path(__file__).parent
+STYLE = Markup((HERE / "style.css").read_text(encoding="utf-8"))
 
 SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     overview.summary,
@@ -26,6 +27,7 @@ SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     layers.refits,
     layers.feed_forward,
     layers.heads,
+    sharing.dropped,
     sharing.windows,
     sharing.similarity,
     origin.loading,
@@ -38,16 +40,18 @@ SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
 
 def render_report(record: Record) -> str:
     """The report of a compression as one HTML page without references to anything outside it."""
+    name = overview.name_of(record)
+    sections = [section for make in SECTIONS if (section := make(record)) is not None]
+    return render_page(name, f"{name}, compressed by neuromeld", sections, overview.tiles(record))
+
+
+def render_page(name: str, title: str, sections: Sequence[Section], tiles: Sequence[overview.Tile] = ()) -> str:
+    """One HTML page; `title` is that of the browser's window."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    sections = [section for make in SECTIONS if (section := make(record)) is not None]
-    return environment.get_template("page.html.jinja").render(
-        name=overview.name_of(record),
-        tiles=overview.tiles(record),
-        sections=sections,
-        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
-    )
+    template = environment.get_template("page.html.jinja")
+    return template.render(name=name, title=title, tiles=tiles, sections=sections, style=STYLE)
 
 
 def save_report(folder: Path, out: Path | None = None) -> Path:

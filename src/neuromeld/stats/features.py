@@ -33,14 +33,19 @@ class Features:
             mean_abs=self.mean_abs[kept],
         )
 
-    def regression(self, *, centre: bool) -> Cross:
-        """What a regression of the targets on the features needs; with `centre`, for one that has an intercept."""
-        if not centre:
+    def regression(self, intercept: "Features | None" = None) -> Cross:
+        """What a regression of the targets on the features needs.
+
+        intercept   tokens through whose means the regression passes, which gives it an intercept; others than these
+                    where it is tested on tokens that it was not fitted on
+        """
+        if intercept is None:
             return Cross(self.gram, self.cross, self.target_energy, self.num_tokens)
+        z, y = intercept.mean, intercept.target_mean
         return Cross(
-            self.gram - torch.outer(self.mean, self.mean),
-            self.cross - torch.outer(self.mean, self.target_mean),
-            self.target_energy - self.target_mean.square().sum(),
+            self.gram - torch.outer(self.mean, z) - torch.outer(z, self.mean - z),
+            self.cross - torch.outer(self.mean, y) - torch.outer(z, self.target_mean - y),
+            self.target_energy - 2 * self.target_mean @ y + y.square().sum(),
             self.num_tokens,
         )
 

@@ -3,7 +3,7 @@
 from neuromeld.sublayers.align import Alignments, Anchor, collect_alignments
 from neuromeld.sublayers.merge import Align, Compensate, Merged, merge_ffs
 from neuromeld.sublayers.removal import delete_ffs, drop_layers
-from neuromeld.sublayers.similarity import Similarity, similarity
+from neuromeld.sublayers.similarity import Similarity, similar_windows, similarity
 from neuromeld.sublayers.windows import Candidate, Window, WindowSearch, search_windows, windows_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "drop_layers",
     "merge_ffs",
     "search_windows",
+    "similar_windows",
     "similarity",
     "windows_of",
 ]

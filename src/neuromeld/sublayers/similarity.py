@@ -13,6 +13,7 @@ from neuromeld.archs.spec import RESIDUAL
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.streams import Batch
 from neuromeld.sublayers.features import collect_pairs
+from neuromeld.sublayers.windows import Window
 
 SIMILARITY_TOKENS = 8192
 
@@ -46,6 +47,14 @@ def similarity(
     ffn = _matrix(model, arch, "ffn", used, advance)
     attention = _matrix(model, arch, "heads", used, lambda done: advance(len(used) + done))
     return Similarity(ffn, attention)
+
+
+def similar_windows(matrix: Float64[Tensor, "l l"], length: int) -> list[tuple[Window, float]]:
+    """Every window of `length` layers, at least 2, with the mean similarity of its pairs, the most alike first."""
+    starts = range(len(matrix) - length + 1)
+    rows, columns = torch.triu_indices(length, length, offset=1)
+    found = [(range(s, s + length), float(matrix[s + rows, s + columns].mean())) for s in starts]
+    return sorted(found, key=lambda window: -window[1])
 
 
 def linear_cka(cross: Float64[Tensor, "d d"], own: Float64[Tensor, "d d"], other: Float64[Tensor, "d d"]) -> float:

@@ -2,7 +2,7 @@
 
 from neuromeld.text.documents import Document, Split
 from neuromeld.text.sources import TEXT_SOURCES
-from neuromeld.text.windows import TokenWindows, check_vocabulary, read_documents, token_windows
+from neuromeld.text.windows import TokenWindows, check_vocabulary, first_windows, read_documents, token_windows
 
 __all__ = [
     "TEXT_SOURCES",
@@ -10,6 +10,7 @@ __all__ = [
     "Split",
     "TokenWindows",
     "check_vocabulary",
+    "first_windows",
     "read_documents",
     "token_windows",
 ]

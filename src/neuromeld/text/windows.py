@@ -51,13 +51,12 @@ def token_windows(
     num_tokens: int | None,
     seqlen: int,
     seed: int | None = None,
-    or_fewer: bool = False,
 ) -> TokenWindows:
     """`num_tokens // seqlen` windows without overlap of the documents of a split, or all there are for None.
 
     Documents are tokenised without special tokens and joined by the end-of-sequence token.  Calibration draws its
     windows by `seed`; the other splits take the first ones in the source's order, and a seed is an error there.
-    `UserInputError` when the source cannot be read or is too small; with `or_fewer`, one window is enough.
+    `UserInputError` when the source cannot be read or is too small.
     """
     if (seed is None) == (split == "calibration"):
         raise UserInputError(f"seed={seed} with split={split!r}: calibration needs a seed, the other splits take none")
@@ -70,9 +69,7 @@ def token_windows(
         documents = draw.sample(documents, len(documents))
         pool = None if num_tokens is None else POOL * num_tokens
     tokens = _joined_tokens(documents, tokenizer, pool)
-    if num_tokens is None or (or_fewer and len(tokens) < num_tokens):
-        num_tokens = len(tokens)
-    num_windows = num_tokens // seqlen
+    num_windows = (len(tokens) if num_tokens is None else num_tokens) // seqlen
     if len(tokens) < max(num_windows, 1) * seqlen:
         raise UserInputError(
             f"the {split} split of {source!r} has {len(tokens)} tokens with this tokenizer, fewer than the "
@@ -84,6 +81,14 @@ def token_windows(
     input_ids = torch.tensor([tokens[i * seqlen : (i + 1) * seqlen] for i in chosen], dtype=torch.int64)
     digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
     return TokenWindows(input_ids, source, split, digest)
+
+
+def first_windows(
+    source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
+) -> TokenWindows:
+    """The first windows of a split that is not calibration: up to `most` tokens of them, and one at least."""
+    available = len(_joined_tokens(read_documents(source, split, tokenizer), tokenizer, most))
+    return token_windows(source, tokenizer, split=split, num_tokens=max(seqlen, min(most, available)), seqlen=seqlen)
 
 
 def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:

@@ -19,6 +19,8 @@ from neuromeld.recover.resume import work_folder, work_in
 
 RUN = """
 import json, sys
+import torch
+torch.set_num_threads(1)  # as in this process: with more threads sums are taken in another order
 from neuromeld.recover import parse_recovery, recover
 recover(sys.argv[1], parse_recovery(json.loads(sys.argv[2])), sys.argv[3])
 """

@@ -9,7 +9,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.plan import architecture_of
 from neuromeld.stats import PairMoments
 from neuromeld.streams import watch_outputs
-from neuromeld.sublayers import similarity
+from neuromeld.sublayers import similar_windows, similarity
 from neuromeld.sublayers.similarity import linear_cka
 from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 from unit.sublayers.models import EXACT, batches, padded
@@ -99,3 +99,12 @@ def test_no_tokens():
     model = build("llama")
     with pytest.raises(UserInputError, match="has seen no tokens"):
         similarity(model, architecture_of(model), [])
+
+
+def test_windows_are_ordered_by_the_mean_of_their_pairs():
+    matrix = torch.eye(4, dtype=torch.float64)
+    for (i, j), value in {(0, 1): 0.2, (0, 2): 0.3, (1, 2): 0.4, (1, 3): 0.9, (2, 3): 0.8, (0, 3): 0.1}.items():
+        matrix[i, j] = matrix[j, i] = value
+    assert [window for window, _ in similar_windows(matrix, 2)] == [range(2, 4), range(1, 3), range(0, 2)]
+    assert similar_windows(matrix, 3) == [(range(1, 4), pytest.approx(0.7)), (range(3), pytest.approx(0.3))]
+    assert similar_windows(matrix, 5) == []

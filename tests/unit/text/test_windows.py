@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuromeld.errors import UserInputError
-from neuromeld.text import check_vocabulary, read_documents, token_windows, windows
+from neuromeld.text import check_vocabulary, first_windows, read_documents, token_windows, windows
 
 SPLITS = ("calibration", "validation", "evaluation")
 
@@ -125,3 +125,12 @@ def test_a_tokenizer_of_another_model_is_refused(source, tokenizer):
     check_vocabulary(built, 257)
     with pytest.raises(UserInputError, match="token id 256, but the model's vocabulary ends at 255"):
         check_vocabulary(built, 256)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(32, 4), (35, 4), (10**9, None), (1, 1)])
+def test_first_windows_are_at_most_what_was_asked_for(source, tokenizer, most, expected):
+    everything = token_windows(source, tokenizer, split="validation", num_tokens=None, seqlen=8).input_ids
+    found = first_windows(source, tokenizer, split="validation", most=most, seqlen=8).input_ids
+    assert torch.equal(found, everything[:expected])
+    with pytest.raises(UserInputError, match="the validation split of .* has .* tokens"):
+        first_windows(source, tokenizer, split="validation", most=most, seqlen=10**6)

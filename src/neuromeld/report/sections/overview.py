@@ -2,7 +2,6 @@
 
 import inspect
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,20 +63,10 @@ def summary(record: Record) -> Section | None:
     """One sentence for each thing that was done to the model."""
     if "source" not in record:
         return None
-    sentences: list[Markup] = []
-    if "hidden_size_after" in record:
-        sentences.append(
-            _sentence(
-                "The residual stream, which every layer reads and adds to, was narrowed from {} entries to {}.",
-                number(record["hidden_size_before"]),
-                number(record["hidden_size_after"]),
-            )
-        )
-    sentences += _width_steps(record.get("recipe", {}).get("width", {}))
-    sentences += _sublayer_step(record.get("ffn"), "feed-forward networks", "neurons", "width")
-    sentences += _sublayer_step(record.get("heads"), "attention layers", "key-value groups", "groups")
+    sentences = [_sentence("{}", change.replace("->", "→")) for change in record.get("changes", [])]
     if dropped := record.get("dropped"):
-        sentences.insert(0, _sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
+        sentences.append(_sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
+    sentences += _width_steps(record.get("recipe", {}).get("width", {}))
     if window := record.get("window"):
         sentences.append(
             _sentence("The layers {} to {} share one feed-forward network.", window["start"], window["end"])
@@ -119,19 +108,25 @@ def warnings(record: Record) -> Section | None:
 
 
 def sizes(record: Record) -> Section | None:
-    """Every whole number that the record holds both before and after."""
-    rows: list[tuple[object, ...]] = []
-    for key in record:
-        before, after = record[key], record.get(key.removesuffix("_before") + "_after")
-        if key.endswith("_before") and isinstance(before, int) and isinstance(after, int):
-            name = key.removesuffix("_before").replace("_", " ")
-            rows.append((name, before, after, f"{after / before:.1%}" if before else None))
-    if "bytes_on_disk" in record:
-        rows.append(("bytes on disk", None, record["bytes_on_disk"], None))
-    if not rows:
-        return None
-    rows.sort(key=lambda row: row[0] != "parameters")
-    return Section("Before and after", table("Sizes", ("", "before", "after", "kept"), rows))
+    """Everything that is counted, before and after."""
+    before, after = record.get("sizes_before"), record.get("sizes_after")
+    counted: list[tuple[str, int | None, int | None]] = [
+        ("parameters", record.get("parameters_before"), record.get("parameters_after")),
+        ("bytes on disk", record.get("bytes_on_disk_before"), record.get("bytes_on_disk")),
+    ]
+    if before and after:
+        counted += [
+            ("layers", len(before["ffn"]), len(after["ffn"])),
+            ("hidden size", before["hidden"], after["hidden"]),
+            ("hidden neurons of all FFNs", sum(before["ffn"]), sum(after["ffn"])),
+            ("groups of heads of all layers", sum(before["groups"]), sum(after["groups"])),
+        ]
+    rows = [
+        (name, old, new, f"{new / old:.1%}" if old and new is not None else None)
+        for name, old, new in counted
+        if old is not None or new is not None
+    ]
+    return Section("Before and after", table("Sizes", ("", "before", "after", "kept"), rows)) if rows else None
 
 
 def _sentence(text: str, *values: object) -> Markup:
@@ -153,11 +148,3 @@ def _width_steps(width: dict[str, Any]) -> list[Markup]:
     if width.get("refit"):
         steps.append(_sentence("What each layer reads was fitted again on calibration data."))
     return steps
-
-
-def _sublayer_step(entries: Sequence[dict[str, Any]] | None, what: str, units: str, key: str) -> list[Markup]:
-    if not entries:
-        return []
-    before, after = (sum(entry[f"{key}_{when}"] for entry in entries) for when in ("before", "after"))
-    text = "In {} {}, {} of {} {} are left."
-    return [_sentence(text, number(len(entries)), what, number(after), number(before), units)]

@@ -59,8 +59,10 @@ def recovery(record: Record) -> Section | None:
     found = record.get("recovery")
     if not found:
         return None
-    held_out = (found.get("held_out_before"), found.get("held_out_after"))
-    chart = lines("Training loss", "step", "loss (nats)", [Series("loss", found.get("losses", []))], zero=False)
+    measured = found.get("held_out", {})
+    held_out = (measured.get("loss_before"), measured.get("loss_after"))
+    losses = [(point["step"], point["loss"]) for point in found.get("loss_curve", [])]
+    chart = lines("Training loss", "step", "loss (nats)", [Series("loss", losses)], zero=False)
     return Section(
         "Recovery",
         join(

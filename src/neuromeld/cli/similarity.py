@@ -1,0 +1,95 @@
+"""`neuromeld similarity`."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from neuromeld.cli import options as o
+from neuromeld.compress import batches_of
+from neuromeld.errors import UserInputError
+from neuromeld.plan import architecture_of
+from neuromeld.progress import track
+from neuromeld.report import draw_maps, render_maps
+from neuromeld.sources import locate
+from neuromeld.sublayers import similar_windows, similarity
+from neuromeld.sublayers.similarity import SIMILARITY_TOKENS
+from neuromeld.text import check_vocabulary, token_windows
+
+LENGTHS = (2, 3, 4)
+SHOWN = 3
+"""Windows of each length that are printed."""
+
+SUFFIXES = (".html", ".svg", ".json")
+
+
+def similarity_command(
+    model: o.Model,
+    out: Annotated[Path | None, typer.Option(help="A file to write: .html or .svg for heat maps, or .json.")] = None,
+    calibration: Annotated[str, typer.Option(help="A named text, or file:PATH.")] = "wikipedia-sample",
+    calibration_tokens: Annotated[int, typer.Option(help="Calibration tokens in all.")] = SIMILARITY_TOKENS,
+    seqlen: Annotated[int, typer.Option(help="Tokens in one calibration window.")] = 512,
+    seed: Annotated[int, typer.Option(help="Draws the calibration documents.")] = 0,
+    device: o.Device = "cpu",
+    dtype: o.DtypeOption = None,
+    allow_pickle: o.AllowPickle = False,
+    as_json: o.Json = False,
+) -> None:
+    """Compare what the layers of MODEL write: linear CKA of every two FFNs, and of every two attentions."""
+    o.quiet_transformers()
+    o.check_device(device)
+    if out is not None and (out.suffix not in SUFFIXES or not out.resolve().parent.is_dir()):
+        raise UserInputError(f"--out {out} must be a file in a folder that exists, ending in {', '.join(SUFFIXES)}")
+    source = locate(model, allow_pickle=allow_pickle)
+    windows = token_windows(
+        calibration, source.tokenizer(), split="calibration", num_tokens=calibration_tokens, seqlen=seqlen, seed=seed
+    )
+    check_vocabulary(windows, source.config().get_text_config().vocab_size)
+    loaded = source.load(o.torch_dtype(dtype), device)
+    batches = batches_of(windows)
+    with track("comparing layers", 2 * len(batches), enabled=True) as advance:
+        found = similarity(loaded, architecture_of(loaded), batches, max_tokens=windows.num_tokens, advance=advance)
+    matrices = {"ffn": found.ffn, "attention": found.attention}
+    result = {
+        "source": source.name,
+        "similarity": {name: _finite(matrix) for name, matrix in matrices.items()},
+        "calibration": {
+            "source": windows.source,
+            "split": windows.split,
+            "sha256": windows.sha256,
+            "tokens": windows.num_tokens,
+        },
+    }
+    if out is not None:
+        record = {"similarity": {name: matrix.tolist() for name, matrix in matrices.items()}}
+        name = Path(source.name).name
+        drawn = {".html": lambda: render_maps(name, record), ".svg": lambda: draw_maps(record)}
+        out.write_text(drawn.get(out.suffix, lambda: json.dumps(result) + "\n")(), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    _print(matrices)
+    if out is not None:
+        Console().print(f"written to {o.folder_argument(out)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _finite(matrix: Tensor) -> list[list[float | None]]:
+    return [[value if math.isfinite(value) else None for value in row] for row in matrix.tolist()]
+
+
+def _print(matrices: dict[str, Tensor]) -> None:
+    """The windows of adjacent layers that are most alike."""
+    table = Table("adjacent layers", "most alike FFNs", "most alike attention", title="mean linear CKA of all pairs")
+    for length in LENGTHS:
+        cells: list[Any] = []
+        for matrix in matrices.values():
+            best = similar_windows(matrix, length)[:SHOWN]
+            cells.append(", ".join(f"{w.start}-{w.stop - 1} ({value:.3f})" for w, value in best))
+        if any(cells):
+            table.add_row(str(length), *cells)
+    Console().print(table)

@@ -1,0 +1,39 @@
+"""What transformers itself cannot do (docs/decisions/0005): the day one of these fails, native checkpoints can go."""
+
+import pytest
+import torch
+from safetensors.torch import save_model
+from transformers import AutoModelForCausalLM
+
+from contract.families import FAMILIES, build
+from neuromeld.archs import ARCHITECTURES
+from neuromeld.plan import architecture_of
+from neuromeld.sublayers import merge_ffs
+
+KINDS = ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"]
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_layers_of_several_widths_are_refused(family):
+    config = FAMILIES[family]()
+    key = ARCHITECTURES[config.model_type].stock_keys["ffn"]
+    setattr(config, key, 40)
+    config.per_layer_config = {1: {key: 24}}
+    with pytest.raises(RuntimeError, match=f"'{key}' is a per-layer attribute"):
+        AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_shared_ffns_are_neither_saved_nor_loaded(family, tmp_path):
+    model = build(family, dtype=torch.float32)
+    arch = architecture_of(model)
+    merge_ffs(model, arch, range(1, 3), align="none")
+    with pytest.raises(RuntimeError, match="shared tensors"):
+        model.save_pretrained(tmp_path)
+    model.config.save_pretrained(tmp_path)
+    save_model(model, str(tmp_path / "model.safetensors"), metadata={"format": "pt"})
+    again, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    second = {weight.path for weight in arch.layer_weights(2) if "ffn" in (weight.in_, weight.out)}
+    assert {key.rpartition(".")[0] for key in info["missing_keys"]} == second
+    first, other = (again.get_submodule(arch.consumer(layer, "ffn").path).weight for layer in (1, 2))
+    assert not torch.equal(first, other)

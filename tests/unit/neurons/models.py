@@ -1,0 +1,85 @@
+"""What the tests of narrowing share: a call with plain sizes, and what a consumer reads on the calibration data."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from contract.families import FAMILIES
+from neuromeld.archs import Architecture
+from neuromeld.neurons import Ffn, Heads, Narrowing, narrow_neurons
+from neuromeld.plan import architecture_of
+from neuromeld.sizes import sizes_of
+from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
+from unit.sublayers.models import batches
+
+EXACT = 1e-9
+GROUPED = [family for family in FAMILIES if family.split("-")[0] in ("llama", "mistral", "qwen2", "qwen3")]
+
+
+def narrow(
+    model: PreTrainedModel,
+    *,
+    ffn: Sequence[int] | None = None,
+    groups: Sequence[int] | None = None,
+    data: Sequence[dict[str, Tensor]] | None = None,
+    arch: Architecture | None = None,
+    seed: int = 0,
+    merge: str = "none",
+    **options: str,
+) -> list[Narrowing]:
+    """Narrow FFNs to `ffn` neurons a layer and attention to `groups` a layer; `arch` is that of the whole model."""
+    arch = arch or architecture_of(model)
+    return narrow_neurons(
+        model,
+        arch,
+        batches() if data is None else data,
+        num_groups=sizes_of(arch, model.config).groups[0],
+        ffn=None if ffn is None else (Ffn(size=tuple(ffn), merge=merge, **options), ffn),
+        heads=None if groups is None else (Heads(kv_groups=tuple(groups), **options), groups),
+        seed=seed,
+    )
+
+
+def one_layer(arch: Architecture, layer: int, size: int) -> list[int]:
+    """The width of every FFN, with that of one layer changed."""
+    return [size if i == layer else arch.widths["ffn"] for i in range(arch.num_layers)]
+
+
+def calls(model: PreTrainedModel, path: str) -> list[tuple[Tensor, Tensor]]:
+    """What a module reads and writes, `(n, width)`, for each calibration batch, by a hook of torch alone."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def see(_: object, args: tuple[Tensor], output: Tensor) -> None:
+        found.append((args[0].flatten(0, -2), output.flatten(0, -2)))
+
+    handle = model.get_submodule(path).register_forward_hook(see)
+    with torch.no_grad():
+        for batch in batches():
+            model(**batch, use_cache=False)
+    handle.remove()
+    return found
+
+
+def hide_copies(model: PreTrainedModel, arch: Architecture, copies: Tensor, originals: Tensor, scale: float) -> None:
+    """Make hidden neurons `copies` of every layer do what `originals` do, `scale` times as strong, and matter less.
+
+    A gated FFN's copies share the gate; the output weights of all others are of one size, those of copies small.
+    """
+    for layer in range(arch.num_layers):
+        *gates, last = arch.producers(layer, "ffn")
+        for weight in (*gates, last):
+            factor = scale if weight == last else 1.0
+            matrix, bias = read_matrix(model, weight).clone(), read_bias(model, weight)
+            matrix[:, copies] = factor * matrix[:, originals]
+            write_matrix(model, weight, matrix)
+            if bias is not None:
+                bias = bias.abs() + 1  # no ReLU is dead
+                bias[copies] = factor * bias[originals]
+                write_bias(model, weight, bias)
+        consumer = arch.consumer(layer, "ffn")
+        matrix = read_matrix(model, consumer)
+        matrix = matrix / matrix.norm(dim=1, keepdim=True)
+        matrix[copies] *= 1e-3
+        write_matrix(model, consumer, matrix)

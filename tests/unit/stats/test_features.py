@@ -1,0 +1,52 @@
+"""Features against numpy on the samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from neuromeld.stats import FeatureMoments
+
+RTOL = 1e-10
+
+
+@pytest.fixture
+def samples():
+    draw = np.random.default_rng(0)
+    return draw.normal(size=(60, 6)) + draw.normal(size=6), draw.normal(size=(60, 4)) + 3 * draw.normal(size=4)
+
+
+def features(z: np.ndarray, y: np.ndarray):
+    moments = FeatureMoments(z.shape[1], y.shape[1])
+    moments.update(torch.from_numpy(z), torch.from_numpy(y))
+    return moments.finalize()
+
+
+def same(found: torch.Tensor, expected: object) -> None:
+    np.testing.assert_allclose(found, expected, rtol=RTOL, atol=1e-12)
+
+
+def test_narrow_is_the_features_of_some_columns(samples):
+    z, y = samples
+    kept = [4, 1, 3]
+    found, expected = features(z, y).narrow(torch.tensor(kept)), features(z[:, kept], y)
+    for name in ("gram", "cross", "mean", "mean_abs", "target_mean", "target_energy"):
+        same(getattr(found, name), getattr(expected, name))
+    assert found.num_tokens == 60
+
+
+def test_regression_without_an_intercept_is_of_the_samples_themselves(samples):
+    z, y = samples
+    found = features(z, y).regression()
+    same(found.gram, z.T @ z / 60)
+    same(found.cross, z.T @ y / 60)
+    same(found.target_energy, (y**2).sum() / 60)
+
+
+@pytest.mark.parametrize("means_of", [slice(0, 60), slice(0, 20)], ids=["its own", "others"])
+def test_regression_with_an_intercept_passes_through_means(samples, means_of):
+    z, y = samples
+    found = features(z, y).regression(features(z[means_of], y[means_of]))
+    z, y = z - z[means_of].mean(0), y - y[means_of].mean(0)
+    same(found.gram, z.T @ z / 60)
+    same(found.cross, z.T @ y / 60)
+    same(found.target_energy, (y**2).sum() / 60)
