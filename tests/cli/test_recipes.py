@@ -26,7 +26,7 @@ GIVEN = {
                   {"merge_ffs": {"count": 3, "anchor": "middle", "compensate": "none"}}),
     "merge_ffs in a window": ({"merge_ffs": 3, "window": "2-4", "align": "none"},
                               {"merge_ffs": {"window": [2, 4], "align": "none"}}),
-    "layers in a window": ({"drop_layers": 2, "window": "0-1"}, {"drop_layers": {"window": [0, 1]}}),
+    "layers in a window": ({"drop_layers": 2, "window": "0-1"}, {"drop_layers": {"layers": [0, 1]}}),
     "all": ({"drop_layers": 1, "kv_groups": 1, "ffn_size": 8, "hidden_size": 16, "merge_ffs": 2, "decoder": "ridge",
              "compensate": "ridge"},
             {"drop_layers": {"count": 1}, "heads": {"kv_groups": 1, "compensate": "ridge"},
@@ -47,7 +47,7 @@ def test_options_make_a_recipe(case):
 
 def test_options_change_a_recipe_and_a_target_takes_the_place_of_another(tmp_path):
     file = tmp_path / "recipe.yaml"
-    file.write_text("ffn: {ratio: 0.5, selector: leverage}\ndrop_layers: {window: [1, 2]}\noutput: native\n")
+    file.write_text("ffn: {ratio: 0.5, selector: leverage}\ndrop_layers: {layers: [1, 2]}\noutput: native\n")
     changed = build_recipe(recipe=str(file), ffn_size=8, drop_layers=1, hidden_size=16, stock=True)
     expected = {"ffn": {"size": 8, "selector": "leverage"}, "drop_layers": {"count": 1}, "width": {"hidden_size": 16}}
     assert changed == parse_recipe(expected | {"output": "stock"})

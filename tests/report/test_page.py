@@ -111,7 +111,7 @@ def test_numbers_of_the_record_are_the_ones_shown():
         "hidden neurons of all FFNs 46,080 28,800 62.5%",  # a third each of 1152, 960 and 768 of 1536
         "groups of heads of all layers 240 150 62.5%",
         "hidden neurons of each FFN: 1536 → 768 to 1152, 960 on average",
-        "The layers 24 to 25 were removed.",
+        "Layers 24, 25 were removed.",
         "The window from 17 to 20 was chosen",
         "relative error 0.41 before, 0.23 after",
         "held-out loss 4.305 3.612",
@@ -122,7 +122,7 @@ def test_numbers_of_the_record_are_the_ones_shown():
 
 
 def test_window_that_was_given_is_said_without_a_search():
-    text = text_of(render_report(LEAST | {"window": {"start": 3, "end": 5}, "dropped": {"start": 7, "end": 7}}))
+    text = text_of(render_report(LEAST | {"window": {"start": 3, "end": 5}, "dropped": [7]}))
     assert "Shared feed-forward networks The window from 3 to 5." in text
     assert "Removed layers The window from 7 to 7." in text
 

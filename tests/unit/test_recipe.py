@@ -24,8 +24,8 @@ BAD = {
     "selector": ({"ffn": {"size": 8, "selector": "wandda"}}, "unknown selector 'wandda'. Did you mean 'wanda'?"),
     "selector of heads": ({"heads": {"kv_groups": 1, "selector": "rms"}}, "unknown selector 'rms'"),
     "merge": ({"ffn": {"size": 8, "merge": "kmean"}}, "unknown merge 'kmean'. Did you mean 'kmeans'?"),
-    "window": ({"drop_layers": {"window": [3, 1]}}, "window=[3, 1] must be first and last layer, counted from 0"),
-    "count and window": ({"drop_layers": {"window": [1, 3], "count": 3}}, "give one of count and window"),
+    "window": ({"merge_ffs": {"window": [3, 1]}}, "window=[3, 1] must be first and last layer, counted from 0"),
+    "count and window": ({"merge_ffs": {"window": [1, 3], "count": 3}}, "give one of count and window"),
     "nothing to drop": ({"drop_layers": {"count": 0}}, "count=0 must be at least 1"),
     "one FFN": ({"merge_ffs": {"window": [3, 3]}}, "at least two FFNs are needed to share weights"),
     "inert": ({"ffn": {"size": 8, "anchor": "first"}}, "unknown recipe key 'ffn.anchor'"),
@@ -68,7 +68,7 @@ def test_sizes_may_differ_by_layer():
 
 
 def test_yaml_round_trip(tmp_path):
-    recipe = parse_recipe({"ffn": {"size": [24, 40]}, "drop_layers": {"window": [1, 2]}, "width": WIDTH})
+    recipe = parse_recipe({"ffn": {"size": [24, 40]}, "drop_layers": {"layers": [1, 2]}, "width": WIDTH})
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
 

@@ -39,7 +39,7 @@ def stages(draw: st.DrawFn, config: LlamaConfig) -> dict[str, object]:
     if layers > 1 and draw(st.booleans()):
         dropped = draw(st.integers(1, layers - 1))
         first = draw(st.integers(0, layers - dropped))
-        chosen["drop_layers"] = {"window": [first, first + dropped - 1]}
+        chosen["drop_layers"] = {"layers": list(range(first, first + dropped))}
         layers -= dropped
     if draw(st.booleans()):
         chosen["heads"] = {"kv_groups": draw(sizes(config.num_key_value_heads)), "compensate": "none"}

@@ -25,7 +25,9 @@ def windows(record: Record) -> Section | None:
 
 def dropped(record: Record) -> Section | None:
     """The window of layers that were removed, and the loss without each that was tried."""
-    return _tried("Removed layers", record.get("dropped_windows"), record.get("dropped"))
+    layers = record.get("dropped")
+    window = {"start": layers[0], "end": layers[-1]} if layers else None
+    return _tried("Removed layers", record.get("dropped_windows"), window)
 
 
 def _tried(
