@@ -56,7 +56,7 @@ def test_options_change_a_recipe_and_a_target_takes_the_place_of_another(tmp_pat
 
 def test_options_without_a_stage_change_the_default_recipe():
     default, changed = load_recipe("default"), build_recipe(selector="magnitude", seed=7)
-    assert changed.width == default.width.model_copy(update={"selector": "magnitude"})
+    assert changed.ffn == default.ffn.model_copy(update={"selector": "magnitude"})
     assert changed.calibration.seed == 7
 
 
