@@ -21,4 +21,4 @@ def test_python_snippet_runs(checkpoint, text, tmp_path):
     namespace: dict[str, object] = {}
     exec(compile(snippet, str(README), "exec"), namespace)
     assert (tmp_path / "smaller" / "config.json").is_file()
-    assert namespace["model"].config.hidden_size == 20
+    assert namespace["model"].config.intermediate_size == 24
