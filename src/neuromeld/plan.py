@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, Architecture, resolve
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.recipe import Recipe
 from neuromeld.registry import unknown_name
@@ -22,6 +22,12 @@ INTERPRETER_BYTES = 500 << 20
 
 FFN_MULTIPLE = 8
 """Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
+
+REFUSED = {
+    HEADS: "heads cannot be taken out of",
+    FFN: "FFNs cannot be narrowed in",
+    RESIDUAL: "the residual stream cannot be narrowed in",
+}
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,9 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     Raises `UserInputError` for a size or a format that cannot be, `UnsupportedModelError` for the model.
     """
     arch = architecture_of(model)
+    _refuse(arch.spec, recipe)
     before = sizes_of(arch, model.config)
-    after = _narrow_layers(arch, recipe, before)
+    after = _narrow_layers(recipe, before)
     layers = after.num_layers
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else (0,)
     output = _format(arch, recipe, after, shared=len(starts) == 1)
@@ -132,7 +139,23 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     return replace(plan, parameters_after=num_after, bytes_after=num_after * itemsize, peak_bytes=peak)
 
 
-def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
+def _narrowed_spaces(recipe: Recipe) -> list[str]:
+    stages = {HEADS: recipe.heads, FFN: recipe.ffn, RESIDUAL: recipe.width}
+    return [space for space, stage in stages.items() if stage is not None]
+
+
+def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
+    """`UnsupportedModelError` where a stage would narrow what cannot be narrowed in this architecture."""
+    refusals = [
+        f"{REFUSED[space]} a {spec.model_type} model: {spec.refusals[space]}"
+        for space in _narrowed_spaces(recipe)
+        if space in spec.refusals
+    ]
+    if refusals:
+        raise UnsupportedModelError("; ".join(refusals))
+
+
+def _narrow_layers(recipe: Recipe, before: Sizes) -> Sizes:
     """The sizes behind every stage but the narrowing of the residual stream."""
     sizes = before
     if recipe.drop_layers is not None:
@@ -144,10 +167,6 @@ def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
             )
         sizes = sizes.drop_layers(count)
     if recipe.heads is not None:
-        if arch.spec.head_keys is None:
-            raise UnsupportedModelError(
-                f"heads cannot be taken out of a {arch.spec.model_type} model: {arch.spec.refusals[HEADS]}"
-            )
         sizes = replace(sizes, groups=_per_layer("kv_groups", recipe.heads.kv_groups, sizes.groups))
     if recipe.ffn is not None:
         width = sizes.ffn[0]
@@ -204,17 +223,14 @@ def round_width(width: float, original: int, multiple: int) -> int:
 
 
 def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -> Literal["stock", "native"]:
-    spec, refusals = arch.spec, []
-    if recipe.width is not None and RESIDUAL not in spec.stock_keys:
-        refusals.append(spec.refusals[RESIDUAL])
+    native_only = arch.spec.native_only
+    refusals = [native_only[space] for space in _narrowed_spaces(recipe) if space in native_only]
     if not shared:
         refusals.append(
             "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"
         )
     if not after.uniform:
         refusals.append("a stock config has one size for all layers")
-    elif recipe.ffn is not None and FFN not in spec.stock_keys:
-        refusals.append(spec.refusals[FFN])
     if recipe.merge_ffs is not None:
         refusals.append("a stock model cannot share an FFN between layers")
     if recipe.output == "stock" and refusals:

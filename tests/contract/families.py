@@ -6,14 +6,22 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
     OPTConfig,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
 )
 
 VOCABULARY = 97
@@ -27,7 +35,10 @@ GATED = {
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
+    "pad_token_id": 0,
 }
+NEOX = {name: value for name, value in GATED.items() if name != "num_key_value_heads"}
+MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**GATED, head_dim=4, tie_word_embeddings=False),
@@ -36,6 +47,17 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "mistral": lambda: MistralConfig(**GATED, sliding_window=8, tie_word_embeddings=False),
     "qwen2": lambda: Qwen2Config(**GATED, tie_word_embeddings=True),
     "qwen3": lambda: Qwen3Config(**GATED, head_dim=8, tie_word_embeddings=True),
+    "smollm3": lambda: SmolLM3Config(
+        **GATED, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=8, tie_word_embeddings=False
+    ),
+    "phi3": lambda: Phi3Config(**GATED, sliding_window=8),
+    "stablelm": lambda: StableLmConfig(**GATED, use_qkv_bias=True),
+    "olmo2": lambda: Olmo2Config(**GATED),
+    "olmo3": lambda: Olmo3Config(**GATED, **MIXED),
+    "gemma2": lambda: Gemma2Config(**GATED, **MIXED, head_dim=8, query_pre_attn_scalar=8),
+    "gemma3_text": lambda: Gemma3TextConfig(**GATED, **MIXED, head_dim=8, query_pre_attn_scalar=8),
+    "gpt_neox": lambda: GPTNeoXConfig(**NEOX, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5}),
+    "gpt_neox-sequential": lambda: GPTNeoXConfig(**NEOX, use_parallel_residual=False, attention_bias=False),
     "opt": lambda: OPTConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,

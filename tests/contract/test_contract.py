@@ -5,11 +5,12 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import neuromeld
 from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import unique_parameters
@@ -18,7 +19,15 @@ from neuromeld.plan import Plan, architecture_of, skeleton
 EXACT = 1e-9
 SAME_AFTER_SAVING = 1e-5
 
-STOCK = [family for family in FAMILIES if family.split("-")[0] in ("llama", "mistral", "qwen2", "qwen3")]
+
+def families(*model_types: str) -> list[str]:
+    return [family for family in FAMILIES if family.split("-")[0] in model_types]
+
+
+STOCK = families("llama", "mistral", "qwen2", "qwen3", "smollm3")
+NO_WIDTH = families("gemma2", "gemma3_text", "olmo2", "olmo3")
+WIDE = [family for family in FAMILIES if family not in NO_WIDTH]
+HEADS = [*STOCK, *families("gemma2", "gemma3_text", "gpt_neox")]
 METHODS = {
     "prune": {"selector": "magnitude"},
     "principal": {"selector": "principal"},
@@ -81,9 +90,21 @@ def test_every_parameter_is_claimed(family):
     assert arch.widths["vocab"] == 97
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_space_is_stock_native_or_refused(name):
+    spec = ARCHITECTURES[name]
+    stock = {*spec.stock_keys} | ({"heads"} - {*spec.native_only} if spec.head_keys else set())
+    assert sorted([*stock, *spec.native_only, *spec.refusals]) == ["ffn", "heads", "residual"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_default_config_is_covered(name):
+    architecture_of(skeleton(AutoConfig.for_model(name)))
+
+
 @pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
 @pytest.mark.parametrize("method", [{"selector": "principal"}, {"selector": "magnitude", "merge": "transport"}])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WIDE)
 def test_full_width_changes_nothing(family, method, basis):
     model = exact_norms(build(family))
     expected = logits(model)
@@ -100,7 +121,7 @@ def test_full_width_changes_nothing_in_stock_form(family):
     assert (logits(model) - expected).norm() / expected.norm() < EXACT
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2-untied"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2-untied", "gpt_neox", "phi3"])
 @pytest.mark.parametrize("method", ["prune", "dotresize-transport", "ridge"])
 def test_narrow_model_is_the_simulated_one(family, method):
     """`x -> x E D` before every norm of the full model gives the logits of the narrow one."""
@@ -115,7 +136,7 @@ def test_narrow_model_is_the_simulated_one(family, method):
     assert (logits(compressed.model) - expected).norm() / expected.norm() < EXACT
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WIDE)
 @pytest.mark.parametrize("method", METHODS)
 def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_path, tokenizer):
     check_saving(
@@ -126,17 +147,48 @@ def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", STAGES)
 def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
-    check_saving(family, stages(**STAGES[method]), tmp_path, tokenizer)
+    check_saving(family, stages(**possible(family, STAGES[method])), tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", GROUPS)
 def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method, tmp_path, tokenizer):
-    if family not in STOCK:
-        with pytest.raises(UnsupportedModelError, match="heads cannot be taken out of a .* model: .*(width|ALiBi)"):
-            make_plan(build(family), stages(**GROUPS[method]))
+    chosen = stages(**possible(family, GROUPS[method]))
+    if family not in HEADS:
+        with pytest.raises(
+            UnsupportedModelError, match="heads cannot be taken out of a .* model: .*(width|ALiBi|head)"
+        ):
+            make_plan(build(family), chosen)
         return
-    check_saving(family, stages(**GROUPS[method]), tmp_path, tokenizer)
+    check_saving(family, chosen, tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("family", NO_WIDTH)
+def test_width_is_refused_with_the_reason_where_norms_stand_on_outputs(family):
+    model = skeleton(FAMILIES[family]())
+    for output in ("stock", "native"):
+        with pytest.raises(
+            UnsupportedModelError, match="stream cannot be narrowed in a .* norms on what sublayers write"
+        ):
+            make_plan(model, recipe(output=output))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
+    model, skipping = build(family, dtype=torch.float32), build(family, dtype=torch.float32)
+    model, plan = narrow(model, stages(drop_layers={"window": [1, 1]}))
+    assert plan.format == "stock"
+    layer = skipping.get_submodule(architecture_of(skipping).layer_path(1))
+    layer.register_forward_hook(lambda _, args, out: (args[0], *out[1:]) if isinstance(out, tuple) else args[0])
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(model), logits(skipping))
+    torch.testing.assert_close(logits(again), logits(skipping))
+
+
+def possible(family: str, given: dict[str, object]) -> dict[str, object]:
+    """Without the stage that a family refuses."""
+    return {stage: options for stage, options in given.items() if stage != "width" or family not in NO_WIDTH}
 
 
 def check_saving(family, chosen, tmp_path, tokenizer):
@@ -160,7 +212,7 @@ LOAD_WITHOUT_NEUROMELD = """
 import sys
 sys.modules["neuromeld"] = None  # any import of it fails
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
 ids = torch.load(sys.argv[3] + "/ids.pt")
 torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")
@@ -190,13 +242,13 @@ def test_checkpoint_loads_where_neuromeld_is_not(family, output, tmp_path, token
         assert done.stdout.split() == ["Qwen2ForCausalLM", "qwen2"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WIDE)
 def test_stock_is_refused_with_a_reason_where_it_cannot_be(family):
     chosen = recipe(output="stock", basis="run:2")
     with pytest.raises(UserInputError, match="no place for the changes of basis.*--native"):
         make_plan(build(family), chosen)
     if family not in STOCK:
-        with pytest.raises(UserInputError, match="one width for the residual stream and for attention.*--native"):
+        with pytest.raises(UserInputError, match="(one width for the residual|hidden_size // num_att).*--native"):
             make_plan(build(family), recipe(output="stock"))
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neuromeld.archs import ARCHITECTURES
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import RESIDUAL, ArchSpec
 from neuromeld.cli import options as o
 from neuromeld.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
@@ -45,10 +45,13 @@ def list_command(what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")
 
 
 def _architectures() -> list[tuple[str, str]]:
-    return [
-        (name, "stock or native" if RESIDUAL in spec.stock_keys else f"native for width ({spec.refusals[RESIDUAL]})")
-        for name, spec in ARCHITECTURES.items()
-    ]
+    return [(name, _width(spec)) for name, spec in ARCHITECTURES.items()]
+
+
+def _width(spec: ArchSpec) -> str:
+    if RESIDUAL in spec.refusals:
+        return f"no width ({spec.refusals[RESIDUAL]})"
+    return f"native for width ({spec.native_only[RESIDUAL]})" if RESIDUAL in spec.native_only else "stock or native"
 
 
 def _methods() -> list[tuple[str, str]]:
