@@ -4,12 +4,17 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from neuromeld.archs import Architecture
+from neuromeld.archs import ARCHITECTURES, Architecture
 from neuromeld.archs.spec import RESIDUAL, Weight
-from neuromeld.checkpoint.modeling import NATIVE, attach_hooks, declare_shared
+from neuromeld.checkpoint.modeling import attach_hooks, declare_shared, native_model, register
 from neuromeld.plan import Plan
 from neuromeld.sizes import space_size
 from neuromeld.surgery import shared_parameters
+
+
+def register_native() -> None:
+    """Make `AutoModelForCausalLM` load native checkpoints of every known architecture."""
+    register(spec.model_class for spec in ARCHITECTURES.values())
 
 
 def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict[str, Any]:
@@ -41,7 +46,8 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
 def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a model whose weights are narrow already the native class, config and forward pass."""
     # The classes change in place: every module holds this config, with private state that a copy would lose.
-    model.config.__class__, model.__class__ = NATIVE[model.config.model_type]
+    model.__class__ = native_model(type(model))
+    model.config.__class__ = model.config_class
     model.config.neuromeld = block
     declare_shared(model, block)
     attach_hooks(model, block)
