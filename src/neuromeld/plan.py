@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs import ARCHITECTURES, Architecture, resolve
+from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.recipe import Recipe
@@ -90,6 +90,8 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
         raise UnsupportedModelError(
             "this checkpoint is already narrow in neuromeld's native format; compress the original model instead"
         )
+    if model_type in UNSUPPORTED:
+        raise UnsupportedModelError(f"models of type {model_type} are not supported: {UNSUPPORTED[model_type]}")
     if model_type not in ARCHITECTURES:
         raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
     spec = ARCHITECTURES[model_type]
@@ -225,6 +227,8 @@ def round_width(width: float, original: int, multiple: int) -> int:
 def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -> Literal["stock", "native"]:
     native_only = arch.spec.native_only
     refusals = [native_only[space] for space in _narrowed_spaces(recipe) if space in native_only]
+    if recipe.width is not None and arch.tied and arch.spec.kind == "layer":
+        refusals.append("a tied head behind a LayerNorm needs an adapter, which stock models have no place for")
     if not shared:
         refusals.append(
             "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"

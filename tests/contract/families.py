@@ -8,8 +8,10 @@ from transformers import (
     BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -54,6 +56,10 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "stablelm": lambda: StableLmConfig(**GATED, use_qkv_bias=True),
     "olmo2": lambda: Olmo2Config(**GATED),
     "olmo3": lambda: Olmo3Config(**GATED, **MIXED),
+    "granite": lambda: GraniteConfig(
+        **GATED, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.6, logits_scaling=2.0
+    ),
+    "gemma": lambda: GemmaConfig(**GATED, head_dim=8),
     "gemma2": lambda: Gemma2Config(**GATED, **MIXED, head_dim=8, query_pre_attn_scalar=8),
     "gemma3_text": lambda: Gemma3TextConfig(**GATED, **MIXED, head_dim=8, query_pre_attn_scalar=8),
     "gpt_neox": lambda: GPTNeoXConfig(**NEOX, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5}),
@@ -77,13 +83,18 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
 
 
 def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
-    """A random model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
-    torch.manual_seed(seed)
+    """A random model, see `randomise`."""
     model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
-            parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+    return randomise(model, seed=seed)
+
+
+@torch.no_grad()
+def randomise(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel:
+    """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
+        parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
     return model
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from contract.families import FAMILIES, WIDTH
 from neuromeld import make_plan, parse_recipe
-from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs import ARCHITECTURES, UNSUPPORTED
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.plan import skeleton
 
@@ -29,7 +29,7 @@ INTRODUCTION = """\
 
 Written by `make table` from the architecture data in `src/neuromeld/archs`; a test fails when the two disagree.
 Methods are the stages of a recipe. **stock**: the result is a plain checkpoint of its family. **native**: it needs
-`import neuromeld` or the code in its folder to load; the number says why. **refused**: the plan says no, with the
+`import neuromeld` or the code in its folder to load; the numbers say why. **refused**: the plan says no, with the
 reason. A result is native, too, where layers get sizes of their own. Anything that is not listed is refused.
 """
 
@@ -43,29 +43,30 @@ def render() -> str:
         model = skeleton(FAMILIES[family]())
         cells = []
         for method, options in METHODS.items():
-            outcome, reason = ask(model, {method: options})
-            if reason is not None and reason not in reasons:
-                reasons.append(reason)
-            cells.append(outcome if reason is None else f"{outcome} ({reasons.index(reason) + 1})")
+            outcome, *why = ask(model, {method: options})
+            reasons += [reason for reason in why if reason not in reasons]
+            notes = ", ".join(str(reasons.index(reason) + 1) for reason in why)
+            cells.append(f"{outcome} ({notes})" if why else outcome)
         about = (importlib.import_module(f"neuromeld.archs.{name}").__doc__ or "").split("\n")[0].rstrip(".")
         lines.append(f"| `{name}` | {about} | " + " | ".join(cells) + " |")
-    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    return "\n".join([INTRODUCTION, *lines, "", *notes, ""])
+    numbered = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    unsupported = [f"- `{name}`: {reason}" for name, reason in UNSUPPORTED.items()]
+    return "\n".join([INTRODUCTION, *lines, "", *numbered, "", "Looked at, and refused:", "", *unsupported, ""])
 
 
-def ask(model: PreTrainedModel, stage: dict[str, object]) -> tuple[str, str | None]:
-    """What a stage gives, and why it is not a stock checkpoint."""
+def ask(model: PreTrainedModel, stage: dict[str, object]) -> list[str]:
+    """What a stage gives, and every reason why it is not a stock checkpoint."""
     given = stage | {"calibration": {"tokens": 1536, "seqlen": 16}}
     try:
         plan = make_plan(model, parse_recipe(given))
     except UnsupportedModelError as error:
-        return "refused", str(error).partition(": ")[2]
+        return ["refused", str(error).partition(": ")[2]]
     if plan.format == "stock":
-        return "stock", None
+        return ["stock"]
     try:
         make_plan(model, parse_recipe(given | {"output": "stock"}))
     except UserInputError as error:
-        return "native", str(error).partition(": ")[2].removesuffix(". Use --native")
+        return ["native", *str(error).partition(": ")[2].removesuffix(". Use --native").split("; ")]
     raise AssertionError("native was chosen where stock is possible")
 
 

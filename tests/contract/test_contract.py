@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig
 
 import neuromeld
-from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
+from contract.families import FAMILIES, GATED, WIDTH, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import save_checkpoint
@@ -24,10 +24,10 @@ def families(*model_types: str) -> list[str]:
     return [family for family in FAMILIES if family.split("-")[0] in model_types]
 
 
-STOCK = families("llama", "mistral", "qwen2", "qwen3", "smollm3")
-NO_WIDTH = families("gemma2", "gemma3_text", "olmo2", "olmo3")
+STOCK = families("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
+NO_WIDTH = families("gemma", "gemma2", "gemma3_text", "olmo2", "olmo3")
 WIDE = [family for family in FAMILIES if family not in NO_WIDTH]
-HEADS = [*STOCK, *families("gemma2", "gemma3_text", "gpt_neox")]
+HEADS = [*STOCK, *families("gemma", "gemma2", "gemma3_text", "gpt_neox")]
 METHODS = {
     "prune": {"selector": "magnitude"},
     "principal": {"selector": "principal"},
@@ -164,13 +164,17 @@ def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method
 
 
 @pytest.mark.parametrize("family", NO_WIDTH)
-def test_width_is_refused_with_the_reason_where_norms_stand_on_outputs(family):
+def test_width_is_refused_with_the_reason_where_a_norm_forbids_it(family):
     model = skeleton(FAMILIES[family]())
     for output in ("stock", "native"):
-        with pytest.raises(
-            UnsupportedModelError, match="stream cannot be narrowed in a .* norms on what sublayers write"
-        ):
+        with pytest.raises(UnsupportedModelError, match="stream cannot be narrowed in a .* norms (on|mult)"):
             make_plan(model, recipe(output=output))
+
+
+def test_unsupported_architecture_is_refused_with_the_reason():
+    model = skeleton(MixtralConfig(**GATED, num_local_experts=2))
+    with pytest.raises(UnsupportedModelError, match="mixtral are not supported: .*experts"):
+        make_plan(model, stages(ffn={"size": 24}))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -212,7 +216,7 @@ LOAD_WITHOUT_NEUROMELD = """
 import sys
 sys.modules["neuromeld"] = None  # any import of it fails
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
 ids = torch.load(sys.argv[3] + "/ids.pt")
 torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")

@@ -2,10 +2,12 @@
 
 from neuromeld.archs import (
     bloom,
+    gemma,
     gemma2,
     gemma3_text,
     gpt2,
     gpt_neox,
+    granite,
     llama,
     mistral,
     olmo2,
@@ -27,10 +29,12 @@ ARCHITECTURES: Registry[ArchSpec] = Registry(
         m.SPEC.model_type: m.SPEC
         for m in (
             bloom,
+            gemma,
             gemma2,
             gemma3_text,
             gpt2,
             gpt_neox,
+            granite,
             llama,
             mistral,
             olmo2,
@@ -45,4 +49,18 @@ ARCHITECTURES: Registry[ArchSpec] = Registry(
     },
 )
 
-__all__ = ["ARCHITECTURES", "ArchSpec", "Architecture", "Norm", "Weight", "resolve"]
+_EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
+
+UNSUPPORTED = {
+    "deepseek_v3": _EXPERTS,
+    "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
+    "gpt_oss": _EXPERTS,
+    "granitemoe": _EXPERTS,
+    "mixtral": _EXPERTS,
+    "olmoe": _EXPERTS,
+    "qwen2_moe": _EXPERTS,
+    "qwen3_moe": _EXPERTS,
+}
+"""Architectures that were looked at and are refused, and why."""
+
+__all__ = ["ARCHITECTURES", "UNSUPPORTED", "ArchSpec", "Architecture", "Norm", "Weight", "resolve"]

@@ -46,8 +46,9 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
 def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a model whose weights are narrow already the native class, config and forward pass."""
     # The classes change in place: every module holds this config, with private state that a copy would lose.
-    model.__class__ = native_model(type(model))
-    model.config.__class__ = model.config_class
+    stock: Any = type(model)
+    native: Any = native_model(stock)
+    model.__class__, model.config.__class__ = native, native.config_class
     model.config.neuromeld = block
     declare_shared(model, block)
     attach_hooks(model, block)
