@@ -149,9 +149,9 @@ def _narrowed_spaces(recipe: Recipe) -> list[str]:
 def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
     """`UnsupportedModelError` where a stage would narrow what cannot be narrowed in this architecture."""
     refusals = [
-        f"{REFUSED[space]} a {spec.model_type} model: {spec.refusals[space]}"
+        f"{REFUSED[space]} a {spec.model_type} model: {reason}"
         for space in _narrowed_spaces(recipe)
-        if space in spec.refusals
+        if (reason := spec.refusal(space)) is not None
     ]
     if refusals:
         raise UnsupportedModelError("; ".join(refusals))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, NormKind, Weight
+from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec, Norm, NormKind, Weight
 
 
 def gated_decoder(
@@ -23,11 +23,6 @@ def gated_decoder(
     width_of_whole_heads  the config insists that the width is a multiple of the number of heads
     """
     attention_norm, ffn_norm = reads
-    refusals = {}
-    if output_norms:
-        refusals[RESIDUAL] = "there are norms on what sublayers write, which a change of basis cannot pass"
-    if query_key_norm == "heads":
-        refusals[HEADS] = "the norms on queries and keys run over all heads at once"
     query_key_spaces = {"head": ("head", "head"), "heads": ("heads", "kv"), None: ()}[query_key_norm]
     return ArchSpec(
         model_type=model_type,
@@ -53,9 +48,8 @@ def gated_decoder(
         ),
         final_norm=Norm("model.norm", norm_kind),
         head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.norm"),
-        stock_keys={FFN: "intermediate_size"} | ({} if output_norms else {RESIDUAL: "hidden_size"}),
-        refusals=refusals,
-        head_keys=None if HEADS in refusals else ("num_attention_heads", "num_key_value_heads"),
+        stock_keys={RESIDUAL: "hidden_size", FFN: "intermediate_size"},
+        head_keys=("num_attention_heads", "num_key_value_heads"),
         stock_multiple="num_attention_heads" if width_of_whole_heads else None,
         pins_head_dim=True,
     )

@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from neuromeld.archs.gated import gated_decoder
-from neuromeld.archs.spec import FFN, RESIDUAL
+from neuromeld.archs.spec import RESIDUAL
 
 SPEC = replace(
     gated_decoder(model_type="gemma", model_class="GemmaForCausalLM"),
-    stock_keys={FFN: "intermediate_size"},
     refusals={RESIDUAL: "its norms multiply by 1 + gain, and no width map folds such a gain yet"},
 )

@@ -68,7 +68,8 @@ class ArchSpec:
     """Everything the methods know of one family.
 
     `stock_keys` maps a space to the config key that states its size, apart from that of any other space; `native_only`
-    says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all.
+    says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all,
+    beyond what `refusal` finds in the norms.
     `head_keys` are the config keys of the numbers of query heads and of key-value heads, where whole groups of heads
     can be taken out.
     `stock_multiple` is the config key that a stock residual width must be a multiple of.
@@ -99,6 +100,14 @@ class ArchSpec:
     def kind(self) -> NormKind:
         """The kind of the norms through which the residual stream is read."""
         return self.final_norm.kind
+
+    def refusal(self, space: str) -> str | None:
+        """Why a space cannot be narrowed at all: what its norms forbid, or what `refusals` says."""
+        if space == RESIDUAL and any(norm.on_output for norm in self.layer_norms):
+            return "there are norms on what sublayers write, which a change of basis cannot pass"
+        if space == HEADS and any(norm.over in GROUPED for norm in self.layer_norms):
+            return "the norms on queries and keys run over all heads at once"
+        return self.refusals.get(space)
 
     @property
     def cut_norms(self) -> tuple[Norm, ...]:

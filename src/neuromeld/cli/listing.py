@@ -76,8 +76,9 @@ def _architectures() -> list[tuple[str, str]]:
 
 
 def _width(spec: ArchSpec) -> str:
-    if RESIDUAL in spec.refusals:
-        return f"no width ({spec.refusals[RESIDUAL]})"
+    refusal = spec.refusal(RESIDUAL)
+    if refusal is not None:
+        return f"no width ({refusal})"
     return f"native for width ({spec.native_only[RESIDUAL]})" if RESIDUAL in spec.native_only else "stock or native"
 
 
