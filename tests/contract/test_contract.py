@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
 
 import neuromeld
 from contract.families import FAMILIES, GATED, WIDTH, build, exact_norms, tokens
@@ -178,6 +178,22 @@ def test_unsupported_architecture_is_refused_with_the_reason():
         make_plan(model, stages(ffn={"size": 24}))
 
 
+@pytest.mark.parametrize("method", ["ffn", "ffn-transport", "merge", "drop-ffn-width-merge"])
+def test_fused_matrices_give_what_separate_ones_do(method):
+    separate = build("llama")
+    fused = AutoModelForCausalLM.from_config(Phi3Config(**GATED, rms_norm_eps=1e-6)).double().eval()
+    state = separate.state_dict()
+    for prefix, layer in ((f"model.layers.{i}.", separate.model.layers[i]) for i in range(4)):
+        attention, ffn = layer.self_attn, layer.mlp
+        qkv = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
+        state[f"{prefix}self_attn.qkv_proj.weight"] = torch.cat(qkv)
+        state[f"{prefix}mlp.gate_up_proj.weight"] = torch.cat([ffn.gate_proj.weight, ffn.up_proj.weight])
+    fused.load_state_dict({name: state[name] for name in fused.state_dict()})
+    torch.testing.assert_close(logits(fused), logits(separate))
+    results = [logits(narrow(model, stages(output="native", **STAGES[method]))[0]) for model in (fused, separate)]
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
     model, skipping = build(family, dtype=torch.float32), build(family, dtype=torch.float32)
@@ -217,7 +233,7 @@ LOAD_WITHOUT_NEUROMELD = """
 import sys
 sys.modules["neuromeld"] = None  # any import of it fails
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
 ids = torch.load(sys.argv[3] + "/ids.pt")
 torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")
