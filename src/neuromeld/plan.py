@@ -23,6 +23,9 @@ INTERPRETER_BYTES = 500 << 20
 FFN_MULTIPLE = 8
 """Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
 
+SPACES = {"heads": HEADS, "ffn": FFN, "width": RESIDUAL}
+"""The stages that narrow a space."""
+
 REFUSED = {
     HEADS: "heads cannot be taken out of",
     FFN: "FFNs cannot be narrowed in",
@@ -142,19 +145,21 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
 
 
 def _narrowed_spaces(recipe: Recipe) -> list[str]:
-    stages = {HEADS: recipe.heads, FFN: recipe.ffn, RESIDUAL: recipe.width}
-    return [space for space, stage in stages.items() if stage is not None]
+    return [space for stage, space in SPACES.items() if getattr(recipe, stage) is not None]
 
 
 def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
     """`UnsupportedModelError` where a stage would narrow what cannot be narrowed in this architecture."""
     refusals = [
-        f"{REFUSED[space]} a {spec.model_type} model: {reason}"
+        f"{REFUSED[space]} {spec.model_type} models: {reason}"
         for space in _narrowed_spaces(recipe)
         if (reason := spec.refusal(space)) is not None
     ]
     if refusals:
-        raise UnsupportedModelError("; ".join(refusals))
+        works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
+        raise UnsupportedModelError(
+            f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'drop_layers'])}"
+        )
 
 
 def _narrow_layers(recipe: Recipe, before: Sizes) -> Sizes:

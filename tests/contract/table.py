@@ -60,7 +60,7 @@ def ask(model: PreTrainedModel, stage: dict[str, object]) -> list[str]:
     try:
         plan = make_plan(model, parse_recipe(given))
     except UnsupportedModelError as error:
-        return ["refused", str(error).partition(": ")[2]]
+        return ["refused", str(error).partition(": ")[2].partition(". Stages that work")[0]]
     if plan.format == "stock":
         return ["stock"]
     try:

@@ -156,19 +156,35 @@ def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, 
 def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method, tmp_path, tokenizer):
     chosen = stages(**possible(family, GROUPS[method]))
     if family not in HEADS:
-        with pytest.raises(
-            UnsupportedModelError, match="heads cannot be taken out of a .* model: .*(width|ALiBi|head)"
-        ):
+        with pytest.raises(UnsupportedModelError, match="heads cannot be taken out of .* models: .*(width|ALiBi|head)"):
             make_plan(build(family), chosen)
         return
     check_saving(family, chosen, tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
+    model, silenced = build(family), build(family)
+    plan = make_plan(model, stages(heads={"kv_groups": 1, "compensate": "none"}))
+    compressed = compress_model(model, plan, batches())
+    arch = architecture_of(silenced)
+    for done in compressed.neurons:
+        mask = torch.zeros(done.before, arch.widths["heads"] // done.before, dtype=torch.float64)
+        mask[list(done.kept)] = 1.0
+        consumer = silenced.get_submodule(arch.consumer(done.layer, "heads").path)
+        consumer.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask.flatten(),))
+    assert len(compressed.neurons) == 4
+    torch.testing.assert_close(logits(compressed.model), logits(silenced), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", NO_WIDTH)
 def test_width_is_refused_with_the_reason_where_a_norm_forbids_it(family):
     model = skeleton(FAMILIES[family]())
     for output in ("stock", "native"):
-        with pytest.raises(UnsupportedModelError, match="stream cannot be narrowed in a .* norms (on|mult)"):
+        with pytest.raises(
+            UnsupportedModelError,
+            match="stream cannot be narrowed in .* norms (on|mult).*Stages that work: .*ffn, merge_ffs",
+        ):
             make_plan(model, recipe(output=output))
 
 
