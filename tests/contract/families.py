@@ -84,14 +84,14 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
 
 def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
     """A random model, see `randomise`."""
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
-    return randomise(model, seed=seed)
+    return randomise(model)
 
 
 @torch.no_grad()
-def randomise(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel:
+def randomise(model: PreTrainedModel) -> PreTrainedModel:
     """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
-    torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
         parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))

@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, Starcoder2Config
 
 from contract.families import GATED, exact_norms, randomise
@@ -19,6 +20,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "add-an-architecture.md"
 
 
 def build(*, tied: bool = False):
+    torch.manual_seed(0)
     config = Starcoder2Config(**GATED, tie_word_embeddings=tied)
     return randomise(AutoModelForCausalLM.from_config(config).double().eval())
 
