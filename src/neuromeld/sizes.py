@@ -7,10 +7,8 @@ from typing import Any
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.archs.spec import FFN, GROUPED, HEADS, RESIDUAL
 from neuromeld.surgery import read_bias
-
-KV = "kv"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
         return after.hidden
     if space == FFN:
         return after.ffn[layer]
-    if space in (HEADS, KV):
+    if space in GROUPED:
         return arch.widths[space] // before.groups[layer] * after.groups[layer]
     return arch.widths[space]
 
@@ -81,8 +79,9 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     shared = 0
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
-            own = size(weight.in_, layer) * size(weight.out, layer)
-            own += size(weight.out, layer) if read_bias(model, weight) is not None else 0
+            size_out = weight.repeats * size(weight.out, layer)
+            own = size(weight.in_, layer) * size_out
+            own += size_out if read_bias(model, weight) is not None else 0
             total += own
             shared += own if layer == 0 and FFN in (weight.in_, weight.out) else 0
         for norm in arch.spec.layer_norms:

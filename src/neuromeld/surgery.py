@@ -41,11 +41,17 @@ def write_bias(model: nn.Module, weight: Weight, bias: Tensor) -> None:
 
 def mix_outputs(model: nn.Module, weight: Weight, mix: Tensor) -> None:
     """Keep some outputs of a matrix and of its bias, by index `(m,)`, or average them, by a matrix `(out, m)`."""
-    by_index = mix.dtype == torch.int64
     matrix, bias = read_matrix(model, weight), read_bias(model, weight)
-    write_matrix(model, weight, matrix[:, mix] if by_index else matrix.to(mix) @ mix)
+    write_matrix(model, weight, mixed_outputs(weight, matrix, mix))
     if bias is not None:
-        write_bias(model, weight, bias[mix] if by_index else bias.to(mix) @ mix)
+        write_bias(model, weight, mixed_outputs(weight, bias, mix))
+
+
+def mixed_outputs(weight: Weight, x: Tensor, mix: Tensor) -> Tensor:
+    """A matrix or bias of `weight` whose outputs, the last axis, are kept or averaged as `mix_outputs` does."""
+    parts: Tensor = x.unflatten(-1, (weight.repeats, x.shape[-1] // weight.repeats))
+    mixed = parts[..., mix] if mix.dtype == torch.int64 else parts.to(mix) @ mix
+    return mixed.flatten(-2)
 
 
 def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
@@ -80,17 +86,21 @@ def share(model: nn.Module, paths: Sequence[str]) -> None:
         module.weight, module.bias = first.weight, first.bias
 
 
-def keep_layers(model: nn.Module, path: str, kept: Sequence[int]) -> None:
-    """Leave only some of the layers in the list at `path`, and make the config and the layers' own indices follow."""
+def keep_layers(model: nn.Module, path: str, kept: Sequence[int], layer_lists: Sequence[str]) -> None:
+    """Leave only some of the layers in the list at `path`, and make the config and the layers' own indices follow.
+
+    layer_lists  the config keys, where they are set, of lists with an entry for every layer
+    """
     layers = model.get_submodule(path)
     _put(model, path, nn.ModuleList(layers[index] for index in kept))
     for new, index in enumerate(kept):
         for module in layers[index].modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = new
-    layer_types = getattr(model.config, "layer_types", None)
-    if layer_types is not None:
-        model.config.layer_types = [layer_types[index] for index in kept]
+    for key in layer_lists:
+        entries = getattr(model.config, key, None)
+        if entries is not None:
+            setattr(model.config, key, [entries[index] for index in kept])
     model.config.num_hidden_layers = len(kept)
 
 

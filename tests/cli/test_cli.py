@@ -228,6 +228,17 @@ def test_list(cli, what):
     assert cli("list", what)[0] == 0
 
 
+def test_probe_says_what_is_described_and_drafts_a_data_file(cli, checkpoint):
+    found = json.loads(cli("list", "architectures", "--probe", checkpoint, "--json")[1])
+    assert "model.layers.*.mlp.up_proj.weight" in found["described"]
+    assert found["unclaimed"] == found["missing"] == []
+    code, stdout, _ = cli("list", "architectures", "--probe", checkpoint)
+    assert code == 0
+    assert "unclaimed: none" in stdout
+    assert 'model_class="LlamaForCausalLM"' in stdout
+    assert cli("list", "methods", "--probe", checkpoint)[0] == 2
+
+
 BAD = {
     "ratio": (["--hidden-ratio", 1.2], 2, "outside (0, 1]"),
     "width of heads": (["--hidden-size", 18], 2, "multiple of its 4 attention heads, so 16 or 20"),

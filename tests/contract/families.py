@@ -6,14 +6,24 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
     OPTConfig,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
 )
 
 VOCABULARY = 97
@@ -27,7 +37,10 @@ GATED = {
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
+    "pad_token_id": 0,
 }
+NEOX = {name: value for name, value in GATED.items() if name != "num_key_value_heads"}
+MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**GATED, head_dim=4, tie_word_embeddings=False),
@@ -36,6 +49,21 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "mistral": lambda: MistralConfig(**GATED, sliding_window=8, tie_word_embeddings=False),
     "qwen2": lambda: Qwen2Config(**GATED, tie_word_embeddings=True),
     "qwen3": lambda: Qwen3Config(**GATED, head_dim=8, tie_word_embeddings=True),
+    "smollm3": lambda: SmolLM3Config(
+        **GATED, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=8, tie_word_embeddings=False
+    ),
+    "phi3": lambda: Phi3Config(**GATED, sliding_window=8),
+    "stablelm": lambda: StableLmConfig(**GATED, use_qkv_bias=True),
+    "olmo2": lambda: Olmo2Config(**GATED),
+    "olmo3": lambda: Olmo3Config(**GATED, **MIXED),
+    "granite": lambda: GraniteConfig(
+        **GATED, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.6, logits_scaling=2.0
+    ),
+    "gemma": lambda: GemmaConfig(**GATED, head_dim=8),
+    "gemma2": lambda: Gemma2Config(**GATED, **MIXED, head_dim=8, query_pre_attn_scalar=8),
+    "gemma3_text": lambda: Gemma3TextConfig(**GATED, **MIXED, head_dim=8, query_pre_attn_scalar=8),
+    "gpt_neox": lambda: GPTNeoXConfig(**NEOX, rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5}),
+    "gpt_neox-sequential": lambda: GPTNeoXConfig(**NEOX, use_parallel_residual=False, attention_bias=False),
     "opt": lambda: OPTConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
@@ -55,13 +83,18 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
 
 
 def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
-    """A random model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
+    """A random model, see `randomise`."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
-            parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+    return randomise(model)
+
+
+@torch.no_grad()
+def randomise(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
+    for name, parameter in model.named_parameters():
+        spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
+        parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
     return model
 
 

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
 
 import neuromeld
-from contract.families import FAMILIES, WIDTH, build, exact_norms, tokens
+from contract.families import FAMILIES, GATED, WIDTH, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token, unique_parameters
@@ -18,7 +19,15 @@ from neuromeld.plan import CONTEXT, Plan, architecture_of, skeleton
 EXACT = 1e-9
 SAME_AFTER_SAVING = 1e-5
 
-STOCK = [family for family in FAMILIES if family.split("-")[0] in ("llama", "mistral", "qwen2", "qwen3")]
+
+def families(*model_types: str) -> list[str]:
+    return [family for family in FAMILIES if family.split("-")[0] in model_types]
+
+
+STOCK = families("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
+NO_WIDTH = families("gemma", "gemma2", "gemma3_text", "olmo2", "olmo3")
+WIDE = [family for family in FAMILIES if family not in NO_WIDTH]
+HEADS = [*STOCK, *families("gemma", "gemma2", "gemma3_text", "gpt_neox")]
 METHODS = {
     "prune": {"selector": "magnitude"},
     "principal": {"selector": "principal"},
@@ -81,9 +90,22 @@ def test_every_parameter_is_claimed(family):
     assert arch.widths["vocab"] == 97
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_space_is_stock_native_or_refused(name):
+    spec = ARCHITECTURES[name]
+    stock = {*spec.stock_keys} | ({"heads"} if spec.head_keys else set())
+    for space in ("residual", "heads", "ffn"):
+        assert space in stock or space in spec.native_only or spec.refusal(space)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_default_config_is_covered(name):
+    architecture_of(skeleton(AutoConfig.for_model(name)))
+
+
 @pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
 @pytest.mark.parametrize("method", [{"selector": "principal"}, {"selector": "magnitude", "merge": "transport"}])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WIDE)
 def test_full_width_changes_nothing(family, method, basis):
     model = exact_norms(build(family))
     expected = logits(model)
@@ -100,7 +122,7 @@ def test_full_width_changes_nothing_in_stock_form(family):
     assert (logits(model) - expected).norm() / expected.norm() < EXACT
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2-untied"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2-untied", "gpt_neox", "phi3"])
 @pytest.mark.parametrize("method", ["prune", "dotresize-transport", "ridge"])
 def test_narrow_model_is_the_simulated_one(family, method):
     """`x -> x E D` before every norm of the full model gives the logits of the narrow one."""
@@ -115,7 +137,7 @@ def test_narrow_model_is_the_simulated_one(family, method):
     assert (logits(compressed.model) - expected).norm() / expected.norm() < EXACT
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WIDE)
 @pytest.mark.parametrize("method", METHODS)
 def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_path, tokenizer):
     check_saving(
@@ -126,17 +148,84 @@ def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", STAGES)
 def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
-    check_saving(family, stages(**STAGES[method]), tmp_path, tokenizer)
+    check_saving(family, stages(**possible(family, STAGES[method])), tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", GROUPS)
 def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method, tmp_path, tokenizer):
-    if family not in STOCK:
-        with pytest.raises(UnsupportedModelError, match="heads cannot be taken out of a .* model: .*(width|ALiBi)"):
-            make_plan(build(family), stages(**GROUPS[method]))
+    chosen = stages(**possible(family, GROUPS[method]))
+    if family not in HEADS:
+        with pytest.raises(UnsupportedModelError, match="heads cannot be taken out of .* models: .*(width|ALiBi|head)"):
+            make_plan(build(family), chosen)
         return
-    check_saving(family, stages(**GROUPS[method]), tmp_path, tokenizer)
+    check_saving(family, chosen, tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
+    model, silenced = build(family), build(family)
+    plan = make_plan(model, stages(heads={"kv_groups": 1, "compensate": "none"}))
+    compressed = compress_model(model, plan, batches())
+    arch = architecture_of(silenced)
+    for done in compressed.neurons:
+        mask = torch.zeros(done.before, arch.widths["heads"] // done.before, dtype=torch.float64)
+        mask[list(done.kept)] = 1.0
+        consumer = silenced.get_submodule(arch.consumer(done.layer, "heads").path)
+        consumer.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask.flatten(),))
+    assert len(compressed.neurons) == 4
+    torch.testing.assert_close(logits(compressed.model), logits(silenced), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", NO_WIDTH)
+def test_width_is_refused_with_the_reason_where_a_norm_forbids_it(family):
+    model = skeleton(FAMILIES[family]())
+    for output in ("stock", "native"):
+        with pytest.raises(
+            UnsupportedModelError,
+            match="stream cannot be narrowed in .* norms (on|mult).*Stages that work: .*ffn, merge_ffs",
+        ):
+            make_plan(model, recipe(output=output))
+
+
+def test_unsupported_architecture_is_refused_with_the_reason():
+    model = skeleton(MixtralConfig(**GATED, num_local_experts=2))
+    with pytest.raises(UnsupportedModelError, match="mixtral are not supported: .*experts"):
+        make_plan(model, stages(ffn={"size": 24}))
+
+
+@pytest.mark.parametrize("method", ["ffn", "ffn-transport", "merge", "drop-ffn-width-merge"])
+def test_fused_matrices_give_what_separate_ones_do(method):
+    separate = build("llama")
+    fused = AutoModelForCausalLM.from_config(Phi3Config(**GATED, rms_norm_eps=1e-6)).double().eval()
+    state = separate.state_dict()
+    for prefix, layer in ((f"model.layers.{i}.", separate.model.layers[i]) for i in range(4)):
+        attention, ffn = layer.self_attn, layer.mlp
+        qkv = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
+        state[f"{prefix}self_attn.qkv_proj.weight"] = torch.cat(qkv)
+        state[f"{prefix}mlp.gate_up_proj.weight"] = torch.cat([ffn.gate_proj.weight, ffn.up_proj.weight])
+    fused.load_state_dict({name: state[name] for name in fused.state_dict()})
+    torch.testing.assert_close(logits(fused), logits(separate))
+    results = [logits(narrow(model, stages(output="native", **STAGES[method]))[0]) for model in (fused, separate)]
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
+    model, skipping = build(family, dtype=torch.float32), build(family, dtype=torch.float32)
+    model, plan = narrow(model, stages(drop_layers={"window": [1, 1]}))
+    assert plan.format == "stock"
+    layer = skipping.get_submodule(architecture_of(skipping).layer_path(1))
+    layer.register_forward_hook(lambda _, args, out: (args[0], *out[1:]) if isinstance(out, tuple) else args[0])
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(model), logits(skipping))
+    torch.testing.assert_close(logits(again), logits(skipping))
+
+
+def possible(family: str, given: dict[str, object]) -> dict[str, object]:
+    """Without the stage that a family refuses."""
+    return {stage: options for stage, options in given.items() if stage != "width" or family not in NO_WIDTH}
 
 
 def check_saving(family, chosen, tmp_path, tokenizer):
@@ -161,7 +250,7 @@ LOAD_WITHOUT_NEUROMELD = """
 import sys
 sys.modules["neuromeld"] = None  # any import of it fails
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
 ids = torch.load(sys.argv[3] + "/ids.pt")
 torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")
@@ -191,13 +280,13 @@ def test_checkpoint_loads_where_neuromeld_is_not(family, output, tmp_path, token
         assert done.stdout.split() == ["Qwen2ForCausalLM", "qwen2"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WIDE)
 def test_stock_is_refused_with_a_reason_where_it_cannot_be(family):
     chosen = recipe(output="stock", basis="run:2")
     with pytest.raises(UserInputError, match="no place for the changes of basis.*--native"):
         make_plan(build(family), chosen)
     if family not in STOCK:
-        with pytest.raises(UserInputError, match="one width for the residual stream and for attention.*--native"):
+        with pytest.raises(UserInputError, match="(one width for the residual|hidden_size // num_att).*--native"):
             make_plan(build(family), recipe(output="stock"))
 
 

@@ -17,11 +17,11 @@ SPEC = ArchSpec(
     layer_norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
     final_norm=Norm("transformer.ln_f", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
-    refusals={
+    native_only={
         RESIDUAL: "BLOOM's config has one width for the residual stream and for attention",
-        HEADS: "ALiBi gives every head a slope by its place among all heads",
         FFN: "BLOOM's FFN is always four times as wide as the residual stream",
     },
+    refusals={HEADS: "ALiBi gives every head a slope by its place among all heads"},
     requires=(
         Requirement("apply_residual_connection_post_layernorm", False, "the residual starts after the norm"),
         Requirement("slow_but_exact", False, "tensor-parallel slicing by hidden size"),

@@ -20,9 +20,9 @@ SPEC = ArchSpec(
     final_norm=Norm("transformer.ln_f", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
     stock_keys={FFN: "n_inner"},
-    refusals={
+    native_only={
         RESIDUAL: "GPT-2's config has one width for the residual stream and for attention",
-        HEADS: "GPT-2's attention splits its fused matrix by the width of the residual stream",
     },
+    refusals={HEADS: "GPT-2's attention splits its fused matrix by the width of the residual stream"},
     requires=(Requirement("add_cross_attention", False, "cross-attention is not described"),),
 )

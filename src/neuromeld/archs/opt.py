@@ -22,10 +22,10 @@ SPEC = ArchSpec(
     final_norm=Norm("model.decoder.final_layer_norm", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.decoder.final_layer_norm"),
     stock_keys={FFN: "ffn_dim"},
-    refusals={
+    native_only={
         RESIDUAL: "OPT's config has one width for the residual stream and for attention",
-        HEADS: "OPT's attention reads the number of its heads from the config, next to the width",
     },
+    refusals={HEADS: "OPT's attention reads the number of its heads from the config, next to the width"},
     requires=(
         Requirement("do_layer_norm_before", True, "post-norm OPT (350m): its norms stand on the stream itself"),
         Requirement("layer_norm_elementwise_affine", True, "norms without gain and bias"),

@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder(model_type="qwen3", model_class="Qwen3ForCausalLM", query_key_norm=True)
+SPEC = gated_decoder(model_type="qwen3", model_class="Qwen3ForCausalLM", query_key_norm="head")

@@ -96,7 +96,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
             continue
         size_in, size_out = matrix.shape[::-1] if weight.layout == "linear" else matrix.shape
         sizes[weight.in_][size_in] = weight.path
-        sizes[weight.out][size_out] = weight.path
+        sizes[weight.out][size_out // weight.repeats] = weight.path
         if weight.path != spec.head.path or id(matrix) not in claims:
             _claim(claims, matrix, f"{weight.path}.weight", problems)
         if getattr(module, "bias", None) is not None:

@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from neuromeld.checkpoint.modeling import native_model_type, register
+from neuromeld.checkpoint.modeling import native_model_type
+from neuromeld.checkpoint.native import register_native
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -43,7 +44,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     stated = _read_json(path)
     model_type = str(stated.get("model_type"))
     if model_type.startswith(native_model_type("")):
-        register()
+        register_native()
     if model_type not in CONFIG_MAPPING:
         reason = (
             "it needs code that comes with the checkpoint, and such code is never run"

@@ -14,7 +14,8 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
     identity        path of a norm that is not there any more, or null
 """
 
-import sys
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,16 +24,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-BASES = {
-    "bloom": ("BloomConfig", "BloomForCausalLM"),
-    "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
-    "llama": ("LlamaConfig", "LlamaForCausalLM"),
-    "mistral": ("MistralConfig", "MistralForCausalLM"),
-    "opt": ("OPTConfig", "OPTForCausalLM"),
-    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
-    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
-}
-"""Model type of the stock model: its config and its class."""
+PREFIX = "Neuromeld"
 
 
 def native_model_type(model_type: str) -> str:
@@ -118,15 +110,16 @@ def _resize(module: nn.Module, axis: str, width: int) -> None:
         module.bias = nn.Parameter(torch.empty(width, dtype=matrix.dtype, device=matrix.device))
 
 
-def _native_classes(model_type: str) -> tuple[type[PretrainedConfig], type[PreTrainedModel]]:
-    """The config and model classes of the native form of one stock model."""
-    config_name, model_name = BASES[model_type]
-    stock_config, stock_model = getattr(transformers, config_name), getattr(transformers, model_name)
-    config_class = type(
-        f"Neuromeld{config_name}",
-        (stock_config,),
-        {"model_type": native_model_type(model_type), "__module__": __name__},
-    )
+@cache
+def native_config(stock_config: type[PretrainedConfig]) -> type[PretrainedConfig]:
+    """The config class of the native form of a stock model."""
+    members = {"model_type": native_model_type(stock_config.model_type), "__module__": __name__}
+    return type(f"{PREFIX}{stock_config.__name__}", (stock_config,), members)
+
+
+@cache
+def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class of the native form of a stock model."""
 
     def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         stock_model.__init__(self, config, *args, **kwargs)
@@ -143,30 +136,27 @@ def _native_classes(model_type: str) -> tuple[type[PretrainedConfig], type[PreTr
     def _adjust_bias(*_: Any) -> None:
         """Made for heads with a bias, of which there is none here; it would cut the biases of tied Conv1D modules."""
 
-    model_class = type(
-        f"Neuromeld{model_name}",
-        (stock_model,),
-        {
-            "__init__": __init__,
-            "get_expanded_tied_weights_keys": get_expanded_tied_weights_keys,
-            "_adjust_bias": _adjust_bias,
-            "config_class": config_class,
-            "__module__": __name__,
-        },
-    )
-    return config_class, model_class
+    members = {
+        "__init__": __init__,
+        "get_expanded_tied_weights_keys": get_expanded_tied_weights_keys,
+        "_adjust_bias": _adjust_bias,
+        "config_class": native_config(stock_model.config_class),
+        "__module__": __name__,
+    }
+    return type(f"{PREFIX}{stock_model.__name__}", (stock_model,), members)
 
 
-NATIVE: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
-    model_type: _native_classes(model_type) for model_type in BASES
-}
-for _config_class, _model_class in NATIVE.values():
-    setattr(sys.modules[__name__], _config_class.__name__, _config_class)
-    setattr(sys.modules[__name__], _model_class.__name__, _model_class)
+def __getattr__(name: str) -> type:
+    """`NeuromeldXForCausalLM` or `NeuromeldXConfig`, by which transformers finds the code in a checkpoint."""
+    if not name.startswith(PREFIX):
+        raise AttributeError(name)
+    stock = getattr(transformers, name.removeprefix(PREFIX))
+    return native_model(stock) if issubclass(stock, PreTrainedModel) else native_config(stock)
 
 
-def register() -> None:
-    """Make `AutoModelForCausalLM.from_pretrained` load native checkpoints without remote code."""
-    for model_type, (config_class, model_class) in NATIVE.items():
-        transformers.AutoConfig.register(native_model_type(model_type), config_class, exist_ok=True)
-        transformers.AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+def register(stock_models: Iterable[str]) -> None:
+    """Make `AutoModelForCausalLM.from_pretrained` load the native forms of stock classes without remote code."""
+    for name in stock_models:
+        model_class = native_model(getattr(transformers, name))
+        transformers.AutoConfig.register(model_class.config_class.model_type, model_class.config_class, exist_ok=True)
+        transformers.AutoModelForCausalLM.register(model_class.config_class, model_class, exist_ok=True)

@@ -4,12 +4,17 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from neuromeld.archs import Architecture
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
-from neuromeld.checkpoint.modeling import NATIVE, attach_hooks, declare_shared
+from neuromeld.archs import ARCHITECTURES, Architecture
+from neuromeld.archs.spec import RESIDUAL, Weight
+from neuromeld.checkpoint.modeling import attach_hooks, declare_shared, native_model, register
 from neuromeld.plan import Plan
-from neuromeld.sizes import KV, space_size
+from neuromeld.sizes import space_size
 from neuromeld.surgery import shared_parameters
+
+
+def register_native() -> None:
+    """Make `AutoModelForCausalLM` load native checkpoints of every known architecture."""
+    register(spec.model_class for spec in ARCHITECTURES.values())
 
 
 def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict[str, Any]:
@@ -18,11 +23,13 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
     embedding_norm = spec.embedding_norm if narrowed else None
     widths: dict[str, int | list[int]] = {RESIDUAL: plan.after.hidden}
     changed = [RESIDUAL] if narrowed else []
-    for space in {FFN, HEADS, KV} & arch.widths.keys():
+    for space, width in arch.widths.items():
         sizes = [space_size(arch, plan.before, plan.after, i, space) for i in range(plan.after.num_layers)]
-        if any(size != arch.widths[space] for size in sizes):
-            widths[space] = sizes
+        if space != RESIDUAL and any(size != width for size in sizes):
             changed.append(space)
+            widths[space] = sizes
+            repeated = {_name(weight): weight.repeats for weight in spec.layer_weights if weight.out == space}
+            widths |= {name: [repeats * size for size in sizes] for name, repeats in repeated.items()}
     return {
         "widths": widths,
         "layers": spec.layers,
@@ -39,10 +46,17 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
 def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a model whose weights are narrow already the native class, config and forward pass."""
     # The classes change in place: every module holds this config, with private state that a copy would lose.
-    model.config.__class__, model.__class__ = NATIVE[model.config.model_type]
+    stock: Any = type(model)
+    native: Any = native_model(stock)
+    model.__class__, model.config.__class__ = native, native.config_class
     model.config.neuromeld = block
     declare_shared(model, block)
     attach_hooks(model, block)
+
+
+def _name(weight: Weight) -> str:
+    """What the outputs of a weight are called: their space, as often as they run through it."""
+    return "+".join([weight.out] * weight.repeats)
 
 
 def _resized(arch: Architecture, space: str) -> list[list[str]]:
@@ -54,6 +68,6 @@ def _resized(arch: Architecture, space: str) -> list[list[str]]:
     norms += [spec.final_norm.path] if spec.final_norm.over == space else []
     return [
         *([path, "in", space] for path, w in weights if w.in_ == space),
-        *([path, "out", space] for path, w in weights if w.out == space),
+        *([path, "out", _name(w)] for path, w in weights if w.out == space),
         *([path, "both", space] for path in norms),
     ]

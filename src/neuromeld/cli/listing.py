@@ -1,5 +1,6 @@
 """`neuromeld list`: what there is to choose from."""
 
+import dataclasses
 import inspect
 import json
 from enum import StrEnum
@@ -12,11 +13,15 @@ from rich.table import Table
 
 from neuromeld import neurons
 from neuromeld.archs import ARCHITECTURES
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.probe import Probe, probe
+from neuromeld.archs.spec import RESIDUAL, ArchSpec
 from neuromeld.cli import options as o
+from neuromeld.errors import UserInputError
+from neuromeld.plan import skeleton
 from neuromeld.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
 from neuromeld.registry import Registry
+from neuromeld.sources import locate
 from neuromeld.text import TEXT_SOURCES
 from neuromeld.width.decoders import DECODERS
 from neuromeld.width.merges import MERGES
@@ -33,8 +38,20 @@ class What(StrEnum):
     texts = "texts"
 
 
-def list_command(what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")], as_json: o.Json = False) -> None:
+def list_command(
+    what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")],
+    probe_model: Annotated[
+        str | None,
+        typer.Option("--probe", metavar="MODEL", help="architectures: compare this model with those that are known."),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
     """List what is known by name."""
+    if probe_model is not None:
+        if what is not What.architectures:
+            raise UserInputError(f"--probe compares a model with architectures, not with {what}")
+        _show_probe(probe(skeleton(locate(probe_model).config())), as_json=as_json)
+        return
     rows = _ROWS[what]()
     if as_json:
         typer.echo(json.dumps({what.value: [dict(zip(("name", "what"), row, strict=True)) for row in rows]}))
@@ -45,11 +62,25 @@ def list_command(what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")
     Console().print(table)
 
 
+def _show_probe(found: Probe, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    typer.echo(f"nearest architecture: {found.nearest}, which names {len(found.described)} kinds of parameters")
+    for title, names in (("unclaimed", found.unclaimed), ("missing", found.missing)):
+        typer.echo(f"{title}: {', '.join(names) or 'none'}")
+    typer.echo(f"\n{found.draft}")
+
+
 def _architectures() -> list[tuple[str, str]]:
-    return [
-        (name, "stock or native" if RESIDUAL in spec.stock_keys else f"native for width ({spec.refusals[RESIDUAL]})")
-        for name, spec in ARCHITECTURES.items()
-    ]
+    return [(name, _width(spec)) for name, spec in ARCHITECTURES.items()]
+
+
+def _width(spec: ArchSpec) -> str:
+    refusal = spec.refusal(RESIDUAL)
+    if refusal is not None:
+        return f"no width ({refusal})"
+    return f"native for width ({spec.native_only[RESIDUAL]})" if RESIDUAL in spec.native_only else "stock or native"
 
 
 def _methods() -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, HEADS, Weight
+from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
 from neuromeld.errors import UserInputError
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
@@ -116,7 +116,7 @@ def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int
     def channels(space: str) -> Tensor:
         return torch.arange(arch.widths[space], device=groups.device).view(num_groups, -1)[groups].flatten()
 
-    for space in (HEADS, "kv"):
+    for space in GROUPED:
         for producer in arch.producers(sublayer.layer, space):
             mix_outputs(model, producer, channels(space))
     kept = channels(HEADS)

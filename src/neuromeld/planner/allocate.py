@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, HEADS, Weight
-from neuromeld.sizes import KV
+from neuromeld.archs.spec import FFN, GROUPED, Weight
 
 CHUNK = 8
 """Hidden neurons are taken away by so many."""
@@ -26,7 +25,7 @@ class Layered:
 def neuron_costs(arch: Architecture) -> tuple[int, int]:
     """Parameters, biases apart, of one hidden neuron and of all groups of heads, in one layer."""
     of_ffn = sum(arch.widths[w.in_] if w.out == FFN else arch.widths[w.out] for w in _around(arch, (FFN,)))
-    of_heads = sum(arch.widths[w.in_] * arch.widths[w.out] for w in _around(arch, (HEADS, KV)))
+    of_heads = sum(arch.widths[w.in_] * arch.widths[w.out] for w in _around(arch, GROUPED))
     return of_ffn, of_heads
 
 

@@ -1,7 +1,7 @@
 """Which hidden unit of one FF sublayer is which of another: correlate on the same tokens, then assign.
 
 Features are what stands just before the nonlinearity; in a gated FFN, where two matrices produce, what the last one
-writes (arXiv:2501.06126 section 3.2).
+writes, be it a module of its own or not (arXiv:2501.06126 section 3.2).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

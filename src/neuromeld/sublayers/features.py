@@ -22,7 +22,7 @@ def collect_pairs(
     """The moments of what the modules of two layers write, for every pair asked for and no other.
 
     paths   the module of each layer
-    width   of what they write
+    width   how many of the last outputs of each count
 
     Memory does not depend on the number of tokens: the outputs of a layer are dropped once its last partner was met.
     """
@@ -34,10 +34,10 @@ def collect_pairs(
 
     def see(path: str, output: Tensor) -> None:
         layer = watched[path]
-        outputs[layer] = output
+        outputs[layer] = output[:, -width:]
         for (first, second), statistic in moments.items():
             if second == layer:
-                statistic.update(outputs[first], output)
+                statistic.update(outputs[first], outputs[layer])
         for held in [held for held in outputs if last_partner.get(held, held) <= layer]:
             del outputs[held]
 

@@ -20,7 +20,7 @@ from neuromeld.streams import Batch
 from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
 from neuromeld.sublayers.compensate import refit_shared
 from neuromeld.sublayers.windows import Window, check_mergeable
-from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
+from neuromeld.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
 
 Align = Literal["permute", "none"]
 Compensate = Literal["ridge", "none"]
@@ -81,17 +81,18 @@ def merge_ffs(
 
 def _average(model: nn.Module, arch: Architecture, window: Window, permutations: Mapping[int, Tensor]) -> None:
     """Write the average over the window to its first layer, and let the others share it."""
-    everything = slice(None)
+    unchanged = torch.arange(arch.widths["ffn"])
     sublayers = [(*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")) for layer in window]
     for members in zip(*sublayers, strict=True):
         matrices, biases = [], []
         for layer, weight in zip(window, members, strict=True):
-            order = permutations.get(layer, everything)
+            order = permutations.get(layer, unchanged)
             matrix, bias = read_matrix(model, weight).to(ACCUMULATE), read_bias(model, weight)
             hidden_is_out = weight.out == "ffn"
-            matrices.append(matrix[:, order] if hidden_is_out else matrix[order])
+            matrices.append(mixed_outputs(weight, matrix, order) if hidden_is_out else matrix[order])
             if bias is not None:
-                biases.append(bias.to(ACCUMULATE)[order if hidden_is_out else everything])
+                bias = bias.to(ACCUMULATE)
+                biases.append(mixed_outputs(weight, bias, order) if hidden_is_out else bias)
         write_matrix(model, members[0], torch.stack(matrices).mean(0))
         if biases:
             write_bias(model, members[0], torch.stack(biases).mean(0))

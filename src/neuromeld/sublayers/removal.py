@@ -20,7 +20,7 @@ def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> 
     kept = [layer for layer in range(arch.num_layers) if layer not in dropped]
     if not kept:
         raise UserInputError(f"dropping all {arch.num_layers} layers leaves none: keep at least one")
-    keep_layers(model, arch.spec.layers, kept)
+    keep_layers(model, arch.spec.layers, kept, arch.spec.layer_lists)
     return replace(arch, num_layers=len(kept))
 
 

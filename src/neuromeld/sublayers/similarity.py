@@ -22,7 +22,7 @@ SIMILARITY_TOKENS = 8192
 class Similarity:
     """Linear CKA, in [0, 1], between the outputs of every two FF sublayers and of every two attention sublayers.
 
-    Outputs are what a sublayer adds to the residual stream; without meaning where one of the two is constant.
+    Outputs are what the last matrix of a sublayer writes; without meaning where one of the two is constant.
     """
 
     ffn: Float64[Tensor, "l l"]

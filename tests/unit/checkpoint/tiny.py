@@ -6,6 +6,7 @@ Native models keep attention and FFN as they were, 12 wide, and have a residual 
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BloomConfig,
@@ -17,8 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import save_checkpoint
-from neuromeld.checkpoint.modeling import NATIVE
+from neuromeld.checkpoint.modeling import native_model
 
 VOCAB, D = 37, 12
 IDS = torch.arange(20).reshape(2, 10)
@@ -120,15 +122,19 @@ def randomise(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
+def stock_class(family: str) -> type[PreTrainedModel]:
+    return getattr(transformers, ARCHITECTURES[family].model_class)
+
+
 def build_stock(family: str, **changes) -> PreTrainedModel:
     config = type(STOCK_CONFIGS[family]).from_dict(STOCK_CONFIGS[family].to_dict() | changes)
-    stock_class = NATIVE[family][1].__mro__[1]
-    return randomise(stock_class(config))
+    return randomise(stock_class(family)(config))
 
 
 def build_native(family: str, *, width: int = 8, **changes) -> PreTrainedModel:
     """`changes` are for the `neuromeld` block, or else for the config."""
-    config_class, model_class = NATIVE[family]
+    model_class = native_model(stock_class(family))
+    config_class = model_class.config_class
     block = (
         BLOCKS[family]
         | {"widths": {"residual": width}}

@@ -1,0 +1,11 @@
+"""Gemma 2: Llama's shape with norms on what sublayers read and on what they write, and scaled embeddings."""
+
+from neuromeld.archs.gated import gated_decoder
+
+SPEC = gated_decoder(
+    model_type="gemma2",
+    model_class="Gemma2ForCausalLM",
+    reads=("input_layernorm", "pre_feedforward_layernorm"),
+    output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
+    width_of_whole_heads=True,
+)

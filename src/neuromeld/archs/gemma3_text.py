@@ -1,0 +1,12 @@
+"""Gemma 3, text only: Gemma 2 with a norm on every query and key head."""
+
+from neuromeld.archs.gated import gated_decoder
+
+SPEC = gated_decoder(
+    model_type="gemma3_text",
+    model_class="Gemma3ForCausalLM",
+    reads=("input_layernorm", "pre_feedforward_layernorm"),
+    output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
+    query_key_norm="head",
+    width_of_whole_heads=True,
+)

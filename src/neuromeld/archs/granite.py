@@ -1,0 +1,5 @@
+"""Granite 3: Llama's shape with constant factors on embeddings, sublayers and logits."""
+
+from neuromeld.archs.gated import gated_decoder
+
+SPEC = gated_decoder(model_type="granite", model_class="GraniteForCausalLM")

@@ -1,0 +1,72 @@
+"""What an unknown model has in common with a known architecture, as a start for describing it."""
+
+import importlib
+import inspect
+import re
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs.spec import ArchSpec
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Parameter names hold `*` for the index of the layer.
+
+    nearest    the known architecture that describes most of the model
+    described  parameters that it describes, by name alone
+    unclaimed  parameters that it does not
+    missing    module paths that it wants and the model does not have
+    draft      a data file to start from
+    """
+
+    nearest: str
+    described: tuple[str, ...]
+    unclaimed: tuple[str, ...]
+    missing: tuple[str, ...]
+    draft: str
+
+
+def probe(model: PreTrainedModel) -> Probe:
+    """Compare the names of a model's parameters with every known architecture; shapes and config are not looked at."""
+    names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name, _ in model.named_parameters()))
+    modules = {name.rpartition(".")[0] for name in names}
+
+    def common(spec: ArchSpec) -> int:
+        paths = _paths(spec)
+        return len(modules & paths) - len(modules ^ paths)
+
+    nearest = max(ARCHITECTURES.values(), key=common)
+    paths = _paths(nearest)
+    tied = {nearest.head.path} if model.config.tie_word_embeddings else set()
+    unclaimed = tuple(name for name in names if name.rpartition(".")[0] not in paths)
+    return Probe(
+        nearest=nearest.model_type,
+        described=tuple(name for name in names if name not in unclaimed),
+        unclaimed=unclaimed,
+        missing=tuple(sorted(paths - modules - tied)),
+        draft=_draft(model, nearest, unclaimed),
+    )
+
+
+def _paths(spec: ArchSpec) -> set[str]:
+    """The module paths of everything that a spec describes."""
+    in_layers = [weight.path for weight in spec.layer_weights] + [norm.path for norm in spec.layer_norms]
+    norms = {norm.path for norm in (spec.embedding_norm, spec.final_norm) if norm is not None}
+    weights = {weight.path for weight in (*spec.embeddings, spec.head)}
+    return {f"{spec.layers}.*.{path}" for path in in_layers} | norms | weights
+
+
+def _draft(model: PreTrainedModel, nearest: ArchSpec, unclaimed: tuple[str, ...]) -> str:
+    """The data file of the nearest architecture, with the names of this one and what is left to describe."""
+    source = inspect.getsource(importlib.import_module(f"neuromeld.archs.{nearest.model_type}"))
+    body = source.partition('"""\n')[2]
+    for old, new in (
+        (nearest.model_type, model.config.model_type),
+        (nearest.model_class, type(model).__name__),
+    ):
+        body = body.replace(f'"{old}"', f'"{new}"')
+    todo = "".join(f"# to describe: {name}\n" for name in unclaimed)
+    return f'"""{type(model).__name__}: drafted from {nearest.model_type}, to be checked."""\n{body}{todo}'

@@ -1,0 +1,18 @@
+"""StableLM 2 and StableLM 3B: Llama's shape with LayerNorm and partial rotary positions."""
+
+from dataclasses import replace
+
+from neuromeld.archs.gated import gated_decoder
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, Requirement
+
+SPEC = replace(
+    gated_decoder(model_type="stablelm", model_class="StableLmForCausalLM", norm_kind="layer"),
+    stock_keys={FFN: "intermediate_size"},
+    native_only={RESIDUAL: "StableLM's config has one width for the residual stream and for attention"},
+    refusals={HEADS: "StableLM's attention reads the number of its heads from the config, next to the width"},
+    pins_head_dim=False,
+    requires=(
+        Requirement("use_parallel_residual", False, "FFNs that read attention's norm"),
+        Requirement("qk_layernorm", False, "a norm for each query and key head on its own"),
+    ),
+)

@@ -1,0 +1,74 @@
+"""The table `docs/architectures.md`: what every method gives on every architecture, asked of the code.
+
+`PYTHONPATH=src:tests python -m contract.table` writes it.
+"""
+
+import importlib
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from contract.families import FAMILIES, WIDTH
+from neuromeld import make_plan, parse_recipe
+from neuromeld.archs import ARCHITECTURES, UNSUPPORTED
+from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.plan import skeleton
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
+
+METHODS = {
+    "width": {"hidden_size": WIDTH - 6},
+    "heads": {"kv_groups": 1},
+    "ffn": {"size": 24},
+    "merge_ffs": {"count": 2},
+    "drop_layers": {"count": 2},
+}
+
+INTRODUCTION = """\
+# Architectures and methods
+
+Written by `make table` from the architecture data in `src/neuromeld/archs`; a test fails when the two disagree.
+Methods are the stages of a recipe. **stock**: the result is a plain checkpoint of its family. **native**: it needs
+`import neuromeld` or the code in its folder to load; the numbers say why. **refused**: the plan says no, with the
+reason. A result is native, too, where layers get sizes of their own. Anything that is not listed is refused.
+"""
+
+
+def render() -> str:
+    """The document."""
+    reasons: list[str] = []
+    lines = ["| architecture | | " + " | ".join(METHODS) + " |", "|---|---|" + "---|" * len(METHODS)]
+    for name in ARCHITECTURES:
+        family = next(family for family in FAMILIES if family.split("-")[0] == name)
+        model = skeleton(FAMILIES[family]())
+        cells = []
+        for method, options in METHODS.items():
+            outcome, *why = ask(model, {method: options})
+            reasons += [reason for reason in why if reason not in reasons]
+            notes = ", ".join(str(reasons.index(reason) + 1) for reason in why)
+            cells.append(f"{outcome} ({notes})" if why else outcome)
+        about = (importlib.import_module(f"neuromeld.archs.{name}").__doc__ or "").split("\n")[0].rstrip(".")
+        lines.append(f"| `{name}` | {about} | " + " | ".join(cells) + " |")
+    numbered = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    unsupported = [f"- `{name}`: {reason}" for name, reason in UNSUPPORTED.items()]
+    return "\n".join([INTRODUCTION, *lines, "", *numbered, "", "Looked at, and refused:", "", *unsupported, ""])
+
+
+def ask(model: PreTrainedModel, stage: dict[str, object]) -> list[str]:
+    """What a stage gives, and every reason why it is not a stock checkpoint."""
+    given = stage | {"calibration": {"tokens": 1536, "seqlen": 16}}
+    try:
+        plan = make_plan(model, parse_recipe(given))
+    except UnsupportedModelError as error:
+        return ["refused", str(error).partition(": ")[2].partition(". Stages that work")[0]]
+    if plan.format == "stock":
+        return ["stock"]
+    try:
+        make_plan(model, parse_recipe(given | {"output": "stock"}))
+    except UserInputError as error:
+        return ["native", *str(error).partition(": ")[2].removesuffix(". Use --native").split("; ")]
+    raise AssertionError("native was chosen where stock is possible")
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(render(), encoding="utf-8")

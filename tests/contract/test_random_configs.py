@@ -1,0 +1,65 @@
+"""Families at sizes that nobody chose: every stage that works, at once, and back from disk."""
+
+import tempfile
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from contract.families import VOCABULARY, randomise, tokens
+from contract.test_contract import SAME_AFTER_SAVING, batches, logits, stages
+from neuromeld import compress_model, make_plan
+from neuromeld.archs import ARCHITECTURES
+
+OWN_KEYS = ("bloom", "gpt2", "opt")
+"""Their configs call the sizes by other names."""
+
+
+@st.composite
+def sizes(draw) -> dict[str, object]:
+    groups = draw(st.integers(1, 3))
+    heads = groups * draw(st.integers(1, 3))
+    head_dim = draw(st.sampled_from([2, 4, 6]))
+    return {
+        "vocab_size": VOCABULARY,
+        "num_hidden_layers": draw(st.integers(3, 5)),
+        "num_key_value_heads": groups,
+        "num_attention_heads": heads,
+        "head_dim": head_dim,
+        "hidden_size": heads * head_dim,
+        "intermediate_size": draw(st.integers(9, 33)),
+        "attention_bias": draw(st.booleans()),
+        "tie_word_embeddings": draw(st.booleans()),
+        "sliding_window": 8,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in OWN_KEYS])
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(size=sizes(), basis=st.sampled_from(["shared", "layer"]))
+def test_every_stage_at_once_comes_back_from_disk(name, size, basis):
+    torch.manual_seed(0)
+    model = randomise(AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **size)).eval())
+    spec = ARCHITECTURES[name]
+    chosen: dict[str, object] = {"drop_layers": {"count": 1}, "ffn": {"size": size["intermediate_size"] - 4}}
+    if size["num_key_value_heads"] > 1 and spec.refusal("heads") is None:
+        chosen["heads"] = {"kv_groups": 1}
+    if size["hidden_size"] > 4 and spec.refusal("residual") is None:
+        chosen["width"] = {"hidden_size": size["hidden_size"] - 1, "basis": basis}
+    if "width" not in chosen or basis == "shared":
+        chosen["merge_ffs"] = {"count": 2}
+    plan = make_plan(model, stages(output="native", **chosen))
+    compressed = compress_model(model, plan, batches(24)).model
+    with tempfile.TemporaryDirectory() as folder:
+        compressed.save_pretrained(folder)
+        again = AutoModelForCausalLM.from_pretrained(folder)
+    assert again.num_parameters() == plan.parameters_after
+    difference = (logits(again) - logits(compressed)).abs().max() / logits(compressed).abs().max()
+    assert difference < SAME_AFTER_SAVING
+    generated = again.generate(tokens(1), max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    assert generated.shape == (1, 18)
