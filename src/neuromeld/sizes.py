@@ -100,7 +100,7 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
             sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
-            entries += math.prod(sides)
+            entries += weight.repeats * math.prod(sides)
         attention += space_size(arch, before, after, layer, HEADS)
     return 2 * entries + 4 * context * attention
 

@@ -213,7 +213,7 @@ def test_fused_matrices_give_what_separate_ones_do(method):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
     model, skipping = build(family, dtype=torch.float32), build(family, dtype=torch.float32)
-    model, plan = narrow(model, stages(drop_layers={"window": [1, 1]}))
+    model, plan = narrow(model, stages(drop_layers={"layers": [1]}))
     assert plan.format == "stock"
     layer = skipping.get_submodule(architecture_of(skipping).layer_path(1))
     layer.register_forward_hook(lambda _, args, out: (args[0], *out[1:]) if isinstance(out, tuple) else args[0])

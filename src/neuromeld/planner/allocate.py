@@ -24,7 +24,7 @@ class Layered:
 
 def neuron_costs(arch: Architecture) -> tuple[int, int]:
     """Parameters, biases apart, of one hidden neuron and of all groups of heads, in one layer."""
-    of_ffn = sum(arch.widths[w.in_] if w.out == FFN else arch.widths[w.out] for w in _around(arch, (FFN,)))
+    of_ffn = sum(w.repeats * arch.widths[w.in_] if w.out == FFN else arch.widths[w.out] for w in _around(arch, (FFN,)))
     of_heads = sum(arch.widths[w.in_] * arch.widths[w.out] for w in _around(arch, GROUPED))
     return of_ffn, of_heads
 
