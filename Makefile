@@ -34,6 +34,7 @@ table: install
 
 bench: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
+	$(BIN)/python benchmarks/budget.py --keep 0.8 --calibration-tokens 32768
 	$(BIN)/python benchmarks/width.py
 
 clean:

@@ -20,7 +20,7 @@ from neuromeld.streams import Batch
 from neuromeld.surgery import reversible
 
 MOST_BUILT = 4
-"""Candidates with a prediction that are built, the best predicted first; those without one are built too."""
+"""Candidates with a prediction that are built, the best predicted first; those without one, and the simplest, are too."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def choose_recipe(
         raise UserInputError("no candidate meets this budget: ask for less compression")
     predicted = sorted(way.predicted for way in ways if way.predicted is not None)
     limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
-    promising = [way for way in ways if way.predicted is None or way.predicted <= limit]
+    promising = [way for way in ways if way is ways[0] or way.predicted is None or way.predicted <= limit]
     dense = mean_loss(model, validation)
     losses: dict[str, float] = {}
     with track("measuring candidates", len(promising), enabled=progress) as advance:
