@@ -20,7 +20,7 @@ from neuromeld.streams import Batch
 from neuromeld.surgery import reversible
 
 MOST_BUILT = 4
-"""Candidates with a prediction that are built, the best predicted first; those without one, and the simplest, are too."""
+"""Candidates with a prediction that are built, the best first; those without one, and the simplest, are built too."""
 
 
 @dataclass(frozen=True)
