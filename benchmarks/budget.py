@@ -99,7 +99,7 @@ class Benchmark:
             return token_windows("wikipedia-sample", tokenizer, split=part, num_tokens=num_tokens, seqlen=512, **seed)
 
         self.calibration = windows("calibration", calibration_tokens, seed=0)
-        self.sample = windows("calibration", 8192, seed=0)
+        self.sample = windows("calibration", 16384, seed=0)
         self.validation = windows("validation", 4096)
         self.evaluation = windows(split, tokens)
 

@@ -26,7 +26,7 @@ from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers and the candidates of a budget are measured on."""
 
-SAMPLE_TOKENS = 8192
+SAMPLE_TOKENS = 16384
 """Calibration tokens that the candidates of a budget are built from."""
 
 BATCH_WINDOWS = 4

@@ -92,9 +92,17 @@ def _settle(model: str, asked: Asked, settings: dict[str, Any], *, show: bool) -
     o.check_device(settings["device"])
     choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
     if show:
-        table = Table("candidate", "parameters", "FLOPs", "predicted", "measured", title="excess loss, nats a token")
+        table = Table(
+            "candidate",
+            "parameters",
+            "FLOPs",
+            "predicted",
+            "half the sample",
+            "all of it",
+            title="excess loss, nats a token",
+        )
         for c in choice.candidates:
-            losses = ("" if loss is None else f"{loss:.3f}" for loss in (c.predicted, c.excess_loss))
+            losses = ("" if loss is None else f"{loss:.3f}" for loss in (c.predicted, c.first_loss, c.excess_loss))
             name = f"{c.name} (chosen)" if c.chosen else c.name
             table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *losses)
         Console().print(table)

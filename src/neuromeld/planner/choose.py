@@ -22,16 +22,23 @@ from neuromeld.surgery import reversible
 MOST_BUILT = 4
 """Candidates with a prediction that are built, the best first; those without one, and the simplest, are built too."""
 
+FINALISTS = 2
+"""Candidates that are built again from the whole sample, next to the simplest."""
+
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate; `excess_loss` is that of the model built from the sample, None where it was not built."""
+    """A candidate; `excess_loss` is that of the model built from the sample, None where it was no finalist.
+
+    first_loss  the same from half of the sample, None where it was not built at all
+    """
 
     name: str
     recipe: Recipe
     kept_ratio: float
     flops_ratio: float
     predicted: float | None
+    first_loss: float | None
     excess_loss: float | None
     chosen: bool
 
@@ -51,6 +58,7 @@ class Choice:
                 "kept_ratio": c.kept_ratio,
                 "flops_ratio": c.flops_ratio,
                 "predicted_loss": c.predicted,
+                "first_loss": c.first_loss,
                 "measured_loss": c.excess_loss,
                 "chosen": c.chosen,
             }
@@ -72,15 +80,16 @@ def choose_recipe(
     """The recipe that meets `budget` and loses least; the model is as before when this returns.
 
     calibration  goes into the recipe
-    sample       calibration batches that sensitivities and candidates are made from: a few thousand tokens
+    sample       calibration batches: a quarter for sensitivities, half for all candidates, all of them for finalists
     validation   other text, that candidates are measured on
 
     Raises `UserInputError` where no candidate meets the budget.
     """
     arch = architecture_of(model)
     model.eval()
-    with track("measuring sensitivities", max(1, len(sample) // 2), enabled=progress) as advance:
-        found = information(model, arch, sample[: max(1, len(sample) // 2)], advance)
+    small = sample[: max(2, len(sample) // 2)]
+    with track("measuring sensitivities", max(1, len(small) // 2), enabled=progress) as advance:
+        found = information(model, arch, small[: max(1, len(small) // 2)], advance)
     settings = {"calibration": calibration.model_dump(), "output": output}
     ways = candidates(Field(model, arch, budget, found, settings))
     if not ways:
@@ -89,15 +98,24 @@ def choose_recipe(
     limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
     promising = [way for way in ways if way is ways[0] or way.predicted is None or way.predicted <= limit]
     dense = mean_loss(model, validation)
-    losses: dict[str, float] = {}
-    with track("measuring candidates", len(promising), enabled=progress) as advance:
-        for done, way in enumerate(promising, start=1):
-            losses[way.name] = _loss(model, way, sample, validation) - dense
-            advance(done)
-    best = min(losses, key=lambda name: losses[name])
-    measured = [_measured(model, way, losses.get(way.name), way.name == best) for way in ways]
-    measured.sort(key=lambda m: (m.excess_loss is None, m.excess_loss or 0.0))
-    return Choice(next(way.recipe for way in ways if way.name == best), measured)
+
+    def measure(what: str, those: Sequence[Candidate], on: Sequence[Batch]) -> dict[str, float]:
+        losses = {}
+        with track(what, len(those), enabled=progress) as advance:
+            for done, way in enumerate(those, start=1):
+                losses[way.name] = _loss(model, way, on, validation) - dense
+                advance(done)
+        return losses
+
+    first = measure("measuring candidates", promising, small)
+    # A ridge gains from more tokens and a dropped layer does not, so a small sample alone would favour the latter.
+    ranked = sorted(promising, key=lambda way: first[way.name])
+    finalists = [way for way in promising if way in ranked[:FINALISTS] or way is ways[0]]
+    final = measure("measuring finalists", finalists, sample)
+    best = min(finalists, key=lambda way: final[way.name])
+    measured = [_measured(model, way, first.get(way.name), final.get(way.name), way is best) for way in ways]
+    measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
+    return Choice(best.recipe, measured)
 
 
 def _loss(model: PreTrainedModel, way: Candidate, sample: Sequence[Batch], validation: Sequence[Batch]) -> float:
@@ -114,7 +132,9 @@ def _sampled(recipe: Recipe, sample: Sequence[Batch]) -> Recipe:
     return parse_recipe(recipe.model_dump(exclude_none=True) | {"calibration": {"tokens": tokens, "seqlen": seqlen}})
 
 
-def _measured(model: PreTrainedModel, way: Candidate, excess: float | None, chosen: bool) -> Measured:
+def _measured(
+    model: PreTrainedModel, way: Candidate, first: float | None, final: float | None, chosen: bool
+) -> Measured:
     plan = make_plan(model, way.recipe)
     flops = plan.flops_after / plan.flops_before
-    return Measured(way.name, way.recipe, plan.kept_ratio, flops, way.predicted, excess, chosen)
+    return Measured(way.name, way.recipe, plan.kept_ratio, flops, way.predicted, first, final, chosen)
