@@ -100,7 +100,7 @@ class Benchmark:
 
         self.calibration = windows("calibration", calibration_tokens, seed=0)
         self.sample = windows("calibration", 16384, seed=0)
-        self.validation = windows("validation", 4096)
+        self.validation = windows("validation", 16384)
         self.evaluation = windows(split, tokens)
 
     def measure(self, row: str, keep: float) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Benchmark:
         else:
             recipe = self.fitting(model, row, Budget(keep=keep))
         plan = make_plan(model, recipe)
-        compress_model(model, plan, batches_of(self.calibration), validation=batches_of(self.validation))
+        compress_model(model, plan, batches_of(self.calibration), validation=batches_of(self.validation)[:2])
         return {
             "perplexity": perplexity(model, self.evaluation).perplexity,
             "parameters": unique_parameters(model),

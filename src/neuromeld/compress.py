@@ -24,7 +24,10 @@ from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 
 SEARCH_TOKENS = 4096
-"""Validation tokens that windows of layers and the candidates of a budget are measured on."""
+"""Validation tokens that windows of layers are chosen on."""
+
+FINAL_TOKENS = 16384
+"""Validation tokens that the finalists of a budget are measured on."""
 
 SAMPLE_TOKENS = 16384
 """Calibration tokens that the candidates of a budget are built from."""
@@ -74,7 +77,7 @@ def choose(
     windows = token_windows(
         text.text, tokenizer, split="calibration", num_tokens=tokens, seqlen=text.seqlen, seed=text.seed
     )
-    sample, validation = batches_of(windows), _validation(text, tokenizer)
+    sample, validation = batches_of(windows), _validation(text, tokenizer, most=FINAL_TOKENS)
     model = located.load(dtype, device)
     return choose_recipe(model, budget, text, output, sample, validation, progress=progress)
 
@@ -139,8 +142,8 @@ def _searches(recipe: Recipe) -> bool:
     return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
 
 
-def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
-    windows = first_windows(text.text, tokenizer, split="validation", most=SEARCH_TOKENS, seqlen=text.seqlen)
+def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> list[Batch]:
+    windows = first_windows(text.text, tokenizer, split="validation", most=most, seqlen=text.seqlen)
     return batches_of(windows)
 
 

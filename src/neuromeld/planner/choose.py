@@ -30,7 +30,7 @@ FINALISTS = 2
 class Measured:
     """A candidate; `excess_loss` is that of the model built from the sample, None where it was no finalist.
 
-    first_loss  the same from half of the sample, None where it was not built at all
+    first_loss  the same from half of the sample on a quarter of the validation text, None where it was not built
     """
 
     name: str
@@ -81,7 +81,7 @@ def choose_recipe(
 
     calibration  goes into the recipe
     sample       calibration batches: a quarter for sensitivities, half for all candidates, all of them for finalists
-    validation   other text, that candidates are measured on
+    validation   other text: a quarter to measure all candidates on, all of it for finalists
 
     Raises `UserInputError` where no candidate meets the budget.
     """
@@ -97,21 +97,21 @@ def choose_recipe(
     predicted = sorted(way.predicted for way in ways if way.predicted is not None)
     limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
     promising = [way for way in ways if way is ways[0] or way.predicted is None or way.predicted <= limit]
-    dense = mean_loss(model, validation)
 
-    def measure(what: str, those: Sequence[Candidate], on: Sequence[Batch]) -> dict[str, float]:
+    def measure(what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch]) -> dict[str, float]:
+        dense = mean_loss(model, text)
         losses = {}
         with track(what, len(those), enabled=progress) as advance:
             for done, way in enumerate(those, start=1):
-                losses[way.name] = _loss(model, way, on, validation) - dense
+                losses[way.name] = _loss(model, way, on, text) - dense
                 advance(done)
         return losses
 
-    first = measure("measuring candidates", promising, small)
+    first = measure("measuring candidates", promising, small, validation[: max(1, len(validation) // 4)])
     # A ridge gains from more tokens and a dropped layer does not, so a small sample alone would favour the latter.
     ranked = sorted(promising, key=lambda way: first[way.name])
     finalists = [way for way in promising if way in ranked[:FINALISTS] or way is ways[0]]
-    final = measure("measuring finalists", finalists, sample)
+    final = measure("measuring finalists", finalists, sample, validation)
     best = min(finalists, key=lambda way: final[way.name])
     measured = [_measured(model, way, first.get(way.name), final.get(way.name), way is best) for way in ways]
     measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
