@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL
+from neuromeld.checkpoint.modeling import attach_hooks
 from neuromeld.checkpoint.native import make_native, native_block
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss, unique_parameters
@@ -90,7 +92,7 @@ def run_stages(
     cache: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[Compressed, Architecture]:
-    """The stages alone: what they leave runs, unless the stream changes basis, but its config is still the old one.
+    """The stages alone: what they leave runs, but its class and config are still the old ones.
 
     Also returns the architecture without the layers that were dropped.
     """
@@ -163,6 +165,8 @@ def _narrow_stream(
             refit_on=data if width.refit else None,
             advance=advance,
         )
+    if plan.format == "native":
+        attach_hooks(done.model, native_block(done.model, arch, plan))
 
 
 def _layers_to_drop(
@@ -201,7 +205,7 @@ def _merge_ffs(
         with track("aligning FFNs", len(data), enabled=progress) as advance:
             alignments = collect_alignments(model, arch, windows, options.anchor, data, advance)
 
-    def merge(window: Window, compensate: str) -> Merged:
+    def merge(window: Window, compensate: Literal["ridge", "none"]) -> Merged:
         return merge_ffs(
             model,
             arch,
@@ -209,7 +213,7 @@ def _merge_ffs(
             data,
             anchor=options.anchor,
             align=options.align,
-            compensate="ridge" if compensate == "ridge" else "none",
+            compensate=compensate,
             alignments=alignments,
         )
 

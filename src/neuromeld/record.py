@@ -25,7 +25,6 @@ def compression_record(
     """What `record.json` says before the files exist."""
     after = unique_parameters(model)
     refits = compressed.narrowed.refits if compressed.narrowed else {}
-    starts = plan.starts if plan.recipe.width is not None else ()
     runs = [
         {
             "first_layer": start,
@@ -37,7 +36,7 @@ def compression_record(
                 "marginal_error": run.transport.marginal_error,
             },
         }
-        for start, run in zip(starts, compressed.runs, strict=True)
+        for start, run in zip(plan.starts, compressed.runs, strict=True)
     ]
     record = {
         "source": source.name,

@@ -106,7 +106,7 @@ def keep_layers(model: nn.Module, path: str, kept: Sequence[int], layer_lists: S
 
 @contextmanager
 def reversible(model: nn.Module) -> Iterator[None]:
-    """Undo on leaving what this module's functions did inside: parameters, layers, sizes and config are as before.
+    """Undo on leaving what was done inside: parameters, layers, sizes, hooks and config are as before.
 
     Parameters are replaced and never written into, so references are kept and not copies.
     """
@@ -116,6 +116,7 @@ def reversible(model: nn.Module) -> Iterator[None]:
             dict(module._parameters),
             dict(module._modules),
             {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)},
+            {name: dict(value) for name, value in vars(module).items() if "_hooks" in name and isinstance(value, dict)},
         )
         for module in model.modules()
     ]
@@ -123,8 +124,9 @@ def reversible(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, parameters, children, sizes in before:
-            for mapping, old in ((module._parameters, parameters), (module._modules, children)):
+        for module, parameters, children, sizes, hooks in before:
+            own = ((vars(module)[name], old) for name, old in hooks.items())
+            for mapping, old in ((module._parameters, parameters), (module._modules, children), *own):
                 mapping.clear()
                 mapping.update(old)
             vars(module).update(sizes)

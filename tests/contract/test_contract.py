@@ -14,7 +14,9 @@ from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token, unique_parameters
+from neuromeld.pipeline import run_stages
 from neuromeld.plan import CONTEXT, Plan, architecture_of, skeleton
+from neuromeld.surgery import reversible
 
 EXACT = 1e-9
 SAME_AFTER_SAVING = 1e-5
@@ -100,7 +102,7 @@ def test_every_space_is_stock_native_or_refused(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_default_config_is_covered(name):
-    architecture_of(skeleton(AutoConfig.for_model(name)))
+    assert architecture_of(skeleton(AutoConfig.for_model(name))).spec is ARCHITECTURES[name]
 
 
 @pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
@@ -111,6 +113,19 @@ def test_full_width_changes_nothing(family, method, basis):
     expected = logits(model)
     model, _ = narrow(model, recipe(output="native", hidden_size=WIDTH, basis=basis, **method))
     assert (logits(model) - expected).norm() / expected.norm() < EXACT
+
+
+@pytest.mark.parametrize("family", WIDE)
+def test_stages_alone_run_as_their_result_does_and_can_be_undone(family):
+    """What the planner and the search for windows measure is the model that would be saved."""
+    chosen = recipe(output="native", selector="magnitude", basis="run:2")
+    expected, _ = narrow(build(family), chosen)
+    model = build(family)
+    before = logits(model)
+    with reversible(model):
+        run_stages(model, architecture_of(model), make_plan(model, chosen), batches())
+        torch.testing.assert_close(logits(model), logits(expected), rtol=0, atol=0)
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", STOCK)

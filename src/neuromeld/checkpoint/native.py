@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, Architecture
 from neuromeld.archs.spec import RESIDUAL, Weight
-from neuromeld.checkpoint.modeling import attach_hooks, declare_shared, native_model, register
+from neuromeld.checkpoint.modeling import declare_shared, native_model, register
 from neuromeld.plan import Plan
 from neuromeld.sizes import space_size
 from neuromeld.surgery import shared_parameters
@@ -44,14 +44,13 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
 
 
 def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
-    """Give a model whose weights are narrow already the native class, config and forward pass."""
+    """Give a model whose weights are narrow and whose hooks are attached already the native class and config."""
     # The classes change in place: every module holds this config, with private state that a copy would lose.
     stock: Any = type(model)
     native: Any = native_model(stock)
     model.__class__, model.config.__class__ = native, native.config_class
     model.config.neuromeld = block
     declare_shared(model, block)
-    attach_hooks(model, block)
 
 
 def _name(weight: Weight) -> str:
