@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from neuromeld.checkpoint import check_free, new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint import (
+    check_free,
+    new_folder,
+    outputs,
+    render_card,
+    save_checkpoint,
+    save_record,
+    verify_checkpoint,
+)
 from neuromeld.evaluate import bytes_on_disk
+from neuromeld.inputs import reader_for
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
 from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record
-from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
-from neuromeld.streams import Batch
-from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers are chosen on."""
@@ -31,9 +36,6 @@ FINAL_TOKENS = 16384
 
 SAMPLE_TOKENS = 16384
 """Calibration tokens that the candidates of a budget are built from."""
-
-BATCH_WINDOWS = 4
-"""Windows in one calibration batch, at most."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,13 @@ def choose(
     """
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
-    tokenizer = located.tokenizer()
-    tokens = min(SAMPLE_TOKENS, text.tokens)
-    windows = token_windows(
-        text.text, tokenizer, split="calibration", num_tokens=tokens, seqlen=text.seqlen, seed=text.seed
-    )
-    sample, validation = batches_of(windows), _validation(text, tokenizer, most=FINAL_TOKENS)
+    config = located.config()
+    reader = reader_for(config)
+    processor = reader.processor(located.folder)
+    sample = reader.calibration(text, processor, config, min(SAMPLE_TOKENS, text.tokens))
+    validation = reader.validation(text, processor, config, FINAL_TOKENS)
     model = located.load(dtype, device)
-    return choose_recipe(model, budget, text, output, sample, validation, progress=progress)
+    return choose_recipe(model, budget, text, output, sample.batches, validation.batches, progress=progress)
 
 
 def compress(
@@ -108,27 +109,24 @@ def compress(
     check_free(out, force=force)
     located = locate(source, allow_pickle=allow_pickle)
     plan = _plan(located, recipe, dtype)
-    tokenizer = located.tokenizer()
-    text = recipe.calibration
-    windows = token_windows(
-        text.text, tokenizer, split="calibration", num_tokens=text.tokens, seqlen=text.seqlen, seed=text.seed
-    )
-    check_vocabulary(windows, located.config().get_text_config().vocab_size)
+    config, text = located.config(), recipe.calibration
+    reader = reader_for(config)
+    processor = reader.processor(located.folder)
+    data = reader.calibration(text, processor, config, text.tokens)
+    validation = reader.validation(text, processor, config, SEARCH_TOKENS).batches if _searches(recipe) else []
     model = located.load(dtype, device)
-    cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    validation = _validation(text, tokenizer) if _searches(recipe) else []
-    compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
+    cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
+    compressed = compress_model(model, plan, data.batches, validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
-        record = compression_record(located, plan, windows, compressed, model)
+        record = compression_record(located, plan, data, compressed, model)
         if choice is not None:
             record["candidates"] = choice.record()
-        probe = windows.input_ids[:1, :64].to(device)
-        logits = model(input_ids=probe, use_cache=False).logits
+        expected = outputs(model, data.probe)
         model_dtype = model.dtype
-        save_checkpoint(model, tokenizer, folder, recipe_yaml=recipe.to_yaml())
+        save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
         del model, compressed
-        record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model_dtype)}
+        record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
         record |= {"bytes_on_disk": bytes_on_disk(folder)}
         record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
         save_record(folder, record, card=render_card(record))
@@ -140,17 +138,6 @@ def _searches(recipe: Recipe) -> bool:
     """Whether a window of layers is chosen by its loss."""
     drop, merge = recipe.drop_layers, recipe.merge_ffs
     return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
-
-
-def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> list[Batch]:
-    windows = first_windows(text.text, tokenizer, split="validation", most=most, seqlen=text.seqlen)
-    return batches_of(windows)
-
-
-def batches_of(windows: TokenWindows) -> list[Batch]:
-    """Token windows as calibration batches: at least eight where there are as many windows."""
-    size = min(BATCH_WINDOWS, max(1, len(windows.input_ids) // HELD_OUT))
-    return [{"input_ids": ids} for ids in windows.input_ids.split(size)]
 
 
 def peak_rss_bytes() -> int:

@@ -58,7 +58,7 @@ class Sublayer:
         layer = self.model.get_submodule(self.arch.layer_path(self.layer))
         module = self.model.get_submodule(self.consumer.path)
         z = self.calls.run_until(layer, self.layer, batch, self.stream[batch], module)
-        return real_tokens(z, self.calls.batches[batch])
+        return real_tokens(z, self.calls.batches[batch], self.arch.stack(self.layer).mask)
 
 
 @torch.no_grad()
@@ -82,10 +82,11 @@ def narrow_neurons(
     Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
-    calls = record_calls(model, arch, batches)
-    stream = calls.hidden
     done = []
     for index in range(arch.num_layers):
+        if index in arch.starts:
+            calls = record_calls(model, arch, batches, arch.starts.index(index))
+            stream = calls.hidden
         if heads is not None and heads[1][index] < num_groups:
             attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
             done.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
