@@ -20,6 +20,8 @@ PROBE_TOKENS = 64
 class Tokens:
     """Reads the named texts and `file:PATH`."""
 
+    default = "wikipedia-sample"
+
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(folder)
 
@@ -27,7 +29,7 @@ class Tokens:
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
     ) -> Examples:
         windows = token_windows(
-            settings.text,
+            settings.source or self.default,
             processor,
             split="calibration",
             num_tokens=tokens,
@@ -39,7 +41,8 @@ class Tokens:
     def validation(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
-        windows = first_windows(settings.text, processor, split="validation", most=most, seqlen=settings.seqlen)
+        source = settings.source or self.default
+        windows = first_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
         return _examples(windows, config)
 
 

@@ -15,7 +15,7 @@ RECORD = {
     "kept_ratio": 0.7434,
     "changes": ["width of the residual stream: 576 -> 432"],
     "recipe": {"width": {"hidden_size": 432}, "output": "auto"},
-    "calibration": {"text": "wikipedia-sample", "tokens": 32768},
+    "calibration": {"source": "wikipedia-sample", "tokens": 32768},
     "seconds": 61.4,
     "peak_rss_bytes": 2_100_000_000,
     "versions": {"neuromeld": "0.1.0", "torch": "2.13.0"},
