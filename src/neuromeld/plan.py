@@ -89,7 +89,8 @@ class Plan:
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model that `config` describes, on the meta device: shapes without memory."""
     with torch.device("meta"):
-        model: PreTrainedModel = stock_class(config)._from_config(config)
+        found = stock_class(config)
+        model: PreTrainedModel = (found.from_config if hasattr(found, "from_config") else found._from_config)(config)
     return model
 
 
