@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.neurons import check_compensation
+from neuromeld.neurons import NEEDS_FELT, check_compensation
 from neuromeld.recipe import Recipe
 from neuromeld.registry import unknown_name
 from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
@@ -295,4 +295,7 @@ def _working_bytes(plan: Plan, arch: Architecture, tokens: int) -> int:
         needed.append(streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * len(plan.starts))
     if recipe.ffn is not None or recipe.heads is not None:
         needed.append(tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f)
+    if any(stage is not None and stage.selector in NEEDS_FELT for stage in (recipe.ffn, recipe.heads)):
+        in_layers = plan.after.num_layers * (10 * d + 5 * f)
+        needed.append(recipe.calibration.seqlen * 4 * (in_layers + 4 * arch.widths["vocab"]))
     return max(needed)
