@@ -123,6 +123,7 @@ def compress(
         record = compression_record(located, plan, windows, compressed, model)
         if choice is not None:
             record["candidates"] = choice.record()
+            record["warnings"] = [*record.get("warnings", []), *choice.warnings]
         probe = windows.input_ids[:1, :64].to(device)
         logits = model(input_ids=probe, use_cache=False).logits
         model_dtype = model.dtype
