@@ -253,11 +253,19 @@ def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -
             "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"
         )
     if not after.uniform:
-        refusals.append("a stock config has one size for all layers")
+        refusals.append(
+            "a stock config has one size for all layers, since model classes do not read transformers' "
+            "per_layer_config (one number in the place of a list stays stock)"
+        )
     if recipe.merge_ffs is not None:
         refusals.append("a stock model cannot share an FFN between layers")
     if recipe.output == "stock" and refusals:
-        raise UserInputError("this result cannot be a stock checkpoint: " + "; ".join(refusals) + ". Use --native")
+        raise UserInputError(
+            "this result cannot be a stock checkpoint: "
+            + "; ".join(refusals)
+            + ". Use --native, which transformers loads "
+            "and llama.cpp does not; docs/serving.md says what of it vLLM does"
+        )
     return "native" if refusals or recipe.output == "native" else "stock"
 
 
