@@ -112,7 +112,6 @@ def choose_recipe(
     calibration  goes into the recipe
     sample       calibration batches: a quarter for sensitivities, half for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
-
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
 
     Raises `UserInputError` where no candidate meets the budget.
