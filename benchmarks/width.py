@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from fisher_map import WEIGHTINGS, narrow_by_fisher
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
 from neuromeld.evaluate import perplexity, unique_parameters
 from neuromeld.sources import locate
@@ -46,6 +47,7 @@ ROWS = {
     "principal, refit, runs of 10": PCA | {"basis": "run:10", "refit": True},
     "principal, refit, runs of 5": PCA | {"basis": "run:5", "refit": True},
 }
+FISHER = {f"principal, {weighting}": weighting for weighting in WEIGHTINGS}
 SLICEGPT = "slicegpt form"
 
 
@@ -90,6 +92,9 @@ def main() -> None:
             k = width_for(model, budget)
             simulate_slicegpt_form(model, batches_of(calibration), k)
             return perplexity(model, evaluation).perplexity, parameters_of_form(model, k), k
+        if row in FISHER:
+            narrow_by_fisher(model, batches_of(calibration), options.hidden_size, FISHER[row])
+            return perplexity(model, evaluation).perplexity, unique_parameters(model), options.hidden_size
         recipe = parse_recipe(
             {
                 "width": ROWS[row] | {"hidden_size": options.hidden_size},

@@ -122,6 +122,7 @@ def compress(
         record = compression_record(located, plan, data, compressed, model)
         if choice is not None:
             record["candidates"] = choice.record()
+            record["warnings"] = [*record.get("warnings", []), *choice.warnings]
         expected = outputs(model, data.probe)
         model_dtype = model.dtype
         save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())

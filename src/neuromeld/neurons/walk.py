@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
 from neuromeld.errors import UserInputError
+from neuromeld.neurons.felt import loss_felt
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
-from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.neurons.selectors import NEEDS_FELT, SELECTORS
 from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
@@ -44,7 +45,10 @@ class Narrowing:
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch."""
+    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch.
+
+    felt  how much the loss feels each feature, `(f,)`; None where the selector does not ask
+    """
 
     model: nn.Module
     arch: Architecture
@@ -52,6 +56,12 @@ class Sublayer:
     stream: list[Tensor]
     layer: int
     consumer: Weight
+    felt: Tensor | None
+
+    def score(self, selector: str, features: Features, seed: int) -> Tensor:
+        """What the selector thinks of each feature, `(f,)`."""
+        matrix = read_matrix(self.model, self.consumer).to(ACCUMULATE)
+        return SELECTORS[selector](features, matrix, self.felt, seed)
 
     def features(self, batch: int) -> Tensor:
         """What the consumer reads, `(n, f)`."""
@@ -79,20 +89,28 @@ def narrow_neurons(
     num_groups  groups of heads of each layer at the start
     heads, ffn  the options, and how many groups or neurons each layer keeps; None leaves the space alone
 
-    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
+    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice; before that, for selectors
+    that look at gradients, all activations of one window.
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
+    spaces = [space for options, space in ((heads, HEADS), (ffn, FFN)) if options and options[0].selector in NEEDS_FELT]
+    felt = loss_felt(
+        model, arch, spaces, [batch for b, batch in enumerate(batches) if not is_held_out(b, len(batches))]
+    )
+
+    def sublayer(layer: int, space: str) -> Sublayer:
+        consumer = arch.consumer(layer, space)
+        return Sublayer(model, arch, calls, stream, layer, consumer, felt.get(consumer.path))
+
     done = []
     for index in range(arch.num_layers):
         if index in arch.starts:
             calls = record_calls(model, arch, batches, arch.starts.index(index))
             stream = calls.hidden
         if heads is not None and heads[1][index] < num_groups:
-            attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
-            done.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
+            done.append(_narrow_heads(sublayer(index, HEADS), heads[0], heads[1][index], num_groups, seed))
         if ffn is not None and ffn[1][index] < arch.widths[FFN]:
-            sublayer = Sublayer(model, arch, calls, stream, index, arch.consumer(index, FFN))
-            done.append(_narrow_ffn(sublayer, ffn[0], ffn[1][index], seed))
+            done.append(_narrow_ffn(sublayer(index, FFN), ffn[0], ffn[1][index], seed))
         layer = model.get_submodule(arch.layer_path(index))
         for b, x in enumerate(stream):
             stream[b] = calls.run(layer, index, b, x)
@@ -111,7 +129,7 @@ def check_compensation(model: nn.Module, arch: Architecture, heads: Heads | None
 def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int, seed: int) -> Narrowing:
     model, arch, consumer = sublayer.model, sublayer.arch, sublayer.consumer
     fitted, held_out = _moments(sublayer)
-    score = SELECTORS[options.selector](fitted, read_matrix(model, consumer).to(ACCUMULATE), seed)
+    score = sublayer.score(options.selector, fitted, seed)
     groups = torch.topk(score.view(num_groups, -1).sum(1), keep).indices.sort().values
 
     def channels(space: str) -> Tensor:
@@ -131,7 +149,7 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
     model, consumer = sublayer.model, sublayer.consumer
     fitted, held_out = _moments(sublayer)
     matrix = read_matrix(model, consumer).to(ACCUMULATE)
-    kept = torch.topk(SELECTORS[options.selector](fitted, matrix, seed), keep).indices.sort().values
+    kept = torch.topk(sublayer.score(options.selector, fitted, seed), keep).indices.sort().values
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
     targets = [sublayer.features(b) @ matrix.to(x) for b, x in enumerate(sublayer.stream)] if mixed else []

@@ -86,10 +86,13 @@ def candidates(record: Record) -> Section | None:
         if any(c[key] is not None for c in found)
     ]
     rows = [
-        (name, f"{c['kept_ratio']:.1%}", number(c["predicted_loss"]), number(c["measured_loss"]), c["chosen"])
-        for name, c in zip((c["name"] for c in found), found, strict=True)
+        (
+            *(c["name"], f"{c['kept_ratio']:.1%}", number(c.get("latency_ratio"))),
+            *(number(c["predicted_loss"]), number(c["measured_loss"]), c["chosen"]),
+        )
+        for c in found
     ]
-    head = ("candidate", "parameters kept", "predicted loss", "measured loss", "chosen")
+    head = ("candidate", "parameters kept", "time kept", "predicted loss", "measured loss", "chosen")
     chart = bars("Excess loss of the candidates", "excess loss (nats)", names, series)
     body = [figures([chart]) if chart else None, table("Candidates", head, rows)]
     return Section("Candidates", join(body))
