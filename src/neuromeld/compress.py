@@ -116,7 +116,7 @@ def compress(
     check_vocabulary(windows, located.config().get_text_config().vocab_size)
     model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    validation = _validation(text, tokenizer) if _searches(recipe) else []
+    validation = search_batches(recipe, tokenizer)
     compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
@@ -136,10 +136,11 @@ def compress(
     return CompressResult(out, plan, record)
 
 
-def _searches(recipe: Recipe) -> bool:
-    """Whether a window of layers is chosen by its loss."""
+def search_batches(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Batch]:
+    """The validation batches that windows of layers are chosen on; none where the recipe chooses none."""
     drop, merge = recipe.drop_layers, recipe.merge_ffs
-    return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
+    searches = (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
+    return _validation(recipe.calibration, tokenizer) if searches else []
 
 
 def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> list[Batch]:

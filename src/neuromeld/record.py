@@ -1,7 +1,6 @@
 """What `record.json` says of a compression."""
 
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -16,7 +15,7 @@ from neuromeld.sizes import changes
 from neuromeld.sources import ModelSource
 from neuromeld.sublayers import Window
 from neuromeld.text import TokenWindows
-from neuromeld.version import __version__
+from neuromeld.version import versions
 
 
 def compression_record(
@@ -64,7 +63,7 @@ def compression_record(
         "ffn": [_narrowing(entry) for entry in compressed.neurons if entry.space == FFN],
         "heads": [_narrowing(entry) for entry in compressed.neurons if entry.space == HEADS],
         "warnings": [*plan.warnings, *compressed.warnings],
-        "versions": {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        "versions": versions(),
     }
     if plan.before.hidden != plan.after.hidden:
         record |= {"hidden_size_before": plan.before.hidden, "hidden_size_after": plan.after.hidden}
