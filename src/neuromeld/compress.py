@@ -11,10 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from neuromeld.checkpoint import check_free, new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
-from neuromeld.evaluate import bytes_on_disk
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
+from neuromeld.progress import timed
 from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record
 from neuromeld.regression import HELD_OUT
@@ -89,6 +91,7 @@ def compress(
     *,
     force: bool = False,
     choice: Choice | None = None,
+    evaluate: bool = True,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
@@ -98,6 +101,7 @@ def compress(
 
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
     choice   where `choose` found the recipe: its candidates go into the record
+    evaluate look at the model before and after: perplexity on a little evaluation text, and what it writes
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
 
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  Raises a
@@ -106,31 +110,45 @@ def compress(
     started = time.monotonic()
     out = Path(out)
     check_free(out, force=force)
-    located = locate(source, allow_pickle=allow_pickle)
-    plan = _plan(located, recipe, dtype)
-    tokenizer = located.tokenizer()
-    text = recipe.calibration
-    windows = token_windows(
-        text.text, tokenizer, split="calibration", num_tokens=text.tokens, seqlen=text.seqlen, seed=text.seed
-    )
-    check_vocabulary(windows, located.config().get_text_config().vocab_size)
-    model = located.load(dtype, device)
+    seconds: dict[str, float] = {}
+    with timed(seconds, "reading model and text"):
+        located = locate(source, allow_pickle=allow_pickle)
+        plan = _plan(located, recipe, dtype)
+        tokenizer = located.tokenizer()
+        text = recipe.calibration
+        windows = token_windows(
+            text.text, tokenizer, split="calibration", num_tokens=text.tokens, seqlen=text.seqlen, seed=text.seed
+        )
+        check_vocabulary(windows, located.config().get_text_config().vocab_size)
+        validation = search_batches(recipe, tokenizer)
+        outcome, unmeasured = _outcome(text, tokenizer) if evaluate else (None, [])
+        model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    validation = search_batches(recipe, tokenizer)
+    if outcome is not None:
+        with timed(seconds, "looking at both models"):
+            outcome.before(model)
     compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
         record = compression_record(located, plan, windows, compressed, model)
         if choice is not None:
             record["candidates"] = choice.record()
-        probe = windows.input_ids[:1, :64].to(device)
-        logits = model(input_ids=probe, use_cache=False).logits
-        model_dtype = model.dtype
-        save_checkpoint(model, tokenizer, folder, recipe_yaml=recipe.to_yaml())
-        del model, compressed
-        record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model_dtype)}
-        record |= {"bytes_on_disk": bytes_on_disk(folder)}
-        record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
+        if outcome is not None:
+            with timed(seconds, "looking at both models"):
+                record |= outcome.after(model)
+        if unmeasured:
+            record["warnings"] = [*record.get("warnings", []), *unmeasured]
+        with timed(seconds, "writing and verifying"):
+            probe = windows.input_ids[:1, :64].to(device)
+            logits = model(input_ids=probe, use_cache=False).logits
+            model_dtype = model.dtype
+            save_checkpoint(model, tokenizer, folder, recipe_yaml=recipe.to_yaml())
+            seconds |= compressed.seconds
+            del model, compressed
+            record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model_dtype)}
+            record |= {"bytes_on_disk": bytes_on_disk(folder)}
+        record |= {"seconds": time.monotonic() - started, "seconds_by_phase": seconds}
+        record |= {"peak_rss_bytes": peak_rss_bytes()}
         save_record(folder, record, card=render_card(record))
         save_report(folder)
     return CompressResult(out, plan, record)
@@ -146,6 +164,15 @@ def search_batches(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[B
 def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> list[Batch]:
     windows = first_windows(text.text, tokenizer, split="validation", most=most, seqlen=text.seqlen)
     return batches_of(windows)
+
+
+def _outcome(text: Calibration, tokenizer: PreTrainedTokenizerBase) -> tuple[Outcome | None, list[str]]:
+    """What looks at the model before and after; a warning instead where the source has no evaluation text."""
+    try:
+        windows = first_windows(text.text, tokenizer, split="evaluation", most=OUTCOME_TOKENS, seqlen=text.seqlen)
+    except UserInputError as error:
+        return None, [f"what it lost was not measured: {error}"]
+    return Outcome(tokenizer, windows), []
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:

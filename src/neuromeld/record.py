@@ -76,6 +76,29 @@ def compression_record(
     return {key: value for key, value in record.items() if value not in ([], {})}
 
 
+def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The record with what `evaluate` found of the original model and of this one; newer numbers replace older ones.
+
+    Perplexities on other texts stay, and tasks where none were asked.
+    """
+    protocol = after["protocol"]
+    measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
+    measured["perplexity_before"] = before["perplexity"]
+    others = [
+        entry
+        for entry in record.get("evaluation", [])
+        if any(entry["protocol"].get(name) != protocol[name] for name in ("source", "split"))
+    ]
+    record = record | {"evaluation": [measured, *others]}
+    if "tasks" in after:
+        found = {
+            task: entry | {"accuracy_before": before["tasks"][task]["accuracy"]}
+            for task, entry in after["tasks"].items()
+        }
+        record |= {"tasks": found, "retained_performance": after["retained_performance"]}
+    return record
+
+
 def _errors(fit: Refit) -> dict[str, Any]:
     return {
         "error_before": fit.error_before,

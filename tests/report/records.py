@@ -78,6 +78,17 @@ def everything() -> dict[str, Any]:
     protocol = {"source": "wikipedia-sample", "split": "evaluation", "seqlen": 512, "windows": 64, "sha256": "ab" * 32,
                 "dtype": "float32", "definition": "exp(total negative log-likelihood / predicted tokens)"}  # fmt: skip
     record["evaluation"] = [{"perplexity": 74.04, "perplexity_before": 22.45, "protocol": protocol}]
+    retained = {"ratio": 0.956, "low": 0.92, "high": 0.99}
+    record["tasks"] = {
+        task: {
+            "accuracy": 0.61,
+            "accuracy_before": 0.64,
+            "retained": retained,
+            "protocol": {"metric": "acc", "questions": 99},
+        }
+        for task in ("arc_easy", "a task of our own with a long name")
+    }
+    record["retained_performance"] = retained
     record["ffn"] = sublayers("width", 1536, 1152)
     record["heads"] = sublayers("groups", 8, 6)
     record["sizes_before"] |= {"groups": [8] * LAYERS}

@@ -26,6 +26,7 @@ ALWAYS = {
 OPTIONAL = {
     "warnings": "Warnings",
     "evaluation": "What it lost",
+    "tasks": "What it still knows",
     "samples": "Samples",
     "recovery": "Recovery",
     "candidates": "Candidates",

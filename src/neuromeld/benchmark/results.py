@@ -18,11 +18,11 @@ OF_CALIBRATION = ("calibration_tokens", "seed")
 class Line(Protocol):
     """One measured row.
 
-    asked       the row as the grid has it; None in lines from before it was recorded
-    recipe      what was run, free sizes set and the planner's choice made
-    candidates  what the planner weighed
+    asked              the row as the grid has it; None in lines from before it was recorded
+    recipe             what was run, free sizes set and the planner's choice made
+    candidates         what the planner weighed
+    seconds            of everything: planning, compressing and evaluating
     evaluation_sha256  of the token ids
-    seconds     of everything: planning, compressing and evaluating
     """
 
     row: str

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from neuromeld.checkpoint import new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
 from neuromeld.evaluate import bytes_on_disk
 
-STALE = ("evaluation",)
+STALE = ("evaluation", "samples", "tasks", "retained_performance")
 """Keys of a record that hold for the weights before, and no more."""
 
 
