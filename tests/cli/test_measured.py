@@ -94,3 +94,38 @@ def test_newer_numbers_replace_those_of_the_same_text():
     assert record["tasks"]["t"] == {"accuracy": 0.4, "accuracy_before": 0.5, "retained": {"ratio": 0.8}}
     assert record["retained_performance"] == {"ratio": 0.8}
     assert record["kept_ratio"] == 0.8
+
+
+PICTURES = {
+    "principal": (["--hidden-size", 12], 12),
+    "merged by layer": (
+        ["--hidden-size", 12, "--selector", "magnitude", "--merge", "transport", "--basis", "layer"],
+        12,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_record_holds_the_pictures_of_the_stream(kind, cli, checkpoint, text, tmp_path):
+    options, width = PICTURES[kind]
+    settings = ["--calibration", text, "--calibration-tokens", 1024, "--seqlen", 32, "--native", "--no-evaluate"]
+    assert cli("compress", checkpoint, tmp_path / "out", *options, *settings, "--json")[0] == 0
+    for run in record_of(tmp_path / "out")["runs"]:
+        spectrum = dict(run["spectrum"])
+        assert list(spectrum.values()) == sorted(spectrum.values())
+        assert spectrum[24] == 1
+        if kind == "principal":
+            assert spectrum[width] == pytest.approx(run["energy_kept"], abs=1e-4)
+        else:
+            assert run["energy_kept"] < spectrum[width]  # no other directions of this number keep more
+            assert (len(run["merges"]["blocks"]), len(run["merges"]["blocks"][0])) == (24, width)
+            assert run["transport"]["marginal_error"] < 1e-5
+
+
+def test_record_holds_where_hidden_neurons_went(cli, checkpoint, text, tmp_path):
+    options = ["--ffn-size", 16, "--merge", "transport", "--calibration", text, "--calibration-tokens", 1024]
+    assert cli("compress", checkpoint, tmp_path / "out", *options, "--seqlen", 32, "--no-evaluate", "--json")[0] == 0
+    for entry in record_of(tmp_path / "out")["ffn"]:
+        assert len(entry["merges"]["merged"]) == 8
+        assert (len(entry["merges"]["blocks"]), len(entry["merges"]["blocks"][0])) == (24, 16)
+    assert "Where neurons go: layer 0" in (tmp_path / "out" / "report.html").read_text()

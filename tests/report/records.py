@@ -67,6 +67,15 @@ def everything() -> dict[str, Any]:
         }
         for i in range(0, LAYERS, 3)
     ]
+    merges = {
+        "blocks": [[math.exp(-abs(i - j) / 2) for j in range(24)] for i in range(24)],
+        "merged": [[3 * i, 5 * i, 0.9 - i / 20] for i in range(8)],
+    }
+    for run, run_entry in enumerate(record["runs"]):
+        if run in (0, 5, 9):
+            spectrum = [[rank, 1 - math.exp(-rank / (40 + run))] for rank in range(18, 577, 18)]
+            run_entry |= {"spectrum": spectrum, "merges": merges}
+    record["seconds_by_phase"] = {"reading model and text": 12.3, "narrowing attention and FFNs": 1234.5}
     norms = [
         f"model.layers.{i}.{kind}" for i in range(LAYERS) for kind in ("input_layernorm", "post_attention_layernorm")
     ]
@@ -90,6 +99,7 @@ def everything() -> dict[str, Any]:
     }
     record["retained_performance"] = retained
     record["ffn"] = sublayers("width", 1536, 1152)
+    record["ffn"][0]["merges"] = merges
     record["heads"] = sublayers("groups", 8, 6)
     record["sizes_before"] |= {"groups": [8] * LAYERS}
     record["sizes_after"] |= {key: [entry[f"{unit}_after"] for entry in record[name]] for key, unit, name in (

@@ -131,15 +131,20 @@ def bars(
     )
 
 
-def heat_map(title: str, label: str, matrix: Sequence[Sequence[float]]) -> Markup | None:
-    """A square matrix, row 0 at the top; the stronger the colour, the larger.  None where nothing is finite."""
-    size = len(matrix)
+def heat_map(
+    title: str, x_label: str, matrix: Sequence[Sequence[float]], *, y_label: str | None = None
+) -> Markup | None:
+    """A matrix, row 0 at the top; the stronger the colour, the larger.  None where nothing is finite.
+
+    `y_label` is that of the rows, by default the columns' too.
+    """
+    num_rows, num_columns = len(matrix), len(matrix[0]) if matrix else 0
     values = [v for row in matrix for v in row if math.isfinite(v)]
     if not values:
         return None
     low, high = min(values), max(values)
-    side = (WIDTH - LEFT - RIGHT) / size
-    step = max(1, math.ceil(size / 8))
+    side = (WIDTH - LEFT - RIGHT) / max(num_rows, num_columns)
+    step = max(1, math.ceil(max(num_rows, num_columns) / 8))
     cells = [
         Markup(
             '<rect class="cell" x="{}" y="{}" width="1" height="1" fill-opacity="{}"><title>{}, {}: {}</title></rect>'
@@ -150,23 +155,24 @@ def heat_map(title: str, label: str, matrix: Sequence[Sequence[float]]) -> Marku
     ]
     # Cells of side 1 share their edges exactly, so that no seam shows between them.
     drawn = [Markup('<g transform="translate({} {}) scale({})">{}</g>').format(LEFT, TOP, side, Markup("").join(cells))]
-    bottom = TOP + size * side
-    for tick in range(0, size, step):
-        middle = (tick + 0.5) * side
-        drawn.append(
-            Markup('<text class="tick" x="{}" y="{:.1f}">{}</text>').format(LEFT - 6, TOP + middle + 4, tick)
-            + Markup('<text class="tick middle" x="{:.1f}" y="{:.1f}">{}</text>').format(
-                LEFT + middle, bottom + 16, tick
-            )
+    bottom = TOP + num_rows * side
+    drawn += [
+        Markup('<text class="tick" x="{}" y="{:.1f}">{}</text>').format(LEFT - 6, TOP + (tick + 0.5) * side + 4, tick)
+        for tick in range(0, num_rows, step)
+    ]
+    drawn += [
+        Markup('<text class="tick middle" x="{:.1f}" y="{:.1f}">{}</text>').format(
+            LEFT + (tick + 0.5) * side, bottom + 16, tick
         )
+        for tick in range(0, num_columns, step)
+    ]
     drawn.append(
         Markup(
-            '<text class="label" x="0" y="13">{label}</text>'
-            '<text class="label middle" x="{middle}" y="{under:.1f}">{label}</text>'
-        ).format(label=label, middle=LEFT + size * side / 2, under=bottom + 34)
+            '<text class="label" x="0" y="13">{}</text><text class="label middle" x="{}" y="{:.1f}">{}</text>'
+        ).format(y_label or x_label, LEFT + num_columns * side / 2, bottom + 34, x_label)
     )
     drawn.append(_colour_key(bottom + 48, low, high))
-    said = f"{title}. {size} by {size}, from {number(low)} to {number(high)}"
+    said = f"{title}. {num_rows} by {num_columns}, from {number(low)} to {number(high)}"
     return _figure(title, said, [], bottom + 66, Markup("").join(drawn))
 
 
