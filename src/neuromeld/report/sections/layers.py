@@ -125,7 +125,7 @@ def _spectrum(found: Sequence[dict[str, Any]], kept: int | None) -> Markup | Non
         for run in found
         if "spectrum" in run
     ]
-    title = "Spectrum: energy of the leading directions"
+    title = "Energy of the leading directions (dashed: the width kept)"
     return lines(title, "directions", "% of the energy", series, zero=False, mark=kept) if series else None
 
 
