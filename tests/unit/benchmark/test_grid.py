@@ -1,6 +1,7 @@
 """Grids: what they expand to, every mistake said at once, and the results found again by what they are."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_mistakes_are_explained(message, grid):
 def test_grid_that_is_not_there(tmp_path):
     with pytest.raises(UserInputError, match=r"cannot read the grid .*none.yaml: No such file"):
         load_grid(tmp_path / "none.yaml")
+
+
+def test_the_grid_of_the_documentation_is_valid(tmp_path):
+    document = BENCHMARKS.parent / "docs" / "benchmarks.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", document.read_text(), flags=re.DOTALL)
+    (tmp_path / "grid.yaml").write_text(example)
+    assert [case.name for case in load_grid(tmp_path / "grid.yaml").cases()].count("planner") == 2
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
