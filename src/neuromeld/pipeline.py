@@ -14,7 +14,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss, unique_parameters
 from neuromeld.neurons import Narrowing, narrow_neurons
 from neuromeld.plan import Plan, architecture_of, delete_from
-from neuromeld.progress import track
+from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
@@ -37,7 +37,8 @@ from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_
 class Compressed:
     """A smaller model, and what each stage found and did on the way; None and empty where it did not run.
 
-    `plan` is the one that was asked for, with the sizes of the layers that were found on the way.
+    `plan` is the one that was asked for, with the sizes of the layers that were found on the way.  `seconds` are by
+    stage, FFNs and heads together.
     """
 
     model: PreTrainedModel
@@ -49,6 +50,7 @@ class Compressed:
     narrowed: Narrowed | None = None
     merged: list[Merged] = field(default_factory=list)
     searches: dict[str, WindowSearch] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -109,23 +111,32 @@ def run_stages(
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
     done = Compressed(model, plan)
     if plan.recipe.drop_layers is not None:
-        done.dropped = _find_layers(
-            done, arch, "drop_layers", plan.recipe.drop_layers, drop_layers, validation, progress
-        )
-        arch = drop_layers(model, arch, done.dropped)
+        with timed(done.seconds, "dropping layers"):
+            done.dropped = _find_layers(
+                done, arch, "drop_layers", plan.recipe.drop_layers, drop_layers, validation, progress
+            )
+            arch = drop_layers(model, arch, done.dropped)
     if plan.recipe.delete_ffs is not None:
-        done.deleted = _find_layers(done, arch, "delete_ffs", plan.recipe.delete_ffs, _delete_ffs, validation, progress)
-        _delete_ffs(model, arch, done.deleted)
+        with timed(done.seconds, "deleting FFNs"):
+            done.deleted = _find_layers(
+                done, arch, "delete_ffs", plan.recipe.delete_ffs, _delete_ffs, validation, progress
+            )
+            _delete_ffs(model, arch, done.deleted)
         whole = replace(plan.after, ffn=(arch.widths[FFN],) * arch.num_layers)
         plan = done.plan = replace(plan, after=delete_from(whole, arch, done.deleted))
-    _narrow_neurons(done, arch, plan, data, progress)
+    if plan.recipe.heads is not None or plan.recipe.ffn is not None:
+        with timed(done.seconds, "narrowing attention and FFNs"):
+            _narrow_neurons(done, arch, plan, data, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
-        _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, progress)
+        cache = cache if plan.recipe.stages[0] == "width" else None
+        with timed(done.seconds, "narrowing the residual stream"):
+            _narrow_stream(done, arch, plan, data, cache, progress)
     if plan.recipe.merge_ffs is not None:
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
-        done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
+        with timed(done.seconds, "merging FFNs"):
+            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
         attach_member_hooks(model, native_block(model, arch, plan))
     return done, arch
 
@@ -142,8 +153,6 @@ def _holds_out(plan: Plan) -> bool:
 
 def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], progress: bool) -> None:
     recipe, after = plan.recipe, plan.after
-    if recipe.heads is None and recipe.ffn is None:
-        return
     with track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance:
         done.neurons = narrow_neurons(
             done.model,

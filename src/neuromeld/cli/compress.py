@@ -23,6 +23,9 @@ def compress_command(
     model: o.Model,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     asked: Asked,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Measure a little perplexity, and write samples.")
+    ] = True,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -35,7 +38,7 @@ def compress_command(
     check_free(out, force=force)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
-    result = compress(model, recipe, out, force=force, choice=choice, progress=True, **settings)
+    result = compress(model, recipe, out, force=force, choice=choice, evaluate=evaluate, progress=True, **settings)
     _warn(result.record.get("warnings", []))
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))
@@ -45,6 +48,10 @@ def compress_command(
         f"{result.plan.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
         f"{result.kept_ratio:.3f} of {record['parameters_before']:,}",
         *changes(result.plan.before, result.plan.after),
+        *(
+            f"perplexity {e['perplexity_before']:.2f} -> {e['perplexity']:.2f} on {e['tokens']:,} tokens"
+            for e in record.get("evaluation", [])
+        ),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
     Console().print("; ".join(said), highlight=False)

@@ -22,6 +22,7 @@ from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
 from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.transport import PlanSummary, summarise_plan
 
 LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
 """Ridge parameters tried, each times the mean diagonal of the Gram matrix."""
@@ -32,7 +33,7 @@ class Narrowing:
     """What became of one space of one layer.
 
     `before` and `after` count hidden neurons, or groups of heads; `kept` are their indices.  The errors of `fit` are
-    those of what the sublayer writes, on held-out tokens.
+    those of what the sublayer writes, on held-out tokens.  `merges` tells where neurons went that were merged.
     """
 
     layer: int
@@ -41,6 +42,7 @@ class Narrowing:
     after: int
     kept: tuple[int, ...]
     fit: Refit
+    merges: PlanSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
         moments = _moments(sublayer, targets)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
-    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit)
+    merges = summarise_plan(shares, kept) if mixed else None
+    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit, merges)
 
 
 def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
