@@ -16,8 +16,8 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/neuromeld compress $(MODEL) $(OUT) --force
-	$(BIN)/neuromeld evaluate $(MODEL) $(OUT) --tokens 16384 --speed
+	$(BIN)/neuromeld compress $(MODEL) $(OUT) --force --no-evaluate
+	$(BIN)/neuromeld evaluate $(MODEL) $(OUT) --tokens 16384 --speed --save
 	@echo "The smaller model is in $(OUT); load it with transformers.AutoModelForCausalLM.from_pretrained('$(OUT)')."
 
 test: install
