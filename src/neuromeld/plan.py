@@ -145,8 +145,14 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, left, before, after, extra=extra)
     peak = INTERPRETER_BYTES + num_parameters * itemsize + max(num_after * itemsize, _working_bytes(plan, arch, used))
+    # Positions that are computed are parameters of some models, which do not save them.
+    unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
     return replace(
-        plan, parameters_after=num_after, flops_after=flops, bytes_after=num_after * itemsize, peak_bytes=peak
+        plan,
+        parameters_after=num_after,
+        flops_after=flops,
+        bytes_after=(num_after - unsaved) * itemsize,
+        peak_bytes=peak,
     )
 
 

@@ -1,7 +1,7 @@
 """The residual stream on calibration data: watched in one pass, or carried through the model a layer at a time.
 
-A *batch* is what the model is called with: `input_ids` and, where there is padding, `attention_mask`.  Only real
-tokens reach a statistic.
+A *batch* is what the model is called with, such as `input_ids` and, where there is padding, `attention_mask`, and
+`labels`.  Only real tokens reach a statistic.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ class _Stop(Exception):
     """Raised by a hook once the value it waits for has been seen."""
 
 
-def real_tokens(x: Tensor, batch: Batch, mask_key: str = "attention_mask") -> Tensor:
+def real_tokens(x: Tensor, batch: Batch, mask_key: str | None = "attention_mask") -> Tensor:
     """The rows of `x`, `(batch, time, d)` or `(batch * time, d)`, that are not padding, as `(n, d)`."""
     rows = x.reshape(-1, x.shape[-1])
-    mask = batch.get(mask_key)
+    mask = None if mask_key is None else batch.get(mask_key)
     return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
 
 
@@ -196,7 +196,16 @@ def without_cache(model: nn.Module) -> dict[str, bool]:
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
 
+def inputs_of(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What the model is called with: a batch without its labels, on the model's device, real numbers in its dtype."""
+    like = next(model.parameters())
+    return {
+        name: value.to(like.device, like.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+        if name != "labels"
+    } | without_cache(model)
+
+
 def _run(model: nn.Module, batch: Batch) -> None:
-    device = next(model.parameters()).device
     with suppress(_Stop):
-        model(**{name: value.to(device) for name, value in batch.items()}, **without_cache(model))
+        model(**inputs_of(model, batch))

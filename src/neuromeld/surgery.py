@@ -92,6 +92,10 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
     layer_lists  the config keys, where they are set, of lists with an entry for every layer
     """
     layers = model.get_submodule(stack.layers)
+    if stack.first_only is not None and kept[0] != 0:
+        old, new = (layers[index].get_submodule(stack.first_only.owner) for index in (0, kept[0]))
+        new.add_module(stack.first_only.embedding, old.get_submodule(stack.first_only.embedding))
+        setattr(new, stack.first_only.flag, True)
     _put(model, stack.layers, nn.ModuleList(layers[index] for index in kept))
     for new, index in enumerate(kept):
         for module in layers[index].modules():

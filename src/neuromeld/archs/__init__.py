@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from neuromeld.archs import (
+    bart,
     bloom,
     gemma,
     gemma2,
@@ -11,6 +12,7 @@ from neuromeld.archs import (
     gpt_neox,
     granite,
     llama,
+    marian,
     mistral,
     olmo2,
     olmo3,
@@ -20,6 +22,8 @@ from neuromeld.archs import (
     qwen3,
     smollm3,
     stablelm,
+    t5,
+    whisper,
 )
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.spec import ArchSpec, Norm, Stack, Weight
@@ -27,6 +31,7 @@ from neuromeld.errors import UnsupportedModelError
 from neuromeld.registry import Registry, unknown_name
 
 _FAMILIES = (
+    bart,
     bloom,
     gemma,
     gemma2,
@@ -35,6 +40,7 @@ _FAMILIES = (
     gpt_neox,
     granite,
     llama,
+    marian,
     mistral,
     olmo2,
     olmo3,
@@ -44,6 +50,8 @@ _FAMILIES = (
     qwen3,
     smollm3,
     stablelm,
+    t5,
+    whisper,
 )
 
 ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type: m.SPEC for m in _FAMILIES})
