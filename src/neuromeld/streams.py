@@ -196,7 +196,7 @@ def without_cache(model: nn.Module) -> dict[str, bool]:
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
 
-def inputs_of(model: nn.Module, batch: Batch) -> dict[str, Any]:
+def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """What the model is called with: a batch without its labels, on the model's device, real numbers in its dtype."""
     like = next(model.parameters())
     return {
@@ -208,4 +208,4 @@ def inputs_of(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 def _run(model: nn.Module, batch: Batch) -> None:
     with suppress(_Stop):
-        model(**inputs_of(model, batch))
+        model(**model_inputs(model, batch))

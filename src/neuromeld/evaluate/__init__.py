@@ -1,6 +1,7 @@
 """Measurements: perplexity, tasks, cost and speed, each with the protocol it was measured by."""
 
 from neuromeld.evaluate.cost import bytes_on_disk, flops_per_token, unique_parameters
+from neuromeld.evaluate.generation import Generated, translation_quality, word_error_rate
 from neuromeld.evaluate.loss import mean_loss
 from neuromeld.evaluate.perplexity import Perplexity, perplexity
 from neuromeld.evaluate.retained import Retained, retained_performance
@@ -8,6 +9,7 @@ from neuromeld.evaluate.speed import Rate, Speed, measure_speed
 from neuromeld.evaluate.tasks import TaskScore, TaskScores, evaluate_tasks
 
 __all__ = [
+    "Generated",
     "Perplexity",
     "Rate",
     "Retained",
@@ -21,5 +23,7 @@ __all__ = [
     "measure_speed",
     "perplexity",
     "retained_performance",
+    "translation_quality",
     "unique_parameters",
+    "word_error_rate",
 ]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import NumericsError
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.streams import inputs_of
+from neuromeld.streams import model_inputs
 
 ROWS_PER_BLOCK = 512
 """Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""
@@ -39,7 +39,7 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
 
 def predictions(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not."""
-    inputs = inputs_of(model, batch)
+    inputs = model_inputs(model, batch)
     logits = model(**inputs).logits
     if "labels" in batch:
         targets = batch["labels"].to(model.device)

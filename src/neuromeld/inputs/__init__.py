@@ -5,9 +5,11 @@ from transformers import PretrainedConfig
 from neuromeld.archs import spec_for
 from neuromeld.archs.spec import Inputs
 from neuromeld.inputs.examples import Examples, Reader
+from neuromeld.inputs.pairs import Pairs
+from neuromeld.inputs.speech import Speech
 from neuromeld.inputs.tokens import Tokens, batches_of
 
-READERS: dict[Inputs, Reader] = {"tokens": Tokens()}
+READERS: dict[Inputs, Reader] = {"tokens": Tokens(), "pairs": Pairs(), "speech": Speech()}
 
 
 def reader_for(config: PretrainedConfig) -> Reader:
