@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     BloomConfig,
+    CLIPVisionConfig,
+    DeiTConfig,
+    Dinov2Config,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -24,7 +26,11 @@ from transformers import (
     Qwen3Config,
     SmolLM3Config,
     StableLmConfig,
+    ViTConfig,
 )
+
+from neuromeld.archs import spec_for
+from neuromeld.archs.classes import stock_class
 
 VOCABULARY = 97
 WIDTH = 24
@@ -40,6 +46,14 @@ GATED = {
     "pad_token_id": 0,
 }
 NEOX = {name: value for name, value in GATED.items() if name != "num_key_value_heads"}
+VISION = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_labels": 5,
+}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
@@ -79,14 +93,21 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt2-untied": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64, tie_word_embeddings=False
     ),
+    "vit": lambda: ViTConfig(**VISION, intermediate_size=40),
+    "vit-encoder": lambda: ViTConfig(**VISION, intermediate_size=40, architectures=["ViTModel"]),
+    "deit": lambda: DeiTConfig(**VISION, intermediate_size=40, qkv_bias=False),
+    "deit-encoder": lambda: DeiTConfig(**VISION, intermediate_size=40, architectures=["DeiTModel"]),
+    "dinov2": lambda: Dinov2Config(**VISION, mlp_ratio=2),
+    "dinov2-encoder": lambda: Dinov2Config(**VISION, mlp_ratio=2, architectures=["Dinov2Model"]),
+    "clip_vision_model": lambda: CLIPVisionConfig(**VISION, intermediate_size=40),
 }
 
 
 def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
     """A random model, see `randomise`."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
-    return randomise(model)
+    config = FAMILIES[family]()
+    return randomise(stock_class(config)._from_config(config).to(dtype).eval())
 
 
 @torch.no_grad()
@@ -94,7 +115,9 @@ def randomise(model: PreTrainedModel) -> PreTrainedModel:
     """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
     for name, parameter in model.named_parameters():
         spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
-        parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+        parameter.copy_(
+            torch.randn_like(parameter) * spread + (1.0 if "norm" in name.lower() and "weight" in name else 0)
+        )
     return model
 
 
@@ -112,3 +135,22 @@ def exact_norms(model: PreTrainedModel) -> PreTrainedModel:
             parent, _, child = name.rpartition(".")
             model.get_submodule(parent).add_module(child, norm)
     return model
+
+
+def inputs_for(model: PreTrainedModel, num: int = 96, *, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Inputs of the kind that a model reads, `num` of them, in its own dtype."""
+    if model.main_input_name == "pixel_values":
+        shape = (num, 3, model.config.image_size, model.config.image_size)
+        return {"pixel_values": torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(model.dtype)}
+    return {"input_ids": tokens(num, seed=seed)}
+
+
+def batches_for(model: PreTrainedModel, num: int = 96) -> list[dict[str, torch.Tensor]]:
+    """Calibration data of the kind that a model reads."""
+    data = inputs_for(model, num)
+    spec = spec_for(model.config.model_type, [type(model).__name__])
+    if spec.inputs == "images" and spec.has_loss:
+        labels = torch.randint(model.config.num_labels, (num,), generator=torch.Generator().manual_seed(2))
+        data |= {"labels": labels}
+    parts = {name: value.split(8) for name, value in data.items()}
+    return [{name: values[i] for name, values in parts.items()} for i in range(num // 8)]

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from neuromeld.archs import (
     bloom,
+    clip_vision_model,
+    deit,
+    dinov2,
     gemma,
     gemma2,
     gemma3_text,
@@ -20,6 +23,7 @@ from neuromeld.archs import (
     qwen3,
     smollm3,
     stablelm,
+    vit,
 )
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.spec import ArchSpec, Norm, Stack, Weight
@@ -28,6 +32,9 @@ from neuromeld.registry import Registry, unknown_name
 
 _FAMILIES = (
     bloom,
+    clip_vision_model,
+    deit,
+    dinov2,
     gemma,
     gemma2,
     gemma3_text,
@@ -44,6 +51,7 @@ _FAMILIES = (
     qwen3,
     smollm3,
     stablelm,
+    vit,
 )
 
 ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type: m.SPEC for m in _FAMILIES})
@@ -55,6 +63,7 @@ BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for s
 _EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
 
 UNSUPPORTED = {
+    "clip": "text beside images; its image part alone is the architecture clip_vision_model",
     "deepseek_v3": _EXPERTS,
     "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
     "gpt_oss": _EXPERTS,
