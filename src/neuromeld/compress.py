@@ -18,6 +18,7 @@ from neuromeld.checkpoint import (
     save_record,
     verify_checkpoint,
 )
+from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.evaluate import bytes_on_disk
 from neuromeld.inputs import reader_for
 from neuromeld.pipeline import compress_model
@@ -120,6 +121,7 @@ def compress(
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
         record = compression_record(located, plan, data, compressed, model)
+        record |= auto_classes(model, processor)
         if choice is not None:
             record["candidates"] = choice.record()
         expected = outputs(model, data.probe)

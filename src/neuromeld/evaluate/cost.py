@@ -10,7 +10,7 @@ from neuromeld.errors import CheckpointError
 
 
 def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
-    """Floating-point operations of a dense decoder's forward pass for one token that attends to `context` keys.
+    """Floating-point operations of a dense model's forward pass for one token that attends to `context` keys.
 
     2 x (entries of every matrix applied to the token, biases excluded)
       + 4 x context x (width of the attention heads, summed over layers)
@@ -20,6 +20,9 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     the softmax are left out.  The second term is the scores and the weighted sum of values over the full context,
     with no discount for the causal mask (arXiv:2204.02311 appendix B, forward pass): the exact cost of decoding
     at position `context`, and the cost per token of a prefill whose kernel computes the masked half too.
+
+    In an image model a token is a position of the stream: a patch, or a token beside them.  The convolution that makes
+    patches is left out as embeddings are; a classifier or pooler, which runs once an image, counts for every token.
     """
     matrices = sum(
         module.weight.numel()
