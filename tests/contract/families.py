@@ -6,6 +6,9 @@ import torch
 from transformers import (
     BartConfig,
     BloomConfig,
+    CLIPVisionConfig,
+    DeiTConfig,
+    Dinov2Config,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -26,9 +29,11 @@ from transformers import (
     SmolLM3Config,
     StableLmConfig,
     T5Config,
+    ViTConfig,
     WhisperConfig,
 )
 
+from neuromeld.archs import spec_for
 from neuromeld.archs.classes import stock_class
 
 VOCABULARY = 97
@@ -69,6 +74,14 @@ T5 = {
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 12,
     "decoder_start_token_id": 0,
+}
+VISION = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_labels": 5,
 }
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
@@ -116,6 +129,13 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "whisper": lambda: WhisperConfig(
         **PAIR, num_mel_bins=8, max_source_positions=20, max_target_positions=32, begin_suppress_tokens=None
     ),
+    "vit": lambda: ViTConfig(**VISION, intermediate_size=40),
+    "vit-encoder": lambda: ViTConfig(**VISION, intermediate_size=40, architectures=["ViTModel"]),
+    "deit": lambda: DeiTConfig(**VISION, intermediate_size=40, qkv_bias=False),
+    "deit-encoder": lambda: DeiTConfig(**VISION, intermediate_size=40, architectures=["DeiTModel"]),
+    "dinov2": lambda: Dinov2Config(**VISION, mlp_ratio=2),
+    "dinov2-encoder": lambda: Dinov2Config(**VISION, mlp_ratio=2, architectures=["Dinov2Model"]),
+    "clip_vision_model": lambda: CLIPVisionConfig(**VISION, intermediate_size=40),
 }
 
 
@@ -136,7 +156,9 @@ def randomise(model: PreTrainedModel) -> PreTrainedModel:
         if not parameter.requires_grad:
             continue
         spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
-        parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+        parameter.copy_(
+            torch.randn_like(parameter) * spread + (1.0 if "norm" in name.lower() and "weight" in name else 0)
+        )
     return model
 
 
@@ -156,13 +178,28 @@ def exact_norms(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+def inputs_for(model: PreTrainedModel, num: int = 96, *, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Inputs of the kind that a model reads, `num` of them, in its own dtype."""
+    draw = torch.Generator().manual_seed(seed)
+    if model.main_input_name == "pixel_values":
+        shape = (num, 3, model.config.image_size, model.config.image_size)
+        return {"pixel_values": torch.randn(shape, generator=draw).to(model.dtype)}
+    data = {"input_ids": tokens(num, seed=seed)}
+    if model.main_input_name == "input_features":
+        data = {"input_features": torch.randn(num, 8, 40, generator=draw).to(model.dtype)}
+    if model.config.is_encoder_decoder:
+        data |= {"decoder_input_ids": tokens(num, length=9, seed=seed + 1)}
+    return data
+
+
 def batches_for(model: PreTrainedModel, num: int = 96) -> list[dict[str, torch.Tensor]]:
     """Calibration data of the kind that a model reads."""
-    batch = {"input_ids": tokens(num)}
-    if model.main_input_name == "input_features":
-        draw = torch.Generator().manual_seed(1)
-        batch = {"input_features": torch.randn(num, 8, 40, generator=draw)}
+    data = inputs_for(model, num)
+    spec = spec_for(model.config.model_type, [type(model).__name__])
+    if spec.inputs == "images" and spec.has_loss:
+        labels = torch.randint(model.config.num_labels, (num,), generator=torch.Generator().manual_seed(2))
+        data |= {"labels": labels}
     if model.config.is_encoder_decoder:
-        batch |= {"decoder_input_ids": tokens(num, length=9, seed=2), "labels": tokens(num, length=9, seed=3)}
-    parts = zip(*(value.split(8) for value in batch.values()), strict=True)
-    return [dict(zip(batch, part, strict=True)) for part in parts]
+        data |= {"labels": tokens(num, length=9, seed=3)}
+    parts = {name: value.split(8) for name, value in data.items()}
+    return [{name: values[i] for name, values in parts.items()} for i in range(num // 8)]

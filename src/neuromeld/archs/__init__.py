@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from neuromeld.archs import (
     bart,
     bloom,
+    clip_vision_model,
+    deit,
+    dinov2,
     gemma,
     gemma2,
     gemma3_text,
@@ -23,6 +26,7 @@ from neuromeld.archs import (
     smollm3,
     stablelm,
     t5,
+    vit,
     whisper,
 )
 from neuromeld.archs.resolve import Architecture, resolve
@@ -33,6 +37,9 @@ from neuromeld.registry import Registry, unknown_name
 _FAMILIES = (
     bart,
     bloom,
+    clip_vision_model,
+    deit,
+    dinov2,
     gemma,
     gemma2,
     gemma3_text,
@@ -51,6 +58,7 @@ _FAMILIES = (
     smollm3,
     stablelm,
     t5,
+    vit,
     whisper,
 )
 
@@ -63,6 +71,7 @@ BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for s
 _EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
 
 UNSUPPORTED = {
+    "clip": "text beside images; its image part alone is the architecture clip_vision_model",
     "deepseek_v3": _EXPERTS,
     "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
     "gpt_oss": _EXPERTS,

@@ -123,6 +123,12 @@ class Architecture:
         found = (_find_parameter(model, path) for path in paths)
         return [parameter for parameter in found if parameter is not None]
 
+    def extra_matrices(self, model: nn.Module) -> int:
+        """Entries of the linear maps among them."""
+        modules = (module for module in model.modules() if isinstance(module, nn.Linear))
+        weights = {id(module.weight) for module in modules}
+        return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
+
     def _place(self, layer: int) -> tuple[Stack, int]:
         index = max(i for i, start in enumerate(self.starts) if start <= layer)
         return self.spec.stacks[index], layer - self.starts[index]

@@ -107,7 +107,8 @@ class Requirement:
 class ArchSpec:
     """Everything the methods know of one model class.
 
-    `stacks` are in the order of execution: an encoder before its decoder.  `extras` are the paths of parameters that
+    `stacks` are in the order of execution: an encoder before its decoder.  `has_loss`: the model says something that
+    calibration data can contradict.  `extras` are the paths of parameters that
     no method touches, outside of layers; a model need not have them all.  `final_norm` and `head` are None where the
     residual stream ends without.
     `stock_keys` maps a space to the config keys that state its size, apart from that of any other space; `native_only`
@@ -126,6 +127,7 @@ class ArchSpec:
     model_class: str
     stacks: tuple[Stack, ...]
     inputs: Inputs = "tokens"
+    has_loss: bool = True
     embeddings: tuple[Weight, ...] = ()
     final_norm: Norm | None = None
     head: Weight | None = None

@@ -1,5 +1,6 @@
 """Measurements: perplexity, tasks, cost and speed, each with the protocol it was measured by."""
 
+from neuromeld.evaluate.accuracy import Accuracy, top1_accuracy
 from neuromeld.evaluate.cost import bytes_on_disk, flops_per_token, unique_parameters
 from neuromeld.evaluate.generation import Generated, translation_quality, word_error_rate
 from neuromeld.evaluate.loss import mean_loss
@@ -9,6 +10,7 @@ from neuromeld.evaluate.speed import Rate, Speed, measure_speed
 from neuromeld.evaluate.tasks import TaskScore, TaskScores, evaluate_tasks
 
 __all__ = [
+    "Accuracy",
     "Generated",
     "Perplexity",
     "Rate",
@@ -23,6 +25,7 @@ __all__ = [
     "measure_speed",
     "perplexity",
     "retained_performance",
+    "top1_accuracy",
     "translation_quality",
     "unique_parameters",
     "word_error_rate",

@@ -23,6 +23,9 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     activations and the softmax are left out.  The second term is the scores and the weighted sum of values over the
     full context, with no discount for the causal mask (arXiv:2204.02311 appendix B, forward pass): the exact cost of
     decoding at position `context`, and the cost per token of a prefill whose kernel computes the masked half too.
+
+    In an image model a token is a position of the stream: a patch, or a token beside them.  A classifier or pooler,
+    which runs once an image, counts for every token.
     """
     matrices = sum(
         module.weight.numel()
