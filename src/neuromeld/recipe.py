@@ -63,6 +63,13 @@ class Recipe(Frozen):
         """The names of the stages that are given, in order."""
         return [name for name in STAGES if getattr(self, name) is not None]
 
+    @property
+    def searches(self) -> bool:
+        """Whether a window of layers is chosen by its loss."""
+        removed = (stage for stage in (self.drop_layers, self.delete_ffs) if stage is not None)
+        merge = self.merge_ffs
+        return any(stage.layers is None for stage in removed) or (merge is not None and merge.window is None)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if not self.stages:

@@ -79,15 +79,17 @@ def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dic
 
     Perplexities on other texts stay, and tasks where none were asked.
     """
-    protocol = after["protocol"]
-    measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
-    measured["perplexity_before"] = before["perplexity"]
-    others = [
-        entry
-        for entry in record.get("evaluation", [])
-        if any(entry["protocol"].get(name) != protocol[name] for name in ("source", "split"))
-    ]
-    record = record | {"evaluation": [measured, *others]}
+    record = dict(record)
+    if "perplexity" in after:
+        protocol = after["protocol"]
+        measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
+        measured["perplexity_before"] = before["perplexity"]
+        others = [
+            entry
+            for entry in record.get("evaluation", [])
+            if any(entry["protocol"].get(name) != protocol[name] for name in ("source", "split"))
+        ]
+        record["evaluation"] = [measured, *others]
     if "tasks" in after:
         found = {
             task: entry | {"accuracy_before": before["tasks"][task]["accuracy"]}

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, GROUPED, HEADS, RESIDUAL
+from neuromeld.archs.spec import CROSS_HEADS, FFN, GROUPED, HEADS, RESIDUAL
 from neuromeld.surgery import read_bias
 
 
@@ -103,7 +103,8 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
         for weight in arch.layer_weights(layer):
             sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
             entries += weight.repeats * math.prod(sides)
-        attention += space_size(arch, before, after, layer, HEADS)
+            if weight.in_ in (HEADS, CROSS_HEADS):
+                attention += space_size(arch, before, after, layer, weight.in_)
     return 2 * entries + 4 * context * attention
 
 

@@ -1,20 +1,21 @@
 """The residual stream on calibration data: watched in one pass, or carried through the model a layer at a time.
 
-A *batch* is what the model is called with: `input_ids` and, where there is padding, `attention_mask`.  Only real
-tokens reach a statistic.
+A *batch* is what the model is called with, such as `input_ids` and, where there is padding, `attention_mask`, and
+`labels`.  Only real tokens reach a statistic.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
-from neuromeld.errors import NumericsError
+from neuromeld.errors import NumericsError, UserInputError
 
 Batch = Mapping[str, Tensor]
 
@@ -26,10 +27,10 @@ class _Stop(Exception):
     """Raised by a hook once the value it waits for has been seen."""
 
 
-def real_tokens(x: Tensor, batch: Batch, mask_key: str = "attention_mask") -> Tensor:
+def real_tokens(x: Tensor, batch: Batch, mask_key: str | None = "attention_mask") -> Tensor:
     """The rows of `x`, `(batch, time, d)` or `(batch * time, d)`, that are not padding, as `(n, d)`."""
     rows = x.reshape(-1, x.shape[-1])
-    mask = batch.get(mask_key)
+    mask = None if mask_key is None else batch.get(mask_key)
     return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
 
 
@@ -199,16 +200,32 @@ def without_cache(model: nn.Module) -> dict[str, bool]:
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
 
+def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What the model is called with: a batch without its labels, on the model's device, real numbers in its dtype."""
+    like = next(model.parameters())
+    return {
+        name: value.to(like.device, like.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+        if name != "labels"
+    } | without_cache(model)
+
+
 def predictions(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not.
 
     Targets are the `labels` where a batch has them, else each token of `input_ids` from those before.
+    Raises `UserInputError` for a model that predicts nothing of the kind.
     """
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-    logits = model(**inputs, **without_cache(model)).logits
+    inputs = model_inputs(model, batch)
+    output = model(**inputs)
+    if "logits" not in output or not ("labels" in batch or cast(PreTrainedModel, model).can_generate()):
+        raise UserInputError(
+            f"{type(model).__name__} has no loss on these batches: it predicts no next token, and what it predicts, if "
+            "anything, has to be given as labels; where a window of layers is to be chosen by its loss, name it instead"
+        )
+    logits: Tensor = output.logits
     if "labels" in batch:
-        targets = batch["labels"].to(device)
+        targets = batch["labels"].to(logits.device)
         wanted = targets != IGNORED
         return logits[wanted], targets[wanted]
     ids = inputs["input_ids"]
@@ -218,6 +235,5 @@ def predictions(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _run(model: nn.Module, batch: Batch) -> None:
-    device = next(model.parameters()).device
     with suppress(_Stop):
-        model(**{name: value.to(device) for name, value in batch.items()}, **without_cache(model))
+        model(**model_inputs(model, batch))

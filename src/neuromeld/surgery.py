@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers.backbone_utils import BackboneConfigMixin
 
 from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
@@ -92,6 +93,10 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
     layer_lists  the config keys, where they are set, of lists with an entry for every layer
     """
     layers = model.get_submodule(stack.layers)
+    if stack.first_only is not None and kept[0] != 0:
+        old, new = (layers[index].get_submodule(stack.first_only.owner) for index in (0, kept[0]))
+        new.add_module(stack.first_only.embedding, old.get_submodule(stack.first_only.embedding))
+        setattr(new, stack.first_only.flag, True)
     _put(model, stack.layers, nn.ModuleList(layers[index] for index in kept))
     for new, index in enumerate(kept):
         for module in layers[index].modules():
@@ -102,6 +107,9 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
         if entries is not None:
             setattr(model.config, key, [entries[index] for index in kept])
     setattr(model.config, stack.count_key, len(kept))
+    if isinstance(model.config, BackboneConfigMixin):
+        model.config.stage_names = ["stem", *(f"stage{number}" for number in range(1, len(kept) + 1))]
+        model.config.set_output_features_output_indices(out_features=None, out_indices=None)
 
 
 @contextmanager

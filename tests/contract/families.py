@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
+    BartConfig,
     BloomConfig,
+    CLIPVisionConfig,
+    DeiTConfig,
+    Dinov2Config,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -13,6 +16,7 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    MarianConfig,
     MistralConfig,
     Olmo2Config,
     Olmo3Config,
@@ -24,7 +28,13 @@ from transformers import (
     Qwen3Config,
     SmolLM3Config,
     StableLmConfig,
+    T5Config,
+    ViTConfig,
+    WhisperConfig,
 )
+
+from neuromeld.archs import spec_for
+from neuromeld.archs.classes import stock_class
 
 VOCABULARY = 97
 WIDTH = 24
@@ -40,6 +50,39 @@ GATED = {
     "pad_token_id": 0,
 }
 NEOX = {name: value for name, value in GATED.items() if name != "num_key_value_heads"}
+PAIR = {
+    "vocab_size": VOCABULARY,
+    "d_model": WIDTH,
+    "encoder_layers": 4,
+    "decoder_layers": 4,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+}
+T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": WIDTH,
+    "d_ff": 40,
+    "num_layers": 4,
+    "num_heads": 4,
+    "d_kv": 5,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+    "decoder_start_token_id": 0,
+}
+VISION = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_labels": 5,
+}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
@@ -79,22 +122,43 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt2-untied": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64, tie_word_embeddings=False
     ),
+    "marian": lambda: MarianConfig(**PAIR, max_position_embeddings=64, forced_eos_token_id=1),
+    "bart": lambda: BartConfig(**PAIR | {"decoder_layers": 5}, max_position_embeddings=64, forced_eos_token_id=1),
+    "t5": lambda: T5Config(**T5),
+    "t5-gated": lambda: T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "whisper": lambda: WhisperConfig(
+        **PAIR, num_mel_bins=8, max_source_positions=20, max_target_positions=32, begin_suppress_tokens=None
+    ),
+    "vit": lambda: ViTConfig(**VISION, intermediate_size=40),
+    "vit-encoder": lambda: ViTConfig(**VISION, intermediate_size=40, architectures=["ViTModel"]),
+    "deit": lambda: DeiTConfig(**VISION, intermediate_size=40, qkv_bias=False),
+    "deit-encoder": lambda: DeiTConfig(**VISION, intermediate_size=40, architectures=["DeiTModel"]),
+    "dinov2": lambda: Dinov2Config(**VISION, mlp_ratio=2),
+    "dinov2-encoder": lambda: Dinov2Config(**VISION, mlp_ratio=2, architectures=["Dinov2Model"]),
+    "clip_vision_model": lambda: CLIPVisionConfig(**VISION, intermediate_size=40),
 }
 
 
 def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
     """A random model, see `randomise`."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
-    return randomise(model)
+    config = FAMILIES[family]()
+    return randomise(stock_class(config)._from_config(config).to(dtype).eval())
 
 
 @torch.no_grad()
 def randomise(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
+    """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0.
+
+    Positions that are not trained stay what they are.
+    """
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
-        parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+        parameter.copy_(
+            torch.randn_like(parameter) * spread + (1.0 if "norm" in name.lower() and "weight" in name else 0)
+        )
     return model
 
 
@@ -112,3 +176,30 @@ def exact_norms(model: PreTrainedModel) -> PreTrainedModel:
             parent, _, child = name.rpartition(".")
             model.get_submodule(parent).add_module(child, norm)
     return model
+
+
+def inputs_for(model: PreTrainedModel, num: int = 96, *, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Inputs of the kind that a model reads, `num` of them, in its own dtype."""
+    draw = torch.Generator().manual_seed(seed)
+    if model.main_input_name == "pixel_values":
+        shape = (num, 3, model.config.image_size, model.config.image_size)
+        return {"pixel_values": torch.randn(shape, generator=draw).to(model.dtype)}
+    data = {"input_ids": tokens(num, seed=seed)}
+    if model.main_input_name == "input_features":
+        data = {"input_features": torch.randn(num, 8, 40, generator=draw).to(model.dtype)}
+    if model.config.is_encoder_decoder:
+        data |= {"decoder_input_ids": tokens(num, length=9, seed=seed + 1)}
+    return data
+
+
+def batches_for(model: PreTrainedModel, num: int = 96) -> list[dict[str, torch.Tensor]]:
+    """Calibration data of the kind that a model reads."""
+    data = inputs_for(model, num)
+    spec = spec_for(model.config.model_type, [type(model).__name__])
+    if spec.inputs == "images" and spec.has_loss:
+        labels = torch.randint(model.config.num_labels, (num,), generator=torch.Generator().manual_seed(2))
+        data |= {"labels": labels}
+    if model.config.is_encoder_decoder:
+        data |= {"labels": tokens(num, length=9, seed=3)}
+    parts = {name: value.split(8) for name, value in data.items()}
+    return [{name: values[i] for name, values in parts.items()} for i in range(num // 8)]

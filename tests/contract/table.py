@@ -20,8 +20,8 @@ METHODS = {
     "width": {"hidden_size": WIDTH - 6},
     "heads": {"kv_groups": 1},
     "ffn": {"size": 24},
-    "merge_ffs": {"count": 2},
-    "drop_layers": {"count": 2},
+    "merge_ffs": {"window": [0, 1]},
+    "drop_layers": {"layers": [0, 1]},
 }
 
 INTRODUCTION = """\

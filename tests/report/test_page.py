@@ -19,7 +19,7 @@ ALWAYS = {
     "The residual stream",
     "Load it",
     "Recipe",
-    "Calibration text",
+    "Calibration data",
     "Made with",
 }
 

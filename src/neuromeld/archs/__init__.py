@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 
 from neuromeld.archs import (
+    bart,
     bloom,
+    clip_vision_model,
+    deit,
+    dinov2,
     gemma,
     gemma2,
     gemma3_text,
@@ -11,6 +15,7 @@ from neuromeld.archs import (
     gpt_neox,
     granite,
     llama,
+    marian,
     mistral,
     olmo2,
     olmo3,
@@ -20,6 +25,9 @@ from neuromeld.archs import (
     qwen3,
     smollm3,
     stablelm,
+    t5,
+    vit,
+    whisper,
 )
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.spec import ArchSpec, Norm, Stack, Weight
@@ -27,7 +35,11 @@ from neuromeld.errors import UnsupportedModelError
 from neuromeld.registry import Registry, unknown_name
 
 _FAMILIES = (
+    bart,
     bloom,
+    clip_vision_model,
+    deit,
+    dinov2,
     gemma,
     gemma2,
     gemma3_text,
@@ -35,6 +47,7 @@ _FAMILIES = (
     gpt_neox,
     granite,
     llama,
+    marian,
     mistral,
     olmo2,
     olmo3,
@@ -44,6 +57,9 @@ _FAMILIES = (
     qwen3,
     smollm3,
     stablelm,
+    t5,
+    vit,
+    whisper,
 )
 
 ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type: m.SPEC for m in _FAMILIES})
@@ -55,6 +71,7 @@ BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for s
 _EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
 
 UNSUPPORTED = {
+    "clip": "text beside images; its image part alone is the architecture clip_vision_model",
     "deepseek_v3": _EXPERTS,
     "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
     "gpt_oss": _EXPERTS,

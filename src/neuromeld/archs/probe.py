@@ -31,7 +31,7 @@ class Probe:
 
 def probe(model: PreTrainedModel) -> Probe:
     """Compare the names of a model's parameters with every known architecture; shapes and config are not looked at."""
-    names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name, _ in model.named_parameters()))
+    names = list(dict.fromkeys(_without_numbers(name) for name, _ in model.named_parameters()))
     modules = {name.rpartition(".")[0] for name in names}
 
     def common(spec: ArchSpec) -> int:
@@ -60,11 +60,17 @@ def _paths(spec: ArchSpec) -> set[str]:
             *(weight.path for weight in stack.weights),
             *(norm.path for norm in stack.norms),
             *(extra.rpartition(".")[0] for extra in stack.extras),
+            *([f"{stack.first_only.owner}.{stack.first_only.embedding}"] if stack.first_only else []),
         )
     }
     weights = {weight.path for weight in (*spec.embeddings, spec.head) if weight is not None}
     norms = {norm.path for norm in (spec.embedding_norm, spec.final_norm) if norm is not None}
-    return in_layers | weights | norms | {extra.rpartition(".")[0] for extra in spec.extras}
+    extras = {extra.rpartition(".")[0] for extra in spec.extras}
+    return {_without_numbers(path) for path in in_layers | weights | norms | extras}
+
+
+def _without_numbers(path: str) -> str:
+    return re.sub(r"\.\d+\.", ".*.", path)
 
 
 def _draft(model: PreTrainedModel, nearest: ArchSpec, unclaimed: tuple[str, ...]) -> str:

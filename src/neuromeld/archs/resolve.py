@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import nn
+from transformers import PretrainedConfig
 
 from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Stack, Weight
 from neuromeld.errors import UnsupportedModelError
@@ -56,7 +57,7 @@ class Architecture:
         stack, index = self._place(layer)
         return f"{stack.layers}.{index}" + (f".{path}" if path else "")
 
-    def mask(self, path: str) -> str:
+    def mask(self, path: str) -> str | None:
         """The entry of a batch that says which of the tokens are real that the module at `path` sees."""
         return next((s.mask for s in self.spec.stacks if path.startswith(f"{s.layers}.")), self.spec.stacks[-1].mask)
 
@@ -94,7 +95,10 @@ class Architecture:
 
     def layer_extras(self, layer: int) -> tuple[str, ...]:
         """The full paths of the parameters of one layer that no method touches."""
-        return tuple(self.layer_path(layer, path) for path in self.stack(layer).extras)
+        stack, index = self._place(layer)
+        first = stack.first_only if index == 0 else None
+        paths = (*stack.extras, f"{first.owner}.{first.embedding}.weight") if first else stack.extras
+        return tuple(self.layer_path(layer, path) for path in paths)
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -119,6 +123,12 @@ class Architecture:
         found = (_find_parameter(model, path) for path in paths)
         return [parameter for parameter in found if parameter is not None]
 
+    def extra_matrices(self, model: nn.Module) -> int:
+        """Entries of the linear maps among them."""
+        modules = (module for module in model.modules() if isinstance(module, nn.Linear))
+        weights = {id(module.weight) for module in modules}
+        return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
+
     def _place(self, layer: int) -> tuple[Stack, int]:
         index = max(i for i, start in enumerate(self.starts) if start <= layer)
         return self.spec.stacks[index], layer - self.starts[index]
@@ -130,12 +140,8 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     Raises `UnsupportedModelError` listing every difference: config values the spec does not cover, weights that
     are missing, parameters that nothing claims, axes of one space that disagree.
     """
-    config = model.config
-    problems = [
-        f"config.{r.key}={getattr(config, r.key)!r}: {r.reason}"
-        for r in spec.requires
-        if getattr(config, r.key, r.value) != r.value
-    ]
+    spec = next((variant for variant in spec.variants if not _unmet(variant, model.config)), spec)
+    problems = _unmet(spec, model.config)
     if problems:
         raise UnsupportedModelError(f"this {spec.model_type} model is not covered: " + "; ".join(problems))
 
@@ -191,6 +197,15 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
         tied = head.weight is embedding.weight
     return Architecture(spec, depths, widths[RESIDUAL], tied, widths)
+
+
+def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:
+    """The config values that `spec` does not cover, and what is the matter with each."""
+    return [
+        f"config.{r.key}={getattr(config, r.key)!r}: {r.reason}"
+        for r in spec.requires
+        if getattr(config, r.key, r.value) != r.value
+    ]
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:

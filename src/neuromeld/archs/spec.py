@@ -16,6 +16,9 @@ from typing import Literal
 RESIDUAL = "residual"
 FFN = "ffn"
 HEADS = "heads"
+CROSS_HEADS = "cross_heads"
+"""The attention channels with which a decoder looks at its encoder."""
+
 GROUPED = (HEADS, "kv", "qkv")
 """The spaces that groups of heads are taken out of: in each, one group comes after the other."""
 
@@ -57,13 +60,28 @@ class Norm:
     on_output: bool = False
 
 
+@dataclass(frozen=True)
+class FirstOnly:
+    """An embedding that no method touches, and that only the first layer of a stack has, for all of its layers.
+
+    owner      path, in a layer, of the module that it is in
+    embedding  its name there
+    flag       the attribute of the owner that says whether it is there
+    """
+
+    owner: str
+    embedding: str
+    flag: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Layers, all of one shape, that run one after the other.
+    """Layers, all of one shape but for `first_only`, that run one after the other.
 
     layers     path of their list in the model
     extras     paths, in a layer, of parameters that no method touches
-    mask       the entry of a batch that says which tokens of this stack are real, where there is padding
+    mask       the entry of a batch that says which tokens of this stack are real, where there is padding; None where
+               all positions count
     count_key  the config key of their number
     """
 
@@ -71,7 +89,8 @@ class Stack:
     weights: tuple[Weight, ...]
     norms: tuple[Norm, ...]
     extras: tuple[str, ...] = ()
-    mask: str = "attention_mask"
+    first_only: FirstOnly | None = None
+    mask: str | None = "attention_mask"
     count_key: str = "num_hidden_layers"
 
 
@@ -88,7 +107,8 @@ class Requirement:
 class ArchSpec:
     """Everything the methods know of one model class.
 
-    `stacks` are in the order of execution: an encoder before its decoder.  `extras` are the paths of parameters that
+    `stacks` are in the order of execution: an encoder before its decoder.  `has_loss`: the model says something that
+    calibration data can contradict.  `extras` are the paths of parameters that
     no method touches, outside of layers; a model need not have them all.  `final_norm` and `head` are None where the
     residual stream ends without.
     `stock_keys` maps a space to the config keys that state its size, apart from that of any other space; `native_only`
@@ -100,12 +120,14 @@ class ArchSpec:
     `pins_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
+    `variants` describe the same model class under config values that `requires` excludes here.
     """
 
     model_type: str
     model_class: str
     stacks: tuple[Stack, ...]
     inputs: Inputs = "tokens"
+    has_loss: bool = True
     embeddings: tuple[Weight, ...] = ()
     final_norm: Norm | None = None
     head: Weight | None = None
@@ -119,6 +141,7 @@ class ArchSpec:
     pins_head_dim: bool = False
     layer_lists: tuple[str, ...] = ("layer_types",)
     requires: tuple[Requirement, ...] = ()
+    variants: tuple["ArchSpec", ...] = ()
 
     @property
     def kind(self) -> NormKind:

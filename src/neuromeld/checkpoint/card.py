@@ -8,6 +8,8 @@ from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import StrictUndefined, Template
 
+from neuromeld.checkpoint.loading import load_lines, pipeline
+
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
 
@@ -32,6 +34,7 @@ def render_card(record: dict[str, Any]) -> str:
         front_matter=yaml.safe_dump(_front_matter(record, name), sort_keys=False, allow_unicode=True),
         name=name,
         recipe_yaml=yaml.safe_dump(record["recipe"], sort_keys=False),
+        load_lines=load_lines(record),
         changes=record.get("changes", []),
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),
@@ -43,7 +46,7 @@ def render_card(record: dict[str, Any]) -> str:
 
 
 def _front_matter(record: dict[str, Any], name: str) -> dict[str, Any]:
-    matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": pipeline(record)}
     if record.get("source_kind") == "hub":
         matter["base_model"] = record["source"]
     if record.get("license"):

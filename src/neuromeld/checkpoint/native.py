@@ -68,6 +68,8 @@ def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     model.__class__, model.config.__class__ = native, native.config_class
     model.config.neuromeld = block
     declare_shared(model, block)
+    # The names that stock checkpoints have on disk are translated for stock classes only.
+    model._weight_conversions = []  # type: ignore[assignment]
 
 
 def _name(weight: Weight) -> str:

@@ -14,7 +14,7 @@ from neuromeld.checkpoint.classes import auto_class
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.load import load_model
 from neuromeld.errors import CheckpointError
-from neuromeld.streams import Batch, without_cache
+from neuromeld.streams import Batch, model_inputs
 
 REMOTE_MODULE = "modeling_neuromeld"
 """The name under which a native checkpoint carries `modeling.py`."""
@@ -63,8 +63,7 @@ def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> No
 @torch.no_grad()
 def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
     """What a model says of a batch: its logits, or, where it has no head, the last hidden states."""
-    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-    found = model(**inputs, **without_cache(model))
+    found = model(**model_inputs(model, batch))
     result: Tensor = found.logits if "logits" in found else found.last_hidden_state
     return result
 

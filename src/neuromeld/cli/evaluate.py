@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import render_card, save_record
 from neuromeld.cli import options as o
+from neuromeld.cli.quality import MEASURES
+from neuromeld.cli.wanted import Wanted
 from neuromeld.compress import peak_rss_bytes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import (
@@ -26,6 +29,7 @@ from neuromeld.evaluate import (
     retained_performance,
     unique_parameters,
 )
+from neuromeld.inputs import inputs_of
 from neuromeld.record import with_measurements
 from neuromeld.report import load_record, save_report
 from neuromeld.sources import locate
@@ -36,18 +40,53 @@ FORMATS = {
     "bytes_on_disk": "{:,}",
     "flops_per_token": "{:,}",
     "perplexity": "{:.3f}",
+    "tokens_per_image": "{:,}",
+    "loss": "{:.4f}",
+    "bleu": "{:.2f}",
+    "chrf": "{:.2f}",
+    "word_error_rate": "{:.4f}",
     "prefill_tokens_per_second": "{:.1f}",
     "decode_tokens_per_second": "{:.1f}",
 }
+
+TEXT = "wikipedia-sample"
+OPTION_INPUTS: dict[str, tuple[Inputs, ...]] = {
+    "text": ("tokens",),
+    "tasks": ("tokens",),
+    "speed": ("tokens",),
+    "images": ("images",),
+    "num_images": ("images",),
+    "pairs": ("pairs",),
+    "speech": ("speech",),
+    "num_examples": ("pairs", "speech"),
+}
+"""What a model has to read for an option to mean something."""
 
 
 def evaluate_command(
     models: Annotated[
         list[str], typer.Argument(help="Models to measure; the first is what the others are compared to.")
     ],
-    text: Annotated[str, typer.Option(help="A named text, or file:PATH; its evaluation split is used.")] = (
-        "wikipedia-sample"
-    ),
+    text: Annotated[
+        str | None,
+        typer.Option(help="A named text, or file:PATH; its evaluation split is used.", show_default="wikipedia-sample"),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Named images, or file:FOLDER; their evaluation split is used.", show_default="fashion-mnist"
+        ),
+    ] = None,
+    num_images: Annotated[int | None, typer.Option(help="Evaluation images, from the first; all if not given.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Named pairs of texts, or file:PATH; their evaluation split is used.")
+    ] = None,
+    speech: Annotated[
+        str | None, typer.Option(help="file:FOLDER with recordings; their evaluation split is used.")
+    ] = None,
+    num_examples: Annotated[
+        int | None, typer.Option(help="Evaluation pairs or recordings, from the first; all if not given.")
+    ] = None,
     tokens: Annotated[int, typer.Option(help="Evaluation tokens in all.")] = 32768,
     seqlen: Annotated[int, typer.Option(help="Tokens in one window.")] = 512,
     speed: Annotated[
@@ -66,7 +105,7 @@ def evaluate_command(
     allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure perplexity, accuracy on tasks, size and cost."""
+    """Measure perplexity, accuracy on tasks or on images, translations or transcripts, size and cost."""
     o.quiet_transformers()
     o.check_device(device)
     if tasks is None and (include_path or limit is not None):
@@ -77,9 +116,22 @@ def evaluate_command(
     scores: dict[str, TaskScores] = {}
     results: dict[str, dict[str, Any]] = {}
     loaded: dict[str, PreTrainedModel] = {}
+    kinds = {inputs_of(locate(name, allow_pickle=allow_pickle).config()) for name in models}
+    if len(kinds) > 1:
+        raise UserInputError(f"models that read {' and '.join(sorted(kinds))} have nothing to be compared by")
     for name in models:
         source = locate(name, allow_pickle=allow_pickle)
-        windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=tokens, seqlen=seqlen)
+        inputs = inputs_of(source.config())
+        data = {"images": images, "pairs": pairs, "speech": speech}
+        numbers = {"num_images": num_images, "num_examples": num_examples}
+        _check_options(name, inputs, text=text, tasks=tasks, speed=speed or None, **data, **numbers)
+        if inputs in MEASURES:
+            model = source.load(o.torch_dtype(dtype), device)
+            wanted = Wanted(data[inputs], num_images if inputs == "images" else num_examples)
+            results[name], answers = MEASURES[inputs](model, source, wanted)
+            scores |= {name: answers} if answers else {}
+            continue
+        windows = token_windows(text or TEXT, source.tokenizer(), split="evaluation", num_tokens=tokens, seqlen=seqlen)
         check_vocabulary(windows, source.config().get_text_config().vocab_size)
         model = source.load(o.torch_dtype(dtype), device)
         if tasks is not None:
@@ -116,6 +168,16 @@ def evaluate_command(
         typer.echo(json.dumps(first | extra if len(models) == 1 else {"models": results} | extra))
         return
     _print(results)
+
+
+def _check_options(name: str, inputs: Inputs, **given: object) -> None:
+    """`UserInputError` for an option that a model with these inputs has no use for."""
+    for option, value in given.items():
+        if value is not None and inputs not in OPTION_INPUTS[option]:
+            raise UserInputError(
+                f"--{option.replace('_', '-')} is for models that read {', '.join(OPTION_INPUTS[option])}; "
+                f"{name} reads {inputs}"
+            )
 
 
 def _retained(reference: TaskScores, scores: TaskScores, *, is_first: bool) -> dict[str, Any]:
@@ -158,7 +220,8 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         table.add_row("retained performance", *("" for _ in names), *retained)
     console = Console()
     console.print(table)
-    console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()), highlight=False)
+    if "protocol" in first:
+        console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()), highlight=False)
     for task, entry in first.get("tasks", {}).items():
         console.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()), highlight=False)
 

@@ -17,6 +17,7 @@ from neuromeld.archs.probe import Probe, probe
 from neuromeld.archs.spec import RESIDUAL, ArchSpec
 from neuromeld.cli import options as o
 from neuromeld.errors import UserInputError
+from neuromeld.images import IMAGE_SOURCES
 from neuromeld.plan import skeleton
 from neuromeld.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
@@ -36,6 +37,7 @@ class What(StrEnum):
     recipes = "recipes"
     recovery_recipes = "recovery-recipes"
     texts = "texts"
+    images = "images"
 
 
 def list_command(
@@ -105,6 +107,10 @@ def _texts() -> list[tuple[str, str]]:
     return [(name, _summary(entry)) for name, entry in TEXT_SOURCES.items()]
 
 
+def _images() -> list[tuple[str, str]]:
+    return [(name, _summary(entry)) for name, entry in IMAGE_SOURCES.items()]
+
+
 def _summary(entry: object) -> str:
     return (inspect.getdoc(entry) or "").split("\n")[0]
 
@@ -115,4 +121,5 @@ _ROWS = {
     What.recipes: _recipes,
     What.recovery_recipes: _recovery_recipes,
     What.texts: _texts,
+    What.images: _images,
 }

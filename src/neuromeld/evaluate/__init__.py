@@ -1,6 +1,8 @@
 """Measurements: perplexity, tasks, cost and speed, each with the protocol it was measured by."""
 
+from neuromeld.evaluate.accuracy import Accuracy, top1_accuracy
 from neuromeld.evaluate.cost import bytes_on_disk, flops_per_token, unique_parameters
+from neuromeld.evaluate.generation import Generated, translation_quality, word_error_rate
 from neuromeld.evaluate.loss import mean_loss
 from neuromeld.evaluate.outcome import OUTCOME_TOKENS, Outcome
 from neuromeld.evaluate.perplexity import Perplexity, perplexity
@@ -10,6 +12,8 @@ from neuromeld.evaluate.tasks import TaskScore, TaskScores, evaluate_tasks
 
 __all__ = [
     "OUTCOME_TOKENS",
+    "Accuracy",
+    "Generated",
     "Outcome",
     "Perplexity",
     "Rate",
@@ -24,5 +28,8 @@ __all__ = [
     "measure_speed",
     "perplexity",
     "retained_performance",
+    "top1_accuracy",
+    "translation_quality",
     "unique_parameters",
+    "word_error_rate",
 ]

@@ -10,28 +10,46 @@ from neuromeld.errors import CheckpointError
 
 
 def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
-    """Floating-point operations of a dense decoder's forward pass for one token that attends to `context` keys.
+    """Floating-point operations of a dense model's forward pass for one token that attends to `context` keys.
 
     2 x (entries of every matrix applied to the token, biases excluded)
       + 4 x context x (width of the attention heads, summed over layers)
 
+    In an encoder-decoder, one token is one of the source and one of the target; the latter also attends to `context`
+    tokens of the source.
+
     Matrices are counted as often as they are applied: tied weights save memory, not time, so the output head counts
-    although it is tied, and a module shared by two layers counts twice.  Embedding look-ups, norms, activations and
-    the softmax are left out.  The second term is the scores and the weighted sum of values over the full context,
-    with no discount for the causal mask (arXiv:2204.02311 appendix B, forward pass): the exact cost of decoding
-    at position `context`, and the cost per token of a prefill whose kernel computes the masked half too.
+    although it is tied, and a module shared by two layers counts twice.  Embedding look-ups, convolutions, norms,
+    activations and the softmax are left out.  The second term is the scores and the weighted sum of values over the
+    full context, with no discount for the causal mask (arXiv:2204.02311 appendix B, forward pass): the exact cost of
+    decoding at position `context`, and the cost per token of a prefill whose kernel computes the masked half too.
+
+    In an image model a token is a position of the stream: a patch, or a token beside them.  A classifier or pooler,
+    which runs once an image, counts for every token.
     """
     matrices = sum(
         module.weight.numel()
         for _, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.Linear | Conv1D)
     )
+    if model.config.is_encoder_decoder:
+        return 2 * matrices + 4 * context * _query_outputs(model)
     config = model.config.get_text_config(decoder=True)
     heads: int = config.num_attention_heads
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get("heads")
     attention = sum(own) if own else heads * head_dim * config.num_hidden_layers
     return 2 * matrices + 4 * context * attention
+
+
+def _query_outputs(model: nn.Module) -> int:
+    """The width of all query projections of a model that has them apart from those of keys and values."""
+    queries = ("q_proj", "q")
+    return sum(
+        module.out_features
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in queries
+    )
 
 
 def unique_parameters(model: nn.Module) -> int:

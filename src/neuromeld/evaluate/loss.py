@@ -20,7 +20,8 @@ ROWS_PER_BLOCK = 512
 def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
     """Nats per prediction: of `labels` where a batch has them, else of each token of `input_ids` from those before.
 
-    Infinite, not an error, where a logit is not finite.
+    Infinite, not an error, where a logit is not finite.  `UserInputError` for a model that predicts nothing, and for
+    one that does not predict the next token where there are no labels.
     """
     total, count = 0.0, 0
     with eval_mode(model):

@@ -4,10 +4,15 @@ from transformers import PretrainedConfig
 
 from neuromeld.archs import spec_for
 from neuromeld.archs.spec import Inputs
+from neuromeld.checkpoint.modeling import PREFIX, native_model_type
+from neuromeld.errors import UnsupportedModelError
 from neuromeld.inputs.examples import Examples, Reader
+from neuromeld.inputs.images import Images
+from neuromeld.inputs.pairs import Pairs
+from neuromeld.inputs.speech import Speech
 from neuromeld.inputs.tokens import Tokens, batches_of
 
-READERS: dict[Inputs, Reader] = {"tokens": Tokens()}
+READERS: dict[Inputs, Reader] = {"tokens": Tokens(), "images": Images(), "pairs": Pairs(), "speech": Speech()}
 
 
 def reader_for(config: PretrainedConfig) -> Reader:
@@ -15,4 +20,13 @@ def reader_for(config: PretrainedConfig) -> Reader:
     return READERS[spec_for(config.model_type, config.architectures or []).inputs]
 
 
-__all__ = ["READERS", "Examples", "Reader", "batches_of", "reader_for"]
+def inputs_of(config: PretrainedConfig) -> Inputs:
+    """What a model reads, in its native form, too; text where nothing is known of it."""
+    names = [name.removeprefix(PREFIX) for name in config.architectures or []]
+    try:
+        return spec_for(config.model_type.removeprefix(native_model_type("")), names).inputs
+    except UnsupportedModelError:
+        return "tokens"
+
+
+__all__ = ["READERS", "Examples", "Images", "Reader", "batches_of", "inputs_of", "reader_for"]

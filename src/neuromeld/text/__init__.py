@@ -1,16 +1,24 @@
 """Text for calibration and evaluation: named sources, split by document and cut into token windows."""
 
 from neuromeld.text.documents import Document, Split
+from neuromeld.text.pairs import PAIR_SOURCES, Pair, text_pairs
 from neuromeld.text.sources import TEXT_SOURCES
+from neuromeld.text.speech import Clip, read_audio, speech_clips
 from neuromeld.text.windows import TokenWindows, check_vocabulary, first_windows, read_documents, token_windows
 
 __all__ = [
+    "PAIR_SOURCES",
     "TEXT_SOURCES",
+    "Clip",
     "Document",
+    "Pair",
     "Split",
     "TokenWindows",
     "check_vocabulary",
     "first_windows",
+    "read_audio",
     "read_documents",
+    "speech_clips",
+    "text_pairs",
     "token_windows",
 ]

@@ -23,7 +23,11 @@ class Document:
 
 def split_of(document: Document) -> Split:
     """The split a document belongs to: a function of its name and text alone, so a growing source moves nothing."""
-    digest = hashlib.sha256(f"{document.name}\0{document.text}".encode()).digest()
+    return split_of_content(hashlib.sha256(f"{document.name}\0{document.text}".encode()).digest())
+
+
+def split_of_content(digest: bytes) -> Split:
+    """The split of what has this sha256."""
     position = int.from_bytes(digest[:8]) / 2**64
     if position < CALIBRATION_SHARE:
         return "calibration"

@@ -39,10 +39,11 @@ def quiet(family: str) -> tuple[PreTrainedModel, Architecture]:
     model = build(family)
     arch = architecture_of(model)
     for layer in range(arch.num_layers):
-        for space in ("heads", "ffn"):
-            consumer = arch.consumer(layer, space)
-            write_matrix(model, consumer, 0.05 * read_matrix(model, consumer))
-        for norm in arch.cut_norms(layer):
+        for writer in arch.producers(layer, "residual"):
+            write_matrix(model, writer, 0.05 * read_matrix(model, writer))
+        for norm in arch.layer_norms(layer):
+            if norm.over != "residual" or norm.on_output:
+                continue
             gain, bias = read_norm(model, norm.path)
             write_norm(model, norm.path, 1 + 0.1 * gain, bias)
     return model, arch

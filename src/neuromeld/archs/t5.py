@@ -1,0 +1,77 @@
+"""T5, T5 1.1 and Flan-T5: encoder-decoder, RMSNorm, relative positions, plain or gated FFN."""
+
+from dataclasses import replace
+
+from neuromeld.archs.encoder_decoder import TWO_STREAMS
+from neuromeld.archs.spec import (
+    CROSS_HEADS,
+    FFN,
+    HEADS,
+    RESIDUAL,
+    ArchSpec,
+    FirstOnly,
+    Norm,
+    Requirement,
+    Stack,
+    Weight,
+)
+
+
+def _stack(name: str, *, gated: bool) -> Stack:
+    decodes = name == "decoder"
+    attentions = [("layer.0.SelfAttention", HEADS, "kv"), ("layer.1.EncDecAttention", CROSS_HEADS, "cross_kv")]
+    ffn = 2 if decodes else 1
+    inputs = ("wi_0", "wi_1") if gated else ("wi",)
+    return Stack(
+        layers=f"{name}.block",
+        weights=(
+            *(
+                weight
+                for index, (path, heads, kv) in enumerate(attentions[:ffn])
+                for weight in (
+                    Weight(f"{path}.q", in_=RESIDUAL, out=heads, reads=f"layer.{index}.layer_norm"),
+                    Weight(f"{path}.k", in_=RESIDUAL, out=kv, reads=None if index else "layer.0.layer_norm"),
+                    Weight(f"{path}.v", in_=RESIDUAL, out=kv, reads=None if index else "layer.0.layer_norm"),
+                    Weight(f"{path}.o", in_=heads, out=RESIDUAL),
+                )
+            ),
+            *(
+                Weight(f"layer.{ffn}.DenseReluDense.{i}", in_=RESIDUAL, out=FFN, reads=f"layer.{ffn}.layer_norm")
+                for i in inputs
+            ),
+            Weight(f"layer.{ffn}.DenseReluDense.wo", in_=FFN, out=RESIDUAL),
+        ),
+        norms=tuple(Norm(f"layer.{index}.layer_norm", "rms") for index in range(ffn + 1)),
+        first_only=FirstOnly("layer.0.SelfAttention", "relative_attention_bias", "has_relative_attention_bias"),
+        mask="decoder_attention_mask" if decodes else "attention_mask",
+        count_key="num_decoder_layers" if decodes else "num_layers",
+    )
+
+
+SPEC = ArchSpec(
+    model_type="t5",
+    model_class="T5ForConditionalGeneration",
+    inputs="pairs",
+    embeddings=(Weight("shared", in_="vocab", out=RESIDUAL, layout="embedding"),),
+    stacks=(_stack("encoder", gated=False), _stack("decoder", gated=False)),
+    final_norm=Norm("decoder.final_layer_norm", "rms"),
+    head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="decoder.final_layer_norm"),
+    extras=("encoder.final_layer_norm.weight",),
+    stock_keys={FFN: "d_ff"},
+    refusals={
+        RESIDUAL: TWO_STREAMS,
+        HEADS: "the relative positions have a bias for every head, of which there is one table for all layers",
+    },
+    requires=(Requirement("is_gated_act", False, "a gated FFN"),),
+)
+
+SPEC = replace(
+    SPEC,
+    variants=(
+        replace(
+            SPEC,
+            stacks=(_stack("encoder", gated=True), _stack("decoder", gated=True)),
+            requires=(Requirement("is_gated_act", True, "a plain FFN"),),
+        ),
+    ),
+)

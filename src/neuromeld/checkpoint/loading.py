@@ -1,0 +1,48 @@
+"""How to load a checkpoint, told by its record: for the model card and the report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+from neuromeld.checkpoint.classes import auto_class
+
+PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
+    "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
+    "AutoModelForImageClassification": "image-classification",
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModel": "feature-extraction",
+}
+"""The hub's name of what a model does, by the auto class that finds it."""
+
+
+def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
+    """The entries of a record that say what loads a model and its processor."""
+    found = "AutoProcessor"
+    if isinstance(processor, PreTrainedTokenizerBase):
+        found = "AutoTokenizer"
+    elif isinstance(processor, BaseImageProcessor):
+        found = "AutoImageProcessor"
+    return {"auto_class": auto_class(type(model)).__name__, "auto_processor": found}
+
+
+def pipeline(record: Mapping[str, Any]) -> str:
+    """What the model does; records from before other models than text were written do not say."""
+    return PIPELINES[record.get("auto_class", "AutoModelForCausalLM")]
+
+
+def load_lines(record: Mapping[str, Any]) -> str:
+    """Python that loads model and processor."""
+    model = record.get("auto_class", "AutoModelForCausalLM")
+    processor = record.get("auto_processor", "AutoTokenizer")
+    name = "tokenizer" if processor == "AutoTokenizer" else "processor"
+    folder = '"path/to/this/folder"'
+    imported = ", ".join(sorted([model, processor]))
+    return (
+        f"from transformers import {imported}\n\n"
+        f'model = {model}.from_pretrained({folder}, dtype="auto")\n'
+        f"{name} = {processor}.from_pretrained({folder})\n"
+    )

@@ -1,0 +1,48 @@
+"""FashionMNIST, 28 x 28 grey images of clothes (arXiv:1708.07747), as Debian packages it."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from neuromeld.errors import UserInputError
+from neuromeld.images.labelled import LabelledImages, by_content
+from neuromeld.text.documents import Split, split_of_content
+
+FOLDER = Path("/usr/share/datasets/fashion-mnist")
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
+def fashion_mnist(split: Split) -> LabelledImages:
+    """70,000 grey images of ten kinds of clothes, 28 x 28 pixels, in the Debian package dataset-fashion-mnist.
+
+    Evaluation is the test set of 10,000, as its authors divided it; of the others one in ten is validation, and what is
+    in the test set, too, is left out.
+    """
+    test = by_content(zip(_read("t10k-images-idx3"), _read("t10k-labels-idx1").tolist(), strict=True))
+    chosen = test
+    if split != "evaluation":
+        held_out = {digest for digest, _, _ in test}
+        training = by_content(zip(_read("train-images-idx3"), _read("train-labels-idx1").tolist(), strict=True))
+        chosen = [
+            entry
+            for entry in training
+            if entry[0] not in held_out and (split_of_content(entry[0]) == "validation") == (split == "validation")
+        ]
+    return LabelledImages(CLASSES, [pixels for _, pixels, _ in chosen], [label for _, _, label in chosen])
+
+
+def _read(name: str) -> np.ndarray:
+    """The array in an IDX file: its shape is in the header, a big-endian number for each axis."""
+    path = FOLDER / f"{name}-ubyte.gz"
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except OSError as error:
+        raise UserInputError(
+            f"fashion-mnist is not in {FOLDER} ({error.strerror or error}): apt-get install dataset-fashion-mnist, "
+            "or give images of your own as file:FOLDER"
+        ) from error
+    shape = np.frombuffer(data, ">i4", count=data[3], offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)

@@ -1,0 +1,75 @@
+"""Text and the text it becomes, for encoder-decoders."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neuromeld.checkpoint import load_tokenizer
+from neuromeld.errors import UserInputError
+from neuromeld.inputs.examples import Examples
+from neuromeld.inputs.targets import batch_size, decoder_entries, padded, sha256_of
+from neuromeld.recipe import Calibration
+from neuromeld.streams import Batch
+from neuromeld.text import Pair, Split, text_pairs
+
+
+class Pairs:
+    """Reads the named sources of pairs and `file:PATH`; tokens of either side count, up to `seqlen` of each."""
+
+    def processor(self, folder: Path) -> PreTrainedTokenizerBase:
+        return load_tokenizer(folder)
+
+    def calibration(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
+    ) -> Examples:
+        pairs = _pairs(settings, "calibration")
+        random.Random(settings.seed).shuffle(pairs)
+        return _examples(settings, pairs, "calibration", processor, config, tokens)
+
+    def validation(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
+    ) -> Examples:
+        return _examples(settings, _pairs(settings, "validation"), "validation", processor, config, most)
+
+
+def _pairs(settings: Calibration, split: Split) -> list[Pair]:
+    if settings.source is None:
+        raise UserInputError(
+            "a model from text to text has no usual calibration data, as its languages are not known here: give "
+            "--calibration, a named source of pairs or file:PATH"
+        )
+    return text_pairs(settings.source, split)
+
+
+def _examples(
+    settings: Calibration,
+    pairs: Sequence[Pair],
+    split: Split,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    tokens: int,
+) -> Examples:
+    encoded: list[tuple[list[int], list[int]]] = []
+    total = 0
+    for source, target in pairs:
+        if total >= tokens:
+            break
+        ids = tokenizer(source, truncation=True, max_length=settings.seqlen)["input_ids"]
+        wanted = tokenizer(text_target=target, truncation=True, max_length=settings.seqlen)["input_ids"]
+        encoded.append((ids, wanted))
+        total += len(ids) + len(wanted)
+    size = batch_size(len(encoded))
+    batches = [_batch(encoded[start : start + size], config) for start in range(0, len(encoded), size)]
+    probe = {name: value[:1] for name, value in batches[0].items()}
+    return Examples(batches, probe, total, str(settings.source), split, sha256_of(batches))
+
+
+def _batch(encoded: Sequence[tuple[list[int], list[int]]], config: PretrainedConfig) -> Batch:
+    sources = [ids for ids, _ in encoded]
+    return {
+        "input_ids": padded(sources, config.pad_token_id or 0),
+        "attention_mask": padded([[1] * len(ids) for ids in sources], 0),
+        **decoder_entries([wanted for _, wanted in encoded], config),
+    }

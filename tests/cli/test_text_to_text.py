@@ -1,0 +1,108 @@
+"""The command line on encoder-decoders: a model, and a file of pairs or a folder of speech, become a smaller model."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import wavfile
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq, AutoProcessor
+
+from contract.families import FAMILIES, build, randomise
+from neuromeld.archs.classes import stock_class
+from neuromeld.cli import main
+from neuromeld.evaluate import unique_parameters
+from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def translator(tmp_path):
+    build("marian", dtype=torch.float32).save_pretrained(tmp_path / "marian")
+    tiny_tokenizer().save_pretrained(tmp_path / "marian")
+    lines = [f"w{5 + i % 60:02} w{9 + i % 50:02}\tw{6 + i % 70:02} w{7 + i % 40:02}" for i in range(300)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines))
+    return tmp_path / "marian", f"file:{tmp_path / 'pairs.tsv'}"
+
+
+@pytest.fixture
+def listener(tmp_path):
+    config = FAMILIES["whisper"]()
+    config.max_source_positions = 50
+    randomise(stock_class(config)._from_config(config)).save_pretrained(tmp_path / "whisper")
+    tiny_processor().save_pretrained(tmp_path / "whisper")
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    for i in range(60):
+        samples = np.random.default_rng(i).integers(-9999, 9999, 9000)
+        wavfile.write(folder / f"{i}.wav", 16000, samples.astype(np.int16))
+    (folder / "transcripts.tsv").write_text("".join(f"{i}.wav\tspoken words\n" for i in range(60)))
+    return tmp_path / "whisper", f"file:{folder}"
+
+
+def test_merged_translator_generates(cli, translator, tmp_path):
+    model, pairs = translator
+    code, _, err = cli(
+        "compress", model, tmp_path / "out", "--merge-ffs", 2, "--calibration", pairs, "--calibration-tokens", 800
+    )
+    assert code == 0, err
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["calibration"]["tokens"] >= 700
+    assert len(record["windows"]) == 3
+    smaller = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
+    assert unique_parameters(smaller) == record["parameters_after"] < record["parameters_before"]
+    ids = tiny_tokenizer()(["w05 w09"], return_tensors="pt")["input_ids"]
+    assert smaller.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False).shape == (1, 5)
+
+
+def test_merged_listener_listens(cli, listener, tmp_path):
+    model, speech = listener
+    code, _, err = cli("compress", model, tmp_path / "out", "--merge-ffs", 2, "--calibration", speech)
+    assert code == 0, err
+    smaller = AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path / "out")
+    features = AutoProcessor.from_pretrained(tmp_path / "out")(
+        np.zeros(16000), sampling_rate=16000, return_tensors="pt"
+    )
+    assert len(smaller.generate(features["input_features"], max_new_tokens=4, do_sample=False)) == 1
+
+
+def test_calibration_data_must_be_named(cli, translator, listener, tmp_path):
+    for model in (translator[0], listener[0]):
+        code, _, err = cli("compress", model, tmp_path / "out", "--merge-ffs", 2)
+        assert code == 2
+        assert "no usual calibration data" in " ".join(err.split())
+        assert not (tmp_path / "out").exists()
+
+
+def test_models_are_evaluated_side_by_side(cli, translator, listener):
+    for (model, data), kind, score in ((translator, "pairs", "chrf"), (listener, "speech", "word_error_rate")):
+        code, out, err = cli(
+            "evaluate", model, f"{model}/", f"--{kind}", data, "--num-examples", 3, "--device", "cpu", "--json"
+        )
+        assert code == 0, err
+        first, second = json.loads(out)["models"].values()
+        assert first == second
+        assert first["protocol"]["examples"] == 3
+        assert first[score] >= 0
+        assert "greedy" in first["protocol"]["decoding"]
+
+
+def test_data_of_another_kind_is_refused(cli, translator, listener):
+    code, _, err = cli("evaluate", translator[0], "--speech", listener[1])
+    assert code == 2
+    assert "--speech is for models that read speech" in " ".join(err.split())
+    code, _, err = cli("evaluate", translator[0])
+    assert code == 2
+    assert "--pairs" in err

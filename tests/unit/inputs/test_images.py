@@ -1,0 +1,100 @@
+import pytest
+import torch
+from transformers import BitImageProcessorPil, ViTConfig
+
+from contract.families import FAMILIES
+from neuromeld.archs.classes import stock_class
+from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.images import read_images
+from neuromeld.inputs import Images, inputs_of, reader_for
+from neuromeld.inputs.images import known_classes, positions_of
+from neuromeld.plan import skeleton
+from neuromeld.recipe import Calibration
+
+PROCESSOR = BitImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+TINY = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+CONFIG = ViTConfig(**TINY, image_size=8, patch_size=4, num_labels=10)
+DIGITS = Calibration(source="digits", tokens=600)
+EACH = 5
+
+
+@pytest.mark.parametrize("split", ["calibration", "validation"])
+def test_batches_are_images_of_the_split_as_the_processor_makes_them(split):
+    found = getattr(Images(), split)(DIGITS, PROCESSOR, CONFIG, 600)
+    images = read_images("digits", split)
+    assert found.num_tokens == 600
+    assert (found.source, found.split) == ("digits", split)
+    assert len(found.batches) >= 8
+    pixels, labels = (torch.cat([batch[name] for batch in found.batches]) for name in ("pixel_values", "labels"))
+    assert len(pixels) == 600 // EACH
+    everything = PROCESSOR(images=[*map(rgb_of, images.pixels)], return_tensors="pt")["pixel_values"]
+    for value, label in zip(pixels, labels, strict=True):
+        (same,) = (everything == value).flatten(1).all(1).nonzero()[:1].tolist()
+        assert images.labels[same[0]] == label
+
+
+def rgb_of(pixels):
+    from PIL import Image
+
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def test_calibration_is_drawn_by_the_seed_and_validation_is_not():
+    first, second, third = (
+        Images().calibration(DIGITS.model_copy(update={"seed": seed}), PROCESSOR, CONFIG, 600) for seed in (0, 0, 1)
+    )
+    assert first.sha256 == second.sha256 != third.sha256
+    fixed = [
+        Images().validation(DIGITS.model_copy(update={"seed": seed}), PROCESSOR, CONFIG, 600).sha256 for seed in (0, 1)
+    ]
+    assert fixed[0] == fixed[1]
+
+
+@pytest.mark.parametrize("tokens", [EACH - 1, 10**6])
+def test_a_number_of_tokens_that_cannot_be(tokens):
+    with pytest.raises(UserInputError, match=f"{tokens} tokens are {tokens // EACH} images of 5 tokens each"):
+        Images().calibration(DIGITS, PROCESSOR, CONFIG, tokens)
+
+
+def test_windows_are_for_text():
+    with pytest.raises(UserInputError, match="seqlen=16 is for text"):
+        Images().calibration(Calibration(source="digits", tokens=600, seqlen=16), PROCESSOR, CONFIG, 600)
+
+
+IMAGES = [family for family in FAMILIES if inputs_of(FAMILIES[family]()) == "images"]
+
+
+@pytest.mark.parametrize("family", IMAGES)
+def test_positions_are_those_that_the_layers_see(family):
+    """Patches of 4 x 4 pixels, the class token and, in DeiT, that of the teacher; counted without any weights."""
+    config = FAMILIES[family]()
+    beside = 2 if config.model_type == "deit" else 1
+    pixels = torch.zeros(1, 3, 16, 16)
+    assert positions_of(skeleton(config), pixels.to("meta")) == 16 + beside
+    assert positions_of(stock_class(config)(config).eval(), pixels) == 16 + beside
+
+
+def test_classes_are_found_by_name_or_by_number_or_not_at_all():
+    names = ("b", "A", "c")
+    named = ViTConfig(label2id={"c": 0, "a": 1, "x": 2, "B": 3}, id2label={0: "c", 1: "a", 2: "x", 3: "B"})
+    assert known_classes(named, names) == [3, 1, 0]
+    assert known_classes(ViTConfig(num_labels=3), names) == [0, 1, 2]
+    assert known_classes(ViTConfig(num_labels=4), names) is None
+    assert known_classes(named, ("b", "z")) is None
+    data = Images().calibration(DIGITS, PROCESSOR, ViTConfig(**TINY, image_size=8, patch_size=4, num_labels=3), 600)
+    assert all(batch.keys() == {"pixel_values"} for batch in data.batches)
+
+
+def test_the_processor_is_the_one_beside_the_model(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no preprocessor_config\.json"):
+        Images().processor(tmp_path)
+    PROCESSOR.save_pretrained(tmp_path)
+    assert Images().processor(tmp_path).crop_size == PROCESSOR.crop_size
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="image processor in .* cannot be read"):
+        Images().processor(tmp_path)
+
+
+def test_kinds_of_inputs():
+    assert isinstance(reader_for(CONFIG), Images)
+    assert inputs_of(FAMILIES["llama"]()) == "tokens"
