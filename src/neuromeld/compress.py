@@ -19,8 +19,9 @@ from neuromeld.checkpoint import (
     verify_checkpoint,
 )
 from neuromeld.checkpoint.loading import auto_classes
+from neuromeld.errors import UserInputError
 from neuromeld.evaluate import bytes_on_disk
-from neuromeld.inputs import reader_for
+from neuromeld.inputs import inputs_of, reader_for
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
@@ -76,6 +77,11 @@ def choose(
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
     config = located.config()
+    if (inputs := inputs_of(config)) != "tokens":
+        raise UserInputError(
+            f"budgets are for language models, and {source} reads {inputs}: name stages, as with --ffn-ratio or "
+            "--merge-ffs"
+        )
     reader = reader_for(config)
     processor = reader.processor(located.folder)
     sample = reader.calibration(text, processor, config, min(SAMPLE_TOKENS, text.tokens))
