@@ -82,6 +82,11 @@ def choose(
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
     config = located.config()
+    if (inputs := inputs_of(config)) != "tokens":
+        raise UserInputError(
+            f"budgets are for language models, and {source} reads {inputs}: name stages, as with --ffn-ratio or "
+            "--merge-ffs"
+        )
     reader = reader_for(config)
     processor = reader.processor(located.folder)
     sample = reader.calibration(text, processor, config, min(SAMPLE_TOKENS, text.tokens))

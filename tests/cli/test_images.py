@@ -125,6 +125,23 @@ def test_classes_that_the_model_does_not_know(cli, vit, tmp_path):
     assert "has to be given as labels" in stderr
 
 
+def test_a_budget_is_refused(cli, vit, tmp_path):
+    code, _, stderr = cli("compress", vit[0], tmp_path / "out", "--keep", 0.8)
+    assert code == 2
+    assert "budgets are for language models" in stderr
+
+
+def test_layers_of_an_image_model_are_compared(cli, vit):
+    code, stdout, stderr = cli("similarity", vit[1], *CALIBRATION, "--json")
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    assert found["calibration"]["source"] == "digits"
+    assert found["calibration"]["tokens"] == 1200
+    ffn = torch.tensor(found["similarity"]["ffn"])
+    assert ffn.shape == (4, 4)
+    torch.testing.assert_close(ffn.diagonal(), torch.ones(4))
+
+
 def test_images_are_listed(cli):
     assert {row["name"] for row in json.loads(cli("list", "images", "--json")[1])["images"]} == {
         "digits",

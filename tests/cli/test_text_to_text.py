@@ -106,3 +106,10 @@ def test_data_of_another_kind_is_refused(cli, translator, listener):
     code, _, err = cli("evaluate", translator[0])
     assert code == 2
     assert "--pairs" in err
+
+
+def test_layers_of_two_stacks_are_not_compared(cli, translator):
+    model, pairs = translator
+    code, _, err = cli("similarity", model, "--calibration", pairs, "--calibration-tokens", 600)
+    assert code == 3
+    assert "2 stacks, which read different tokens" in " ".join(err.split())

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from neuromeld.cli import options as o
 from neuromeld.errors import UserInputError
-from neuromeld.inputs import batches_of
+from neuromeld.inputs import reader_for
 from neuromeld.plan import architecture_of
 from neuromeld.progress import track
+from neuromeld.recipe import Calibration, validate
 from neuromeld.report import draw_maps, render_maps
 from neuromeld.sources import locate
 from neuromeld.sublayers import similar_windows, similarity
 from neuromeld.sublayers.similarity import SIMILARITY_TOKENS
-from neuromeld.text import check_vocabulary, token_windows
 
 LENGTHS = (2, 3, 4)
 SHOWN = 3
@@ -31,7 +31,7 @@ SUFFIXES = (".html", ".svg", ".json")
 def similarity_command(
     model: o.Model,
     out: Annotated[Path | None, typer.Option(help="A file to write: .html or .svg for heat maps, or .json.")] = None,
-    calibration: Annotated[str, typer.Option(help="A named text, or file:PATH.")] = "wikipedia-sample",
+    calibration: Annotated[str | None, typer.Option(help="Named data, or file:PATH.")] = None,
     calibration_tokens: Annotated[int, typer.Option(help="Calibration tokens in all.")] = SIMILARITY_TOKENS,
     seqlen: Annotated[int, typer.Option(help="Tokens in one calibration window.")] = 512,
     seed: Annotated[int, typer.Option(help="Draws the calibration documents.")] = 0,
@@ -46,23 +46,22 @@ def similarity_command(
     if out is not None and (out.suffix not in SUFFIXES or not out.resolve().parent.is_dir()):
         raise UserInputError(f"--out {out} must be a file in a folder that exists, ending in {', '.join(SUFFIXES)}")
     source = locate(model, allow_pickle=allow_pickle)
-    windows = token_windows(
-        calibration, source.tokenizer(), split="calibration", num_tokens=calibration_tokens, seqlen=seqlen, seed=seed
-    )
-    check_vocabulary(windows, source.config().get_text_config().vocab_size)
+    config = source.config()
+    asked = {"source": calibration, "tokens": calibration_tokens, "seqlen": seqlen, "seed": seed}
+    reader, settings = reader_for(config), validate(Calibration, asked)
+    data = reader.calibration(settings, reader.processor(source.folder), config, settings.tokens)
     loaded = source.load(o.torch_dtype(dtype), device)
-    batches = batches_of(windows)
-    with track("comparing layers", 2 * len(batches), enabled=True) as advance:
-        found = similarity(loaded, architecture_of(loaded), batches, max_tokens=windows.num_tokens, advance=advance)
+    with track("comparing layers", 2 * len(data.batches), enabled=True) as advance:
+        found = similarity(loaded, architecture_of(loaded), data.batches, max_tokens=None, advance=advance)
     matrices = {"ffn": found.ffn, "attention": found.attention}
     result = {
         "source": source.name,
         "similarity": {name: _finite(matrix) for name, matrix in matrices.items()},
         "calibration": {
-            "source": windows.source,
-            "split": windows.split,
-            "sha256": windows.sha256,
-            "tokens": windows.num_tokens,
+            "source": data.source,
+            "split": data.split,
+            "sha256": data.sha256,
+            "tokens": data.num_tokens,
         },
     }
     if out is not None:

@@ -18,20 +18,13 @@ CLASSES = (
 def fashion_mnist(split: Split) -> LabelledImages:
     """70,000 grey images of ten kinds of clothes, 28 x 28 pixels, in the Debian package dataset-fashion-mnist.
 
-    Evaluation is the test set of 10,000, as its authors divided it; of the others one in ten is validation, and what is
-    in the test set, too, is left out.
+    Evaluation is the test set of 10,000, as its authors divided it; of the others one in ten is validation.
     """
-    test = by_content(zip(_read("t10k-images-idx3"), _read("t10k-labels-idx1").tolist(), strict=True))
-    chosen = test
+    part = "t10k" if split == "evaluation" else "train"
+    images = by_content(zip(_read(f"{part}-images-idx3"), _read(f"{part}-labels-idx1").tolist(), strict=True))
     if split != "evaluation":
-        held_out = {digest for digest, _, _ in test}
-        training = by_content(zip(_read("train-images-idx3"), _read("train-labels-idx1").tolist(), strict=True))
-        chosen = [
-            entry
-            for entry in training
-            if entry[0] not in held_out and (split_of_content(entry[0]) == "validation") == (split == "validation")
-        ]
-    return LabelledImages(CLASSES, [pixels for _, pixels, _ in chosen], [label for _, _, label in chosen])
+        images = [e for e in images if (split_of_content(e[0]) == "validation") == (split == "validation")]
+    return LabelledImages(CLASSES, [pixels for _, pixels, _ in images], [label for _, _, label in images])
 
 
 def _read(name: str) -> np.ndarray:

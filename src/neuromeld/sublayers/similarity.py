@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
+from neuromeld.errors import UnsupportedModelError
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.streams import Batch
 from neuromeld.sublayers.features import collect_pairs
@@ -34,16 +35,23 @@ def similarity(
     arch: Architecture,
     batches: Sequence[Batch],
     *,
-    max_tokens: int = SIMILARITY_TOKENS,
+    max_tokens: int | None = SIMILARITY_TOKENS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Similarity:
     """Two passes over the first batches, the kinds of sublayer one after the other.
 
-    max_tokens   batches are taken while they hold no more than this many tokens, and one at least: the work is
-                 `l (l + 1) d^2` multiplications a token, and the sums take `4 l (l + 1) d^2` bytes
+    max_tokens   batches of text are taken while they hold no more than this many tokens, and one at least; None takes
+                 all: the work is `l (l + 1) d^2` multiplications a token, and the sums take `4 l (l + 1) d^2` bytes
     advance      called with the number of batches done so far, of both passes together
+
+    Raises `UnsupportedModelError` for a model with several stacks.
     """
-    used = _first(batches, max_tokens)
+    if len(arch.depths) > 1:
+        raise UnsupportedModelError(
+            f"the layers of {arch.spec.model_type} models are in {len(arch.depths)} stacks, which read different "
+            "tokens: what they write cannot be compared token by token"
+        )
+    used = batches if max_tokens is None else _first(batches, max_tokens)
     ffn = _matrix(model, arch, "ffn", used, advance)
     attention = _matrix(model, arch, "heads", used, lambda done: advance(len(used) + done))
     return Similarity(ffn, attention)
