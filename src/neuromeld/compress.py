@@ -113,7 +113,7 @@ def compress(
     reader = reader_for(config)
     processor = reader.processor(located.folder)
     data = reader.calibration(text, processor, config, text.tokens)
-    validation = reader.validation(text, processor, config, SEARCH_TOKENS).batches if _searches(recipe) else []
+    validation = reader.validation(text, processor, config, SEARCH_TOKENS).batches if recipe.searches else []
     model = located.load(dtype, device)
     cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
     compressed = compress_model(model, plan, data.batches, validation=validation, cache=cache, progress=progress)
@@ -132,12 +132,6 @@ def compress(
         save_record(folder, record, card=render_card(record))
         save_report(folder)
     return CompressResult(out, plan, record)
-
-
-def _searches(recipe: Recipe) -> bool:
-    """Whether a window of layers is chosen by its loss."""
-    drop, merge = recipe.drop_layers, recipe.merge_ffs
-    return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
 
 
 def peak_rss_bytes() -> int:

@@ -132,7 +132,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
         tied=arch.tied,
         parameters_before=num_parameters,
         parameters_after=0,
-        flops_before=predict_flops(arch, before, before, context=CONTEXT),
+        flops_before=predict_flops(arch, before, before, context=CONTEXT, extra=arch.extra_matrices(model)),
         flops_after=0,
         bytes_after=0,
         peak_bytes=0,
@@ -140,7 +140,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     )
     k = after.hidden
     extra = (len(starts[1:]) + plan.head_adapter) * k * k
-    flops = predict_flops(left, before, after, context=CONTEXT, extra=extra)
+    flops = predict_flops(left, before, after, context=CONTEXT, extra=extra + arch.extra_matrices(model))
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, left, before, after, extra=extra)
@@ -165,6 +165,11 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
         raise UnsupportedModelError(
             f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'drop_layers'])}"
+        )
+    if recipe.searches and not spec.has_loss:
+        raise UnsupportedModelError(
+            f"layers of a {spec.model_class} cannot be chosen by their loss: its calibration data has nothing to "
+            "predict. Name them: --window, or `layers` and `window` in a recipe"
         )
 
 

@@ -61,6 +61,12 @@ class Recipe(Frozen):
         """The names of the stages that are given, in order."""
         return [name for name in STAGES if getattr(self, name) is not None]
 
+    @property
+    def searches(self) -> bool:
+        """Whether a window of layers is chosen by its loss."""
+        drop, merge = self.drop_layers, self.merge_ffs
+        return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if not self.stages:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
+    BertConfig,
     BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
@@ -22,9 +22,13 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
     SmolLM3Config,
     StableLmConfig,
 )
+
+from neuromeld.archs import spec_for
+from neuromeld.archs.classes import stock_class
 
 VOCABULARY = 97
 WIDTH = 24
@@ -40,6 +44,7 @@ GATED = {
     "pad_token_id": 0,
 }
 NEOX = {name: value for name, value in GATED.items() if name != "num_key_value_heads"}
+BERT = NEOX | {"num_attention_heads": 4, "type_vocab_size": 2}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
@@ -79,14 +84,20 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt2-untied": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64, tie_word_embeddings=False
     ),
+    "bert": lambda: BertConfig(**BERT),
+    "bert-encoder": lambda: BertConfig(**BERT, architectures=["BertModel"]),
+    "bert-classifier": lambda: BertConfig(**BERT, architectures=["BertForSequenceClassification"]),
+    "roberta": lambda: RobertaConfig(**BERT, tie_word_embeddings=False),
+    "roberta-encoder": lambda: RobertaConfig(**BERT, architectures=["RobertaModel"]),
+    "roberta-classifier": lambda: RobertaConfig(**BERT, architectures=["RobertaForSequenceClassification"]),
 }
 
 
 def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
     """A random model, see `randomise`."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]()).to(dtype).eval()
-    return randomise(model)
+    config = FAMILIES[family]()
+    return randomise(stock_class(config)._from_config(config).to(dtype).eval())
 
 
 @torch.no_grad()
@@ -94,7 +105,9 @@ def randomise(model: PreTrainedModel) -> PreTrainedModel:
     """The model with no parameter left at a special value: gains are not 1, biases and norms' biases not 0."""
     for name, parameter in model.named_parameters():
         spread = 0.4 if parameter.dim() == 1 else 1.5 / parameter.shape[-1] ** 0.5
-        parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if "norm" in name and "weight" in name else 0))
+        parameter.copy_(
+            torch.randn_like(parameter) * spread + (1.0 if "norm" in name.lower() and "weight" in name else 0)
+        )
     return model
 
 
@@ -112,3 +125,12 @@ def exact_norms(model: PreTrainedModel) -> PreTrainedModel:
             parent, _, child = name.rpartition(".")
             model.get_submodule(parent).add_module(child, norm)
     return model
+
+
+def batches_for(model: PreTrainedModel, num: int = 96) -> list[dict[str, torch.Tensor]]:
+    """Calibration data of the kind that a model reads."""
+    ids = tokens(num)
+    if spec_for(model.config.model_type, [type(model).__name__]).inputs != "masked":
+        return [{"input_ids": part} for part in ids.split(8)]
+    labels = torch.where(tokens(num, seed=2) < 15, tokens(num, seed=3), -100)
+    return [{"input_ids": part, "labels": wanted} for part, wanted in zip(ids.split(8), labels.split(8), strict=True)]

@@ -8,10 +8,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
 
 import neuromeld
-from contract.families import FAMILIES, GATED, WIDTH, build, exact_norms, tokens
+from contract.families import FAMILIES, GATED, WIDTH, batches_for, build, exact_norms, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
-from neuromeld.checkpoint import save_checkpoint
+from neuromeld.checkpoint import outputs, save_checkpoint
+from neuromeld.checkpoint.classes import auto_class
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token, unique_parameters
 from neuromeld.pipeline import run_stages
@@ -27,9 +28,11 @@ def families(*model_types: str) -> list[str]:
 
 
 STOCK = families("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
-NO_WIDTH = families("gemma", "gemma2", "gemma3_text", "olmo2", "olmo3")
+ENCODERS = families("bert", "roberta")
+NO_WIDTH = [*families("gemma", "gemma2", "gemma3_text", "olmo2", "olmo3"), *ENCODERS]
 WIDE = [family for family in FAMILIES if family not in NO_WIDTH]
-HEADS = [*STOCK, *families("gemma", "gemma2", "gemma3_text", "gpt_neox")]
+HEADS = [*STOCK, *families("gemma", "gemma2", "gemma3_text", "gpt_neox"), *ENCODERS]
+NO_LOSS = [family for family in ENCODERS if family.endswith(("encoder", "classifier"))]
 METHODS = {
     "prune": {"selector": "magnitude"},
     "principal": {"selector": "principal"},
@@ -62,10 +65,6 @@ GROUPS = {
 }
 
 
-def batches(num: int = 96) -> list[dict[str, torch.Tensor]]:
-    return [{"input_ids": ids} for ids in tokens(num).split(8)]
-
-
 def recipe(output: str = "auto", **width: object) -> neuromeld.Recipe:
     width = {"hidden_size": WIDTH - 6, "refit": False} | width
     return parse_recipe({"width": width, "output": output, "calibration": {"tokens": 1536, "seqlen": 16}})
@@ -77,12 +76,12 @@ def stages(output: str = "auto", **given: object) -> neuromeld.Recipe:
 
 def narrow(model, chosen: neuromeld.Recipe):
     plan = make_plan(model, chosen)
-    return compress_model(model, plan, batches()).model, plan
+    return compress_model(model, plan, batches_for(model)).model, plan
 
 
 @torch.no_grad()
 def logits(model) -> torch.Tensor:
-    return model(input_ids=tokens(2), use_cache=False).logits
+    return outputs(model, {"input_ids": tokens(2)})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -123,7 +122,7 @@ def test_stages_alone_run_as_their_result_does_and_can_be_undone(family):
     model = build(family)
     before = logits(model)
     with reversible(model):
-        run_stages(model, architecture_of(model), make_plan(model, chosen), batches())
+        run_stages(model, architecture_of(model), make_plan(model, chosen), batches_for(model))
         torch.testing.assert_close(logits(model), logits(expected), rtol=0, atol=0)
     torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
 
@@ -143,7 +142,7 @@ def test_narrow_model_is_the_simulated_one(family, method):
     """`x -> x E D` before every norm of the full model gives the logits of the narrow one."""
     model, simulated = exact_norms(build(family)), exact_norms(build(family))
     plan = make_plan(model, recipe(output="native", **METHODS[method]))
-    compressed = compress_model(model, plan, batches())
+    compressed = compress_model(model, plan, batches_for(model))
     basis = compressed.narrowed.bases[0]
     projection = basis.write @ basis.read
     for norm in architecture_of(simulated).cuts:
@@ -181,7 +180,7 @@ def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method
 def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
     model, silenced = build(family), build(family)
     plan = make_plan(model, stages(heads={"kv_groups": 1, "compensate": "none"}))
-    compressed = compress_model(model, plan, batches())
+    compressed = compress_model(model, plan, batches_for(model))
     arch = architecture_of(silenced)
     for done in compressed.neurons:
         mask = torch.zeros(done.before, arch.widths["heads"] // done.before, dtype=torch.float64)
@@ -198,9 +197,16 @@ def test_width_is_refused_with_the_reason_where_a_norm_forbids_it(family):
     for output in ("stock", "native"):
         with pytest.raises(
             UnsupportedModelError,
-            match="stream cannot be narrowed in .* norms (on|mult).*Stages that work: .*ffn, merge_ffs",
+            match="stream cannot be narrowed in .* norms (on|mult|stand).*Stages that work: .*ffn, merge_ffs",
         ):
             make_plan(model, recipe(output=output))
+
+
+@pytest.mark.parametrize("family", NO_LOSS)
+@pytest.mark.parametrize("stage", ["drop_layers", "merge_ffs"])
+def test_layers_are_not_chosen_by_a_loss_that_is_not_there(family, stage):
+    with pytest.raises(UnsupportedModelError, match="cannot be chosen by their loss.*--window"):
+        make_plan(skeleton(FAMILIES[family]()), stages(**{stage: {"count": 2}}))
 
 
 def test_unsupported_architecture_is_refused_with_the_reason():
@@ -233,14 +239,18 @@ def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
     layer = skipping.get_submodule(architecture_of(skipping).layer_path(1))
     layer.register_forward_hook(lambda _, args, out: (args[0], *out[1:]) if isinstance(out, tuple) else args[0])
     model.save_pretrained(tmp_path)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = auto_class(type(model)).from_pretrained(tmp_path)
     torch.testing.assert_close(logits(model), logits(skipping))
     torch.testing.assert_close(logits(again), logits(skipping))
 
 
 def possible(family: str, given: dict[str, object]) -> dict[str, object]:
-    """Without the stage that a family refuses."""
-    return {stage: options for stage, options in given.items() if stage != "width" or family not in NO_WIDTH}
+    """Without the stage that a family refuses, and with the layers where there is no loss to choose them by."""
+    chosen = {stage: options for stage, options in given.items() if stage != "width" or family not in NO_WIDTH}
+    if family in NO_LOSS:
+        named = {"drop_layers": {"layers": [1, 2]}, "merge_ffs": {"window": [0, 1]}}
+        chosen |= {stage: options for stage, options in named.items() if "count" in chosen.get(stage, {})}
+    return chosen
 
 
 def check_saving(family, chosen, tmp_path, tokenizer):
@@ -252,11 +262,13 @@ def check_saving(family, chosen, tmp_path, tokenizer):
     assert unique_parameters(model) == plan.parameters_after
     assert flops_per_token(model, context=CONTEXT) == plan.flops_after
     save_checkpoint(model, tokenizer, tmp_path, recipe_yaml=chosen.to_yaml())
-    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = auto_class(type(model)).from_pretrained(tmp_path)
     assert unique_parameters(again) == plan.parameters_after
     assert plan.bytes_after <= (tmp_path / "model.safetensors").stat().st_size < plan.bytes_after + 20000
     difference = (logits(again) - logits(model)).abs().max() / logits(model).abs().max()
     assert difference < SAME_AFTER_SAVING
+    if not again.can_generate():
+        return
     generated = again.generate(tokens(1), max_new_tokens=3, min_new_tokens=3, do_sample=False, pad_token_id=0)
     assert generated.shape == (1, 19)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from contract.families import build, exact_norms, tokens
-from contract.test_contract import batches, recipe
+from contract.families import batches_for, build, exact_norms, tokens
+from contract.test_contract import recipe
 from neuromeld import compress_model, make_plan
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import evaluate_tasks
@@ -99,7 +99,7 @@ def test_accuracy_is_the_one_computed_by_hand(task_folder, questions, tokenizer)
 def test_native_model_answers_as_the_simulated_full_width_one(task_folder, tokenizer):
     model, simulated = exact_norms(build("llama-tied")), exact_norms(build("llama-tied"))
     plan = make_plan(model, recipe(output="native", selector="magnitude"))
-    compressed = compress_model(model, plan, batches())
+    compressed = compress_model(model, plan, batches_for(model))
     assert plan.format == "native"
     basis = compressed.narrowed.bases[0]
     projection = basis.write @ basis.read

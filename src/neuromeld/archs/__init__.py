@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from neuromeld.archs import (
+    bert,
     bloom,
     gemma,
     gemma2,
@@ -18,6 +19,7 @@ from neuromeld.archs import (
     phi3,
     qwen2,
     qwen3,
+    roberta,
     smollm3,
     stablelm,
 )
@@ -27,6 +29,7 @@ from neuromeld.errors import UnsupportedModelError
 from neuromeld.registry import Registry, unknown_name
 
 _FAMILIES = (
+    bert,
     bloom,
     gemma,
     gemma2,
@@ -42,6 +45,7 @@ _FAMILIES = (
     phi3,
     qwen2,
     qwen3,
+    roberta,
     smollm3,
     stablelm,
 )

@@ -114,10 +114,18 @@ class Architecture:
         return (*_given(self.spec.embedding_norm), *layers, *_given(self.spec.final_norm))
 
     def extras(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters of `model` that no method touches, where it has them."""
+        """The parameters of `model` that no method touches, where it has them and they are not tied to others."""
         paths = [*self.spec.extras, *(path for layer in range(self.num_layers) for path in self.layer_extras(layer))]
+        modules = (find_module(model, weight.path) for weight in self.weights)
+        described = {id(p) for module in modules if module is not None for p in module.parameters(recurse=False)}
         found = (_find_parameter(model, path) for path in paths)
-        return [parameter for parameter in found if parameter is not None]
+        return [parameter for parameter in found if parameter is not None and id(parameter) not in described]
+
+    def extra_matrices(self, model: nn.Module) -> int:
+        """Entries of the linear maps among them."""
+        modules = (module for module in model.modules() if isinstance(module, nn.Linear))
+        weights = {id(module.weight) for module in modules}
+        return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
 
     def _place(self, layer: int) -> tuple[Stack, int]:
         index = max(i for i, start in enumerate(self.starts) if start <= layer)

@@ -25,8 +25,9 @@ NormKind = Literal["rms", "layer"]
 Layout = Literal["linear", "conv1d", "embedding"]
 """How a module stores its matrix: linear is `(out, in)`, conv1d and embedding are `(in, out)`."""
 
-Inputs = Literal["tokens", "images", "pairs", "speech"]
-"""What a model reads: text; images; text and the text it becomes; speech and its transcript."""
+Inputs = Literal["tokens", "masked", "sentences", "images", "pairs", "speech"]
+"""What a model reads: text to go on with; text with gaps; text to encode; images; text and the text it becomes; speech
+and its transcript."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,11 @@ class ArchSpec:
         """The kind of the norms through which the residual stream is read, in models whose stream can be narrowed."""
         assert self.final_norm is not None
         return self.final_norm.kind
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether calibration data says what is to be predicted."""
+        return self.inputs != "sentences"
 
     @property
     def norms(self) -> tuple[Norm, ...]:

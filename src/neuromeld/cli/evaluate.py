@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedModel
+from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from neuromeld.checkpoint.classes import auto_class
 from neuromeld.cli import options as o
 from neuromeld.compress import peak_rss_bytes
 from neuromeld.errors import UserInputError
@@ -22,6 +23,7 @@ from neuromeld.evaluate import (
     flops_per_token,
     measure_speed,
     perplexity,
+    pseudo_perplexity,
     retained_performance,
     unique_parameters,
 )
@@ -60,7 +62,7 @@ def evaluate_command(
     allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure perplexity, accuracy on tasks, size and cost."""
+    """Measure perplexity (of a masked language model, on hidden tokens), accuracy on tasks, size and cost."""
     o.quiet_transformers()
     o.check_device(device)
     if tasks is None and (include_path or limit is not None):
@@ -76,7 +78,10 @@ def evaluate_command(
         if tasks is not None:
             names = [task.strip() for task in tasks.split(",")]
             scores[name] = evaluate_tasks(model, source.tokenizer(), names, include_path=include_path, limit=limit)
-        measured = perplexity(model, windows, progress=True)
+        if auto_class(type(model)) is AutoModelForMaskedLM:
+            measured = pseudo_perplexity(model, windows, source.tokenizer(), progress=True)
+        else:
+            measured = perplexity(model, windows, progress=True)
         results[name] = {
             "parameters": unique_parameters(model),
             "bytes_on_disk": bytes_on_disk(source.folder),

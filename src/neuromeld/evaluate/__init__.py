@@ -2,7 +2,7 @@
 
 from neuromeld.evaluate.cost import bytes_on_disk, flops_per_token, unique_parameters
 from neuromeld.evaluate.loss import mean_loss
-from neuromeld.evaluate.perplexity import Perplexity, perplexity
+from neuromeld.evaluate.perplexity import Perplexity, perplexity, pseudo_perplexity
 from neuromeld.evaluate.retained import Retained, retained_performance
 from neuromeld.evaluate.speed import Rate, Speed, measure_speed
 from neuromeld.evaluate.tasks import TaskScore, TaskScores, evaluate_tasks
@@ -20,6 +20,7 @@ __all__ = [
     "mean_loss",
     "measure_speed",
     "perplexity",
+    "pseudo_perplexity",
     "retained_performance",
     "unique_parameters",
 ]

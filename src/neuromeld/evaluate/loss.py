@@ -8,22 +8,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from neuromeld.errors import NumericsError
+from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.evaluate.mode import eval_mode
 from neuromeld.streams import without_cache
+from neuromeld.text.masking import IGNORED
 
 ROWS_PER_BLOCK = 512
 """Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""
-
-IGNORED = -100
-"""The label of what is not to be predicted, as everywhere in transformers."""
 
 
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
     """Nats per prediction: of `labels` where a batch has them, else of each token of `input_ids` from those before.
 
-    Infinite, not an error, where a logit is not finite.
+    Infinite, not an error, where a logit is not finite.  `UserInputError` for a model that predicts nothing, and for
+    one that does not predict the next token where there are no labels.
     """
     total, count = 0.0, 0
     with eval_mode(model):
@@ -40,7 +39,13 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
 def predictions(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not."""
     inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-    logits = model(**inputs, **without_cache(model)).logits
+    output = model(**inputs, **without_cache(model))
+    if "logits" not in output or not ("labels" in batch or model.can_generate()):
+        raise UserInputError(
+            f"{type(model).__name__} has no loss on these batches: it predicts no next token, and what it predicts, if "
+            "anything, has to be given as labels; where a window of layers is to be chosen by its loss, name it instead"
+        )
+    logits = output.logits
     if "labels" in batch:
         targets = batch["labels"].to(model.device)
         wanted = targets != IGNORED

@@ -4,10 +4,15 @@ from transformers import PretrainedConfig
 
 from neuromeld.archs import spec_for
 from neuromeld.archs.spec import Inputs
+from neuromeld.inputs.encoded import Encoded
 from neuromeld.inputs.examples import Examples, Reader
 from neuromeld.inputs.tokens import Tokens, batches_of
 
-READERS: dict[Inputs, Reader] = {"tokens": Tokens()}
+READERS: dict[Inputs, Reader] = {
+    "tokens": Tokens(),
+    "masked": Encoded(masked=True),
+    "sentences": Encoded(masked=False),
+}
 
 
 def reader_for(config: PretrainedConfig) -> Reader:

@@ -1,16 +1,20 @@
 """Text for calibration and evaluation: named sources, split by document and cut into token windows."""
 
 from neuromeld.text.documents import Document, Split
+from neuromeld.text.masking import MASKED_RATIO, in_frames, mask_tokens
 from neuromeld.text.sources import TEXT_SOURCES
 from neuromeld.text.windows import TokenWindows, check_vocabulary, first_windows, read_documents, token_windows
 
 __all__ = [
+    "MASKED_RATIO",
     "TEXT_SOURCES",
     "Document",
     "Split",
     "TokenWindows",
     "check_vocabulary",
     "first_windows",
+    "in_frames",
+    "mask_tokens",
     "read_documents",
     "token_windows",
 ]
