@@ -84,7 +84,7 @@ def test_the_table():
 def test_the_recipe_can_be_read_back():
     text = render_card(RECORD)
     assert "```yaml\nwidth:\n  hidden_size: 432\noutput: auto\n```\n" in text
-    assert "Calibration: text wikipedia-sample, tokens 32768.\n\n" in text
+    assert "Calibration: source wikipedia-sample, tokens 32768.\n\n" in text
     assert "It took 61 s and 2.1 GB of memory, with neuromeld 0.1.0, torch 2.13.0.\n" in text
 
 
