@@ -6,6 +6,7 @@ import torch
 from transformers import (
     BertConfig,
     BloomConfig,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -45,6 +46,7 @@ GATED = {
 }
 NEOX = {name: value for name, value in GATED.items() if name != "num_key_value_heads"}
 BERT = NEOX | {"num_attention_heads": 4, "type_vocab_size": 2}
+FALCON = {name: value for name, value in NEOX.items() if name != "intermediate_size"} | {"ffn_hidden_size": 40}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
@@ -83,6 +85,10 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64),
     "gpt2-untied": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64, tie_word_embeddings=False
+    ),
+    "falcon": lambda: FalconConfig(**FALCON),
+    "falcon-all-heads": lambda: FalconConfig(
+        **FALCON, multi_query=False, bias=True, alibi=True, tie_word_embeddings=False
     ),
     "bert": lambda: BertConfig(**BERT),
     "bert-encoder": lambda: BertConfig(**BERT, architectures=["BertModel"]),

@@ -15,7 +15,7 @@ from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
 from neuromeld.checkpoint.classes import auto_class
 
-OWN_KEYS = ("bloom", "gpt2", "opt")
+OWN_KEYS = ("bloom", "falcon", "gpt2", "opt")
 """Their configs call the sizes by other names."""
 
 

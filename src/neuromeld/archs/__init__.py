@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from neuromeld.archs import (
     bert,
     bloom,
+    falcon,
     gemma,
     gemma2,
     gemma3_text,
@@ -31,6 +32,7 @@ from neuromeld.registry import Registry, unknown_name
 _FAMILIES = (
     bert,
     bloom,
+    falcon,
     gemma,
     gemma2,
     gemma3_text,
