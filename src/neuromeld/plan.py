@@ -119,6 +119,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
     output = _format(arch, recipe, after, shared=len(starts) <= 1)
     after = replace(after, hidden=_hidden_size(arch, recipe, after, model.config, output))
+    _check_multiples(arch.spec, after)
     used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
     itemsize = (dtype or model.dtype).itemsize
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -161,11 +162,12 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
         for space in _narrowed_spaces(recipe)
         if (reason := spec.refusal(space)) is not None
     ]
+    if recipe.merge_ffs is not None and "merge_ffs" in spec.refusals:
+        refusals.append(f"FFNs cannot be merged in {spec.model_type} models: {spec.refusals['merge_ffs']}")
     if refusals:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
-        raise UnsupportedModelError(
-            f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'drop_layers'])}"
-        )
+        works += [stage for stage in ("merge_ffs", "drop_layers") if stage not in spec.refusals]
+        raise UnsupportedModelError(f"{'; '.join(refusals)}. Stages that work: {', '.join(works)}")
     if recipe.searches and not spec.has_loss:
         raise UnsupportedModelError(
             f"layers of a {spec.model_class} cannot be chosen by their loss: its calibration data has nothing to "
@@ -218,7 +220,8 @@ def _hidden_size(arch: Architecture, recipe: Recipe, after: Sizes, config: Pretr
     width = recipe.width
     k = d
     if width is not None:
-        k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, multiple)
+        every = math.lcm(multiple, arch.spec.kernel_multiple)
+        k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, every)
     if k > d:
         raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")
     if k < 2:
@@ -230,6 +233,16 @@ def _hidden_size(arch: Architecture, recipe: Recipe, after: Sizes, config: Pretr
             f"{multiple} attention heads, so {low} or {low + multiple}; any width works with --native"
         )
     return k
+
+
+def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
+    multiple = spec.kernel_multiple
+    wrong = sorted({size for size in (after.hidden, *after.ffn) if size % multiple})
+    if wrong:
+        raise UserInputError(
+            f"widths of {', '.join(map(str, wrong))} cannot be run: transformers' kernels for {spec.model_type} want "
+            f"multiples of {multiple} for the residual stream and for FFNs"
+        )
 
 
 def round_width(width: float, original: int, multiple: int) -> int:

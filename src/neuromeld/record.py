@@ -88,7 +88,8 @@ def _errors(fit: Refit) -> dict[str, Any]:
 
 def _narrowing(entry: Narrowing) -> dict[str, Any]:
     unit = "width" if entry.space == FFN else "groups"
-    return {"layer": entry.layer, f"{unit}_before": entry.before, f"{unit}_after": entry.after} | _errors(entry.fit)
+    place = {"layer": entry.layer} | ({} if entry.expert is None else {"expert": entry.expert})
+    return place | {f"{unit}_before": entry.before, f"{unit}_after": entry.after} | _errors(entry.fit)
 
 
 def _tried(compressed: Compressed, stage: str) -> list[dict[str, Any]]:

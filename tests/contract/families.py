@@ -15,6 +15,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Olmo3Config,
     OPTConfig,
@@ -23,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     RobertaConfig,
     SmolLM3Config,
     StableLmConfig,
@@ -86,6 +88,10 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt2-untied": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=4, n_head=4, n_positions=64, tie_word_embeddings=False
     ),
+    "mixtral": lambda: MixtralConfig(**GATED, num_local_experts=3, num_experts_per_tok=2),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **GATED, head_dim=8, moe_intermediate_size=40, num_experts=3, num_experts_per_tok=2, tie_word_embeddings=True
+    ),
     "falcon": lambda: FalconConfig(**FALCON),
     "falcon-all-heads": lambda: FalconConfig(
         **FALCON, multi_query=False, bias=True, alibi=True, tie_word_embeddings=False
@@ -103,6 +109,8 @@ def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> 
     """A random model, see `randomise`."""
     torch.manual_seed(seed)
     config = FAMILIES[family]()
+    if dtype == torch.float64:
+        config._experts_implementation = "eager"  # the others know no float64
     return randomise(stock_class(config)._from_config(config).to(dtype).eval())
 
 

@@ -14,12 +14,14 @@ from neuromeld.archs import (
     granite,
     llama,
     mistral,
+    mixtral,
     olmo2,
     olmo3,
     opt,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     roberta,
     smollm3,
     stablelm,
@@ -41,12 +43,14 @@ _FAMILIES = (
     granite,
     llama,
     mistral,
+    mixtral,
     olmo2,
     olmo3,
     opt,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     roberta,
     smollm3,
     stablelm,
@@ -58,17 +62,15 @@ ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type:
 BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for spec in getattr(m, "MORE", ())}
 """The same families under other heads, by model class."""
 
-_EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
+_EXPERTS = "its mixture of experts is not described; those of mixtral and qwen3_moe are"
 
 UNSUPPORTED = {
     "deepseek_v3": _EXPERTS,
     "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
     "gpt_oss": _EXPERTS,
     "granitemoe": _EXPERTS,
-    "mixtral": _EXPERTS,
     "olmoe": _EXPERTS,
     "qwen2_moe": _EXPERTS,
-    "qwen3_moe": _EXPERTS,
 }
 """Architectures that were looked at and are refused, and why."""
 

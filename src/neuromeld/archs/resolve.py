@@ -19,6 +19,7 @@ class Architecture:
 
     `depths` are the numbers of layers of each stack.  `cuts` are the norms that read the residual stream, in order,
     the final norm last.  `widths` gives the size of each space.  `tied` says whether the output head is the embedding.
+    `active` is the number of experts that a token is sent to.
     """
 
     spec: ArchSpec
@@ -26,6 +27,7 @@ class Architecture:
     width: int
     tied: bool
     widths: dict[str, int]
+    active: int = 1
 
     @property
     def num_layers(self) -> int:
@@ -157,15 +159,15 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     unbound = Architecture(spec, depths, width=0, tied=False, widths={})
     for weight in unbound.weights:
         module = find_module(model, weight.path)
-        matrix = getattr(module, "weight", None)
+        matrix = getattr(module, weight.name, None)
         if matrix is None:
-            problems.append(f"{weight.path}.weight is missing")
+            problems.append(f"{weight.path}.{weight.name} is missing")
             continue
-        size_in, size_out = matrix.shape[::-1] if weight.layout == "linear" else matrix.shape
+        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape
         sizes[weight.in_][size_in] = weight.path
         sizes[weight.out][size_out // weight.repeats] = weight.path
         if weight != spec.head or id(matrix) not in claims:
-            _claim(claims, matrix, f"{weight.path}.weight", problems)
+            _claim(claims, matrix, f"{weight.path}.{weight.name}", problems)
         if getattr(module, "bias", None) is not None:
             _claim(claims, module.bias, f"{weight.path}.bias", problems)
     for norm in unbound.norms:
@@ -198,7 +200,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if spec.head is not None and spec.embeddings:
         head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
         tied = head.weight is embedding.weight
-    return Architecture(spec, depths, widths[RESIDUAL], tied, widths)
+    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, getattr(config, "num_experts_per_tok", 1))
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:

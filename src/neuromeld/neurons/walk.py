@@ -5,21 +5,22 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
+from neuromeld.archs.spec import FFN, GROUPED, HEADS
 from neuromeld.errors import UserInputError
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
 from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.neurons.sublayer import Expert, Sublayer, experts_of, write_experts
 from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
-from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
+from neuromeld.streams import Batch, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
 
 LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
@@ -31,7 +32,7 @@ class Narrowing:
     """What became of one space of one layer.
 
     `before` and `after` count hidden neurons, or groups of heads; `kept` are their indices.  The errors of `fit` are
-    those of what the sublayer writes, on held-out tokens.
+    those of what the sublayer, or the `expert` of that number, writes, on held-out tokens.
     """
 
     layer: int
@@ -40,25 +41,7 @@ class Narrowing:
     after: int
     kept: tuple[int, ...]
     fit: Refit
-
-
-@dataclass(frozen=True)
-class Sublayer:
-    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch."""
-
-    model: nn.Module
-    arch: Architecture
-    calls: LayerCalls
-    stream: list[Tensor]
-    layer: int
-    consumer: Weight
-
-    def features(self, batch: int) -> Tensor:
-        """What the consumer reads, `(n, f)`."""
-        layer = self.model.get_submodule(self.arch.layer_path(self.layer))
-        module = self.model.get_submodule(self.consumer.path)
-        z = self.calls.run_until(layer, self.layer, batch, self.stream[batch], module)
-        return real_tokens(z, self.calls.batches[batch], self.arch.stack(self.layer).mask)
+    expert: int | None = None
 
 
 @torch.no_grad()
@@ -92,7 +75,8 @@ def narrow_neurons(
             done.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
         if ffn is not None and ffn[1][index] < arch.widths[FFN]:
             sublayer = Sublayer(model, arch, calls, stream, index, arch.consumer(index, FFN))
-            done.append(_narrow_ffn(sublayer, ffn[0], ffn[1][index], seed))
+            narrow = _narrow_experts if sublayer.consumer.stacked else _narrow_ffn
+            done += narrow(sublayer, ffn[0], ffn[1][index], seed)
         layer = model.get_submodule(arch.layer_path(index))
         for b, x in enumerate(stream):
             stream[b] = calls.run(layer, index, b, x)
@@ -127,15 +111,33 @@ def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int
     return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit)
 
 
-def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narrowing:
+def _narrow_experts(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> list[Narrowing]:
+    """Each on the tokens that it gets; one that gets too few for a regression on all tokens, without compensation."""
+    experts = experts_of(sublayer)
+    all_tokens = [x for x, *_ in (sublayer.inputs(b, sublayer.consumer.path) for b in range(sublayer.num_batches))]
+    done = []
+    for expert in experts:
+        num_tokens = [0, 0]
+        for b, (x, _) in enumerate(expert.routed):
+            num_tokens[is_held_out(b, expert.num_batches)] += len(x)
+        chosen, judged = options, expert
+        if num_tokens[0] < sublayer.arch.widths[FFN] or not num_tokens[1]:
+            chosen = options.model_copy(update={"compensate": "none"})
+            judged = replace(expert, routed=[(x, torch.ones_like(x[:, :1])) for x in all_tokens])
+        done += [replace(entry, expert=expert.number) for entry in _narrow_ffn(judged, chosen, keep, seed)]
+    write_experts(sublayer, experts)
+    return done
+
+
+def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int) -> list[Narrowing]:
     model, consumer = sublayer.model, sublayer.consumer
     fitted, held_out = _moments(sublayer)
     matrix = read_matrix(model, consumer).to(ACCUMULATE)
     kept = torch.topk(SELECTORS[options.selector](fitted, matrix, seed), keep).indices.sort().values
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
-    targets = [sublayer.features(b) @ matrix.to(x) for b, x in enumerate(sublayer.stream)] if mixed else []
-    for producer in sublayer.arch.producers(sublayer.layer, FFN):
+    targets = [_written(sublayer, b) for b in range(sublayer.num_batches)] if mixed else []
+    for producer in sublayer.producers:
         mix_outputs(model, producer, shares / shares.sum(0) if mixed else kept)
     moments = (fitted.narrow(kept), held_out.narrow(kept))
     if mixed:
@@ -143,23 +145,27 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
         moments = _moments(sublayer, targets)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
-    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit)
+    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit)]
 
 
-def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
+def _written(sublayer: Sublayer | Expert, batch: int) -> Tensor:
+    return sublayer.features(batch) @ read_matrix(sublayer.model, sublayer.consumer)
+
+
+def _moments(sublayer: Sublayer | Expert, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
     """Features against what should be written from them, to fit on and held out; by default all that they write now."""
     matrix = read_matrix(sublayer.model, sublayer.consumer)
     sums: list[FeatureMoments] = []
-    for b in range(len(sublayer.stream)):
+    for b in range(sublayer.num_batches):
         z = sublayer.features(b)
         y = targets[b] if targets else z @ matrix
         sums = sums or [FeatureMoments(z.shape[1], y.shape[1]) for _ in range(2)]
-        sums[is_held_out(b, len(sublayer.stream))].update(z, y)
+        sums[is_held_out(b, sublayer.num_batches)].update(z, y)
     return sums[0].finalize(), sums[1].finalize()
 
 
 def _refit_consumer(
-    sublayer: Sublayer, initial: Tensor, compensate: Compensate, fitted: Features, held_out: Features
+    sublayer: Sublayer | Expert, initial: Tensor, compensate: Compensate, fitted: Features, held_out: Features
 ) -> Refit:
     """Write the consumer's new matrix and, where it has one and may change, its bias."""
     model, consumer = sublayer.model, sublayer.consumer

@@ -107,12 +107,17 @@ def _sublayers(entries: Sequence[dict[str, Any]] | None, title: str, key: str, u
     ]
     keys = (f"{key}_before", f"{key}_after", "error_before", "error_after", "ridge", "condition")
     head = ("layer", f"{units} before", "after", "error without", "error with compensation", "ridge", "condition")
-    rows = [(entry["layer"], *(entry.get(k) for k in keys)) for entry in entries]
+    rows = [(_place(entry), *(entry.get(k) for k in keys)) for entry in entries]
     intro = paragraph(
         "The error is that of a layer's output on held-out tokens, relative to the output itself, without and with "
         "the compensation fitted for what was taken away."
     )
     return Section(title, join([intro, _drawn(charts), folded("All layers", table(title, head, rows))]))
+
+
+def _place(entry: dict[str, Any]) -> int | str:
+    layer: int = entry["layer"]
+    return f"{layer}, expert {entry['expert']}" if "expert" in entry else layer
 
 
 def _before_and_after(
