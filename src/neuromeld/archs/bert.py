@@ -2,6 +2,11 @@
 
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Inputs, Norm, Requirement, Stack, Weight
 
+POST_NORM = (
+    "its norms stand on the residual stream itself: a square matrix behind each would have to carry the basis past it, "
+    "which takes back much of what a narrower stream saves (docs/decisions/0008)"
+)
+
 
 def post_norm_encoder(
     model_type: str, model_class: str, *, prefix: str, inputs: Inputs, head: str | None = None, extras: tuple[str, ...]
@@ -43,7 +48,7 @@ def post_norm_encoder(
         extras=extras,
         stock_keys={FFN: "intermediate_size"},
         native_only={HEADS: "BERT's config has no head size apart from hidden_size // num_attention_heads"},
-        refusals={RESIDUAL: "its norms stand on the residual stream itself, and a change of basis cannot pass them"},
+        refusals={RESIDUAL: POST_NORM},
         head_keys=("num_attention_heads", "num_attention_heads"),
         requires=(
             Requirement("is_decoder", False, "BERT as a decoder is not described"),
