@@ -46,15 +46,24 @@ def sizes(draw) -> dict[str, object]:
 @given(size=sizes(), basis=st.sampled_from(["shared", "layer"]))
 def test_every_stage_at_once_comes_back_from_disk(name, size, basis):
     torch.manual_seed(0)
+    spec = ARCHITECTURES[name]
+    every = spec.kernel_multiple
+    size = size | {key: -(-size[key] // every) * every for key in ("hidden_size", "intermediate_size")}
+    if "moe" in name or name == "mixtral":
+        experts = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2}
+        size |= experts | {"moe_intermediate_size": size["intermediate_size"]}
     config = AutoConfig.for_model(name, **size)
     model = randomise(stock_class(config)._from_config(config).eval())
-    spec = ARCHITECTURES[name]
-    chosen: dict[str, object] = {"drop_layers": {"count": 1}, "ffn": {"size": size["intermediate_size"] - 4}}
+    narrow_ffn, narrow_stream = (
+        max(every, (size["intermediate_size"] - 4) // every * every),
+        size["hidden_size"] - every,
+    )
+    chosen: dict[str, object] = {"drop_layers": {"count": 1}, "ffn": {"size": narrow_ffn}}
     if size["num_key_value_heads"] > 1 and spec.refusal("heads") is None:
         chosen["heads"] = {"kv_groups": 1}
-    if size["hidden_size"] > 4 and spec.refusal("residual") is None:
-        chosen["width"] = {"hidden_size": size["hidden_size"] - 1, "basis": basis}
-    if "width" not in chosen or basis == "shared":
+    if narrow_stream >= 4 and spec.refusal("residual") is None:
+        chosen["width"] = {"hidden_size": narrow_stream, "basis": basis}
+    if "merge_ffs" not in spec.refusals and ("width" not in chosen or basis == "shared"):
         chosen["merge_ffs"] = {"count": 2}
     plan = make_plan(model, stages(output="native", **chosen))
     compressed = compress_model(model, plan, batches_for(model, 24)).model
