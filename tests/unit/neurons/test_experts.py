@@ -6,6 +6,10 @@ from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, Mixtr
 
 from contract.families import GATED, batches_for, build, randomise, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.neurons.sublayer import Sublayer, experts_of
+from neuromeld.plan import architecture_of
+from neuromeld.streams import record_calls
+from neuromeld.surgery import read_matrix
 
 
 def narrow(model, **stages):
@@ -68,3 +72,19 @@ def test_an_expert_that_gets_too_few_tokens_is_not_compensated():
     fits = {(entry.layer, entry.expert): entry.fit.ridge for entry in done.neurons}
     assert all((ridge is None) == (expert == 2) for (_, expert), ridge in fits.items())
     assert torch.isfinite(logits(model)).all()
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+@torch.no_grad()
+def test_what_experts_write_adds_up_to_what_the_mixture_writes(family):
+    model = build(family)
+    arch = architecture_of(model)
+    calls = record_calls(model, arch, batches_for(model)[:2])
+    sublayer = Sublayer(model, arch, calls, calls.hidden, 0, arch.consumer(0, "ffn"))
+    x, chosen, shares = sublayer.inputs(1, sublayer.consumer.path)
+    found = torch.zeros_like(x)
+    for expert in experts_of(sublayer):
+        sent = (chosen == expert.number).any(1)
+        assert torch.equal(expert.routed[1][0], x[sent])
+        found[sent] += expert.features(1) @ read_matrix(expert.model, expert.consumer)
+    torch.testing.assert_close(found, model.get_submodule(sublayer.consumer.path)(x, chosen, shares))
