@@ -1,20 +1,20 @@
 """The one order of the stages on a live model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL
-from neuromeld.checkpoint.modeling import attach_hooks
+from neuromeld.checkpoint.modeling import attach_hooks, attach_member_hooks
 from neuromeld.checkpoint.native import make_native, native_block
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss, unique_parameters
 from neuromeld.neurons import Narrowing, narrow_neurons
-from neuromeld.plan import Plan, architecture_of
-from neuromeld.progress import track
+from neuromeld.plan import Plan, architecture_of, delete_from
+from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.streams import Batch
@@ -23,26 +23,34 @@ from neuromeld.sublayers import (
     Window,
     WindowSearch,
     collect_alignments,
+    delete_ffs,
     drop_layers,
     merge_ffs,
     search_windows,
     windows_of,
 )
-from neuromeld.sublayers.options import DropLayers, MergeFfs
+from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 
 @dataclass
 class Compressed:
-    """A smaller model, and what each stage found and did on the way; None and empty where it did not run."""
+    """A smaller model, and what each stage found and did on the way; None and empty where it did not run.
+
+    `plan` is the one that was asked for, with the sizes of the layers that were found on the way.  `seconds` are by
+    stage, FFNs and heads together.
+    """
 
     model: PreTrainedModel
+    plan: Plan
     dropped: list[int] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
     neurons: list[Narrowing] = field(default_factory=list)
     runs: list[FittedRun] = field(default_factory=list)
     narrowed: Narrowed | None = None
     merged: list[Merged] = field(default_factory=list)
     searches: dict[str, WindowSearch] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -75,7 +83,7 @@ def compress_model(
     training = model.training
     model.eval()
     done, arch = run_stages(model, arch, plan, data, validation=validation, cache=cache, progress=progress)
-    _set_config(model, arch, plan)
+    _set_config(model, arch, done.plan)
     model.train(training)
     found = unique_parameters(model)
     assert found == plan.parameters_after, f"the plan predicted {plan.parameters_after} parameters, not {found}"
@@ -101,18 +109,35 @@ def run_stages(
     if len(data) < 2 and _holds_out(plan):
         raise UserInputError("part of the calibration batches is held out: give at least two")
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
-    done = Compressed(model)
+    done = Compressed(model, plan)
     if plan.recipe.drop_layers is not None:
-        done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, progress)
-        arch = drop_layers(model, arch, done.dropped)
-    _narrow_neurons(done, arch, plan, data, progress)
+        with timed(done.seconds, "dropping layers"):
+            done.dropped = _find_layers(
+                done, arch, "drop_layers", plan.recipe.drop_layers, drop_layers, validation, progress
+            )
+            arch = drop_layers(model, arch, done.dropped)
+    if plan.recipe.delete_ffs is not None:
+        with timed(done.seconds, "deleting FFNs"):
+            done.deleted = _find_layers(
+                done, arch, "delete_ffs", plan.recipe.delete_ffs, _delete_ffs, validation, progress
+            )
+            _delete_ffs(model, arch, done.deleted)
+        whole = replace(plan.after, ffn=(arch.widths[FFN],) * arch.num_layers)
+        plan = done.plan = replace(plan, after=delete_from(whole, arch, done.deleted))
+    if plan.recipe.heads is not None or plan.recipe.ffn is not None:
+        with timed(done.seconds, "narrowing attention and FFNs"):
+            _narrow_neurons(done, arch, plan, data, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
-        _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, progress)
+        cache = cache if plan.recipe.stages[0] == "width" else None
+        with timed(done.seconds, "narrowing the residual stream"):
+            _narrow_stream(done, arch, plan, data, cache, progress)
     if plan.recipe.merge_ffs is not None:
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
-        done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
+        with timed(done.seconds, "merging FFNs"):
+            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
+        attach_member_hooks(model, native_block(model, arch, plan))
     return done, arch
 
 
@@ -128,8 +153,6 @@ def _holds_out(plan: Plan) -> bool:
 
 def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], progress: bool) -> None:
     recipe, after = plan.recipe, plan.after
-    if recipe.heads is None and recipe.ffn is None:
-        return
     with track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance:
         done.neurons = narrow_neurons(
             done.model,
@@ -169,22 +192,34 @@ def _narrow_stream(
         attach_hooks(done.model, native_block(done.model, arch, plan))
 
 
-def _layers_to_drop(
-    done: Compressed, arch: Architecture, options: DropLayers, validation: Sequence[Batch], progress: bool
+def _find_layers(
+    done: Compressed,
+    arch: Architecture,
+    stage: str,
+    options: DropLayers | DeleteFfs,
+    remove: Callable[[PreTrainedModel, Architecture, Sequence[int]], object],
+    validation: Sequence[Batch],
+    progress: bool,
 ) -> list[int]:
+    """The layers that a stage names, or the window whose removal raises the loss least."""
     if options.layers is not None:
         return sorted(set(options.layers))
-    windows = windows_of(arch, options.num_dropped)
-    with track("choosing layers to drop", len(windows), enabled=progress) as advance:
+    windows = windows_of(arch, options.number)
+    with track(f"choosing layers: {stage}", len(windows), enabled=progress) as advance:
         search = search_windows(
             done.model,
             windows,
-            lambda window: drop_layers(done.model, arch, window),
+            lambda window: remove(done.model, arch, window),
             lambda model: mean_loss(model, validation),
             advance,
         )
-    done.searches["drop_layers"] = search
+    done.searches[stage] = search
     return list(search.best.window)
+
+
+def _delete_ffs(model: PreTrainedModel, arch: Architecture, layers: Sequence[int]) -> None:
+    """Delete the FFNs of layers that are counted from 0 in every stack."""
+    delete_ffs(model, arch, [start + layer for start in arch.starts for layer in layers])
 
 
 def _merge_ffs(
@@ -206,7 +241,7 @@ def _merge_ffs(
         with track("aligning FFNs", len(data), enabled=progress) as advance:
             alignments = collect_alignments(model, arch, everywhere, options.anchor, data, advance)
 
-    def merge(window: Window, compensate: Literal["ridge", "none"]) -> list[Merged]:
+    def merge(window: Window, **fits: Any) -> list[Merged]:
         return [
             merge_ffs(
                 model,
@@ -215,8 +250,8 @@ def _merge_ffs(
                 data,
                 anchor=options.anchor,
                 align=options.align,
-                compensate=compensate,
                 alignments=alignments,
+                **fits,
             )
             for part in arch.in_step(window)
         ]
@@ -227,13 +262,13 @@ def _merge_ffs(
             search = search_windows(
                 model,
                 windows,
-                lambda window: merge(window, "none"),
+                merge,
                 lambda m: mean_loss(m, validation),
                 advance,
             )
         done.searches["merge_ffs"] = search
         best = search.best.window
-    return merge(best, options.compensate)
+    return merge(best, compensate=options.compensate, gain=options.gain, rank=options.rank)
 
 
 def _statistics(

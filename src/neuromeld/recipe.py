@@ -10,7 +10,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.neurons.options import Ffn, Heads
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Frozen
-from neuromeld.sublayers.options import DropLayers, MergeFfs
+from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width.options import Width
 
 
@@ -41,6 +41,7 @@ class Recipe(Frozen):
     """The stages of a compression, run in this order; at least one is given.
 
     drop_layers  remove whole layers
+    delete_ffs   remove FFNs, and keep the attention of their layers
     heads        take out groups of attention heads
     ffn          narrow the hidden layer of the FFNs
     width        narrow the residual stream
@@ -49,6 +50,7 @@ class Recipe(Frozen):
     """
 
     drop_layers: DropLayers | None = None
+    delete_ffs: DeleteFfs | None = None
     heads: Heads | None = None
     ffn: Ffn | None = None
     width: Width | None = None
@@ -64,13 +66,16 @@ class Recipe(Frozen):
     @property
     def searches(self) -> bool:
         """Whether a window of layers is chosen by its loss."""
-        drop, merge = self.drop_layers, self.merge_ffs
-        return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
+        removals = (stage for stage in (self.drop_layers, self.delete_ffs) if stage is not None)
+        merge = self.merge_ffs
+        return any(stage.layers is None for stage in removals) or (merge is not None and merge.window is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if not self.stages:
             raise ValueError("nothing to do: give at least one stage of " + ", ".join(STAGES))
+        if self.delete_ffs is not None and (self.ffn is not None or self.merge_ffs is not None):
+            raise ValueError("delete_ffs decides over whole FFNs: leave out ffn and merge_ffs")
         if self.merge_ffs is not None and self.width is not None and self.width.basis != "shared":
             raise ValueError("merge_ffs needs width.basis=shared: FFNs in different bases have nothing in common")
         if self.merge_ffs is not None and self.ffn is not None and isinstance(self.ffn.size, tuple):
@@ -81,7 +86,7 @@ class Recipe(Frozen):
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
 
-STAGES = ("drop_layers", "heads", "ffn", "width", "merge_ffs")
+STAGES = ("drop_layers", "delete_ffs", "heads", "ffn", "width", "merge_ffs")
 
 _SHIPPED = Path(__file__).parent / "recipes"
 RECIPES: Registry[Path] = Registry("recipe", {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))})
@@ -101,38 +106,43 @@ def load_recipe(name_or_path: str) -> Recipe:
 T = TypeVar("T", bound=Frozen)
 
 
-def validate(kind: type[T], data: Any) -> T:
-    """A recipe of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
+def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
+    """Settings of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(_explain(kind, e) for e in error.errors())
-        raise UserInputError(f"the recipe is not valid:\n{problems}") from None
+        problems = "\n".join(_explain(kind, e, what) for e in error.errors())
+        raise UserInputError(f"the {what} is not valid:\n{problems}") from None
 
 
 def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
     """The content of a YAML file, or of the shipped one with this name."""
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path]
+    return read_yaml_file(Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path])
+
+
+def read_yaml_file(path: Path, what: str = "recipe") -> Any:
+    """The content of a YAML file; `UserInputError` where there is none."""
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserInputError(f"cannot read the recipe {path}: {error.strerror}") from None
+        raise UserInputError(f"cannot read the {what} {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UserInputError(f"{path} is not valid YAML: {error}") from None
 
 
 def _settings_of(annotation: Any) -> Any:
-    """The settings class in an annotation that may be `Class | None`."""
-    return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    """The settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
+    return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
 
 
-def _explain(kind: type[Frozen], error: Any) -> str:
+def _explain(kind: type[Frozen], error: Any, what: str) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         fields: Any = kind
         for parent in parents:
-            fields = _settings_of(fields.model_fields[parent].annotation)
-        return "- " + unknown_name("recipe key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
+            if parent in fields.model_fields:  # and not a key of a mapping
+                fields = _settings_of(fields.model_fields[parent].annotation)
+        return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
     message = error["msg"].removeprefix("Value error, ")
     return f"- {where}: {message}" if where else f"- {message}"

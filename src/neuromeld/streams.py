@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
-from neuromeld.errors import NumericsError
+from neuromeld.errors import NumericsError, UserInputError
 
 Batch = Mapping[str, Tensor]
+
+IGNORED = -100
+"""The label of what is not to be predicted, as everywhere in transformers."""
 
 
 class _Stop(Exception):
@@ -120,10 +123,15 @@ class LayerCalls:
         return result
 
     @torch.no_grad()
-    def run_until(
+    def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module) -> Tensor:
+        """What `module`, a submodule of `layer`, reads; nothing behind it is computed."""
+        return self.call_of(layer, index, batch, hidden, module)[0]
+
+    @torch.no_grad()
+    def call_of(
         self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module
     ) -> tuple[Tensor, ...]:
-        """What `module`, a submodule of `layer`, is called with; nothing behind it is computed."""
+        """What `module`, a submodule of `layer`, is called with."""
         seen: list[tuple[Tensor, ...]] = []
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -196,6 +204,31 @@ def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
 def without_cache(model: nn.Module) -> dict[str, bool]:
     """What keeps a model that generates from keeping its keys and values."""
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+
+
+def predictions(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not.
+
+    Targets are the `labels` where a batch has them, else each token of `input_ids` from those before.  `UserInputError`
+    for a model that predicts nothing, and for one that does not predict the next token where there are no labels.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    output = model(**inputs, **without_cache(model))
+    if "logits" not in output or not ("labels" in batch or model.can_generate()):  # type: ignore[operator]
+        raise UserInputError(
+            f"{type(model).__name__} has no loss on these batches: it predicts no next token, and what it predicts, if "
+            "anything, has to be given as labels; where a window of layers is to be chosen by its loss, name it instead"
+        )
+    logits = output.logits
+    if "labels" in batch:
+        targets = batch["labels"].to(device)
+        wanted = targets != IGNORED
+        return logits[wanted], targets[wanted]
+    ids = inputs["input_ids"]
+    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+    wanted = real[:, 1:] & real[:, :-1]
+    return logits[:, :-1][wanted], ids[:, 1:][wanted]
 
 
 def _run(model: nn.Module, batch: Batch) -> None:

@@ -48,9 +48,12 @@ STAGES = {
     "ffn-random-none": {"ffn": {"size": 23, "selector": "random", "compensate": "none"}},
     "ffn-transport": {"ffn": {"ratio": 0.6, "selector": "fluctuation", "merge": "transport"}},
     "ffn-kmeans": {"ffn": {"ratio": 0.6, "selector": "leverage", "merge": "kmeans"}},
+    "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "gradient"}},
     "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "residual"}},
     "drop": {"drop_layers": {"count": 2}},
     "merge": {"merge_ffs": {"count": 2}},
+    "delete": {"delete_ffs": {"count": 2}},
+    "merge-members": {"merge_ffs": {"count": 2, "gain": "channel", "rank": 3}},
     "merge-vanilla": {"merge_ffs": {"window": [1, 3], "align": "none", "compensate": "none"}},
     "drop-ffn-width-merge": {
         "drop_layers": {"layers": [0, 2]},

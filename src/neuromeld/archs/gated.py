@@ -7,6 +7,11 @@ from neuromeld.archs.spec import EXPERTS, FFN, RESIDUAL, ArchSpec, Norm, NormKin
 EXPERT_MULTIPLE = 8
 """`torch.nn.functional.grouped_mm`, which transformers runs experts with, wants rows of a multiple of 16 bytes."""
 
+EXPERT_REFUSALS = {
+    "merge_ffs": "an expert has no counterpart in the next layer",
+    "delete_ffs": "the routers would be left over",
+}
+
 
 def gated_decoder(
     *,
@@ -60,7 +65,7 @@ def gated_decoder(
         stock_multiple="num_attention_heads" if width_of_whole_heads else None,
         kernel_multiple=EXPERT_MULTIPLE if experts else 1,
         pins_head_dim=True,
-        refusals={"merge_ffs": "an expert has no counterpart in the next layer"} if experts else {},
+        refusals=EXPERT_REFUSALS if experts else {},
     )
 
 

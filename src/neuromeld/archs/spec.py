@@ -102,7 +102,8 @@ class ArchSpec:
     residual stream ends without.
     `stock_keys` maps a space to the config keys that state its size, apart from that of any other space; `native_only`
     says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all,
-    beyond what `refusal` finds in the norms, and under `merge_ffs` why FFNs cannot be merged.
+    beyond what `refusal` finds in the norms, and under `merge_ffs` and `delete_ffs` why FFNs
+    cannot be merged or deleted.
     `head_keys` are the config keys of the numbers of query heads and of key-value heads, where whole groups of heads
     can be taken out.
     `stock_multiple` is the config key that a stock residual width must be a multiple of.

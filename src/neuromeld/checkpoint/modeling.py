@@ -8,6 +8,8 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
     resized         [module path, "in" | "out" | "both", space, name]: parameters with an axis of that space, whose
                     width is not what the config says; `*` stands for every layer
     shared          lists of names of parameters that are one and the same; the first is the one on disk
+    gains           paths of modules with a factor for each output
+    low_rank        [module path, rank]: modules with a matrix of that rank beside their own
     shortcuts       indices of the layers that the stream enters through a change of basis
     head_adapter    whether a square matrix stands between the final norm and a tied head
     token_scale     path of an embedding whose rows are scaled and shifted, or null
@@ -38,6 +40,13 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
         sizes = block["widths"][space]
         for index, module in _expand(model, path, block["layers"]):
             _resize(module, axis, sizes if isinstance(sizes, int) else sizes[index], name)
+    for path in block["gains"]:
+        module = model.get_submodule(path)
+        module.gain = nn.Parameter(torch.ones(_sizes(module)[1]))
+    for path, rank in block["low_rank"]:
+        module = model.get_submodule(path)
+        size_in, size_out = _sizes(module)
+        module.down, module.up = nn.Linear(size_in, rank, bias=False), nn.Linear(rank, size_out, bias=False)
     layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].shortcut = nn.Linear(width, width, bias=False)
@@ -48,7 +57,7 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
         embedding.scale = nn.Parameter(torch.ones(embedding.num_embeddings, 1))
         embedding.shift = nn.Parameter(torch.zeros(width))
     if block["identity"]:
-        parent, name = block["identity"].rsplit(".", 1)
+        parent, _, name = block["identity"].rpartition(".")
         setattr(model.get_submodule(parent), name, nn.Identity())
 
 
@@ -59,8 +68,14 @@ def declare_shared(model: PreTrainedModel, block: dict[str, Any]) -> None:
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
+def attach_member_hooks(model: nn.Module, block: dict[str, Any]) -> None:
+    """Make gains and matrices of low rank take part in the forward pass."""
+    for path in {*block["gains"], *(path for path, _ in block["low_rank"])}:
+        model.get_submodule(path).register_forward_hook(_correct)
+
+
 def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
-    """Make the modules of `build_modules` take part in the forward pass."""
+    """Make shortcuts, head adapter and token scale take part in the forward pass."""
     layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].register_forward_pre_hook(_change_basis, with_kwargs=True)
@@ -69,6 +84,16 @@ def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
         model.get_submodule(block["head"]).register_forward_pre_hook(lambda _, args: (adapter(args[0]), *args[1:]))
     if block["token_scale"]:
         model.get_submodule(block["token_scale"]).register_forward_hook(_scale_tokens)
+
+
+def _correct(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    output = output * module.gain if hasattr(module, "gain") else output
+    return output + module.up(module.down(args[0])) if hasattr(module, "down") else output
+
+
+def _sizes(module: Any) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer or a Conv1D."""
+    return (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
 
 
 def _change_basis(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -130,18 +155,26 @@ def native_config(stock_config: type[PretrainedConfig]) -> type[PretrainedConfig
 
 @cache
 def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The class of the native form of a stock model."""
+    """The class of the native form of a stock model, with its head or without."""
+    headless = stock_model is headless_model(stock_model)
 
-    def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+    def block_of(config: Any) -> dict[str, Any]:
+        return without_head(config.neuromeld, stock_model.base_model_prefix) if headless else config.neuromeld
+
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        if config._attn_implementation == "vllm":
+            check_vllm(config.neuromeld)
         stock_model.__init__(self, config, *args, **kwargs)
-        build_modules(self, config.neuromeld)
-        attach_hooks(self, config.neuromeld)
-        declare_shared(self, config.neuromeld)
+        block = block_of(config)
+        build_modules(self, block)
+        attach_hooks(self, block)
+        attach_member_hooks(self, block)
+        declare_shared(self, block)
         self.tie_weights()
 
     def get_expanded_tied_weights_keys(self: Any, all_submodels: bool = False) -> dict[str, str]:
         stock: dict[str, str] = stock_model.get_expanded_tied_weights_keys(self, all_submodels=all_submodels)
-        groups = self.config.neuromeld["shared"]
+        groups = block_of(self.config)["shared"]
         return stock | {name: source for source, *others in groups for name in others}
 
     def _adjust_bias(*_: Any) -> None:
@@ -157,8 +190,47 @@ def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
     return type(f"{PREFIX}{stock_model.__name__}", (stock_model,), members)
 
 
+def headless_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The stock class that `AutoModel` gives for the config of a stock model: the same without its head."""
+    found: type[PreTrainedModel] = transformers.MODEL_MAPPING[stock_model.config_class]
+    return found
+
+
+def without_head(block: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The block of a model without its head, whose module paths start below `prefix`."""
+
+    def below(path: str) -> str:
+        return path.removeprefix(f"{prefix}.")
+
+    return block | {
+        "layers": [below(path) for path in block["layers"]],
+        "resized": [[below(path), *rest] for path, *rest in block["resized"] if path != block["head"]],
+        "shared": [[below(name) for name in names] for names in block["shared"]],
+        "gains": [below(path) for path in block["gains"]],
+        "low_rank": [[below(path), rank] for path, rank in block["low_rank"]],
+        "head_adapter": False,
+        "token_scale": block["token_scale"] and below(block["token_scale"]),
+        "identity": block["identity"] and below(block["identity"]),
+    }
+
+
+def check_vllm(block: dict[str, Any]) -> None:
+    """`ValueError` for what vLLM would get wrong: it sizes heads and stream by the config, and loads no shared weights.
+
+    vLLM's transformers backend asks for the model with its own attention, which is how it is known here.
+    """
+    narrowed = sorted({space for *_, space in block["resized"] if not space.startswith("ffn")})
+    problems = [f"a width of its own for {', '.join(narrowed)}"] if narrowed else []
+    problems += ["FFNs that share weights"] if block["shared"] or block["gains"] or block["low_rank"] else []
+    if problems:
+        raise ValueError(
+            f"vLLM cannot serve this neuromeld checkpoint, which has {' and '.join(problems)}; only FFNs may differ in "
+            "width between layers. Compress the original with --stock, or serve this one with transformers"
+        )
+
+
 def __getattr__(name: str) -> type:
-    """`NeuromeldXForCausalLM` or `NeuromeldXConfig`, by which transformers finds the code in a checkpoint."""
+    """`NeuromeldXForCausalLM`, `NeuromeldXModel` or `NeuromeldXConfig`: so transformers finds a checkpoint's code."""
     if not name.startswith(PREFIX):
         raise AttributeError(name)
     stock = getattr(transformers, name.removeprefix(PREFIX))

@@ -7,7 +7,7 @@ import click
 import typer
 from rich.console import Console
 
-from neuromeld.cli import compress, evaluate, listing, recover, report, similarity
+from neuromeld.cli import benchmark, compress, evaluate, listing, recover, report, similarity
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED = 130
@@ -24,6 +24,7 @@ app.command("compress")(compress.compress_command)
 app.command("plan")(compress.plan_command)
 app.command("recover")(recover.recover_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("benchmark")(benchmark.benchmark_command)
 app.command("report")(report.report_command)
 app.command("similarity")(similarity.similarity_command)
 app.command("list")(listing.list_command)
@@ -43,5 +44,5 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
-        errors.print("interrupted; no output was written")
+        errors.print("interrupted; nothing half-done was left at the output")
     sys.exit(code)

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from neuromeld.errors import NumericsError, UserInputError
+from neuromeld.errors import NumericsError
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.streams import without_cache
-from neuromeld.text.masking import IGNORED
+from neuromeld.streams import predictions
 
 ROWS_PER_BLOCK = 512
 """Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""
@@ -34,26 +33,6 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
                 return math.inf
             count += len(targets)
     return total / count
-
-
-def predictions(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not."""
-    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-    output = model(**inputs, **without_cache(model))
-    if "logits" not in output or not ("labels" in batch or model.can_generate()):
-        raise UserInputError(
-            f"{type(model).__name__} has no loss on these batches: it predicts no next token, and what it predicts, if "
-            "anything, has to be given as labels; where a window of layers is to be chosen by its loss, name it instead"
-        )
-    logits = output.logits
-    if "labels" in batch:
-        targets = batch["labels"].to(model.device)
-        wanted = targets != IGNORED
-        return logits[wanted], targets[wanted]
-    ids = inputs["input_ids"]
-    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-    wanted = real[:, 1:] & real[:, :-1]
-    return logits[:, :-1][wanted], ids[:, 1:][wanted]
 
 
 def sum_nll(logits_nv: Tensor, targets_n: Tensor) -> float:

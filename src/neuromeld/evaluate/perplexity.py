@@ -14,8 +14,9 @@ from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate.loss import predictions, sum_nll
+from neuromeld.evaluate.loss import sum_nll
 from neuromeld.evaluate.mode import eval_mode
+from neuromeld.streams import predictions
 from neuromeld.text import MASKED_RATIO, TokenWindows, check_vocabulary, in_frames, mask_tokens
 
 DEFINITION = (

@@ -9,13 +9,19 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL, Weight
+from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stats import Features
 from neuromeld.streams import LayerCalls, real_tokens
 from neuromeld.surgery import read_matrix, write_matrix
 
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One sublayer; `stream` is what enters its layer, a tensor a batch."""
+    """One sublayer; `stream` is what enters its layer, a tensor a batch.
+
+    felt  how much the loss feels each feature, `(f,)`; None where the selector does not ask
+    """
 
     model: nn.Module
     arch: Architecture
@@ -23,6 +29,12 @@ class Sublayer:
     stream: list[Tensor]
     layer: int
     consumer: Weight
+    felt: Tensor | None = None
+
+    def score(self, selector: str, features: Features, seed: int) -> Tensor:
+        """What the selector thinks of each feature, `(f,)`."""
+        matrix = read_matrix(self.model, self.consumer).to(ACCUMULATE)
+        return SELECTORS[selector](features, matrix, self.felt, seed)
 
     @property
     def num_batches(self) -> int:
@@ -41,7 +53,7 @@ class Sublayer:
     def inputs(self, batch: int, path: str) -> tuple[Tensor, ...]:
         """What the module at `path`, in this layer, is called with, real tokens only."""
         layer, module = (self.model.get_submodule(p) for p in (self.arch.layer_path(self.layer), path))
-        called = self.calls.run_until(layer, self.layer, batch, self.stream[batch], module)
+        called = self.calls.call_of(layer, self.layer, batch, self.stream[batch], module)
         mask = self.arch.stack(self.layer).mask
         return tuple(real_tokens(x, self.calls.batches[batch], mask) for x in called)
 
@@ -63,6 +75,10 @@ class Expert:
 
     consumer = Weight("down", in_=FFN, out=RESIDUAL)
     producers = (Weight("gate_up", in_=RESIDUAL, out=FFN, repeats=2),)
+
+    def score(self, selector: str, features: Features, seed: int) -> Tensor:
+        """What the selector thinks of each feature, `(f,)`."""
+        return SELECTORS[selector](features, read_matrix(self.model, self.consumer).to(ACCUMULATE), None, seed)
 
     @property
     def num_batches(self) -> int:

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, GROUPED, HEADS
 from neuromeld.errors import UserInputError
+from neuromeld.neurons.felt import loss_felt
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
-from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.neurons.selectors import NEEDS_FELT
 from neuromeld.neurons.sublayer import Expert, Sublayer, experts_of, write_experts
 from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
 from neuromeld.streams import Batch, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.transport import PlanSummary, summarise_plan
 
 LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
 """Ridge parameters tried, each times the mean diagonal of the Gram matrix."""
@@ -32,7 +34,8 @@ class Narrowing:
     """What became of one space of one layer.
 
     `before` and `after` count hidden neurons, or groups of heads; `kept` are their indices.  The errors of `fit` are
-    those of what the sublayer, or the `expert` of that number, writes, on held-out tokens.
+    those of what the sublayer, or the `expert` of that number, writes, on held-out tokens.  `merges` tells
+    where neurons went that were merged.
     """
 
     layer: int
@@ -42,6 +45,7 @@ class Narrowing:
     kept: tuple[int, ...]
     fit: Refit
     expert: int | None = None
+    merges: PlanSummary | None = None
 
 
 @torch.no_grad()
@@ -62,21 +66,29 @@ def narrow_neurons(
     num_groups  groups of heads of each layer at the start
     heads, ffn  the options, and how many groups or neurons each layer keeps; None leaves the space alone
 
-    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
+    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice; before that, for selectors
+    that look at gradients, all activations of one window.
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
+    spaces = [space for options, space in ((heads, HEADS), (ffn, FFN)) if options and options[0].selector in NEEDS_FELT]
+    felt = loss_felt(
+        model, arch, spaces, [batch for b, batch in enumerate(batches) if not is_held_out(b, len(batches))]
+    )
+
+    def sublayer(layer: int, space: str) -> Sublayer:
+        consumer = arch.consumer(layer, space)
+        return Sublayer(model, arch, calls, stream, layer, consumer, felt.get(consumer.path))
+
     done = []
     for index in range(arch.num_layers):
         if index in arch.starts:
             calls = record_calls(model, arch, batches, arch.starts.index(index))
             stream = calls.hidden
         if heads is not None and heads[1][index] < num_groups:
-            attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
-            done.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
+            done.append(_narrow_heads(sublayer(index, HEADS), heads[0], heads[1][index], num_groups, seed))
         if ffn is not None and ffn[1][index] < arch.widths[FFN]:
-            sublayer = Sublayer(model, arch, calls, stream, index, arch.consumer(index, FFN))
-            narrow = _narrow_experts if sublayer.consumer.stacked else _narrow_ffn
-            done += narrow(sublayer, ffn[0], ffn[1][index], seed)
+            found = sublayer(index, FFN)
+            done += (_narrow_experts if found.consumer.stacked else _narrow_ffn)(found, ffn[0], ffn[1][index], seed)
         layer = model.get_submodule(arch.layer_path(index))
         for b, x in enumerate(stream):
             stream[b] = calls.run(layer, index, b, x)
@@ -85,17 +97,19 @@ def narrow_neurons(
 
 
 def check_compensation(model: nn.Module, arch: Architecture, heads: Heads | None, ffn: Ffn | None) -> None:
-    """`UserInputError` for `compensate=bias` where a model has no bias that could take it."""
+    """`UserInputError` for what a model has no place for: `compensate=bias` without a bias, gradients of experts."""
     for options, space in ((heads, HEADS), (ffn, FFN)):
         consumer = arch.consumer(0, space)
         if options is not None and options.compensate == "bias" and read_bias(model, consumer) is None:
             raise UserInputError(f"compensate=bias: {consumer.path} has no bias; use ridge or none")
+        if options is not None and options.selector in NEEDS_FELT and consumer.stacked:
+            raise UserInputError(f"selector={options.selector} does not look at single experts; use another")
 
 
 def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int, seed: int) -> Narrowing:
     model, arch, consumer = sublayer.model, sublayer.arch, sublayer.consumer
     fitted, held_out = _moments(sublayer)
-    score = SELECTORS[options.selector](fitted, read_matrix(model, consumer).to(ACCUMULATE), seed)
+    score = sublayer.score(options.selector, fitted, seed)
     groups = torch.topk(score.view(num_groups, -1).sum(1), keep).indices.sort().values
 
     def channels(space: str) -> Tensor:
@@ -133,7 +147,7 @@ def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int)
     model, consumer = sublayer.model, sublayer.consumer
     fitted, held_out = _moments(sublayer)
     matrix = read_matrix(model, consumer).to(ACCUMULATE)
-    kept = torch.topk(SELECTORS[options.selector](fitted, matrix, seed), keep).indices.sort().values
+    kept = torch.topk(sublayer.score(options.selector, fitted, seed), keep).indices.sort().values
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
     targets = [_written(sublayer, b) for b in range(sublayer.num_batches)] if mixed else []
@@ -145,7 +159,8 @@ def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int)
         moments = _moments(sublayer, targets)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
-    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit)]
+    merges = summarise_plan(shares, kept) if mixed else None
+    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit, merges=merges)]
 
 
 def _written(sublayer: Sublayer | Expert, batch: int) -> Tensor:

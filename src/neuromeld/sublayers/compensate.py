@@ -47,8 +47,8 @@ def refit_shared(
             if index in originals:
                 path = arch.consumer(index, "ffn").path.removeprefix(arch.layer_path(index) + ".")
                 writes, reads = original.get_submodule(path), merged.get_submodule(path)
-                hidden = real_tokens(calls.run_until(merged, index, b, x, reads)[0], batch, mask)
-                target = writes(real_tokens(calls.run_until(original, index, b, x, writes)[0], batch, mask))
+                hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch, mask)
+                target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch, mask))
                 sums[is_held_out(b, len(batches))].update(hidden if bias is None else _with_one(hidden), target)
             x = calls.run(original, index, b, x)
     found = refit(sums[0].finalize(), sums[1].finalize(), initial)

@@ -6,12 +6,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from neuromeld.errors import UserInputError
+from neuromeld.streams import IGNORED
 
 MASKED_RATIO = 0.15
 """Of the tokens of a window, as in BERT's own training (arXiv:1810.04805 section 3.1)."""
-
-IGNORED = -100
-"""The label of what is not to be predicted, as everywhere in transformers."""
 
 
 def in_frames(ids: Int64[Tensor, "n s"], tokenizer: PreTrainedTokenizerBase) -> Int64[Tensor, "n s"]:

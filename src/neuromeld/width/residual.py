@@ -119,7 +119,7 @@ def _narrow_layer(
         return
     for norm in norms:
         module = model.get_submodule(norm.path)
-        narrow = [streams.calls.run_until(layer, index, b, s, module)[0] for b, s in enumerate(streams.narrow)]
+        narrow = [streams.calls.run_until(layer, index, b, s, module) for b, s in enumerate(streams.narrow)]
         moments = _cross_moments(model, norm, read_by_norms.pop(norm.path), narrow, streams.calls.batches, basis)
         done.refits[norm.path] = refit(*moments, basis.read)
         for weight in weights:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.report.section import Record, Section, join, number, paragraph, table
+from neuromeld.report.section import Record, Section, folded, join, number, paragraph, table
 from neuromeld.width.decoders import DECODERS
 from neuromeld.width.merges import MERGES
 from neuromeld.width.selectors import SELECTORS
@@ -66,6 +66,10 @@ def summary(record: Record) -> Section | None:
     sentences = [_sentence("{}", change.replace("->", "→")) for change in record.get("changes", [])]
     if dropped := record.get("dropped"):
         sentences.append(_sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
+    if deleted := record.get("deleted_ffs"):
+        sentences.append(
+            _sentence("The feed-forward networks of layers {} were removed.", ", ".join(map(str, deleted)))
+        )
     sentences += _width_steps(record.get("recipe", {}).get("width", {}))
     if window := record.get("window"):
         sentences.append(
@@ -97,6 +101,9 @@ def summary(record: Record) -> Section | None:
                 memory=f"{record['peak_rss_bytes'] / 1e9:.1f}",
             )
         )
+    if phases := record.get("seconds_by_phase"):
+        rows = [(phase, f"{seconds:,.1f}") for phase, seconds in phases.items()]
+        body.append(folded("Where the time went", table("Seconds by phase", ("phase", "seconds"), rows)))
     return Section("What was done", join(body))
 
 
