@@ -176,6 +176,12 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
         works += [stage for stage in ("merge_ffs", "delete_ffs", "drop_layers") if stage not in spec.refusals]
         raise UnsupportedModelError(f"{'; '.join(refusals)}. Stages that work: {', '.join(works)}")
+    felt = [stage for stage in (recipe.ffn, recipe.heads) if stage is not None and stage.selector in NEEDS_FELT]
+    if felt and not spec.has_loss:
+        raise UnsupportedModelError(
+            f"selector={felt[0].selector} needs a loss, and calibration data of a {spec.model_class} has nothing to "
+            "predict: choose another"
+        )
     if recipe.searches and not spec.has_loss:
         raise UnsupportedModelError(
             f"layers of a {spec.model_class} cannot be chosen by their loss: its calibration data has nothing to "

@@ -13,7 +13,7 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import outputs, save_checkpoint
 from neuromeld.checkpoint.classes import auto_class
-from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token, unique_parameters
 from neuromeld.pipeline import run_stages
 from neuromeld.plan import CONTEXT, Plan, architecture_of, skeleton
@@ -194,6 +194,10 @@ def test_experts_are_not_merged(family):
 @pytest.mark.parametrize("method", STAGES)
 def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
     chosen = possible(family, STAGES[method])
+    if family in [*EXPERTS, *NO_LOSS] and method == "ffn-gradient":
+        with pytest.raises(NeuromeldError, match="selector=gradient"):
+            make_plan(skeleton(FAMILIES[family]()), stages(**chosen))
+        return
     if chosen:
         check_saving(family, stages(**chosen), tmp_path, tokenizer)
 
@@ -279,10 +283,12 @@ def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
 
 def possible(family: str, given: dict[str, object]) -> dict[str, object]:
     """Without the stage that a family refuses, and with the layers where there is no loss to choose them by."""
-    refused = [*(["width"] if family in NO_WIDTH else []), *(["merge_ffs"] if family in EXPERTS else [])]
+    refused = [*(["width"] if family in NO_WIDTH else []), *(["merge_ffs", "delete_ffs"] if family in EXPERTS else [])]
     chosen = {stage: options for stage, options in given.items() if stage not in refused}
     if family in NO_LOSS:
-        named = {"drop_layers": {"layers": [1, 2]}, "merge_ffs": {"window": [0, 1]}}
+        named = {stage: {"layers": [1, 2]} for stage in ("drop_layers", "delete_ffs")} | {
+            "merge_ffs": {"window": [0, 1]}
+        }
         chosen |= {stage: options for stage, options in named.items() if "count" in chosen.get(stage, {})}
     return chosen
 
