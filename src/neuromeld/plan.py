@@ -122,6 +122,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
     output = _format(arch, recipe, after, shared=len(starts) <= 1)
     after = replace(after, hidden=_hidden_size(arch, recipe, after, model.config, output))
+    _check_multiples(arch.spec, after)
     used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
     itemsize = (dtype or model.dtype).itemsize
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -174,10 +175,18 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
         for space in _narrowed_spaces(recipe)
         if (reason := spec.refusal(space)) is not None
     ]
+    for stage, what in (("merge_ffs", "merged"), ("delete_ffs", "deleted")):
+        if getattr(recipe, stage) is not None and stage in spec.refusals:
+            refusals.append(f"FFNs cannot be {what} in {spec.model_type} models: {spec.refusals[stage]}")
     if refusals:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
+        works += [stage for stage in ("merge_ffs", "delete_ffs", "drop_layers") if stage not in spec.refusals]
+        raise UnsupportedModelError(f"{'; '.join(refusals)}. Stages that work: {', '.join(works)}")
+    felt = [stage for stage in (recipe.ffn, recipe.heads) if stage is not None and stage.selector in NEEDS_FELT]
+    if felt and not spec.has_loss:
         raise UnsupportedModelError(
-            f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'delete_ffs', 'drop_layers'])}"
+            f"selector={felt[0].selector} needs a loss, and calibration data of a {spec.model_class} has nothing to "
+            "predict: choose another"
         )
     if recipe.searches and not spec.has_loss:
         raise UnsupportedModelError(
@@ -246,7 +255,8 @@ def _hidden_size(arch: Architecture, recipe: Recipe, after: Sizes, config: Pretr
     width = recipe.width
     k = d
     if width is not None:
-        k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, multiple)
+        every = math.lcm(multiple, arch.spec.kernel_multiple)
+        k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, every)
     if k > d:
         raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")
     if k < 2:
@@ -258,6 +268,16 @@ def _hidden_size(arch: Architecture, recipe: Recipe, after: Sizes, config: Pretr
             f"{multiple} attention heads, so {low} or {low + multiple}; any width works with --native"
         )
     return k
+
+
+def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
+    multiple = spec.kernel_multiple
+    wrong = sorted({size for size in (after.hidden, *after.ffn) if size % multiple})
+    if wrong:
+        raise UserInputError(
+            f"widths of {', '.join(map(str, wrong))} cannot be run: transformers' kernels for {spec.model_type} want "
+            f"multiples of {multiple} for the residual stream and for FFNs"
+        )
 
 
 def round_width(width: float, original: int, multiple: int) -> int:

@@ -136,7 +136,8 @@ def _narrowings(compressed: Compressed, space: str) -> list[dict[str, Any]]:
     found = [entry for entry in compressed.neurons if entry.space == space]
     entries = []
     for index, entry in enumerate(found):
-        sizes = {"layer": entry.layer, f"{unit}_before": entry.before, f"{unit}_after": entry.after}
+        place = {"layer": entry.layer} | ({} if entry.expert is None else {"expert": entry.expert})
+        sizes = place | {f"{unit}_before": entry.before, f"{unit}_after": entry.after}
         entries.append(sizes | _errors(entry.fit))
         if entry.merges is not None and index in _shown(len(found)):
             entries[-1]["merges"] = asdict(entry.merges)

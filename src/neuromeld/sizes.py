@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import CROSS_HEADS, FFN, GROUPED, HEADS, RESIDUAL
+from neuromeld.archs.spec import CROSS_HEADS, EXPERTS, FFN, GROUPED, HEADS, RESIDUAL
 from neuromeld.surgery import read_bias
 
 
@@ -81,6 +81,7 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
             size_out = weight.repeats * size(weight.out, layer)
+            size_out *= arch.widths[EXPERTS] if weight.stacked else 1
             own = size(weight.in_, layer) * size_out
             own += size_out if read_bias(model, weight) is not None else 0
             total += own
@@ -102,7 +103,7 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
             sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
-            entries += weight.repeats * math.prod(sides)
+            entries += (arch.active if weight.stacked else 1) * weight.repeats * math.prod(sides)
             if weight.in_ in (HEADS, CROSS_HEADS):
                 attention += space_size(arch, before, after, layer, weight.in_)
     return 2 * entries + 4 * context * attention

@@ -126,10 +126,17 @@ class LayerCalls:
     @torch.no_grad()
     def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module) -> Tensor:
         """What `module`, a submodule of `layer`, reads; nothing behind it is computed."""
-        seen: list[Tensor] = []
+        return self.call_of(layer, index, batch, hidden, module)[0]
+
+    @torch.no_grad()
+    def call_of(
+        self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module
+    ) -> tuple[Tensor, ...]:
+        """What `module`, a submodule of `layer`, is called with."""
+        seen: list[tuple[Tensor, ...]] = []
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(args[0])
+            seen.append(args)
             raise _Stop
 
         handle = module.register_forward_pre_hook(before)

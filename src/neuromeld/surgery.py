@@ -1,6 +1,7 @@
 """Read and write the weights of a live model.  The only module that mutates one.
 
 Matrices come and go as `(in, out)`, whatever the module stores; embeddings are `(vocab, d)`, which is the same thing.
+Those of experts, one on top of the other, come and go together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,23 +10,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from transformers.backbone_utils import BackboneConfigMixin
+from transformers.pytorch_utils import Conv1D
 
 from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
 
 
 def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
-    """The matrix as `(in, out)`, in its own dtype; a view where that is possible."""
-    matrix: Tensor = model.get_submodule(weight.path).weight.detach()
-    return matrix.T if weight.layout == "linear" else matrix
+    """The matrix as `(in, out)`, in its own dtype; a view where that is possible.  Of experts, `(experts, in, out)`."""
+    matrix: Tensor = getattr(model.get_submodule(weight.path), weight.name).detach()
+    return matrix.mT if weight.layout == "linear" else matrix
 
 
 def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
     """Store `matrix`, `(in, out)` in any float dtype, in the module's own dtype and layout; the shape may change."""
     module = model.get_submodule(weight.path)
-    stored = matrix.T if weight.layout == "linear" else matrix
-    _replace(module, "weight", stored, f"{weight.path}.weight")
-    size_in, size_out = matrix.shape
+    stored = matrix.mT if weight.layout == "linear" else matrix
+    _replace(module, weight.name, stored, f"{weight.path}.{weight.name}")
+    size_in, size_out = matrix.shape[-2:]
     _set_sizes(module, size_in, size_out)
 
 
@@ -201,10 +203,12 @@ def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
 
 
 def _set_sizes(module: nn.Module, size_in: int, size_out: int) -> None:
-    """Keep the size attributes that linear, embedding and Conv1D modules carry in step with their weights."""
+    """Keep the sizes that linear, embedding and Conv1D modules and routers carry in step with their weights."""
     if isinstance(module, nn.Linear):
         module.in_features, module.out_features = size_in, size_out
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = size_in, size_out
-    else:
+    elif isinstance(module, Conv1D):
         module.nx, module.nf = size_in, size_out
+    elif hasattr(module, "top_k"):  # a router of experts
+        module.hidden_dim = size_in

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import torch
 from transformers import (
     BartConfig,
+    BertConfig,
     BloomConfig,
     CLIPVisionConfig,
     DeiTConfig,
     Dinov2Config,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -18,6 +20,7 @@ from transformers import (
     LlamaConfig,
     MarianConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Olmo3Config,
     OPTConfig,
@@ -26,6 +29,8 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
+    RobertaConfig,
     SmolLM3Config,
     StableLmConfig,
     T5Config,
@@ -83,6 +88,8 @@ VISION = {
     "patch_size": 4,
     "num_labels": 5,
 }
+BERT = NEOX | {"num_attention_heads": 4, "type_vocab_size": 2}
+FALCON = {name: value for name, value in NEOX.items() if name != "intermediate_size"} | {"ffn_hidden_size": 40}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
@@ -136,6 +143,20 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "dinov2": lambda: Dinov2Config(**VISION, mlp_ratio=2),
     "dinov2-encoder": lambda: Dinov2Config(**VISION, mlp_ratio=2, architectures=["Dinov2Model"]),
     "clip_vision_model": lambda: CLIPVisionConfig(**VISION, intermediate_size=40),
+    "mixtral": lambda: MixtralConfig(**GATED, num_local_experts=3, num_experts_per_tok=2),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **GATED, head_dim=8, moe_intermediate_size=40, num_experts=3, num_experts_per_tok=2, tie_word_embeddings=True
+    ),
+    "falcon": lambda: FalconConfig(**FALCON),
+    "falcon-all-heads": lambda: FalconConfig(
+        **FALCON, multi_query=False, bias=True, alibi=True, tie_word_embeddings=False
+    ),
+    "bert": lambda: BertConfig(**BERT),
+    "bert-encoder": lambda: BertConfig(**BERT, architectures=["BertModel"]),
+    "bert-classifier": lambda: BertConfig(**BERT, architectures=["BertForSequenceClassification"]),
+    "roberta": lambda: RobertaConfig(**BERT, tie_word_embeddings=False),
+    "roberta-encoder": lambda: RobertaConfig(**BERT, architectures=["RobertaModel"]),
+    "roberta-classifier": lambda: RobertaConfig(**BERT, architectures=["RobertaForSequenceClassification"]),
 }
 
 
@@ -143,6 +164,8 @@ def build(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> 
     """A random model, see `randomise`."""
     torch.manual_seed(seed)
     config = FAMILIES[family]()
+    if dtype == torch.float64:
+        config._experts_implementation = "eager"  # the others know no float64
     return randomise(stock_class(config)._from_config(config).to(dtype).eval())
 
 
@@ -199,6 +222,8 @@ def batches_for(model: PreTrainedModel, num: int = 96) -> list[dict[str, torch.T
     if spec.inputs == "images" and spec.has_loss:
         labels = torch.randint(model.config.num_labels, (num,), generator=torch.Generator().manual_seed(2))
         data |= {"labels": labels}
+    if spec.inputs == "masked":
+        data |= {"labels": torch.where(tokens(num, seed=2) < 15, tokens(num, seed=3), -100)}
     if model.config.is_encoder_decoder:
         data |= {"labels": tokens(num, length=9, seed=3)}
     parts = {name: value.split(8) for name, value in data.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from contract.families import FAMILIES, WIDTH
+from contract.families import FAMILIES
 from neuromeld import make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES, UNSUPPORTED
 from neuromeld.errors import UnsupportedModelError, UserInputError
@@ -17,7 +17,7 @@ from neuromeld.plan import skeleton
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
 
 METHODS = {
-    "width": {"hidden_size": WIDTH - 6},
+    "width": {"hidden_ratio": 0.75},
     "heads": {"kv_groups": 1},
     "ffn": {"size": 24},
     "merge_ffs": {"window": [0, 1]},

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
+from transformers import AutoConfig, AutoModelForCausalLM, OlmoeConfig, Phi3Config
 
 import neuromeld
 from contract.families import FAMILIES, GATED, WIDTH, batches_for, build, exact_norms, inputs_for, tokens
@@ -13,7 +13,7 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
 from neuromeld.checkpoint.classes import auto_class
-from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token, unique_parameters
 from neuromeld.pipeline import run_stages
 from neuromeld.plan import CONTEXT, Plan, architecture_of, skeleton
@@ -27,13 +27,19 @@ def families(*model_types: str) -> list[str]:
     return [family for family in FAMILIES if family.split("-")[0] in model_types]
 
 
-STOCK = families("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
+EXPERTS = families("mixtral", "qwen3_moe")
+STOCK = [*families("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite"), *EXPERTS]
+ENCODERS = families("bert", "roberta")
 ENCODER_DECODERS = families("marian", "bart", "t5", "whisper")
 IMAGES = families("vit", "deit", "dinov2", "clip_vision_model")
-NO_WIDTH = [*families("gemma", "gemma2", "gemma3_text", "olmo2", "olmo3"), *ENCODER_DECODERS, *IMAGES]
+GEMMAS = families("gemma", "gemma2", "gemma3_text")
+NO_WIDTH = [*GEMMAS, *families("olmo2", "olmo3"), *ENCODERS, *ENCODER_DECODERS, *IMAGES]
 WIDE = [family for family in FAMILIES if family not in NO_WIDTH]
-HEADS = [*STOCK, *families("gemma", "gemma2", "gemma3_text", "gpt_neox"), *IMAGES]
-NO_LOSS = [family for family in IMAGES if family.endswith(("encoder", "clip_vision_model"))]
+HEADS = [*STOCK, *GEMMAS, *families("gpt_neox"), *ENCODERS, *IMAGES]
+NO_LOSS = [
+    *(family for family in ENCODERS if family.endswith(("encoder", "classifier"))),
+    *(family for family in IMAGES if family.endswith(("encoder", "clip_vision_model"))),
+]
 METHODS = {
     "prune": {"selector": "magnitude"},
     "principal": {"selector": "principal"},
@@ -78,8 +84,20 @@ def stages(output: str = "auto", **given: object) -> neuromeld.Recipe:
     return parse_recipe(given | {"output": output, "calibration": {"tokens": 1536, "seqlen": 16}})
 
 
+def sized(model, chosen: neuromeld.Recipe) -> neuromeld.Recipe:
+    """With sizes rounded to what kernels want."""
+    every = architecture_of(model).spec.kernel_multiple
+    given = chosen.model_dump(exclude_none=True)
+    for stage, key in (("ffn", "size"), ("width", "hidden_size")):
+        size = given.get(stage, {}).get(key)
+        if size is not None:
+            up = [-(-one // every) * every for one in ([size] if isinstance(size, int) else size)]
+            given[stage][key] = up[0] if isinstance(size, int) else up
+    return parse_recipe(given)
+
+
 def narrow(model, chosen: neuromeld.Recipe):
-    plan = make_plan(model, chosen)
+    plan = make_plan(model, sized(model, chosen))
     return compress_model(model, plan, batches_for(model)).model, plan
 
 
@@ -126,7 +144,7 @@ def test_stages_alone_run_as_their_result_does_and_can_be_undone(family):
     model = build(family)
     before = logits(model)
     with reversible(model):
-        run_stages(model, architecture_of(model), make_plan(model, chosen), batches_for(model))
+        run_stages(model, architecture_of(model), make_plan(model, sized(model, chosen)), batches_for(model))
         torch.testing.assert_close(logits(model), logits(expected), rtol=0, atol=0)
     torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
 
@@ -163,10 +181,31 @@ def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_
     )
 
 
+@pytest.mark.parametrize("family", EXPERTS)
+@pytest.mark.parametrize("stage", [{"ffn": {"size": 23}}, {"width": {"hidden_size": 18}}])
+def test_sizes_that_kernels_cannot_run_are_refused(family, stage):
+    with pytest.raises(UserInputError, match="(23|18) cannot be run.*multiples of 8"):
+        make_plan(skeleton(FAMILIES[family]()), stages(**stage))
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_experts_are_not_merged(family):
+    with pytest.raises(
+        UnsupportedModelError, match="FFNs cannot be merged in .* expert.*Stages.*: heads, ffn, width, d"
+    ):
+        make_plan(skeleton(FAMILIES[family]()), stages(**STAGES["merge"]))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", STAGES)
 def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
-    check_saving(family, stages(**possible(family, STAGES[method])), tmp_path, tokenizer)
+    chosen = possible(family, STAGES[method])
+    if family in [*EXPERTS, *NO_LOSS] and method == "ffn-gradient":
+        with pytest.raises(NeuromeldError, match="selector=gradient"):
+            make_plan(skeleton(FAMILIES[family]()), stages(**chosen))
+        return
+    if chosen:
+        check_saving(family, stages(**chosen), tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -201,7 +240,7 @@ def test_width_is_refused_with_the_reason_where_it_cannot_be(family):
     for output in ("stock", "native"):
         with pytest.raises(
             UnsupportedModelError,
-            match="stream cannot be narrowed in .* (norms (on|mult)|two streams|patches).*that work: .*ffn, merge_ffs",
+            match="stream cannot be narrowed in .* (norms (on|mult|stand)|two streams|patches).*that work: .*drop_layer",
         ):
             make_plan(model, recipe(output=output))
 
@@ -214,8 +253,8 @@ def test_layers_are_not_chosen_by_a_loss_that_is_not_there(family, stage):
 
 
 def test_unsupported_architecture_is_refused_with_the_reason():
-    model = skeleton(MixtralConfig(**GATED, num_local_experts=2))
-    with pytest.raises(UnsupportedModelError, match="mixtral are not supported: .*experts"):
+    model = skeleton(OlmoeConfig(**GATED, num_experts=2))
+    with pytest.raises(UnsupportedModelError, match="olmoe are not supported: .*experts"):
         make_plan(model, stages(ffn={"size": 24}))
 
 
@@ -251,10 +290,12 @@ def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
 
 
 def possible(family: str, given: dict[str, object]) -> dict[str, object]:
-    """Without the stage that a family refuses, with the layers where no loss chooses them, and a size for each."""
-    chosen = {stage: options for stage, options in given.items() if stage != "width" or family not in NO_WIDTH}
+    """Without what a family refuses, with the layers where no loss chooses them, and a size for each."""
+    refused = [*(["width"] if family in NO_WIDTH else []), *(["merge_ffs", "delete_ffs"] if family in EXPERTS else [])]
+    chosen = {stage: options for stage, options in given.items() if stage not in refused}
     if family in NO_LOSS:
-        named = {"drop_layers": {"layers": [1, 2]}, "merge_ffs": {"window": [0, 1]}}
+        layers = {"layers": [1, 2]}
+        named = {"drop_layers": layers, "delete_ffs": layers, "merge_ffs": {"window": [0, 1]}}
         chosen |= {stage: options for stage, options in named.items() if "count" in chosen.get(stage, {})}
     sizes = chosen.get("ffn", {}).get("size")
     if isinstance(sizes, list):
@@ -266,6 +307,7 @@ def possible(family: str, given: dict[str, object]) -> dict[str, object]:
 def check_saving(family, chosen, tmp_path, tokenizer):
     """What the plan says of the parameters is so, in memory and on disk, and what is loaded is what was saved."""
     model = build(family, dtype=torch.float32)
+    chosen = sized(model, chosen)
     predicted = make_plan(skeleton(model.config), chosen, dtype=torch.float32)
     model, plan = narrow(model, chosen)
     assert predicted == plan
@@ -305,7 +347,7 @@ LOAD_WITHOUT_NEUROMELD = """
 import sys
 sys.modules["neuromeld"] = None  # any import of it fails
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Phi3Config
+from transformers import AutoConfig, AutoModelForCausalLM, OlmoeConfig, Phi3Config
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
 ids = torch.load(sys.argv[3] + "/ids.pt")
 torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")

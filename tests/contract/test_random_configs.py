@@ -15,7 +15,7 @@ from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
 from neuromeld.checkpoint.classes import auto_class
 
-OWN_KEYS = ("bart", "bloom", "dinov2", "gpt2", "marian", "opt", "t5", "whisper")
+OWN_KEYS = ("bart", "bloom", "dinov2", "falcon", "gpt2", "marian", "opt", "t5", "whisper")
 """Their configs call the sizes by other names."""
 
 
@@ -48,16 +48,23 @@ def sizes(draw) -> dict[str, object]:
 @given(size=sizes(), basis=st.sampled_from(["shared", "layer"]))
 def test_every_stage_at_once_comes_back_from_disk(name, size, basis):
     torch.manual_seed(0)
+    spec = ARCHITECTURES[name]
+    every = spec.kernel_multiple
+    size = size | {key: -(-size[key] // every) * every for key in ("hidden_size", "intermediate_size")}
+    if "moe" in name or name == "mixtral":
+        experts = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2}
+        size |= experts | {"moe_intermediate_size": size["intermediate_size"]}
     config = AutoConfig.for_model(name, **size)
     model = randomise(stock_class(config)._from_config(config).eval())
-    spec = ARCHITECTURES[name]
+    narrow_ffn = max(every, (size["intermediate_size"] - 4) // every * every)
+    narrow_stream = size["hidden_size"] - every
     dropped = {"count": 1} if spec.has_loss else {"layers": [1]}
-    chosen: dict[str, object] = {"drop_layers": dropped, "ffn": {"size": size["intermediate_size"] - 4}}
+    chosen: dict[str, object] = {"drop_layers": dropped, "ffn": {"size": narrow_ffn}}
     if size["num_key_value_heads"] > 1 and spec.refusal("heads") is None:
         chosen["heads"] = {"kv_groups": 1}
-    if size["hidden_size"] > 4 and spec.refusal("residual") is None:
-        chosen["width"] = {"hidden_size": size["hidden_size"] - 1, "basis": basis}
-    if "width" not in chosen or basis == "shared":
+    if narrow_stream >= 4 and spec.refusal("residual") is None:
+        chosen["width"] = {"hidden_size": narrow_stream, "basis": basis}
+    if "merge_ffs" not in spec.refusals and ("width" not in chosen or basis == "shared"):
         chosen["merge_ffs"] = {"count": 2} if spec.has_loss else {"window": [0, 1]}
     plan = make_plan(model, stages(output="native", **chosen))
     compressed = compress_model(model, plan, batches_for(model, 24)).model

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 
 from neuromeld.archs import (
     bart,
+    bert,
     bloom,
     clip_vision_model,
     deit,
     dinov2,
+    falcon,
     gemma,
     gemma2,
     gemma3_text,
@@ -17,12 +19,15 @@ from neuromeld.archs import (
     llama,
     marian,
     mistral,
+    mixtral,
     olmo2,
     olmo3,
     opt,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
+    roberta,
     smollm3,
     stablelm,
     t5,
@@ -36,10 +41,12 @@ from neuromeld.registry import Registry, unknown_name
 
 _FAMILIES = (
     bart,
+    bert,
     bloom,
     clip_vision_model,
     deit,
     dinov2,
+    falcon,
     gemma,
     gemma2,
     gemma3_text,
@@ -49,12 +56,15 @@ _FAMILIES = (
     llama,
     marian,
     mistral,
+    mixtral,
     olmo2,
     olmo3,
     opt,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
+    roberta,
     smollm3,
     stablelm,
     t5,
@@ -68,7 +78,7 @@ ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type:
 BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for spec in getattr(m, "MORE", ())}
 """The same families under other heads, by model class."""
 
-_EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
+_EXPERTS = "its mixture of experts is not described; those of mixtral and qwen3_moe are"
 
 UNSUPPORTED = {
     "clip": "text beside images; its image part alone is the architecture clip_vision_model",
@@ -76,10 +86,8 @@ UNSUPPORTED = {
     "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
     "gpt_oss": _EXPERTS,
     "granitemoe": _EXPERTS,
-    "mixtral": _EXPERTS,
     "olmoe": _EXPERTS,
     "qwen2_moe": _EXPERTS,
-    "qwen3_moe": _EXPERTS,
 }
 """Architectures that were looked at and are refused, and why."""
 

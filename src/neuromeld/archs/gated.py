@@ -2,7 +2,15 @@
 
 from typing import Literal
 
-from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec, Norm, NormKind, Stack, Weight
+from neuromeld.archs.spec import EXPERTS, FFN, RESIDUAL, ArchSpec, Norm, NormKind, Stack, Weight
+
+EXPERT_MULTIPLE = 8
+"""`torch.nn.functional.grouped_mm`, which transformers runs experts with, wants rows of a multiple of 16 bytes."""
+
+EXPERT_REFUSALS = {
+    "merge_ffs": "an expert has no counterpart in the next layer",
+    "delete_ffs": "the routers would be left over",
+}
 
 
 def gated_decoder(
@@ -14,6 +22,7 @@ def gated_decoder(
     norm_kind: NormKind = "rms",
     query_key_norm: Literal["head", "heads"] | None = None,
     width_of_whole_heads: bool = False,
+    experts: bool = False,
 ) -> ArchSpec:
     """The spec of a decoder of this shape.
 
@@ -21,6 +30,7 @@ def gated_decoder(
     output_norms          the norms on what attention and FFN write
     query_key_norm        there are norms on queries and keys: on every head, or on all heads at once
     width_of_whole_heads  the config insists that the width is a multiple of the number of heads
+    experts               every FFN is several, with a router that sends each token to some of them
     """
     attention_norm, ffn_norm = reads
     query_key_spaces = {"head": ("head", "head"), "heads": ("heads", "kv"), None: ()}[query_key_norm]
@@ -36,9 +46,7 @@ def gated_decoder(
                     Weight("self_attn.k_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
                     Weight("self_attn.v_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
                     Weight("self_attn.o_proj", in_="heads", out=RESIDUAL),
-                    Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", reads=ffn_norm),
-                    Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", reads=ffn_norm),
-                    Weight("mlp.down_proj", in_="ffn", out=RESIDUAL),
+                    *(_experts(ffn_norm) if experts else _ffn(ffn_norm)),
                 ),
                 norms=(
                     *(Norm(path, norm_kind) for path in reads if path is not None),
@@ -55,5 +63,23 @@ def gated_decoder(
         stock_keys={RESIDUAL: "hidden_size", FFN: "intermediate_size"},
         head_keys=("num_attention_heads", "num_key_value_heads"),
         stock_multiple="num_attention_heads" if width_of_whole_heads else None,
+        kernel_multiple=EXPERT_MULTIPLE if experts else 1,
         pins_head_dim=True,
+        refusals=EXPERT_REFUSALS if experts else {},
+    )
+
+
+def _ffn(norm: str | None) -> tuple[Weight, ...]:
+    return (
+        Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", reads=norm),
+        Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", reads=norm),
+        Weight("mlp.down_proj", in_="ffn", out=RESIDUAL),
+    )
+
+
+def _experts(norm: str | None) -> tuple[Weight, ...]:
+    return (
+        Weight("mlp.gate", in_=RESIDUAL, out=EXPERTS, reads=norm),
+        Weight("mlp.experts", in_=RESIDUAL, out="ffn", reads=norm, repeats=2, name="gate_up_proj"),
+        Weight("mlp.experts", in_="ffn", out=RESIDUAL, name="down_proj"),
     )

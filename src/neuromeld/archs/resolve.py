@@ -20,6 +20,7 @@ class Architecture:
 
     `depths` are the numbers of layers of each stack.  `cuts` are the norms that read the residual stream, in order,
     the final norm last.  `widths` gives the size of each space.  `tied` says whether the output head is the embedding.
+    `active` is the number of experts that a token is sent to.
     """
 
     spec: ArchSpec
@@ -27,6 +28,7 @@ class Architecture:
     width: int
     tied: bool
     widths: dict[str, int]
+    active: int = 1
 
     @property
     def num_layers(self) -> int:
@@ -118,10 +120,18 @@ class Architecture:
         return (*_given(self.spec.embedding_norm), *layers, *_given(self.spec.final_norm))
 
     def extras(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters of `model` that no method touches, where it has them."""
+        """The parameters of `model` that no method touches, where it has them and they are not tied to others."""
         paths = [*self.spec.extras, *(path for layer in range(self.num_layers) for path in self.layer_extras(layer))]
+        modules = (find_module(model, weight.path) for weight in self.weights)
+        described = {id(p) for module in modules if module is not None for p in module.parameters(recurse=False)}
         found = (_find_parameter(model, path) for path in paths)
-        return [parameter for parameter in found if parameter is not None]
+        return [parameter for parameter in found if parameter is not None and id(parameter) not in described]
+
+    def extra_matrices(self, model: nn.Module) -> int:
+        """Entries of the linear maps among them."""
+        modules = (module for module in model.modules() if isinstance(module, nn.Linear))
+        weights = {id(module.weight) for module in modules}
+        return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
 
     def extra_matrices(self, model: nn.Module) -> int:
         """Entries of the linear maps among them."""
@@ -155,15 +165,15 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     unbound = Architecture(spec, depths, width=0, tied=False, widths={})
     for weight in unbound.weights:
         module = find_module(model, weight.path)
-        matrix = getattr(module, "weight", None)
+        matrix = getattr(module, weight.name, None)
         if matrix is None:
-            problems.append(f"{weight.path}.weight is missing")
+            problems.append(f"{weight.path}.{weight.name} is missing")
             continue
-        size_in, size_out = matrix.shape[::-1] if weight.layout == "linear" else matrix.shape
+        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape
         sizes[weight.in_][size_in] = weight.path
         sizes[weight.out][size_out // weight.repeats] = weight.path
         if weight != spec.head or id(matrix) not in claims:
-            _claim(claims, matrix, f"{weight.path}.weight", problems)
+            _claim(claims, matrix, f"{weight.path}.{weight.name}", problems)
         if getattr(module, "bias", None) is not None:
             _claim(claims, module.bias, f"{weight.path}.bias", problems)
     for norm in unbound.norms:
@@ -196,7 +206,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if spec.head is not None and spec.embeddings:
         head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
         tied = head.weight is embedding.weight
-    return Architecture(spec, depths, widths[RESIDUAL], tied, widths)
+    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, getattr(config, "num_experts_per_tok", 1))
 
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 RESIDUAL = "residual"
 FFN = "ffn"
+EXPERTS = "experts"
 HEADS = "heads"
 CROSS_HEADS = "cross_heads"
 """The attention channels with which a decoder looks at its encoder."""
@@ -28,14 +29,16 @@ NormKind = Literal["rms", "layer"]
 Layout = Literal["linear", "conv1d", "embedding"]
 """How a module stores its matrix: linear is `(out, in)`, conv1d and embedding are `(in, out)`."""
 
-Inputs = Literal["tokens", "images", "pairs", "speech"]
-"""What a model reads: text; images; text and the text it becomes; speech and its transcript."""
+Inputs = Literal["tokens", "masked", "sentences", "images", "pairs", "speech"]
+"""What a model reads: text to go on with; text with gaps; text to encode; images; text and the text it becomes; speech
+and its transcript."""
 
 
 @dataclass(frozen=True)
 class Weight:
     """One module with a matrix and, where the module has one, a bias over `out`.
 
+    name     of the matrix in the module; where a matrix is stacked, one for each expert, it has a first axis more
     repeats  how often the outputs run through `out`: 2 for a gate and an up matrix, one after the other in one module
     """
 
@@ -45,6 +48,12 @@ class Weight:
     reads: str | None = None
     layout: Layout = "linear"
     repeats: int = 1
+    name: str = "weight"
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is one for each expert."""
+        return self.name != "weight"
 
 
 @dataclass(frozen=True)
@@ -108,15 +117,16 @@ class ArchSpec:
     """Everything the methods know of one model class.
 
     `stacks` are in the order of execution: an encoder before its decoder.  `has_loss`: the model says something that
-    calibration data can contradict.  `extras` are the paths of parameters that
-    no method touches, outside of layers; a model need not have them all.  `final_norm` and `head` are None where the
-    residual stream ends without.
+    calibration data can contradict.  `extras` are the paths of parameters that no method touches, outside of layers; a
+    model need not have them all.  `final_norm` and `head` are None where the residual stream ends without.
     `stock_keys` maps a space to the config keys that state its size, apart from that of any other space; `native_only`
     says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all,
-    beyond what `refusal` finds in the norms.
+    beyond what `refusal` finds in the norms, and under `merge_ffs` and `delete_ffs` why FFNs
+    cannot be merged or deleted.
     `head_keys` are the config keys of the numbers of query heads and of key-value heads, where whole groups of heads
     can be taken out.
     `stock_multiple` is the config key that a stock residual width must be a multiple of.
+    `kernel_multiple` is what the widths of the stream and of FFNs must be multiples of, for transformers' kernels.
     `pins_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
@@ -138,6 +148,7 @@ class ArchSpec:
     refusals: Mapping[str, str] = field(default_factory=dict)
     head_keys: tuple[str, str] | None = None
     stock_multiple: str | None = None
+    kernel_multiple: int = 1
     pins_head_dim: bool = False
     layer_lists: tuple[str, ...] = ("layer_types",)
     requires: tuple[Requirement, ...] = ()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelErr
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """A tokenizer has at least one of these."""
+
+LEFTOVERS = re.compile(r"\.attn\.masked_bias$")
+"""Constants that old versions of transformers stored beside the weights of GPT-2."""
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
@@ -160,7 +164,7 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> None:
         f"{len(found)} {what}: {_listed(sorted(found))}"
         for what, found in (
             ("missing tensors", info["missing_keys"]),
-            ("unexpected tensors", info["unexpected_keys"]),
+            ("unexpected tensors", [name for name in info["unexpected_keys"] if not LEFTOVERS.search(name)]),
             ("tensors of the wrong size", list(sizes)),
         )
         if found

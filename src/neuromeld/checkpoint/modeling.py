@@ -5,8 +5,8 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
 
     widths          by space, one width or one for each layer; `residual` is the residual stream
     layers, head    module paths of the layer lists and of the output head
-    resized         [module path, "in" | "out" | "both", space]: modules with an axis of that space, whose width is not
-                    what the config says; `*` stands for every layer
+    resized         [module path, "in" | "out" | "both", space, name]: parameters with an axis of that space, whose
+                    width is not what the config says; `*` stands for every layer
     shared          lists of names of parameters that are one and the same; the first is the one on disk
     gains           paths of modules with a factor for each output
     low_rank        [module path, rank]: modules with a matrix of that rank beside their own
@@ -36,10 +36,10 @@ def native_model_type(model_type: str) -> str:
 def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a freshly constructed stock model the shapes that `block` states."""
     width = block["widths"]["residual"]
-    for path, axis, space in block["resized"]:
+    for path, axis, space, name in block["resized"]:
         sizes = block["widths"][space]
         for index, module in _expand(model, path, block["layers"]):
-            _resize(module, axis, sizes if isinstance(sizes, int) else sizes[index])
+            _resize(module, axis, sizes if isinstance(sizes, int) else sizes[index], name)
     for path in block["gains"]:
         module = model.get_submodule(path)
         module.gain = nn.Parameter(torch.ones(_sizes(module)[1]))
@@ -117,9 +117,9 @@ def _expand(model: nn.Module, path: str, lists: list[str]) -> list[tuple[int, nn
     raise ValueError(f"{path} is in none of {lists}")
 
 
-def _resize(module: nn.Module, axis: str, width: int) -> None:
-    """Replace the module's parameters by empty ones in which `axis` has `width` entries."""
-    matrix = module.weight
+def _resize(module: Any, axis: str, width: int, name: str) -> None:
+    """Replace the module's parameter `name`, and its bias, by empty ones in which `axis` has `width` entries."""
+    matrix = getattr(module, name)
     if isinstance(module, nn.LayerNorm):
         module.normalized_shape = (width,)
         shape: tuple[int, ...] = (width,)
@@ -133,10 +133,15 @@ def _resize(module: nn.Module, axis: str, width: int) -> None:
         module.nx = width if axis == "in" else module.nx
         module.nf = width if axis == "out" else module.nf
         shape = (module.nx, module.nf)
-    else:
+    elif isinstance(module, nn.Embedding):
         module.embedding_dim = width
         shape = (module.num_embeddings, width)
-    module.weight = nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device))
+    elif matrix.dim() == 3:
+        shape = (*matrix.shape[:2], width) if axis == "in" else (matrix.shape[0], width, matrix.shape[2])
+    else:
+        module.hidden_dim = width
+        shape = (matrix.shape[0], width)
+    setattr(module, name, nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device)))
     if axis in ("out", "both") and getattr(module, "bias", None) is not None:
         module.bias = nn.Parameter(torch.empty(width, dtype=matrix.dtype, device=matrix.device))
 

@@ -78,7 +78,7 @@ def _name(weight: Weight) -> str:
 
 
 def _resized(arch: Architecture, space: str) -> list[list[str]]:
-    """Every module that has an axis of `space`, and which axis that is."""
+    """Every parameter that has an axis of `space`, and which axis that is."""
     spec = arch.spec
     in_layers = [(f"{stack.layers}.*.{w.path}", w) for stack in spec.stacks for w in stack.weights]
     outside = (*spec.embeddings, *([spec.head] if spec.head else []))
@@ -86,7 +86,7 @@ def _resized(arch: Architecture, space: str) -> list[list[str]]:
     norms = [f"{stack.layers}.*.{n.path}" for stack in spec.stacks for n in stack.norms if n.over == space]
     norms += [spec.final_norm.path] if spec.final_norm and spec.final_norm.over == space else []
     return [
-        *([path, "in", space] for path, w in weights if w.in_ == space),
-        *([path, "out", _name(w)] for path, w in weights if w.out == space),
-        *([path, "both", space] for path in norms),
+        *([path, "in", space, w.name] for path, w in weights if w.in_ == space),
+        *([path, "out", _name(w), w.name] for path, w in weights if w.out == space),
+        *([path, "both", space, "weight"] for path in norms),
     ]

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedModel
+from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import render_card, save_record
+from neuromeld.checkpoint.classes import auto_class
 from neuromeld.cli import options as o
 from neuromeld.cli.quality import MEASURES
 from neuromeld.cli.wanted import Wanted
@@ -26,6 +27,7 @@ from neuromeld.evaluate import (
     flops_per_token,
     measure_speed,
     perplexity,
+    pseudo_perplexity,
     retained_performance,
     unique_parameters,
 )
@@ -105,7 +107,8 @@ def evaluate_command(
     allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure perplexity, accuracy on tasks or on images, translations or transcripts, size and cost."""
+    """Measure perplexity (of a masked language model, on hidden tokens), accuracy on tasks or on images, translations
+    or transcripts, size and cost."""
     o.quiet_transformers()
     o.check_device(device)
     if tasks is None and (include_path or limit is not None):
@@ -137,7 +140,10 @@ def evaluate_command(
         if tasks is not None:
             names = [task.strip() for task in tasks.split(",")]
             scores[name] = evaluate_tasks(model, source.tokenizer(), names, include_path=include_path, limit=limit)
-        measured = perplexity(model, windows, progress=True)
+        if auto_class(type(model)) is AutoModelForMaskedLM:
+            measured = pseudo_perplexity(model, windows, source.tokenizer(), progress=True)
+        else:
+            measured = perplexity(model, windows, progress=True)
         results[name] = {
             "parameters": unique_parameters(model),
             "bytes_on_disk": bytes_on_disk(source.folder),

@@ -5,7 +5,7 @@ from neuromeld.evaluate.cost import bytes_on_disk, flops_per_token, unique_param
 from neuromeld.evaluate.generation import Generated, translation_quality, word_error_rate
 from neuromeld.evaluate.loss import mean_loss
 from neuromeld.evaluate.outcome import OUTCOME_TOKENS, Outcome
-from neuromeld.evaluate.perplexity import Perplexity, perplexity
+from neuromeld.evaluate.perplexity import Perplexity, perplexity, pseudo_perplexity
 from neuromeld.evaluate.retained import Retained, retained_performance
 from neuromeld.evaluate.speed import Rate, Speed, measure_speed
 from neuromeld.evaluate.tasks import TaskScore, TaskScores, evaluate_tasks
@@ -27,6 +27,7 @@ __all__ = [
     "mean_loss",
     "measure_speed",
     "perplexity",
+    "pseudo_perplexity",
     "retained_performance",
     "top1_accuracy",
     "translation_quality",

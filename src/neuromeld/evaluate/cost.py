@@ -19,10 +19,11 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     tokens of the source.
 
     Matrices are counted as often as they are applied: tied weights save memory, not time, so the output head counts
-    although it is tied, and a module shared by two layers counts twice.  Embedding look-ups, convolutions, norms,
-    activations and the softmax are left out.  The second term is the scores and the weighted sum of values over the
-    full context, with no discount for the causal mask (arXiv:2204.02311 appendix B, forward pass): the exact cost of
-    decoding at position `context`, and the cost per token of a prefill whose kernel computes the masked half too.
+    although it is tied, and a module shared by two layers counts twice.  Of a mixture of experts, those that a token is
+    sent to count.  Embedding look-ups, convolutions, norms, activations and the softmax are left out.  The second term
+    is the scores and the weighted sum of values over the full context, with no discount for the causal mask
+    (arXiv:2204.02311 appendix B, forward pass): the exact cost of decoding at position `context`, and the cost per
+    token of a prefill whose kernel computes the masked half too.
 
     In an image model a token is a position of the stream: a patch, or a token beside them.  A classifier or pooler,
     which runs once an image, counts for every token.
@@ -35,6 +36,8 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     if model.config.is_encoder_decoder:
         return 2 * matrices + 4 * context * _query_outputs(model)
     config = model.config.get_text_config(decoder=True)
+    chosen: int = getattr(config, "num_experts_per_tok", 0)
+    matrices += sum(_entries_of_experts(module, chosen) for module in model.modules()) if chosen else 0
     heads: int = config.num_attention_heads
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get("heads")
@@ -50,6 +53,13 @@ def _query_outputs(model: nn.Module) -> int:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in queries
     )
+
+
+def _entries_of_experts(module: nn.Module, chosen: int) -> int:
+    """Entries that a token meets: all of a router, and as many of the stacked experts as it is sent to."""
+    own = list(module.parameters(recurse=False))
+    router = sum(parameter.numel() for parameter in own) if hasattr(module, "top_k") else 0
+    return router + sum(chosen * parameter[0].numel() for parameter in own if parameter.dim() == 3)
 
 
 def unique_parameters(model: nn.Module) -> int:

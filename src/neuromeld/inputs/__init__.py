@@ -6,13 +6,21 @@ from neuromeld.archs import spec_for
 from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint.modeling import PREFIX, native_model_type
 from neuromeld.errors import UnsupportedModelError
+from neuromeld.inputs.encoded import Encoded
 from neuromeld.inputs.examples import Examples, Reader
 from neuromeld.inputs.images import Images
 from neuromeld.inputs.pairs import Pairs
 from neuromeld.inputs.speech import Speech
 from neuromeld.inputs.tokens import Tokens, batches_of
 
-READERS: dict[Inputs, Reader] = {"tokens": Tokens(), "images": Images(), "pairs": Pairs(), "speech": Speech()}
+READERS: dict[Inputs, Reader] = {
+    "tokens": Tokens(),
+    "masked": Encoded(masked=True),
+    "sentences": Encoded(masked=False),
+    "images": Images(),
+    "pairs": Pairs(),
+    "speech": Speech(),
+}
 
 
 def reader_for(config: PretrainedConfig) -> Reader:

@@ -5,22 +5,23 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
+from neuromeld.archs.spec import FFN, GROUPED, HEADS
 from neuromeld.errors import UserInputError
 from neuromeld.neurons.felt import loss_felt
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
-from neuromeld.neurons.selectors import NEEDS_FELT, SELECTORS
+from neuromeld.neurons.selectors import NEEDS_FELT
+from neuromeld.neurons.sublayer import Expert, Sublayer, experts_of, write_experts
 from neuromeld.regression import Refit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
-from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
+from neuromeld.streams import Batch, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.transport import PlanSummary, summarise_plan
 
@@ -33,7 +34,8 @@ class Narrowing:
     """What became of one space of one layer.
 
     `before` and `after` count hidden neurons, or groups of heads; `kept` are their indices.  The errors of `fit` are
-    those of what the sublayer writes, on held-out tokens.  `merges` tells where neurons went that were merged.
+    those of what the sublayer, or the `expert` of that number, writes, on held-out tokens.  `merges` tells
+    where neurons went that were merged.
     """
 
     layer: int
@@ -42,35 +44,8 @@ class Narrowing:
     after: int
     kept: tuple[int, ...]
     fit: Refit
+    expert: int | None = None
     merges: PlanSummary | None = None
-
-
-@dataclass(frozen=True)
-class Sublayer:
-    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch.
-
-    felt  how much the loss feels each feature, `(f,)`; None where the selector does not ask
-    """
-
-    model: nn.Module
-    arch: Architecture
-    calls: LayerCalls
-    stream: list[Tensor]
-    layer: int
-    consumer: Weight
-    felt: Tensor | None
-
-    def score(self, selector: str, features: Features, seed: int) -> Tensor:
-        """What the selector thinks of each feature, `(f,)`."""
-        matrix = read_matrix(self.model, self.consumer).to(ACCUMULATE)
-        return SELECTORS[selector](features, matrix, self.felt, seed)
-
-    def features(self, batch: int) -> Tensor:
-        """What the consumer reads, `(n, f)`."""
-        layer = self.model.get_submodule(self.arch.layer_path(self.layer))
-        module = self.model.get_submodule(self.consumer.path)
-        z = self.calls.run_until(layer, self.layer, batch, self.stream[batch], module)
-        return real_tokens(z, self.calls.batches[batch], self.arch.stack(self.layer).mask)
 
 
 @torch.no_grad()
@@ -112,7 +87,8 @@ def narrow_neurons(
         if heads is not None and heads[1][index] < num_groups:
             done.append(_narrow_heads(sublayer(index, HEADS), heads[0], heads[1][index], num_groups, seed))
         if ffn is not None and ffn[1][index] < arch.widths[FFN]:
-            done.append(_narrow_ffn(sublayer(index, FFN), ffn[0], ffn[1][index], seed))
+            found = sublayer(index, FFN)
+            done += (_narrow_experts if found.consumer.stacked else _narrow_ffn)(found, ffn[0], ffn[1][index], seed)
         layer = model.get_submodule(arch.layer_path(index))
         for b, x in enumerate(stream):
             stream[b] = calls.run(layer, index, b, x)
@@ -121,11 +97,13 @@ def narrow_neurons(
 
 
 def check_compensation(model: nn.Module, arch: Architecture, heads: Heads | None, ffn: Ffn | None) -> None:
-    """`UserInputError` for `compensate=bias` where a model has no bias that could take it."""
+    """`UserInputError` for what a model has no place for: `compensate=bias` without a bias, gradients of experts."""
     for options, space in ((heads, HEADS), (ffn, FFN)):
         consumer = arch.consumer(0, space)
         if options is not None and options.compensate == "bias" and read_bias(model, consumer) is None:
             raise UserInputError(f"compensate=bias: {consumer.path} has no bias; use ridge or none")
+        if options is not None and options.selector in NEEDS_FELT and consumer.stacked:
+            raise UserInputError(f"selector={options.selector} does not look at single experts; use another")
 
 
 def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int, seed: int) -> Narrowing:
@@ -147,15 +125,33 @@ def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int
     return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit)
 
 
-def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narrowing:
+def _narrow_experts(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> list[Narrowing]:
+    """Each on the tokens that it gets; one that gets too few for a regression on all tokens, without compensation."""
+    experts = experts_of(sublayer)
+    all_tokens = [x for x, *_ in (sublayer.inputs(b, sublayer.consumer.path) for b in range(sublayer.num_batches))]
+    done = []
+    for expert in experts:
+        num_tokens = [0, 0]
+        for b, (x, _) in enumerate(expert.routed):
+            num_tokens[is_held_out(b, expert.num_batches)] += len(x)
+        chosen, judged = options, expert
+        if num_tokens[0] < sublayer.arch.widths[FFN] or not num_tokens[1]:
+            chosen = options.model_copy(update={"compensate": "none"})
+            judged = replace(expert, routed=[(x, torch.ones_like(x[:, :1])) for x in all_tokens])
+        done += [replace(entry, expert=expert.number) for entry in _narrow_ffn(judged, chosen, keep, seed)]
+    write_experts(sublayer, experts)
+    return done
+
+
+def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int) -> list[Narrowing]:
     model, consumer = sublayer.model, sublayer.consumer
     fitted, held_out = _moments(sublayer)
     matrix = read_matrix(model, consumer).to(ACCUMULATE)
     kept = torch.topk(sublayer.score(options.selector, fitted, seed), keep).indices.sort().values
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
-    targets = [sublayer.features(b) @ matrix.to(x) for b, x in enumerate(sublayer.stream)] if mixed else []
-    for producer in sublayer.arch.producers(sublayer.layer, FFN):
+    targets = [_written(sublayer, b) for b in range(sublayer.num_batches)] if mixed else []
+    for producer in sublayer.producers:
         mix_outputs(model, producer, shares / shares.sum(0) if mixed else kept)
     moments = (fitted.narrow(kept), held_out.narrow(kept))
     if mixed:
@@ -164,23 +160,27 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
     merges = summarise_plan(shares, kept) if mixed else None
-    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit, merges)
+    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit, merges=merges)]
 
 
-def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
+def _written(sublayer: Sublayer | Expert, batch: int) -> Tensor:
+    return sublayer.features(batch) @ read_matrix(sublayer.model, sublayer.consumer)
+
+
+def _moments(sublayer: Sublayer | Expert, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
     """Features against what should be written from them, to fit on and held out; by default all that they write now."""
     matrix = read_matrix(sublayer.model, sublayer.consumer)
     sums: list[FeatureMoments] = []
-    for b in range(len(sublayer.stream)):
+    for b in range(sublayer.num_batches):
         z = sublayer.features(b)
         y = targets[b] if targets else z @ matrix
         sums = sums or [FeatureMoments(z.shape[1], y.shape[1]) for _ in range(2)]
-        sums[is_held_out(b, len(sublayer.stream))].update(z, y)
+        sums[is_held_out(b, sublayer.num_batches)].update(z, y)
     return sums[0].finalize(), sums[1].finalize()
 
 
 def _refit_consumer(
-    sublayer: Sublayer, initial: Tensor, compensate: Compensate, fitted: Features, held_out: Features
+    sublayer: Sublayer | Expert, initial: Tensor, compensate: Compensate, fitted: Features, held_out: Features
 ) -> Refit:
     """Write the consumer's new matrix and, where it has one and may change, its bias."""
     model, consumer = sublayer.model, sublayer.consumer

@@ -36,7 +36,7 @@ def collect_pairs(
 
     def see(path: str, output: Tensor) -> None:
         layer = watched[path]
-        outputs[layer] = output[:, -width:]
+        outputs[layer] = output[:, -width:].clone()  # the model may add to it in place
         for (first, second), statistic in moments.items():
             if second == layer:
                 statistic.update(outputs[first], outputs[layer])

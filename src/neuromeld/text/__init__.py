@@ -1,12 +1,14 @@
 """Text for calibration and evaluation: named sources, split by document and cut into token windows."""
 
 from neuromeld.text.documents import Document, Split
+from neuromeld.text.masking import MASKED_RATIO, in_frames, mask_tokens
 from neuromeld.text.pairs import PAIR_SOURCES, Pair, text_pairs
 from neuromeld.text.sources import TEXT_SOURCES
 from neuromeld.text.speech import Clip, read_audio, speech_clips
 from neuromeld.text.windows import TokenWindows, check_vocabulary, first_windows, read_documents, token_windows
 
 __all__ = [
+    "MASKED_RATIO",
     "PAIR_SOURCES",
     "TEXT_SOURCES",
     "Clip",
@@ -16,6 +18,8 @@ __all__ = [
     "TokenWindows",
     "check_vocabulary",
     "first_windows",
+    "in_frames",
+    "mask_tokens",
     "read_audio",
     "read_documents",
     "speech_clips",

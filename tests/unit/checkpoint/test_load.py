@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Wav2Vec2Config
+from transformers import GPT2Config, GPT2LMHeadModel, Wav2Vec2Config
 
 from neuromeld.checkpoint import load_config, load_model, load_tokenizer
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
@@ -150,6 +150,17 @@ def test_weights_that_do_not_match_the_config(folder, change, message):
     change_weights(folder, change)
     with pytest.raises(CheckpointError, match=r"do not match its config.json: " + message):
         load(folder)
+
+
+def test_constants_that_old_versions_stored_are_no_weights(tmp_path):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=37, n_embd=12, n_layer=2, n_head=4, n_positions=64)).eval()
+    model.save_pretrained(tmp_path)
+    change_weights(tmp_path, lambda w: w.update({"transformer.h.1.attn.masked_bias": torch.tensor(-1e4)}))
+    torch.testing.assert_close(logits_of(load(tmp_path)), logits_of(model), rtol=0, atol=0)
+    change_weights(tmp_path, lambda w: w.update({"transformer.h.1.attn.other": torch.tensor(-1e4)}))
+    with pytest.raises(CheckpointError, match=r"1 unexpected tensors: transformer\.h\.1\.attn\.other$"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

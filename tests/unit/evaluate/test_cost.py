@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from neuromeld.errors import CheckpointError
 from neuromeld.evaluate import bytes_on_disk, flops_per_token, unique_parameters
@@ -8,6 +9,15 @@ from neuromeld.evaluate import bytes_on_disk, flops_per_token, unique_parameters
 CONTEXT = 16
 LLAMA_LAYER = 12 * 24 + 2 * 12 * 12 + 24 * 12 + 3 * 12 * 20
 """Entries of q, k and v, o, and the three matrices of the feed-forward network."""
+
+
+@pytest.fixture
+def mixtral() -> MixtralForCausalLM:
+    sizes = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
+    experts = {"num_local_experts": 5, "num_experts_per_tok": 2, "experts_implementation": "eager"}
+    return MixtralForCausalLM(
+        MixtralConfig(vocab_size=37, num_key_value_heads=2, head_dim=6, **sizes, **experts)
+    ).eval()
 
 
 def counted_by_torch(model, tokens):
@@ -22,7 +32,7 @@ def test_a_llama_counted_by_hand(llama):
     assert flops_per_token(llama, context=CONTEXT) == 2 * (3 * LLAMA_LAYER + head) + 4 * 3 * attention
 
 
-@pytest.mark.parametrize("family", ["llama", "untied_llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "untied_llama", "gpt2", "mixtral"])
 def test_flops_are_those_that_torch_counts(family, request):
     model = request.getfixturevalue(family)
     assert CONTEXT * flops_per_token(model, context=CONTEXT) == counted_by_torch(model, CONTEXT)

@@ -4,10 +4,13 @@ from importlib import import_module
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from torch.nn import functional as F
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from neuromeld.errors import NumericsError, UserInputError
-from neuromeld.evaluate import perplexity
+from neuromeld.evaluate import mean_loss, perplexity, pseudo_perplexity
+from neuromeld.text import mask_tokens
 
 FLOAT32 = 1e-6
 
@@ -103,3 +106,36 @@ def test_progress_is_on_stderr_when_asked_for(progress, llama, windows, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert ("perplexity" in output.err) == progress
+
+
+@pytest.fixture
+def bert():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return BertForMaskedLM(BertConfig(vocab_size=37, max_position_embeddings=64, **sizes)).eval()
+
+
+@pytest.fixture
+def masking_tokenizer():
+    backend = Tokenizer(models.WordLevel({f"w{i}": i for i in range(37)}, unk_token="w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, cls_token="w1", sep_token="w2", mask_token="w3")
+
+
+def test_pseudo_perplexity_is_that_of_the_tokens_that_are_hidden(bert, windows, masking_tokenizer):
+    ids = windows.input_ids.clone()
+    ids[:, 0], ids[:, -1] = 1, 2
+    hidden, labels = mask_tokens(ids, masking_tokenizer, 0)
+    expected = F.cross_entropy(bert(hidden).logits.double().flatten(0, 1), labels.flatten(), ignore_index=-100).item()
+    result = pseudo_perplexity(bert, windows, masking_tokenizer)
+    assert result.nll == pytest.approx(expected, rel=FLOAT32)
+    assert result.tokens == (labels != -100).sum() == 7 * 2
+    assert "15% of the tokens" in result.protocol["definition"]
+
+
+def test_a_model_that_predicts_no_next_token_has_neither_perplexity_nor_loss_without_labels(bert, windows):
+    with pytest.raises(UserInputError, match="does not predict the next token"):
+        perplexity(bert, windows)
+    with pytest.raises(UserInputError, match="given as labels"):
+        mean_loss(bert, [{"input_ids": windows.input_ids}])
+    with pytest.raises(UserInputError, match="BertModel has no loss"):
+        mean_loss(bert.bert, [{"input_ids": windows.input_ids, "labels": windows.input_ids}])

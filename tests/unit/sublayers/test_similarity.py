@@ -20,7 +20,7 @@ def cka(x, y):
     return np.linalg.norm(x.T @ y) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
 
 
-@pytest.mark.parametrize("family", ["llama", "opt", "gpt2", "bloom"])
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2", "bloom", "falcon"])
 def test_equals_numpy(family):
     model = build(family)
     arch = architecture_of(model)
@@ -28,7 +28,9 @@ def test_equals_numpy(family):
     for space, matrix in (("ffn", found.ffn), ("heads", found.attention)):
         seen = {}
         paths = [arch.consumer(layer, space).path for layer in range(arch.num_layers)]
-        watch_outputs(model, arch, paths, batches(), lambda path, x, seen=seen: seen.setdefault(path, []).append(x))
+        watch_outputs(
+            model, arch, paths, batches(), lambda path, x, seen=seen: seen.setdefault(path, []).append(x.clone())
+        )
         outputs = [torch.cat(seen[path]).numpy() for path in paths]
         expected = [[cka(x, y) for x in outputs] for y in outputs]
         np.testing.assert_allclose(matrix, expected, rtol=EXACT)

@@ -109,7 +109,7 @@ def _sublayers(entries: Sequence[dict[str, Any]] | None, title: str, key: str, u
     ]
     keys = (f"{key}_before", f"{key}_after", "error_before", "error_after", "ridge", "condition")
     head = ("layer", f"{units} before", "after", "error without", "error with compensation", "ridge", "condition")
-    rows = [(entry["layer"], *(entry.get(k) for k in keys)) for entry in entries]
+    rows = [(_place(entry), *(entry.get(k) for k in keys)) for entry in entries]
     intro = paragraph(
         "The error is that of a layer's output on held-out tokens, relative to the output itself, without and with "
         "the compensation fitted for what was taken away."
@@ -149,6 +149,11 @@ def _merges(entries: Sequence[tuple[str, dict[str, Any]]]) -> Markup | None:
     )
     head = ("", "goes into neuron", "with this share of it")
     return join([said, figures(maps), folded("The neurons that merged most", table("Merged neurons", head, rows))])
+
+
+def _place(entry: dict[str, Any]) -> int | str:
+    layer: int = entry["layer"]
+    return f"{layer}, expert {entry['expert']}" if "expert" in entry else layer
 
 
 def _before_and_after(

@@ -1,0 +1,88 @@
+"""BERT: an encoder with LayerNorms behind every residual sum (post-norm), and its masked language model."""
+
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Inputs, Norm, Requirement, Stack, Weight
+
+POST_NORM = (
+    "its norms stand on the residual stream itself: a square matrix behind each would have to carry the basis past it, "
+    "which takes back much of what a narrower stream saves (docs/decisions/0011)"
+)
+
+
+def post_norm_encoder(
+    model_type: str, model_class: str, *, prefix: str, inputs: Inputs, head: str | None = None, extras: tuple[str, ...]
+) -> ArchSpec:
+    """The spec of a model around BERT's encoder.
+
+    prefix  goes before the paths of the encoder
+    head    the output head, whose matrix may be the embedding
+    extras  parameters of what stands between encoder and head, or in the place of the head
+    """
+    attention = ("attention.self.query", "attention.self.key", "attention.self.value")
+    embeddings = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    entries = ("vocab", "positions", "token_types")
+    return ArchSpec(
+        model_type=model_type,
+        model_class=model_class,
+        inputs=inputs,
+        has_loss=inputs != "sentences",
+        embeddings=tuple(
+            Weight(f"{prefix}embeddings.{name}", in_=entry, out=RESIDUAL, layout="embedding")
+            for name, entry in zip(embeddings, entries, strict=True)
+        ),
+        embedding_norm=Norm(f"{prefix}embeddings.LayerNorm", "layer"),
+        stacks=(
+            Stack(
+                layers=f"{prefix}encoder.layer",
+                weights=(
+                    *(Weight(path, in_=RESIDUAL, out="heads") for path in attention),
+                    Weight("attention.output.dense", in_="heads", out=RESIDUAL),
+                    Weight("intermediate.dense", in_=RESIDUAL, out="ffn"),
+                    Weight("output.dense", in_="ffn", out=RESIDUAL),
+                ),
+                norms=(
+                    Norm("attention.output.LayerNorm", "layer", on_output=True),
+                    Norm("output.LayerNorm", "layer", on_output=True),
+                ),
+            ),
+        ),
+        head=Weight(head, in_=RESIDUAL, out="vocab") if head else None,
+        extras=extras,
+        stock_keys={FFN: "intermediate_size"},
+        native_only={HEADS: "BERT's config has no head size apart from hidden_size // num_attention_heads"},
+        refusals={RESIDUAL: POST_NORM},
+        head_keys=("num_attention_heads", "num_attention_heads"),
+        requires=(
+            Requirement("is_decoder", False, "BERT as a decoder is not described"),
+            Requirement("add_cross_attention", False, "cross-attention is not described"),
+        ),
+    )
+
+
+def module(path: str) -> tuple[str, str]:
+    """The parameters of a module with weight and bias."""
+    return (f"{path}.weight", f"{path}.bias")
+
+
+SPEC = post_norm_encoder(
+    "bert",
+    "BertForMaskedLM",
+    prefix="bert.",
+    inputs="masked",
+    head="cls.predictions.decoder",
+    extras=(
+        *module("cls.predictions.transform.dense"),
+        *module("cls.predictions.transform.LayerNorm"),
+        "cls.predictions.bias",
+    ),
+)
+
+MORE = (
+    post_norm_encoder("bert", "BertModel", prefix="", inputs="sentences", extras=module("pooler.dense")),
+    post_norm_encoder(
+        "bert",
+        "BertForSequenceClassification",
+        prefix="bert.",
+        inputs="sentences",
+        extras=(*module("bert.pooler.dense"), *module("classifier")),
+    ),
+)

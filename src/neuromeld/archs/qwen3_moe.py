@@ -1,0 +1,15 @@
+"""Qwen3-MoE: Qwen3 with a choice of many small experts in the place of each FFN."""
+
+from dataclasses import replace
+
+from neuromeld.archs.gated import gated_decoder
+from neuromeld.archs.spec import FFN, RESIDUAL, Requirement
+
+SPEC = replace(
+    gated_decoder(model_type="qwen3_moe", model_class="Qwen3MoeForCausalLM", query_key_norm="head", experts=True),
+    stock_keys={RESIDUAL: "hidden_size", FFN: "moe_intermediate_size"},
+    requires=(
+        Requirement("mlp_only_layers", [], "layers without experts between others"),
+        Requirement("decoder_sparse_step", 1, "layers without experts between others"),
+    ),
+)

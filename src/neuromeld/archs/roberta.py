@@ -1,0 +1,23 @@
+"""RoBERTa: BERT's encoder with positions counted from the padding token on."""
+
+from neuromeld.archs.bert import module, post_norm_encoder
+
+SPEC = post_norm_encoder(
+    "roberta",
+    "RobertaForMaskedLM",
+    prefix="roberta.",
+    inputs="masked",
+    head="lm_head.decoder",
+    extras=(*module("lm_head.dense"), *module("lm_head.layer_norm"), "lm_head.bias"),
+)
+
+MORE = (
+    post_norm_encoder("roberta", "RobertaModel", prefix="", inputs="sentences", extras=module("pooler.dense")),
+    post_norm_encoder(
+        "roberta",
+        "RobertaForSequenceClassification",
+        prefix="roberta.",
+        inputs="sentences",
+        extras=(*module("classifier.dense"), *module("classifier.out_proj")),
+    ),
+)
