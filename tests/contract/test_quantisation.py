@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig
 from transformers import AutoModelForCausalLM, TorchAoConfig
 
 from contract.families import build
 from contract.test_contract import logits, narrow, stages
+
+quantization = pytest.importorskip("torchao.quantization", reason="pip install '.[quantise]'")
 
 STAGES = {
     "ffn": ({"ffn": {"size": 24}}, "stock"),
@@ -20,13 +21,15 @@ def quantise(stage, output, folder, **settings):
     model, plan = narrow(build("llama", dtype=torch.float32), stages(**stage))
     assert plan.format == output
     model.save_pretrained(folder)
-    wanted = TorchAoConfig(Int8WeightOnlyConfig(), **settings)
+    wanted = TorchAoConfig(quantization.Int8WeightOnlyConfig(), **settings)
     return model, AutoModelForCausalLM.from_pretrained(folder, quantization_config=wanted)
 
 
 def steps(quantised, exact):
     """The largest error of each row, in steps of 8 bits."""
-    weight = quantised.weight.dequantize() if isinstance(quantised.weight, Int8Tensor) else quantised.weight
+    weight = (
+        quantised.weight.dequantize() if isinstance(quantised.weight, quantization.Int8Tensor) else quantised.weight
+    )
     return 127 * (weight - exact.weight).abs().amax(dim=1) / exact.weight.abs().amax(dim=1)
 
 

@@ -133,12 +133,6 @@ class Architecture:
         weights = {id(module.weight) for module in modules}
         return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
 
-    def extra_matrices(self, model: nn.Module) -> int:
-        """Entries of the linear maps among them."""
-        modules = (module for module in model.modules() if isinstance(module, nn.Linear))
-        weights = {id(module.weight) for module in modules}
-        return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
-
     def _place(self, layer: int) -> tuple[Stack, int]:
         index = max(i for i, start in enumerate(self.starts) if start <= layer)
         return self.spec.stacks[index], layer - self.starts[index]
@@ -206,7 +200,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if spec.head is not None and spec.embeddings:
         head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
         tied = head.weight is embedding.weight
-    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, getattr(config, "num_experts_per_tok", 1))
+    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, getattr(model.config, "num_experts_per_tok", 1))
 
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:
