@@ -3,7 +3,8 @@
 import platform
 import resource
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from neuromeld.checkpoint import check_free, new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
 from neuromeld.evaluate import bytes_on_disk
+from neuromeld.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
 from neuromeld.recipe import Calibration, Recipe
-from neuromeld.record import compression_record
+from neuromeld.record import compression_record, versions
 from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
@@ -64,11 +66,16 @@ def choose(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
+    journal: Journal = NO_JOURNAL,
+    force: bool = False,
     progress: bool = False,
 ) -> Choice:
     """The recipe that meets a budget and loses least on validation text, for the model at `source`.
 
-    Candidates are built in memory from a few thousand calibration tokens; nothing is written.
+    journal   of the output that the recipe is chosen for: it takes and gives the losses of candidates
+    force     discard what the journal has of another job
+
+    Candidates are built in memory from a few thousand calibration tokens; nothing else is written.
     """
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
@@ -77,9 +84,12 @@ def choose(
     windows = token_windows(
         text.text, tokenizer, split="calibration", num_tokens=tokens, seqlen=text.seqlen, seed=text.seed
     )
-    sample, validation = batches_of(windows), _validation(text, tokenizer, most=FINAL_TOKENS)
+    held_out = _validation(text, tokenizer, most=FINAL_TOKENS)
+    identity = _identity(located, windows, held_out, dtype, device) | {"calibration": text.model_dump()}
+    journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
+    sample, validation = batches_of(windows), batches_of(held_out)
     model = located.load(dtype, device)
-    return choose_recipe(model, budget, text, output, sample, validation, progress=progress)
+    return choose_recipe(model, budget, text, output, sample, validation, journal=journal, progress=progress)
 
 
 def compress(
@@ -89,6 +99,7 @@ def compress(
     *,
     force: bool = False,
     choice: Choice | None = None,
+    journal: Journal | None = None,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
@@ -98,42 +109,74 @@ def compress(
 
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
     choice   where `choose` found the recipe: its candidates go into the record
+    journal  of `out`, where it is open already
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
 
-    The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  Raises a
-    `NeuromeldError` for everything that can be wrong with the arguments, the model or the disk.
+    The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
+    done is kept in a hidden folder beside `out` until then: the same call, made again after an interruption, goes on
+    from there, with the same result bit for bit (on as many threads).  Another call for this `out` is refused, unless
+    `force` discards what was done.  Raises a `NeuromeldError` for everything that can be wrong with the arguments, the
+    model or the disk.
     """
     started = time.monotonic()
     out = Path(out)
     check_free(out, force=force)
-    located = locate(source, allow_pickle=allow_pickle)
-    plan = _plan(located, recipe, dtype)
-    tokenizer = located.tokenizer()
-    text = recipe.calibration
-    windows = token_windows(
-        text.text, tokenizer, split="calibration", num_tokens=text.tokens, seqlen=text.seqlen, seed=text.seed
-    )
-    check_vocabulary(windows, located.config().get_text_config().vocab_size)
-    model = located.load(dtype, device)
-    cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
-    validation = _validation(text, tokenizer) if _searches(recipe) else []
-    compressed = compress_model(model, plan, batches_of(windows), validation=validation, cache=cache, progress=progress)
-    model = compressed.model
-    with new_folder(out, force=force) as folder, torch.no_grad():
+    with open_journal(out) if journal is None else nullcontext(journal) as journal:
+        located = locate(source, allow_pickle=allow_pickle)
+        plan = _plan(located, recipe, dtype)
+        tokenizer = located.tokenizer()
+        text = recipe.calibration
+        windows = token_windows(
+            text.text, tokenizer, split="calibration", num_tokens=text.tokens, seqlen=text.seqlen, seed=text.seed
+        )
+        check_vocabulary(windows, located.config().get_text_config().vocab_size)
+        validation = _validation(text, tokenizer) if _searches(recipe) else None
+        identity = _identity(located, windows, validation, dtype, device)
+        journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
+        model = located.load(dtype, device)
+        cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
+        compressed = compress_model(
+            model,
+            plan,
+            batches_of(windows),
+            validation=batches_of(validation) if validation else (),
+            cache=cache,
+            journal=journal,
+            progress=progress,
+        )
         record = compression_record(located, plan, windows, compressed, model)
         if choice is not None:
             record["candidates"] = choice.record()
-        probe = windows.input_ids[:1, :64].to(device)
-        logits = model(input_ids=probe, use_cache=False).logits
-        model_dtype = model.dtype
-        save_checkpoint(model, tokenizer, folder, recipe_yaml=recipe.to_yaml())
-        del model, compressed
-        record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model_dtype)}
-        record |= {"bytes_on_disk": bytes_on_disk(folder)}
-        record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
-        save_record(folder, record, card=render_card(record))
-        save_report(folder)
+        if journal.num_recalled:
+            record["steps_recalled"] = journal.num_recalled
+        del compressed
+        with new_folder(out, force=force, beside=journal.folder) as folder:
+            probe = windows.input_ids[:1, :64].to(device)
+            with torch.no_grad():
+                logits = model(input_ids=probe, use_cache=False).logits
+            model_dtype = model.dtype
+            save_checkpoint(model, tokenizer, folder, recipe_yaml=recipe.to_yaml())
+            del model
+            record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model_dtype)}
+            record |= {"bytes_on_disk": bytes_on_disk(folder)}
+            record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
+            save_record(folder, record, card=render_card(record))
+            save_report(folder)
     return CompressResult(out, plan, record)
+
+
+def _identity(
+    source: ModelSource, windows: TokenWindows, validation: TokenWindows | None, dtype: torch.dtype | None, device: str
+) -> dict[str, Any]:
+    """What decides the result beside the recipe."""
+    return {
+        "model_sha256": source.fingerprint(),
+        "calibration_sha256": windows.sha256,
+        "validation_sha256": validation and validation.sha256,
+        "dtype": dtype and str(dtype),
+        "device": device,
+        "versions": versions(),
+    }
 
 
 def _searches(recipe: Recipe) -> bool:
@@ -142,9 +185,8 @@ def _searches(recipe: Recipe) -> bool:
     return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
 
 
-def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> list[Batch]:
-    windows = first_windows(text.text, tokenizer, split="validation", most=most, seqlen=text.seqlen)
-    return batches_of(windows)
+def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> TokenWindows:
+    return first_windows(text.text, tokenizer, split="validation", most=most, seqlen=text.seqlen)
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:

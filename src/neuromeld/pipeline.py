@@ -12,6 +12,7 @@ from neuromeld.checkpoint.modeling import attach_hooks
 from neuromeld.checkpoint.native import make_native, native_block
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss, unique_parameters
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.neurons import Narrowing, narrow_neurons
 from neuromeld.plan import Plan, architecture_of
 from neuromeld.progress import track
@@ -61,6 +62,7 @@ def compress_model(
     *,
     validation: Sequence[Batch] = (),
     cache: Mapping[str, str] | None = None,
+    journal: Journal = NO_JOURNAL,
     progress: bool = False,
 ) -> Compressed:
     """Make a live model smaller in place, by a plan made for it.
@@ -68,13 +70,16 @@ def compress_model(
     data        calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`
     validation  batches that windows of layers are chosen on; by default the calibration batches that are held out
     cache       facts that identify model and data; given, statistics are kept on disk and found there again
+    journal     takes and gives the results of long steps, of this very job
 
     Returns the same model object; in the native format its class and config change.
     """
     arch = architecture_of(model)
     training = model.training
     model.eval()
-    done, arch = run_stages(model, arch, plan, data, validation=validation, cache=cache, progress=progress)
+    done, arch = run_stages(
+        model, arch, plan, data, validation=validation, cache=cache, journal=journal, progress=progress
+    )
     _set_config(model, arch, plan)
     model.train(training)
     found = unique_parameters(model)
@@ -90,6 +95,7 @@ def run_stages(
     *,
     validation: Sequence[Batch] = (),
     cache: Mapping[str, str] | None = None,
+    journal: Journal = NO_JOURNAL,
     progress: bool = False,
 ) -> tuple[Compressed, Architecture]:
     """The stages alone: what they leave runs, but its class and config are still the old ones.
@@ -103,16 +109,16 @@ def run_stages(
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
     done = Compressed(model)
     if plan.recipe.drop_layers is not None:
-        done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, progress)
+        done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, journal, progress)
         arch = drop_layers(model, arch, done.dropped)
-    _narrow_neurons(done, arch, plan, data, progress)
+    _narrow_neurons(done, arch, plan, data, journal, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
-        _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, progress)
+        _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, journal, progress)
     if plan.recipe.merge_ffs is not None:
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
-        done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
+        done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
     return done, arch
 
 
@@ -126,7 +132,9 @@ def _holds_out(plan: Plan) -> bool:
     )
 
 
-def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], progress: bool) -> None:
+def _narrow_neurons(
+    done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], journal: Journal, progress: bool
+) -> None:
     recipe, after = plan.recipe, plan.after
     if recipe.heads is None and recipe.ffn is None:
         return
@@ -139,6 +147,7 @@ def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequ
             heads=None if recipe.heads is None else (recipe.heads, after.groups),
             ffn=None if recipe.ffn is None else (recipe.ffn, after.ffn),
             seed=recipe.calibration.seed,
+            journal=journal,
             advance=advance,
         )
 
@@ -149,11 +158,12 @@ def _narrow_stream(
     plan: Plan,
     data: Sequence[Batch],
     cache: Mapping[str, str] | None,
+    journal: Journal,
     progress: bool,
 ) -> None:
     width = plan.recipe.width
     assert width is not None
-    statistics = _statistics(done.model, arch, plan, data, cache, progress)
+    statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
     done.runs = [fit_run(found, arch, width, plan.after.hidden, plan.recipe.calibration.seed) for found in statistics]
     with track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance:
         done.narrowed = narrow_residual(
@@ -163,6 +173,7 @@ def _narrow_stream(
             [run.basis for run in done.runs],
             stock=plan.format == "stock",
             refit_on=data if width.refit else None,
+            journal=journal,
             advance=advance,
         )
     if plan.format == "native":
@@ -170,7 +181,12 @@ def _narrow_stream(
 
 
 def _layers_to_drop(
-    done: Compressed, arch: Architecture, options: DropLayers, validation: Sequence[Batch], progress: bool
+    done: Compressed,
+    arch: Architecture,
+    options: DropLayers,
+    validation: Sequence[Batch],
+    journal: Journal,
+    progress: bool,
 ) -> list[int]:
     if options.layers is not None:
         return sorted(set(options.layers))
@@ -182,6 +198,8 @@ def _layers_to_drop(
             lambda window: drop_layers(done.model, arch, window),
             lambda model: mean_loss(model, validation),
             advance,
+            journal,
+            "drop_layers",
         )
     done.searches["drop_layers"] = search
     return list(search.best.window)
@@ -193,6 +211,7 @@ def _merge_ffs(
     options: MergeFfs,
     data: Sequence[Batch],
     validation: Sequence[Batch],
+    journal: Journal,
     progress: bool,
 ) -> Merged:
     model = done.model
@@ -226,6 +245,8 @@ def _merge_ffs(
                 lambda window: merge(window, "none"),
                 lambda m: mean_loss(m, validation),
                 advance,
+                journal,
+                "merge_ffs",
             )
         done.searches["merge_ffs"] = search
         best = search.best.window
@@ -238,12 +259,14 @@ def _statistics(
     plan: Plan,
     data: Sequence[Batch],
     cache: Mapping[str, str] | None,
+    journal: Journal,
     progress: bool,
 ) -> list[dict[str, Statistic]]:
-    """The statistics of each run of layers, from the cache where they are there."""
+    """The statistics of each run of layers, from the cache or the journal where they are there."""
     width = plan.recipe.width
     assert width is not None
-    store = StatisticsStore() if cache is not None else None
+    folder = None if cache is not None else journal.folder
+    store = StatisticsStore(folder) if cache is not None or folder is not None else None
     key = cache_key(**(cache or {}), starts=plan.starts, names=list(empty_statistics(model, arch, width)))
     stored = store.load(key) if store else None
     if stored is not None:

@@ -11,12 +11,17 @@ from neuromeld.evaluate import unique_parameters
 from neuromeld.neurons import Narrowing
 from neuromeld.pipeline import Compressed
 from neuromeld.plan import Plan
-from neuromeld.regression import Refit
+from neuromeld.regression import Fit
 from neuromeld.sizes import changes
 from neuromeld.sources import ModelSource
 from neuromeld.sublayers import Window
 from neuromeld.text import TokenWindows
 from neuromeld.version import __version__
+
+
+def versions() -> dict[str, str]:
+    """Of this package, and of those that results depend on."""
+    return {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")}
 
 
 def compression_record(
@@ -64,7 +69,7 @@ def compression_record(
         "ffn": [_narrowing(entry) for entry in compressed.neurons if entry.space == FFN],
         "heads": [_narrowing(entry) for entry in compressed.neurons if entry.space == HEADS],
         "warnings": [*plan.warnings, *compressed.warnings],
-        "versions": {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        "versions": versions(),
     }
     if plan.before.hidden != plan.after.hidden:
         record |= {"hidden_size_before": plan.before.hidden, "hidden_size_after": plan.after.hidden}
@@ -77,7 +82,7 @@ def compression_record(
     return {key: value for key, value in record.items() if value not in ([], {})}
 
 
-def _errors(fit: Refit) -> dict[str, Any]:
+def _errors(fit: Fit) -> dict[str, Any]:
     return {
         "error_before": fit.error_before,
         "error_after": fit.error_after,

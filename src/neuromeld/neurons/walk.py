@@ -6,17 +6,21 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
 from neuromeld.errors import UserInputError
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
 from neuromeld.neurons.selectors import SELECTORS
-from neuromeld.regression import Refit, is_held_out, refit
+from neuromeld.regression import Fit, Refit, is_held_out, refit
+from neuromeld.replay import change_once
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
 from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
@@ -39,7 +43,10 @@ class Narrowing:
     before: int
     after: int
     kept: tuple[int, ...]
-    fit: Refit
+    fit: Fit
+
+
+_NARROWINGS = TypeAdapter(list[Narrowing])
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ def narrow_neurons(
     heads: tuple[Heads, Sequence[int]] | None = None,
     ffn: tuple[Ffn, Sequence[int]] | None = None,
     seed: int = 0,
+    journal: Journal = NO_JOURNAL,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Narrowing]:
     """Narrow attention and FFNs of `model` in place, layer by layer.
@@ -84,15 +92,22 @@ def narrow_neurons(
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
     calls = record_calls(model, arch, batches)
     stream = calls.hidden
-    done = []
-    for index in range(arch.num_layers):
+    done: list[Narrowing] = []
+
+    def narrow(index: int) -> list[Narrowing]:
+        found = []
         if heads is not None and heads[1][index] < num_groups:
             attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
-            done.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
+            found.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
         if ffn is not None and ffn[1][index] < arch.widths[FFN]:
             sublayer = Sublayer(model, arch, calls, stream, index, arch.consumer(index, FFN))
-            done.append(_narrow_ffn(sublayer, ffn[0], ffn[1][index], seed))
+            found.append(_narrow_ffn(sublayer, ffn[0], ffn[1][index], seed))
+        return found
+
+    for index in range(arch.num_layers):
         layer = model.get_submodule(arch.layer_path(index))
+        found: list[Narrowing] = change_once(journal, f"neurons-{index}", layer, partial(narrow, index), _NARROWINGS)
+        done += found
         for b, x in enumerate(stream):
             stream[b] = calls.run(layer, index, b, x)
         advance(index + 1)
@@ -123,7 +138,7 @@ def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int
     fit = _refit_consumer(
         sublayer, read_matrix(model, consumer)[kept], options.compensate, fitted.narrow(kept), held_out.narrow(kept)
     )
-    return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit)
+    return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit.fit)
 
 
 def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narrowing:
@@ -142,7 +157,7 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
         moments = _moments(sublayer, targets)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
-    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit)
+    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit.fit)
 
 
 def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.pipeline import run_stages
 from neuromeld.plan import architecture_of, make_plan
 from neuromeld.planner.budget import Budget
@@ -75,6 +76,7 @@ def choose_recipe(
     sample: Sequence[Batch],
     validation: Sequence[Batch],
     *,
+    journal: Journal = NO_JOURNAL,
     progress: bool = False,
 ) -> Choice:
     """The recipe that meets `budget` and loses least; the model is as before when this returns.
@@ -99,11 +101,11 @@ def choose_recipe(
     promising = [way for way in ways if way is ways[0] or way.predicted is None or way.predicted <= limit]
 
     def measure(what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch]) -> dict[str, float]:
-        dense = mean_loss(model, text)
+        dense = journal.once(f"{what} dense", mean_loss, model, text)
         losses = {}
         with track(what, len(those), enabled=progress) as advance:
             for done, way in enumerate(those, start=1):
-                losses[way.name] = _loss(model, way, on, text) - dense
+                losses[way.name] = journal.once(f"{what} {way.name}", _loss, model, way, on, text) - dense
                 advance(done)
         return losses
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.regression import Refit, is_held_out, refit
+from neuromeld.regression import Fit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
 from neuromeld.streams import Batch, real_tokens, record_calls
@@ -23,13 +23,13 @@ from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_m
 @torch.no_grad()
 def refit_shared(
     model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
-) -> Refit:
+) -> Fit:
     """Refit the FF output that the merged layers of `model` share, in place.
 
     originals   copies of those layers from before the merge, adjacent and in order
     batches     at least two, since some are held out
 
-    Where there is a bias, it is the last row of the matrix that is returned.
+    Returns how well it went.
     """
     consumers = [arch.consumer(layer, "ffn") for layer in originals]
     consumer = consumers[0]
@@ -55,7 +55,7 @@ def refit_shared(
     if bias is not None:
         write_bias(model, consumer, found.matrix[width])
     share(model, [weight.path for weight in consumers])
-    return found
+    return found.fit
 
 
 def _with_one(x: Float[Tensor, "n f"]) -> Float[Tensor, "n g"]:
