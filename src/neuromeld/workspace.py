@@ -37,19 +37,19 @@ class Workspace:
         """
         stated = json.loads(json.dumps(identity))
         identities = self._identities()
-        before = identities[self._begun] if self._begun < len(identities) else stated
-        if before != stated:
+        earlier, known = identities[: self._begun], identities[self._begun : self._begun + 1]
+        self._begun += 1
+        if known == [stated]:
+            return
+        if known:
             if self._holds_work() and not force:
                 raise UserInputError(
-                    f"{self.folder} holds an unfinished run that is not this one: {_differences(before, stated)}. To "
+                    f"{self.folder} holds an unfinished run that is not this one: {_differences(known[0], stated)}. To "
                     "go on with it give the same arguments again; to discard it pass --force (force=True) or remove "
                     "that folder"
                 )
             self._clear()
-        write_whole(
-            self.folder / IDENTITY, lambda path: path.write_text(json.dumps([*identities[: self._begun], stated]))
-        )
-        self._begun += 1
+        write_whole(self.folder / IDENTITY, lambda path: path.write_text(json.dumps([*earlier, stated])))
 
     def _identities(self) -> list[dict[str, Any]]:
         path = self.folder / IDENTITY

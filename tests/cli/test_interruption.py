@@ -159,7 +159,6 @@ def test_of_two_jobs_the_second_is_refused(cli, command, tmp_path):
     code, _, stderr = cli(*command(out))
     assert code == 2
     assert "another job" in stderr
-    code, _, stderr = cli("recover", "nothing", out)
     first.send_signal(signal.SIGCONT)
     _, stderr = first.communicate(timeout=300)
     assert first.returncode == 0, stderr
