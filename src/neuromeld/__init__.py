@@ -1,7 +1,8 @@
 """neuromeld makes trained Transformers smaller by merging, not deleting."""
 
 from neuromeld.checkpoint.native import register_native as _register_native
-from neuromeld.compress import CompressResult, batches_of, choose, compress, plan_for
+from neuromeld.compress import CompressResult, choose, compress, plan_for
+from neuromeld.inputs import batches_of
 from neuromeld.pipeline import Compressed, compress_model
 from neuromeld.plan import Plan, make_plan
 from neuromeld.planner import Budget

@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from neuromeld.checkpoint import check_free, new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint import (
+    check_free,
+    new_folder,
+    outputs,
+    render_card,
+    save_checkpoint,
+    save_record,
+    verify_checkpoint,
+)
 from neuromeld.evaluate import bytes_on_disk
+from neuromeld.inputs import Examples, reader_for
 from neuromeld.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
 from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record, versions
-from neuromeld.regression import HELD_OUT
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
-from neuromeld.streams import Batch
-from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers are chosen on."""
@@ -33,9 +38,6 @@ FINAL_TOKENS = 16384
 
 SAMPLE_TOKENS = 16384
 """Calibration tokens that the candidates of a budget are built from."""
-
-BATCH_WINDOWS = 4
-"""Windows in one calibration batch, at most."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,17 @@ def choose(
     """
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
-    tokenizer = located.tokenizer()
-    tokens = min(SAMPLE_TOKENS, text.tokens)
-    windows = token_windows(
-        text.text, tokenizer, split="calibration", num_tokens=tokens, seqlen=text.seqlen, seed=text.seed
-    )
-    held_out = _validation(text, tokenizer, most=FINAL_TOKENS)
-    identity = _identity(located, windows, held_out, dtype, device) | {"calibration": text.model_dump()}
+    config = located.config()
+    reader = reader_for(config)
+    processor = reader.processor(located.folder)
+    sample = reader.calibration(text, processor, config, min(SAMPLE_TOKENS, text.tokens))
+    validation = reader.validation(text, processor, config, FINAL_TOKENS)
+    identity = _identity(located, sample, validation, dtype, device) | {"calibration": text.model_dump()}
     journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
-    sample, validation = batches_of(windows), batches_of(held_out)
     model = located.load(dtype, device)
-    return choose_recipe(model, budget, text, output, sample, validation, journal=journal, progress=progress)
+    return choose_recipe(
+        model, budget, text, output, sample.batches, validation.batches, journal=journal, progress=progress
+    )
 
 
 def compress(
@@ -124,40 +126,35 @@ def compress(
     with open_journal(out) if journal is None else nullcontext(journal) as journal:
         located = locate(source, allow_pickle=allow_pickle)
         plan = _plan(located, recipe, dtype)
-        tokenizer = located.tokenizer()
-        text = recipe.calibration
-        windows = token_windows(
-            text.text, tokenizer, split="calibration", num_tokens=text.tokens, seqlen=text.seqlen, seed=text.seed
-        )
-        check_vocabulary(windows, located.config().get_text_config().vocab_size)
-        validation = _validation(text, tokenizer) if _searches(recipe) else None
-        identity = _identity(located, windows, validation, dtype, device)
+        config, text = located.config(), recipe.calibration
+        reader = reader_for(config)
+        processor = reader.processor(located.folder)
+        data = reader.calibration(text, processor, config, text.tokens)
+        validation = reader.validation(text, processor, config, SEARCH_TOKENS) if _searches(recipe) else None
+        identity = _identity(located, data, validation, dtype, device)
         journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
         model = located.load(dtype, device)
-        cache = {"model": located.fingerprint(), "data": windows.sha256, "dtype": str(model.dtype)}
         compressed = compress_model(
             model,
             plan,
-            batches_of(windows),
-            validation=batches_of(validation) if validation else (),
-            cache=cache,
+            data.batches,
+            validation=validation.batches if validation else (),
+            cache={"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)},
             journal=journal,
             progress=progress,
         )
-        record = compression_record(located, plan, windows, compressed, model)
+        record = compression_record(located, plan, data, compressed, model)
         if choice is not None:
             record["candidates"] = choice.record()
         if journal.num_recalled:
             record["steps_recalled"] = journal.num_recalled
         del compressed
         with new_folder(out, force=force, beside=journal.folder) as folder:
-            probe = windows.input_ids[:1, :64].to(device)
-            with torch.no_grad():
-                logits = model(input_ids=probe, use_cache=False).logits
+            expected = outputs(model, data.probe)
             model_dtype = model.dtype
-            save_checkpoint(model, tokenizer, folder, recipe_yaml=recipe.to_yaml())
+            save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
             del model
-            record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model_dtype)}
+            record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
             record |= {"bytes_on_disk": bytes_on_disk(folder)}
             record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
             save_record(folder, record, card=render_card(record))
@@ -166,12 +163,12 @@ def compress(
 
 
 def _identity(
-    source: ModelSource, windows: TokenWindows, validation: TokenWindows | None, dtype: torch.dtype | None, device: str
+    source: ModelSource, data: Examples, validation: Examples | None, dtype: torch.dtype | None, device: str
 ) -> dict[str, Any]:
     """What decides the result beside the recipe."""
     return {
         "model_sha256": source.fingerprint(),
-        "calibration_sha256": windows.sha256,
+        "calibration_sha256": data.sha256,
         "validation_sha256": validation and validation.sha256,
         "dtype": dtype and str(dtype),
         "device": device,
@@ -183,16 +180,6 @@ def _searches(recipe: Recipe) -> bool:
     """Whether a window of layers is chosen by its loss."""
     drop, merge = recipe.drop_layers, recipe.merge_ffs
     return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
-
-
-def _validation(text: Calibration, tokenizer: PreTrainedTokenizerBase, *, most: int = SEARCH_TOKENS) -> TokenWindows:
-    return first_windows(text.text, tokenizer, split="validation", most=most, seqlen=text.seqlen)
-
-
-def batches_of(windows: TokenWindows) -> list[Batch]:
-    """Token windows as calibration batches: at least eight where there are as many windows."""
-    size = min(BATCH_WINDOWS, max(1, len(windows.input_ids) // HELD_OUT))
-    return [{"input_ids": ids} for ids in windows.input_ids.split(size)]
 
 
 def peak_rss_bytes() -> int:

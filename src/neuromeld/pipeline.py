@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL
@@ -42,7 +42,7 @@ class Compressed:
     neurons: list[Narrowing] = field(default_factory=list)
     runs: list[FittedRun] = field(default_factory=list)
     narrowed: Narrowed | None = None
-    merged: Merged | None = None
+    merged: list[Merged] = field(default_factory=list)
     searches: dict[str, WindowSearch] = field(default_factory=dict)
 
     @property
@@ -213,7 +213,7 @@ def _merge_ffs(
     validation: Sequence[Batch],
     journal: Journal,
     progress: bool,
-) -> Merged:
+) -> list[Merged]:
     model = done.model
     if options.window is not None:
         windows = [range(options.window[0], options.window[1] + 1)]
@@ -221,20 +221,24 @@ def _merge_ffs(
         windows = windows_of(arch, options.length, at_least=2)
     alignments = None
     if options.align == "permute":
+        everywhere = [part for window in windows for part in arch.in_step(window)]
         with track("aligning FFNs", len(data), enabled=progress) as advance:
-            alignments = collect_alignments(model, arch, windows, options.anchor, data, advance)
+            alignments = collect_alignments(model, arch, everywhere, options.anchor, data, advance)
 
-    def merge(window: Window, compensate: Literal["ridge", "none"]) -> Merged:
-        return merge_ffs(
-            model,
-            arch,
-            window,
-            data,
-            anchor=options.anchor,
-            align=options.align,
-            compensate=compensate,
-            alignments=alignments,
-        )
+    def merge(window: Window, compensate: Literal["ridge", "none"]) -> list[Merged]:
+        return [
+            merge_ffs(
+                model,
+                arch,
+                part,
+                data,
+                anchor=options.anchor,
+                align=options.align,
+                compensate=compensate,
+                alignments=alignments,
+            )
+            for part in arch.in_step(window)
+        ]
 
     best = windows[0]
     if len(windows) > 1:
@@ -292,12 +296,17 @@ def _set_config(model: PreTrainedModel, arch: Architecture, plan: Plan) -> None:
     if spec.pins_head_dim:
         config.head_dim = getattr(config, "head_dim", None) or arch.width // config.num_attention_heads
     if plan.recipe.width is not None:
-        setattr(config, spec.stock_keys[RESIDUAL], plan.after.hidden)
+        _set(config, spec.config_keys(RESIDUAL), plan.after.hidden)
     if plan.recipe.ffn is not None:
-        setattr(config, spec.stock_keys[FFN], plan.after.ffn[0])
+        _set(config, spec.config_keys(FFN), plan.after.ffn[0])
     if plan.recipe.heads is not None:
         assert spec.head_keys is not None
         query, key_value = spec.head_keys
         per_group = getattr(config, query) // plan.before.groups[0]
         setattr(config, query, per_group * plan.after.groups[0])
         setattr(config, key_value, plan.after.groups[0])
+
+
+def _set(config: PretrainedConfig, keys: Sequence[str], size: int) -> None:
+    for key in keys:
+        setattr(config, key, size)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve
+from neuromeld.archs import Architecture, resolve, spec_for
+from neuromeld.archs.classes import stock_class
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.neurons import check_compensation
 from neuromeld.recipe import Recipe
-from neuromeld.registry import unknown_name
 from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 
@@ -87,7 +87,7 @@ class Plan:
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model that `config` describes, on the meta device: shapes without memory."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = stock_class(config)._from_config(config)
     return model
 
 
@@ -96,20 +96,10 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
 
     Raises `UnsupportedModelError` for a family that is not described and for a model that differs from its description.
     """
-    model_type = model.config.model_type
-    if model_type.startswith("neuromeld-"):
-        raise UnsupportedModelError(
-            "this checkpoint is already narrow in neuromeld's native format; compress the original model instead"
-        )
-    if model_type in UNSUPPORTED:
-        raise UnsupportedModelError(f"models of type {model_type} are not supported: {UNSUPPORTED[model_type]}")
-    if model_type not in ARCHITECTURES:
-        raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
-    spec = ARCHITECTURES[model_type]
-    if type(model).__name__ != spec.model_class:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} is not covered: {model_type} means {spec.model_class} here"
-        )
+    name = type(model).__name__
+    spec = spec_for(model.config.model_type, [name])
+    if name != spec.model_class:
+        raise UnsupportedModelError(f"{name} is not covered: {spec.model_type} means {spec.model_class} here")
     return resolve(model, spec)
 
 
@@ -121,8 +111,10 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     arch = architecture_of(model)
     _refuse(arch.spec, recipe)
     before = sizes_of(arch, model.config)
-    after = _narrow_layers(recipe, before)
+    after = _narrow_layers(arch, recipe, before)
     check_compensation(model, arch, recipe.heads, recipe.ffn)
+    dropped = recipe.drop_layers.num_dropped if recipe.drop_layers else 0
+    left = arch.without(dropped)
     layers = after.num_layers
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
     output = _format(arch, recipe, after, shared=len(starts) <= 1)
@@ -148,10 +140,10 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     )
     k = after.hidden
     extra = (len(starts[1:]) + plan.head_adapter) * k * k
-    flops = predict_flops(arch, before, after, context=CONTEXT, extra=extra)
+    flops = predict_flops(left, before, after, context=CONTEXT, extra=extra)
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
-    num_after = predict_parameters(model, arch, before, after, extra=extra)
+    num_after = predict_parameters(model, left, before, after, extra=extra)
     peak = INTERPRETER_BYTES + num_parameters * itemsize + max(num_after * itemsize, _working_bytes(plan, arch, used))
     return replace(
         plan, parameters_after=num_after, flops_after=flops, bytes_after=num_after * itemsize, peak_bytes=peak
@@ -176,17 +168,17 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
         )
 
 
-def _narrow_layers(recipe: Recipe, before: Sizes) -> Sizes:
+def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
     """The sizes behind every stage but the narrowing of the residual stream."""
-    sizes = before
+    sizes, depth = before, min(arch.depths)
     if recipe.drop_layers is not None:
         count, layers = recipe.drop_layers.num_dropped, recipe.drop_layers.layers
-        if count >= sizes.num_layers or max(layers or (0,)) >= sizes.num_layers:
+        if count >= depth or max(layers or (0,)) >= depth:
             raise UserInputError(
-                f"drop_layers={layers or count}: the model has {sizes.num_layers} layers, counted from 0, and at least "
+                f"drop_layers={layers or count}: the model has {depth} layers, counted from 0, and at least "
                 "one must stay"
             )
-        sizes = sizes.drop_layers(count)
+        sizes, depth = sizes.drop_layers(count * len(arch.depths)), depth - count
     if recipe.heads is not None:
         sizes = replace(sizes, groups=_per_layer("kv_groups", recipe.heads.kv_groups, sizes.groups))
     if recipe.ffn is not None:
@@ -195,9 +187,9 @@ def _narrow_layers(recipe: Recipe, before: Sizes) -> Sizes:
         sizes = replace(sizes, ffn=_per_layer("ffn.size", target, sizes.ffn))
     if recipe.merge_ffs is not None:
         count, window = recipe.merge_ffs.length, recipe.merge_ffs.window
-        if count > sizes.num_layers or (window and window[1] >= sizes.num_layers):
+        if count > depth or (window and window[1] >= depth):
             raise UserInputError(
-                f"merge_ffs={window or count}: the model has {sizes.num_layers} FFNs, counted from 0; choose fewer"
+                f"merge_ffs={window or count}: the model has {depth} FFNs, counted from 0; choose fewer"
             )
         sizes = replace(sizes, shared_ffns=count)
     return sizes

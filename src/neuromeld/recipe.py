@@ -11,14 +11,16 @@ from neuromeld.neurons.options import Ffn, Heads
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Frozen
 from neuromeld.sublayers.options import DropLayers, MergeFfs
-from neuromeld.text import TEXT_SOURCES
 from neuromeld.width.options import Width
 
 
 class Calibration(Frozen):
-    """The text that statistics are taken from.  `tokens` in all, in windows of `seqlen`, documents drawn by `seed`."""
+    """The data that statistics are taken from: `tokens` in all, in windows of `seqlen`, drawn by `seed`.
 
-    text: str = "wikipedia-sample"
+    source  a named one or `file:PATH`; None is the usual one for the inputs of the model
+    """
+
+    source: str | None = None
     tokens: int = 32768
     seqlen: int = 512
     seed: int = 0
@@ -26,8 +28,6 @@ class Calibration(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
         problems = []
-        if not self.text.startswith("file:") and self.text not in TEXT_SOURCES:
-            problems.append(unknown_name(TEXT_SOURCES.kind, self.text, list(TEXT_SOURCES)))
         if self.seqlen < 2:
             problems.append(f"seqlen={self.seqlen} must be at least 2 tokens")
         if self.tokens < self.seqlen:

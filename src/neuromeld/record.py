@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.spec import FFN, HEADS
 from neuromeld.evaluate import unique_parameters
+from neuromeld.inputs import Examples
 from neuromeld.neurons import Narrowing
 from neuromeld.pipeline import Compressed
 from neuromeld.plan import Plan
@@ -15,7 +16,6 @@ from neuromeld.regression import Fit
 from neuromeld.sizes import changes
 from neuromeld.sources import ModelSource
 from neuromeld.sublayers import Window
-from neuromeld.text import TokenWindows
 from neuromeld.version import __version__
 
 
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def compression_record(
-    source: ModelSource, plan: Plan, windows: TokenWindows, compressed: Compressed, model: PreTrainedModel
+    source: ModelSource, plan: Plan, data: Examples, compressed: Compressed, model: PreTrainedModel
 ) -> dict[str, Any]:
     """What `record.json` says before the files exist."""
     after = unique_parameters(model)
@@ -58,10 +58,10 @@ def compression_record(
         "changes": changes(plan.before, plan.after),
         "recipe": plan.recipe.model_dump(exclude_none=True),
         "calibration": {
-            "source": windows.source,
-            "split": windows.split,
-            "sha256": windows.sha256,
-            "tokens": windows.num_tokens,
+            "source": data.source,
+            "split": data.split,
+            "sha256": data.sha256,
+            "tokens": data.num_tokens,
         },
         "bytes_on_disk_before": source.bytes_on_disk(),
         "runs": runs,
@@ -75,10 +75,10 @@ def compression_record(
         record |= {"hidden_size_before": plan.before.hidden, "hidden_size_after": plan.after.hidden}
     if compressed.dropped:
         record |= {"dropped": compressed.dropped, "dropped_windows": _tried(compressed, "drop_layers")}
-    if compressed.merged is not None:
-        record |= {"window": _span(compressed.merged.window), "windows": _tried(compressed, "merge_ffs")}
-        if compressed.merged.refit is not None:
-            record["window_refit"] = _errors(compressed.merged.refit)
+    if compressed.merged:
+        # The window of the first stack: the others are merged in step.
+        record |= {"window": _span(compressed.merged[0].window), "windows": _tried(compressed, "merge_ffs")}
+        record["window_refits"] = [_errors(part.refit) for part in compressed.merged if part.refit is not None]
     return {key: value for key, value in record.items() if value not in ([], {})}
 
 

@@ -68,9 +68,10 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     def size(space: str, layer: int = 0) -> int:
         return space_size(arch, before, after, layer, space)
 
-    total = extra
-    for weight in (*arch.spec.embeddings, arch.spec.head):
-        tied = arch.tied and weight == arch.spec.head
+    total = extra + sum(parameter.numel() for parameter in arch.extras(model))
+    head = arch.spec.head
+    for weight in (*arch.spec.embeddings, *([head] if head else [])):
+        tied = arch.tied and weight == head
         total += 0 if tied else size(weight.in_) * size(weight.out)
         total += size(weight.out) if read_bias(model, weight) is not None else 0
     for norm in (arch.spec.embedding_norm, arch.spec.final_norm):
@@ -83,9 +84,9 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
             own = size(weight.in_, layer) * size_out
             own += size_out if read_bias(model, weight) is not None else 0
             total += own
-            shared += own if layer == 0 and FFN in (weight.in_, weight.out) else 0
-        for norm in arch.spec.layer_norms:
-            module = model.get_submodule(arch.layer_path(layer, norm.path))
+            shared += own if layer in arch.starts and FFN in (weight.in_, weight.out) else 0
+        for norm in arch.layer_norms(layer):
+            module = model.get_submodule(norm.path)
             total += size(norm.over, layer) * len(list(module.parameters()))
     return total - (after.shared_ffns - 1) * shared
 
@@ -95,7 +96,8 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
 
     extra  entries of matrices that are neither in a layer nor the head
     """
-    entries = extra + after.hidden * arch.widths[arch.spec.head.out]
+    head = arch.spec.head
+    entries = extra + (after.hidden * arch.widths[head.out] if head else 0)
     attention = 0
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):

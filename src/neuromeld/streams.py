@@ -23,10 +23,10 @@ class _Stop(Exception):
     """Raised by a hook once the value it waits for has been seen."""
 
 
-def real_tokens(x: Tensor, batch: Batch) -> Tensor:
+def real_tokens(x: Tensor, batch: Batch, mask_key: str = "attention_mask") -> Tensor:
     """The rows of `x`, `(batch, time, d)` or `(batch * time, d)`, that are not padding, as `(n, d)`."""
     rows = x.reshape(-1, x.shape[-1])
-    mask = batch.get("attention_mask")
+    mask = batch.get(mask_key)
     return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
 
 
@@ -38,11 +38,12 @@ def watch(
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the model up to its final norm and call `see(path, x)` with what each cut's norm reads, `(n, d)`."""
-    _watch(model, [norm.path for norm in arch.cuts], "reads", batches, see, advance)
+    _watch(model, arch, [norm.path for norm in arch.cuts], "reads", batches, see, advance)
 
 
 def watch_outputs(
     model: nn.Module,
+    arch: Architecture,
     paths: Sequence[str],
     batches: Sequence[Batch],
     see: Callable[[str, Tensor], None],
@@ -52,12 +53,13 @@ def watch_outputs(
 
     `paths` are in the order of execution: nothing behind the last is computed.
     """
-    _watch(model, paths, "writes", batches, see, advance)
+    _watch(model, arch, paths, "writes", batches, see, advance)
 
 
 @torch.no_grad()
 def _watch(
     model: nn.Module,
+    arch: Architecture,
     paths: Sequence[str],
     side: Literal["reads", "writes"],
     batches: Sequence[Batch],
@@ -67,8 +69,10 @@ def _watch(
     batch: Batch = {}
 
     def hook(path: str) -> Callable[..., None]:
+        mask = arch.mask(path)
+
         def called(_: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
-            x = real_tokens(output[0] if output else args[0], batch)
+            x = real_tokens(output[0] if output else args[0], batch, mask)
             if not torch.isfinite(x).all():
                 raise NumericsError(
                     f"the activations that {path} {side} hold NaN or infinity; if the model runs in float16, use "
@@ -96,12 +100,13 @@ def _watch(
 
 @dataclass
 class LayerCalls:
-    """How the model calls its layers on each batch, so that one layer can be called on its own.
+    """How the model calls the layers of one stack on each batch, so that one layer can be called on its own.
 
-    `hidden[b]` is the stream that enters the first layer, `(batch, time, d)`;
-    `arguments[b][layer]` are the other arguments.
+    `first` is the number of its first layer.  `hidden[b]` is the stream that enters that, `(batch, time, d)`;
+    `arguments[b][i]` are the other arguments of its i-th layer.
     """
 
+    first: int
     batches: Sequence[Batch]
     hidden: list[Tensor]
     arguments: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
@@ -109,7 +114,7 @@ class LayerCalls:
     @torch.no_grad()
     def run(self, layer: nn.Module, index: int, batch: int, hidden: Tensor) -> Tensor:
         """The stream that leaves `layer` when `hidden` enters it."""
-        args, kwargs = self.arguments[batch][index]
+        args, kwargs = self.arguments[batch][index - self.first]
         output = layer(hidden, *args, **kwargs)
         result: Tensor = output[0] if isinstance(output, tuple) else output
         return result
@@ -133,42 +138,39 @@ class LayerCalls:
 
 
 @torch.no_grad()
-def record_calls(model: nn.Module, arch: Architecture, batches: Sequence[Batch]) -> LayerCalls:
-    """Run the model with its layers short-circuited and keep what each would have been called with."""
-    calls = LayerCalls(batches, [], [])
-    layers = [model.get_submodule(arch.layer_path(i)) for i in range(arch.num_layers)]
+def record_calls(model: nn.Module, arch: Architecture, batches: Sequence[Batch], stack: int = 0) -> LayerCalls:
+    """Run the model with the layers of one stack short-circuited and keep what each would have been called with."""
+    first, depth = arch.starts[stack], arch.depths[stack]
+    calls = LayerCalls(first, batches, [], [])
+    layers = [model.get_submodule(arch.layer_path(i)) for i in range(first, first + depth)]
     with _short_circuit(layers, calls):
         for batch in batches:
             calls.arguments.append([])
-            final_norm = model.get_submodule(arch.spec.final_norm.path)
-            handle = final_norm.register_forward_pre_hook(_stop)
-            try:
-                _run(model, batch)
-            finally:
-                handle.remove()
+            _run(model, batch)
     return calls
 
 
 @contextmanager
 def _short_circuit(layers: Sequence[nn.Module], calls: LayerCalls) -> Iterator[None]:
-    # Whether a layer returns a tensor or a tuple differs between families: the first call finds out.
-    returns_tuple: list[bool] = []
+    # Whether a layer returns a tensor or a tuple, and what else is in it, differs between families: the first one runs.
+    returned: list[Any] = [None]
 
-    def recorder(layer: nn.Module, first: bool) -> Callable[..., Any]:
+    def recorder(layer: nn.Module) -> Callable[..., Any]:
         original = layer.forward
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not returns_tuple:
-                returns_tuple.append(isinstance(original(hidden, *args, **kwargs), tuple))
-            if first:
+            if layer is layers[0]:
                 calls.hidden.append(hidden)
+                returned[0] = original(hidden, *args, **kwargs)
             calls.arguments[-1].append((args, kwargs))
-            return (hidden,) if returns_tuple[0] else hidden
+            if layer is layers[-1]:
+                raise _Stop
+            return (hidden, *returned[0][1:]) if isinstance(returned[0], tuple) else hidden
 
         return forward
 
-    for i, layer in enumerate(layers):
-        layer.forward = recorder(layer, first=i == 0)
+    for layer in layers:
+        layer.forward = recorder(layer)
     try:
         yield
     finally:
@@ -189,11 +191,12 @@ def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm_epsilon(module))
 
 
-def _stop(*_: Any) -> None:
-    raise _Stop
+def without_cache(model: nn.Module) -> dict[str, bool]:
+    """What keeps a model that generates from keeping its keys and values."""
+    return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
 
 def _run(model: nn.Module, batch: Batch) -> None:
     device = next(model.parameters()).device
     with suppress(_Stop):
-        model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False)
+        model(**{name: value.to(device) for name, value in batch.items()}, **without_cache(model))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from neuromeld.archs.spec import Weight
+from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
 
 
@@ -83,13 +83,13 @@ def share(model: nn.Module, paths: Sequence[str]) -> None:
         module.weight, module.bias = first.weight, first.bias
 
 
-def keep_layers(model: nn.Module, path: str, kept: Sequence[int], layer_lists: Sequence[str]) -> None:
-    """Leave only some of the layers in the list at `path`, and make the config and the layers' own indices follow.
+def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists: Sequence[str]) -> None:
+    """Leave only some of the layers of a stack, and make the config and the layers' own indices follow.
 
     layer_lists  the config keys, where they are set, of lists with an entry for every layer
     """
-    layers = model.get_submodule(path)
-    _put(model, path, nn.ModuleList(layers[index] for index in kept))
+    layers = model.get_submodule(stack.layers)
+    _put(model, stack.layers, nn.ModuleList(layers[index] for index in kept))
     for new, index in enumerate(kept):
         for module in layers[index].modules():
             if hasattr(module, "layer_idx"):
@@ -98,7 +98,7 @@ def keep_layers(model: nn.Module, path: str, kept: Sequence[int], layer_lists: S
         entries = getattr(model.config, key, None)
         if entries is not None:
             setattr(model.config, key, [entries[index] for index in kept])
-    model.config.num_hidden_layers = len(kept)
+    setattr(model.config, stack.count_key, len(kept))
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def everything() -> dict[str, Any]:
         for i in range(LAYERS - length)
     ]
     record["window"] = {"start": 17, "end": 20}
-    record["window_refit"] = {"error_before": 0.41, "error_after": 0.23, "ridge": 1e-4, "condition": 1e4}
+    record["window_refits"] = [{"error_before": 0.41, "error_after": 0.23, "ridge": 1e-4, "condition": 1e4}]
     record["dropped_windows"] = [{"start": i, "end": i + 1, "loss": wave(i, 3, 5)} for i in range(LAYERS - 1)]
     record["dropped"] = [24, 25]
     record["similarity"] = {

@@ -1,5 +1,7 @@
 """The families that are known, one data file each.  To add one, write its file and list it here."""
 
+from collections.abc import Iterable
+
 from neuromeld.archs import (
     bloom,
     gemma,
@@ -20,34 +22,35 @@ from neuromeld.archs import (
     stablelm,
 )
 from neuromeld.archs.resolve import Architecture, resolve
-from neuromeld.archs.spec import ArchSpec, Norm, Weight
-from neuromeld.registry import Registry
+from neuromeld.archs.spec import ArchSpec, Norm, Stack, Weight
+from neuromeld.errors import UnsupportedModelError
+from neuromeld.registry import Registry, unknown_name
 
-ARCHITECTURES: Registry[ArchSpec] = Registry(
-    "architecture",
-    {
-        m.SPEC.model_type: m.SPEC
-        for m in (
-            bloom,
-            gemma,
-            gemma2,
-            gemma3_text,
-            gpt2,
-            gpt_neox,
-            granite,
-            llama,
-            mistral,
-            olmo2,
-            olmo3,
-            opt,
-            phi3,
-            qwen2,
-            qwen3,
-            smollm3,
-            stablelm,
-        )
-    },
+_FAMILIES = (
+    bloom,
+    gemma,
+    gemma2,
+    gemma3_text,
+    gpt2,
+    gpt_neox,
+    granite,
+    llama,
+    mistral,
+    olmo2,
+    olmo3,
+    opt,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+    stablelm,
 )
+
+ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type: m.SPEC for m in _FAMILIES})
+"""By model type, as the class that the type means here where a checkpoint does not name one."""
+
+BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for spec in getattr(m, "MORE", ())}
+"""The same families under other heads, by model class."""
 
 _EXPERTS = "its experts are stacked in tensors of three axes, which no method reads yet"
 
@@ -63,4 +66,32 @@ UNSUPPORTED = {
 }
 """Architectures that were looked at and are refused, and why."""
 
-__all__ = ["ARCHITECTURES", "UNSUPPORTED", "ArchSpec", "Architecture", "Norm", "Weight", "resolve"]
+
+def spec_for(model_type: str, model_classes: Iterable[str] = ()) -> ArchSpec:
+    """The spec of a model type: that of the first of `model_classes` with one of its own, else the type's.
+
+    Raises `UnsupportedModelError` for a type that is not described.
+    """
+    if model_type.startswith("neuromeld-"):
+        raise UnsupportedModelError(
+            "this checkpoint is already narrow in neuromeld's native format; compress the original model instead"
+        )
+    if model_type in UNSUPPORTED:
+        raise UnsupportedModelError(f"models of type {model_type} are not supported: {UNSUPPORTED[model_type]}")
+    if model_type not in ARCHITECTURES:
+        raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
+    return next((BY_CLASS[name] for name in model_classes if name in BY_CLASS), ARCHITECTURES[model_type])
+
+
+__all__ = [
+    "ARCHITECTURES",
+    "BY_CLASS",
+    "UNSUPPORTED",
+    "ArchSpec",
+    "Architecture",
+    "Norm",
+    "Stack",
+    "Weight",
+    "resolve",
+    "spec_for",
+]

@@ -1,20 +1,24 @@
 """BLOOM: LayerNorm, ALiBi, fused q/k/v, and a norm between the embedding and the stream."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Stack, Weight
 
 SPEC = ArchSpec(
     model_type="bloom",
     model_class="BloomForCausalLM",
-    layers="transformer.h",
     embeddings=(Weight("transformer.word_embeddings", in_="vocab", out=RESIDUAL, layout="embedding"),),
     embedding_norm=Norm("transformer.word_embeddings_layernorm", "layer"),
-    layer_weights=(
-        Weight("self_attention.query_key_value", in_=RESIDUAL, out="qkv", reads="input_layernorm"),
-        Weight("self_attention.dense", in_="heads", out=RESIDUAL),
-        Weight("mlp.dense_h_to_4h", in_=RESIDUAL, out="ffn", reads="post_attention_layernorm"),
-        Weight("mlp.dense_4h_to_h", in_="ffn", out=RESIDUAL),
+    stacks=(
+        Stack(
+            layers="transformer.h",
+            weights=(
+                Weight("self_attention.query_key_value", in_=RESIDUAL, out="qkv", reads="input_layernorm"),
+                Weight("self_attention.dense", in_="heads", out=RESIDUAL),
+                Weight("mlp.dense_h_to_4h", in_=RESIDUAL, out="ffn", reads="post_attention_layernorm"),
+                Weight("mlp.dense_4h_to_h", in_="ffn", out=RESIDUAL),
+            ),
+            norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
+        ),
     ),
-    layer_norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
     final_norm=Norm("transformer.ln_f", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
     native_only={

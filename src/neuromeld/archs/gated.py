@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec, Norm, NormKind, Weight
+from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec, Norm, NormKind, Stack, Weight
 
 
 def gated_decoder(
@@ -27,23 +27,27 @@ def gated_decoder(
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
-        layers="model.layers",
         embeddings=(Weight("model.embed_tokens", in_="vocab", out=RESIDUAL, layout="embedding"),),
-        layer_weights=(
-            Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", reads=attention_norm),
-            Weight("self_attn.k_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
-            Weight("self_attn.v_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
-            Weight("self_attn.o_proj", in_="heads", out=RESIDUAL),
-            Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", reads=ffn_norm),
-            Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", reads=ffn_norm),
-            Weight("mlp.down_proj", in_="ffn", out=RESIDUAL),
-        ),
-        layer_norms=(
-            *(Norm(path, norm_kind) for path in reads if path is not None),
-            *(Norm(path, norm_kind, on_output=True) for path in output_norms),
-            *(
-                Norm(path, norm_kind, over=space)
-                for path, space in zip(("self_attn.q_norm", "self_attn.k_norm"), query_key_spaces, strict=False)
+        stacks=(
+            Stack(
+                layers="model.layers",
+                weights=(
+                    Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", reads=attention_norm),
+                    Weight("self_attn.k_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
+                    Weight("self_attn.v_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
+                    Weight("self_attn.o_proj", in_="heads", out=RESIDUAL),
+                    Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", reads=ffn_norm),
+                    Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", reads=ffn_norm),
+                    Weight("mlp.down_proj", in_="ffn", out=RESIDUAL),
+                ),
+                norms=(
+                    *(Norm(path, norm_kind) for path in reads if path is not None),
+                    *(Norm(path, norm_kind, on_output=True) for path in output_norms),
+                    *(
+                        Norm(path, norm_kind, over=space)
+                        for path, space in zip(("self_attn.q_norm", "self_attn.k_norm"), query_key_spaces, strict=False)
+                    ),
+                ),
             ),
         ),
         final_norm=Norm("model.norm", norm_kind),

@@ -1,22 +1,26 @@
 """GPT-2: LayerNorm, Conv1D matrices, fused q/k/v, learned positions."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Stack, Weight
 
 SPEC = ArchSpec(
     model_type="gpt2",
     model_class="GPT2LMHeadModel",
-    layers="transformer.h",
     embeddings=(
         Weight("transformer.wte", in_="vocab", out=RESIDUAL, layout="embedding"),
         Weight("transformer.wpe", in_="positions", out=RESIDUAL, layout="embedding"),
     ),
-    layer_weights=(
-        Weight("attn.c_attn", in_=RESIDUAL, out="qkv", reads="ln_1", layout="conv1d"),
-        Weight("attn.c_proj", in_="heads", out=RESIDUAL, layout="conv1d"),
-        Weight("mlp.c_fc", in_=RESIDUAL, out="ffn", reads="ln_2", layout="conv1d"),
-        Weight("mlp.c_proj", in_="ffn", out=RESIDUAL, layout="conv1d"),
+    stacks=(
+        Stack(
+            layers="transformer.h",
+            weights=(
+                Weight("attn.c_attn", in_=RESIDUAL, out="qkv", reads="ln_1", layout="conv1d"),
+                Weight("attn.c_proj", in_="heads", out=RESIDUAL, layout="conv1d"),
+                Weight("mlp.c_fc", in_=RESIDUAL, out="ffn", reads="ln_2", layout="conv1d"),
+                Weight("mlp.c_proj", in_="ffn", out=RESIDUAL, layout="conv1d"),
+            ),
+            norms=(Norm("ln_1", "layer"), Norm("ln_2", "layer")),
+        ),
     ),
-    layer_norms=(Norm("ln_1", "layer"), Norm("ln_2", "layer")),
     final_norm=Norm("transformer.ln_f", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
     stock_keys={FFN: "n_inner"},

@@ -1,21 +1,25 @@
 """GPT-NeoX and Pythia: LayerNorm, attention and FFN side by side, q/k/v fused head by head."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Stack, Weight
 
 HEAD_SIZE = "GPT-NeoX's config has no head size apart from hidden_size // num_attention_heads"
 
 SPEC = ArchSpec(
     model_type="gpt_neox",
     model_class="GPTNeoXForCausalLM",
-    layers="gpt_neox.layers",
     embeddings=(Weight("gpt_neox.embed_in", in_="vocab", out=RESIDUAL, layout="embedding"),),
-    layer_weights=(
-        Weight("attention.query_key_value", in_=RESIDUAL, out="qkv", reads="input_layernorm"),
-        Weight("attention.dense", in_="heads", out=RESIDUAL),
-        Weight("mlp.dense_h_to_4h", in_=RESIDUAL, out="ffn", reads="post_attention_layernorm"),
-        Weight("mlp.dense_4h_to_h", in_="ffn", out=RESIDUAL),
+    stacks=(
+        Stack(
+            layers="gpt_neox.layers",
+            weights=(
+                Weight("attention.query_key_value", in_=RESIDUAL, out="qkv", reads="input_layernorm"),
+                Weight("attention.dense", in_="heads", out=RESIDUAL),
+                Weight("mlp.dense_h_to_4h", in_=RESIDUAL, out="ffn", reads="post_attention_layernorm"),
+                Weight("mlp.dense_4h_to_h", in_="ffn", out=RESIDUAL),
+            ),
+            norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
+        ),
     ),
-    layer_norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
     final_norm=Norm("gpt_neox.final_layer_norm", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="gpt_neox.final_layer_norm"),
     stock_keys={FFN: "intermediate_size"},

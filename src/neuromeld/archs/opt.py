@@ -1,24 +1,28 @@
 """OPT: LayerNorm, learned positions, biases everywhere, ReLU FFN."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Stack, Weight
 
 SPEC = ArchSpec(
     model_type="opt",
     model_class="OPTForCausalLM",
-    layers="model.decoder.layers",
     embeddings=(
         Weight("model.decoder.embed_tokens", in_="vocab", out=RESIDUAL, layout="embedding"),
         Weight("model.decoder.embed_positions", in_="positions", out=RESIDUAL, layout="embedding"),
     ),
-    layer_weights=(
-        Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
-        Weight("self_attn.k_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
-        Weight("self_attn.v_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
-        Weight("self_attn.out_proj", in_="heads", out=RESIDUAL),
-        Weight("fc1", in_=RESIDUAL, out="ffn", reads="final_layer_norm"),
-        Weight("fc2", in_="ffn", out=RESIDUAL),
+    stacks=(
+        Stack(
+            layers="model.decoder.layers",
+            weights=(
+                Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
+                Weight("self_attn.k_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
+                Weight("self_attn.v_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
+                Weight("self_attn.out_proj", in_="heads", out=RESIDUAL),
+                Weight("fc1", in_=RESIDUAL, out="ffn", reads="final_layer_norm"),
+                Weight("fc2", in_="ffn", out=RESIDUAL),
+            ),
+            norms=(Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer")),
+        ),
     ),
-    layer_norms=(Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer")),
     final_norm=Norm("model.decoder.final_layer_norm", "layer"),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.decoder.final_layer_norm"),
     stock_keys={FFN: "ffn_dim"},

@@ -40,7 +40,7 @@ def probe(model: PreTrainedModel) -> Probe:
 
     nearest = max(ARCHITECTURES.values(), key=common)
     paths = _paths(nearest)
-    tied = {nearest.head.path} if model.config.tie_word_embeddings else set()
+    tied = {nearest.head.path} if nearest.head and getattr(model.config, "tie_word_embeddings", False) else set()
     unclaimed = tuple(name for name in names if name.rpartition(".")[0] not in paths)
     return Probe(
         nearest=nearest.model_type,
@@ -53,10 +53,18 @@ def probe(model: PreTrainedModel) -> Probe:
 
 def _paths(spec: ArchSpec) -> set[str]:
     """The module paths of everything that a spec describes."""
-    in_layers = [weight.path for weight in spec.layer_weights] + [norm.path for norm in spec.layer_norms]
+    in_layers = {
+        f"{stack.layers}.*.{path}"
+        for stack in spec.stacks
+        for path in (
+            *(weight.path for weight in stack.weights),
+            *(norm.path for norm in stack.norms),
+            *(extra.rpartition(".")[0] for extra in stack.extras),
+        )
+    }
+    weights = {weight.path for weight in (*spec.embeddings, spec.head) if weight is not None}
     norms = {norm.path for norm in (spec.embedding_norm, spec.final_norm) if norm is not None}
-    weights = {weight.path for weight in (*spec.embeddings, spec.head)}
-    return {f"{spec.layers}.*.{path}" for path in in_layers} | norms | weights
+    return in_layers | weights | norms | {extra.rpartition(".")[0] for extra in spec.extras}
 
 
 def _draft(model: PreTrainedModel, nearest: ArchSpec, unclaimed: tuple[str, ...]) -> str:

@@ -2,35 +2,77 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import nn
 
-from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Weight
+from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Stack, Weight
 from neuromeld.errors import UnsupportedModelError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A spec bound to one model; all paths here are full module paths.
+    """A spec bound to one model; all paths here are full module paths, and layers are counted through all stacks.
 
-    `cuts` are the norms that read the residual stream, in order, the final norm last.  `widths` gives the size of
-    each space.  `tied` says whether the output head is the embedding.
+
+    `depths` are the numbers of layers of each stack.  `cuts` are the norms that read the residual stream, in order,
+    the final norm last.  `widths` gives the size of each space.  `tied` says whether the output head is the embedding.
     """
 
     spec: ArchSpec
-    num_layers: int
+    depths: tuple[int, ...]
     width: int
     tied: bool
     widths: dict[str, int]
 
+    @property
+    def num_layers(self) -> int:
+        return sum(self.depths)
+
+    @property
+    def final_norm(self) -> Norm:
+        """The last norm of the residual stream, of models whose stream can be narrowed."""
+        assert self.spec.final_norm is not None
+        return self.spec.final_norm
+
+    @property
+    def head(self) -> Weight:
+        """The output head, of models whose stream can be narrowed."""
+        assert self.spec.head is not None
+        return self.spec.head
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first layer of each stack."""
+        return tuple(sum(self.depths[:index]) for index in range(len(self.depths)))
+
+    def stack(self, layer: int) -> Stack:
+        """The stack that a layer is in."""
+        return self._place(layer)[0]
+
     def layer_path(self, layer: int, path: str = "") -> str:
-        return f"{self.spec.layers}.{layer}" + (f".{path}" if path else "")
+        stack, index = self._place(layer)
+        return f"{stack.layers}.{index}" + (f".{path}" if path else "")
+
+    def mask(self, path: str) -> str:
+        """The entry of a batch that says which of the tokens are real that the module at `path` sees."""
+        return next((s.mask for s in self.spec.stacks if path.startswith(f"{s.layers}.")), self.spec.stacks[-1].mask)
+
+    def in_step(self, window: range) -> list[range]:
+        """The layers of each stack that `window`, counted from 0 in every stack, stands for."""
+        return [range(start + window.start, start + window.stop) for start in self.starts]
+
+    def without(self, count: int) -> "Architecture":
+        """With `count` layers less in every stack."""
+        return replace(self, depths=tuple(depth - count for depth in self.depths))
 
     def layer_weights(self, layer: int) -> tuple[Weight, ...]:
         """The weights of one layer, with full paths."""
         return tuple(
             replace(w, path=self.layer_path(layer, w.path), reads=w.reads and self.layer_path(layer, w.reads))
-            for w in self.spec.layer_weights
+            for w in self.stack(layer).weights
         )
 
     def producers(self, layer: int, space: str) -> tuple[Weight, ...]:
@@ -46,27 +88,40 @@ class Architecture:
         """The norms of one layer that read the residual stream, with full paths."""
         return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.spec.cut_norms)
 
+    def layer_norms(self, layer: int) -> tuple[Norm, ...]:
+        """Every norm of one layer, with full paths."""
+        return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.stack(layer).norms)
+
+    def layer_extras(self, layer: int) -> tuple[str, ...]:
+        """The full paths of the parameters of one layer that no method touches."""
+        return tuple(self.layer_path(layer, path) for path in self.stack(layer).extras)
+
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Every weight of the model, the head included even when it is the embedding."""
         layers = (w for layer in range(self.num_layers) for w in self.layer_weights(layer))
-        return (*self.spec.embeddings, *layers, self.spec.head)
+        return (*self.spec.embeddings, *layers, *_given(self.spec.head))
 
     @property
     def cuts(self) -> tuple[Norm, ...]:
         layers = (norm for layer in range(self.num_layers) for norm in self.cut_norms(layer))
-        return (*layers, self.spec.final_norm)
+        return (*layers, *_given(self.spec.final_norm))
 
     @property
     def norms(self) -> tuple[Norm, ...]:
         """Every norm, those that do not read the residual stream included."""
-        layers = (
-            replace(norm, path=self.layer_path(layer, norm.path))
-            for layer in range(self.num_layers)
-            for norm in self.spec.layer_norms
-        )
-        embedding = (self.spec.embedding_norm,) if self.spec.embedding_norm else ()
-        return (*embedding, *layers, self.spec.final_norm)
+        layers = (norm for layer in range(self.num_layers) for norm in self.layer_norms(layer))
+        return (*_given(self.spec.embedding_norm), *layers, *_given(self.spec.final_norm))
+
+    def extras(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameters of `model` that no method touches, where it has them."""
+        paths = [*self.spec.extras, *(path for layer in range(self.num_layers) for path in self.layer_extras(layer))]
+        found = (_find_parameter(model, path) for path in paths)
+        return [parameter for parameter in found if parameter is not None]
+
+    def _place(self, layer: int) -> tuple[Stack, int]:
+        index = max(i for i, start in enumerate(self.starts) if start <= layer)
+        return self.spec.stacks[index], layer - self.starts[index]
 
 
 def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
@@ -84,10 +139,14 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if problems:
         raise UnsupportedModelError(f"this {spec.model_type} model is not covered: " + "; ".join(problems))
 
-    num_layers = config.num_hidden_layers
+    lists = [find_module(model, stack.layers) for stack in spec.stacks]
+    missing = [stack.layers for stack, layers in zip(spec.stacks, lists, strict=True) if layers is None]
+    if missing:
+        raise UnsupportedModelError(f"{type(model).__name__} does not fit {spec.model_type!r}: no {', '.join(missing)}")
+    depths = tuple(len(layers) for layers in lists)  # type: ignore[arg-type]
     claims: dict[int, str] = {}
     sizes: dict[str, dict[int, str]] = defaultdict(dict)
-    unbound = Architecture(spec, num_layers, width=0, tied=False, widths={})
+    unbound = Architecture(spec, depths, width=0, tied=False, widths={})
     for weight in unbound.weights:
         module = find_module(model, weight.path)
         matrix = getattr(module, "weight", None)
@@ -97,7 +156,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         size_in, size_out = matrix.shape[::-1] if weight.layout == "linear" else matrix.shape
         sizes[weight.in_][size_in] = weight.path
         sizes[weight.out][size_out // weight.repeats] = weight.path
-        if weight.path != spec.head.path or id(matrix) not in claims:
+        if weight != spec.head or id(matrix) not in claims:
             _claim(claims, matrix, f"{weight.path}.weight", problems)
         if getattr(module, "bias", None) is not None:
             _claim(claims, module.bias, f"{weight.path}.bias", problems)
@@ -109,6 +168,9 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         sizes[norm.over][module.weight.shape[0]] = norm.path
         for name, parameter in module.named_parameters(recurse=False):
             _claim(claims, parameter, f"{norm.path}.{name}", problems)
+
+    for parameter in unbound.extras(model):
+        _claim(claims, parameter, "a parameter that no method touches", problems)
 
     problems += [
         f"space {space!r} has several sizes: " + ", ".join(f"{size} ({path})" for size, path in found.items())
@@ -123,11 +185,12 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         raise UnsupportedModelError(
             f"{type(model).__name__} does not fit the architecture {spec.model_type!r}: " + "; ".join(problems)
         )
-    head, embedding = find_module(model, spec.head.path), find_module(model, spec.embeddings[0].path)
-    assert head is not None
-    assert embedding is not None
     widths = {space: next(iter(found)) for space, found in sizes.items()}
-    return Architecture(spec, num_layers, widths[RESIDUAL], head.weight is embedding.weight, widths)
+    tied = False
+    if spec.head is not None and spec.embeddings:
+        head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
+        tied = head.weight is embedding.weight
+    return Architecture(spec, depths, widths[RESIDUAL], tied, widths)
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:
@@ -138,6 +201,17 @@ def find_module(model: nn.Module, path: str) -> nn.Module | None:
         if module is None:
             return None
     return module
+
+
+def _find_parameter(model: nn.Module, path: str) -> nn.Parameter | None:
+    module, _, name = path.rpartition(".")
+    owner = find_module(model, module) if module else model
+    found = getattr(owner, name, None)
+    return found if isinstance(found, nn.Parameter) else None
+
+
+def _given(value: T | None) -> tuple[T, ...]:
+    return () if value is None else (value,)
 
 
 def _claim(claims: dict[int, str], parameter: nn.Parameter, name: str, problems: list[str]) -> None:

@@ -11,15 +11,14 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     CONFIG_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from neuromeld.checkpoint.classes import model_class
 from neuromeld.checkpoint.modeling import native_model_type
 from neuromeld.checkpoint.native import register_native
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
@@ -31,10 +30,10 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 def load_config(folder: Path) -> PretrainedConfig:
-    """The config of a causal language model; no weight is read.
+    """The config of a model that `model_class` knows; no weight is read.
 
     Raises `CheckpointError` for a config that is not there or not valid, `UnsupportedModelError` for a model type
-    that transformers does not know or that is not a causal language model.
+    that transformers does not know or that is neither described here nor a causal language model.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -58,8 +57,10 @@ def load_config(folder: Path) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # config classes check themselves, each with errors of its own
         raise CheckpointError(f"{path} is not a valid {model_type} config: {error}") from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnsupportedModelError(f"{path}: {model_type!r} is not a causal language model")
+    try:
+        model_class(config)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{path}: {error}") from None
     return config
 
 
@@ -96,10 +97,9 @@ def load_model(folder: Path, *, dtype: torch.dtype | None, device: str, allow_pi
         _check_readable(files)
     try:
         # Mismatched sizes are allowed only so that they are reported by name and refused below.
-        found: Any = AutoModelForCausalLM.from_pretrained(
+        found: Any = model_class(config).from_pretrained(
             folder,
             dtype=dtype or "auto",
-            trust_remote_code=False,
             use_safetensors=safe,
             weights_only=True,
             ignore_mismatched_sizes=True,

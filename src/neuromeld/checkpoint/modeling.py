@@ -4,7 +4,7 @@ This file is also copied into every native checkpoint, so it imports nothing of 
 is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
 
     widths          by space, one width or one for each layer; `residual` is the residual stream
-    layers, head    module paths of the layer list and of the output head
+    layers, head    module paths of the layer lists and of the output head
     resized         [module path, "in" | "out" | "both", space]: modules with an axis of that space, whose width is not
                     what the config says; `*` stands for every layer
     shared          lists of names of parameters that are one and the same; the first is the one on disk
@@ -14,7 +14,6 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
     identity        path of a norm that is not there any more, or null
 """
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -37,9 +36,9 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
     width = block["widths"]["residual"]
     for path, axis, space in block["resized"]:
         sizes = block["widths"][space]
-        for index, module in enumerate(_expand(model, path, block["layers"])):
+        for index, module in _expand(model, path, block["layers"]):
             _resize(module, axis, sizes if isinstance(sizes, int) else sizes[index])
-    layers = model.get_submodule(block["layers"])
+    layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].shortcut = nn.Linear(width, width, bias=False)
     if block["head_adapter"]:
@@ -62,7 +61,7 @@ def declare_shared(model: PreTrainedModel, block: dict[str, Any]) -> None:
 
 def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
     """Make the modules of `build_modules` take part in the forward pass."""
-    layers = model.get_submodule(block["layers"])
+    layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].register_forward_pre_hook(_change_basis, with_kwargs=True)
     if block["head_adapter"]:
@@ -80,10 +79,17 @@ def _scale_tokens(embedding: nn.Module, args: tuple[Any, ...], output: torch.Ten
     return output * nn.functional.embedding(args[0], embedding.scale) + embedding.shift
 
 
-def _expand(model: nn.Module, path: str, layers: str) -> list[nn.Module]:
+def _expand(model: nn.Module, path: str, lists: list[str]) -> list[tuple[int, nn.Module]]:
+    """The modules that a path stands for, each with the number of its layer, counted through all lists."""
     if "*" not in path:
-        return [model.get_submodule(path)]
-    return [model.get_submodule(path.replace("*", str(i))) for i in range(len(model.get_submodule(layers)))]
+        return [(0, model.get_submodule(path))]
+    first = 0
+    for layers in lists:
+        depth = len(model.get_submodule(layers))
+        if path.startswith(f"{layers}.*"):
+            return [(first + i, model.get_submodule(path.replace("*", str(i)))) for i in range(depth)]
+        first += depth
+    raise ValueError(f"{path} is in none of {lists}")
 
 
 def _resize(module: nn.Module, axis: str, width: int) -> None:
@@ -152,11 +158,3 @@ def __getattr__(name: str) -> type:
         raise AttributeError(name)
     stock = getattr(transformers, name.removeprefix(PREFIX))
     return native_model(stock) if issubclass(stock, PreTrainedModel) else native_config(stock)
-
-
-def register(stock_models: Iterable[str]) -> None:
-    """Make `AutoModelForCausalLM.from_pretrained` load the native forms of stock classes without remote code."""
-    for name in stock_models:
-        model_class = native_model(getattr(transformers, name))
-        transformers.AutoConfig.register(model_class.config_class.model_type, model_class.config_class, exist_ok=True)
-        transformers.AutoModelForCausalLM.register(model_class.config_class, model_class, exist_ok=True)

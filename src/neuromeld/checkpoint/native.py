@@ -2,19 +2,25 @@
 
 from typing import Any
 
+import transformers
 from transformers import PreTrainedModel
 
-from neuromeld.archs import ARCHITECTURES, Architecture
+from neuromeld.archs import ARCHITECTURES, BY_CLASS, Architecture
 from neuromeld.archs.spec import RESIDUAL, Weight
-from neuromeld.checkpoint.modeling import declare_shared, native_model, register
+from neuromeld.checkpoint.classes import auto_class
+from neuromeld.checkpoint.modeling import declare_shared, native_config, native_model
 from neuromeld.plan import Plan
 from neuromeld.sizes import space_size
 from neuromeld.surgery import shared_parameters
 
 
 def register_native() -> None:
-    """Make `AutoModelForCausalLM` load native checkpoints of every known architecture."""
-    register(spec.model_class for spec in ARCHITECTURES.values())
+    """Make transformers' auto classes load native checkpoints of every known architecture, without remote code."""
+    for spec in (*ARCHITECTURES.values(), *BY_CLASS.values()):
+        stock = getattr(transformers, spec.model_class)
+        native, config = native_model(stock), native_config(stock.config_class)
+        transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
+        auto_class(stock).register(config, native, exist_ok=True)
 
 
 def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict[str, Any]:
@@ -28,14 +34,19 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
         if space != RESIDUAL and any(size != width for size in sizes):
             changed.append(space)
             widths[space] = sizes
-            repeated = {_name(weight): weight.repeats for weight in spec.layer_weights if weight.out == space}
+            weights = (weight for stack in spec.stacks for weight in stack.weights)
+            repeated = {_name(weight): weight.repeats for weight in weights if weight.out == space}
             widths |= {name: [repeats * size for size in sizes] for name, repeats in repeated.items()}
     return {
         "widths": widths,
-        "layers": spec.layers,
-        "head": spec.head.path,
+        "layers": [stack.layers for stack in spec.stacks],
+        "head": spec.head.path if spec.head else None,
         "resized": [entry for space in sorted(changed) for entry in _resized(arch, space)],
-        "shared": shared_parameters(model.get_submodule(spec.layers), spec.layers),
+        "shared": [
+            names
+            for stack in spec.stacks
+            for names in shared_parameters(model.get_submodule(stack.layers), stack.layers)
+        ],
         "shortcuts": list(plan.starts[1:]),
         "head_adapter": plan.head_adapter,
         "token_scale": spec.embeddings[0].path if embedding_norm else None,
@@ -61,10 +72,11 @@ def _name(weight: Weight) -> str:
 def _resized(arch: Architecture, space: str) -> list[list[str]]:
     """Every module that has an axis of `space`, and which axis that is."""
     spec = arch.spec
-    in_layers = [(f"{spec.layers}.*.{w.path}", w) for w in spec.layer_weights]
-    weights = [*((w.path, w) for w in (*spec.embeddings, spec.head)), *in_layers]
-    norms = [f"{spec.layers}.*.{norm.path}" for norm in spec.layer_norms if norm.over == space]
-    norms += [spec.final_norm.path] if spec.final_norm.over == space else []
+    in_layers = [(f"{stack.layers}.*.{w.path}", w) for stack in spec.stacks for w in stack.weights]
+    outside = (*spec.embeddings, *([spec.head] if spec.head else []))
+    weights = [*((w.path, w) for w in outside), *in_layers]
+    norms = [f"{stack.layers}.*.{n.path}" for stack in spec.stacks for n in stack.norms if n.over == space]
+    norms += [spec.final_norm.path] if spec.final_norm and spec.final_norm.over == space else []
     return [
         *([path, "in", space] for path, w in weights if w.in_ == space),
         *([path, "out", _name(w)] for path, w in weights if w.out == space),

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from neuromeld.checkpoint import modeling
+from neuromeld.checkpoint.classes import auto_class
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.load import load_model
 from neuromeld.errors import CheckpointError
+from neuromeld.streams import Batch, without_cache
 
 REMOTE_MODULE = "modeling_neuromeld"
 """The name under which a native checkpoint carries `modeling.py`."""
@@ -23,19 +25,19 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 5e-3, to
 
 def save_checkpoint(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     folder: Path,
     *,
     recipe_yaml: str | None,
     max_shard_size: str = "5GB",
 ) -> None:
-    """Write weights, configs, tokenizer and recipe, if any, into `folder`, which should be a `new_folder`.
+    """Write weights, configs, processor (such as a tokenizer) and recipe, if any, into a `new_folder`.
 
     A native model takes its code along, so that it loads with `trust_remote_code=True` without neuromeld.
     """
     check_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
     model.save_pretrained(folder, max_shard_size=max_shard_size)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
     if recipe_yaml is not None:
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
     path = folder / "config.json"
@@ -45,7 +47,7 @@ def save_checkpoint(
         shutil.copyfile(modeling.__file__, folder / f"{REMOTE_MODULE}.py")
         config["auto_map"] = {
             "AutoConfig": f"{REMOTE_MODULE}.{type(model.config).__name__}",
-            "AutoModelForCausalLM": f"{REMOTE_MODULE}.{type(model).__name__}",
+            auto_class(type(model)).__name__: f"{REMOTE_MODULE}.{type(model).__name__}",
         }
     _write_json(path, config)
 
@@ -58,17 +60,25 @@ def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> No
 
 
 @torch.no_grad()
-def verify_checkpoint(folder: Path, expected_logits: Tensor, input_ids: Tensor, *, dtype: torch.dtype) -> float:
-    """Load `folder` as a user would and compare its logits on `input_ids` with those of the model that was saved.
+def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """What a model says of a batch: its logits, or, where it has no head, the last hidden states."""
+    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    found = model(**inputs, **without_cache(model))
+    result: Tensor = found.logits if "logits" in found else found.last_hidden_state
+    return result
 
-    Returns the largest difference over the largest logit; `CheckpointError` if that exceeds the dtype's tolerance.
+
+@torch.no_grad()
+def verify_checkpoint(folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype) -> float:
+    """Load `folder` as a user would and compare its `outputs` on a batch with those of the model that was saved.
+
+    Returns the largest difference over the largest value; `CheckpointError` if that exceeds the dtype's tolerance.
     """
-    model = load_model(folder, dtype=None, device=str(input_ids.device))
+    model = load_model(folder, dtype=None, device=str(expected.device))
     if model.dtype != dtype:
         raise CheckpointError(f"{folder} loads as {model.dtype}, but the model that was saved is {dtype}")
-    logits = model(input_ids=input_ids, use_cache=False).logits.double()
-    expected = expected_logits.double()
-    difference = float((logits - expected).abs().max() / expected.abs().max())
+    expected = expected.double()
+    difference = float((outputs(model, batch).double() - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCES[dtype]:
         raise CheckpointError(
             f"the checkpoint written to {folder} is not the model that was saved: its logits differ by "

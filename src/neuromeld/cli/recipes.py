@@ -98,7 +98,7 @@ def build_recipe(
     basis: Annotated[str | None, typer.Option(help="Of the width: shared, layer, or run:N.")] = None,
     refit: Annotated[bool | None, typer.Option("--refit/--no-refit", help="Refit what reads the width.")] = None,
     stock: Annotated[bool | None, typer.Option("--stock/--native", help="Insist on one output format.")] = None,
-    calibration: Annotated[str | None, typer.Option("--calibration", help="A named text, or file:PATH.")] = None,
+    calibration: Annotated[str | None, typer.Option("--calibration", help="Named data, or file:PATH.")] = None,
     calibration_tokens: Annotated[int | None, typer.Option(help="Calibration tokens in all.")] = None,
     seqlen: Annotated[int | None, typer.Option("--seqlen", help="Tokens in one calibration window.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draws the calibration documents.")] = None,
@@ -139,7 +139,7 @@ def build_recipe(
     _apply(chosen, {"selector": selector}, (("width",), ("ffn", "heads")))
     _apply(chosen, {"merge": merge}, (("width",), ("ffn",)))
     _apply(chosen, {"compensate": compensate}, (("ffn", "heads", "merge_ffs"),))
-    texts = _given(text=calibration, tokens=calibration_tokens, seqlen=seqlen, seed=seed)
+    texts = _given(source=calibration, tokens=calibration_tokens, seqlen=seqlen, seed=seed)
     chosen["calibration"] = chosen.get("calibration", {}) | texts
     if stock is not None:
         chosen["output"] = "stock" if stock else "native"

@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import Tensor
 
 from neuromeld.cli import options as o
-from neuromeld.compress import batches_of
 from neuromeld.errors import UserInputError
+from neuromeld.inputs import batches_of
 from neuromeld.plan import architecture_of
 from neuromeld.progress import track
 from neuromeld.report import draw_maps, render_maps

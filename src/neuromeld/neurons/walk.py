@@ -65,7 +65,7 @@ class Sublayer:
         layer = self.model.get_submodule(self.arch.layer_path(self.layer))
         module = self.model.get_submodule(self.consumer.path)
         z = self.calls.run_until(layer, self.layer, batch, self.stream[batch], module)
-        return real_tokens(z, self.calls.batches[batch])
+        return real_tokens(z, self.calls.batches[batch], self.arch.stack(self.layer).mask)
 
 
 @torch.no_grad()
@@ -90,12 +90,10 @@ def narrow_neurons(
     Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
-    calls = record_calls(model, arch, batches)
-    stream = calls.hidden
     done: list[Narrowing] = []
 
-    def narrow(index: int) -> list[Narrowing]:
-        found = []
+    def narrow(calls: LayerCalls, index: int) -> list[Narrowing]:
+        found, stream = [], calls.hidden
         if heads is not None and heads[1][index] < num_groups:
             attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
             found.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
@@ -105,11 +103,15 @@ def narrow_neurons(
         return found
 
     for index in range(arch.num_layers):
+        if index in arch.starts:
+            calls = record_calls(model, arch, batches, arch.starts.index(index))
         layer = model.get_submodule(arch.layer_path(index))
-        found: list[Narrowing] = change_once(journal, f"neurons-{index}", layer, partial(narrow, index), _NARROWINGS)
+        found: list[Narrowing] = change_once(
+            journal, f"neurons-{index}", layer, partial(narrow, calls, index), _NARROWINGS
+        )
         done += found
-        for b, x in enumerate(stream):
-            stream[b] = calls.run(layer, index, b, x)
+        for b, x in enumerate(calls.hidden):
+            calls.hidden[b] = calls.run(layer, index, b, x)
         advance(index + 1)
     return done
 

@@ -56,4 +56,4 @@ def above(
 
 
 def _around(arch: Architecture, spaces: tuple[str, ...]) -> list[Weight]:
-    return [w for w in arch.spec.layer_weights if w.in_ in spaces or w.out in spaces]
+    return [w for w in arch.stack(0).weights if w.in_ in spaces or w.out in spaces]

@@ -88,7 +88,7 @@ def _with_layers_dropped(field: Field) -> Iterator[Candidate]:
 
 
 def _narrower_stream(field: Field) -> Iterator[Candidate]:
-    if field.settings["output"] == "stock" and RESIDUAL not in field.arch.spec.stock_keys:
+    if field.settings["output"] == "stock" and not field.arch.spec.config_keys(RESIDUAL):
         return
     recipe = _largest(RATIOS, lambda ratio: field.recipe(width={"hidden_ratio": ratio}), field)
     if recipe is not None:

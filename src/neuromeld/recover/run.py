@@ -94,7 +94,7 @@ def recover(
             "seconds": time.monotonic() - started,
             "versions": {"neuromeld": __version__} | {name: version(name) for name in packages},
         }
-        probe = windows.input_ids[:1, :64]
+        probe = {"input_ids": windows.input_ids[:1, :64]}
         record = write_recovered(model, tokenizer, located.folder, out, recovery, probe, force=force)
     return RecoverResult(out, record)
 

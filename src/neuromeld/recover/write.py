@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from neuromeld.checkpoint import new_folder, render_card, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint import new_folder, outputs, render_card, save_checkpoint, save_record, verify_checkpoint
 from neuromeld.evaluate import bytes_on_disk
+from neuromeld.streams import Batch
 
 STALE = ("evaluation",)
 """Keys of a record that hold for the weights before, and no more."""
@@ -22,7 +22,7 @@ def write_recovered(
     source: Path,
     out: Path,
     recovery: dict[str, Any],
-    probe: Tensor,
+    probe: Batch,
     *,
     force: bool,
 ) -> dict[str, Any]:
@@ -36,11 +36,10 @@ def write_recovered(
     if "recovery" in before:
         recovery = recovery | {"earlier": before["recovery"]}
     record = {key: value for key, value in before.items() if key not in STALE} | {"recovery": recovery}
-    probe = probe.to(model.device)
-    logits = model(input_ids=probe, use_cache=False).logits
+    expected = outputs(model, probe)
     with new_folder(out, force=force) as folder:
         save_checkpoint(model, tokenizer, folder, recipe_yaml=_read(source / "recipe.yaml"))
-        record |= {"logit_difference": verify_checkpoint(folder, logits, probe, dtype=model.dtype)}
+        record |= {"logit_difference": verify_checkpoint(folder, expected, probe, dtype=model.dtype)}
         record |= {"bytes_on_disk": bytes_on_disk(folder)}
         save_record(folder, record, card=render_card(record) if before else _read(source / "README.md"))
     return record

@@ -58,4 +58,4 @@ def collect_alignments(
         chosen = anchor_of(window, anchor)
         pairs |= {(min(chosen, member), max(chosen, member)) for member in window if member != chosen}
     paths = {layer: arch.producers(layer, "ffn")[-1].path for layer in range(arch.num_layers)}
-    return Alignments(collect_pairs(model, paths, pairs, arch.widths["ffn"], batches, advance))
+    return Alignments(collect_pairs(model, arch, paths, pairs, arch.widths["ffn"], batches, advance))

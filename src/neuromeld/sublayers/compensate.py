@@ -36,17 +36,19 @@ def refit_shared(
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
     sums = [CrossMoments(len(initial), arch.widths[RESIDUAL]) for _ in range(2)]
-    calls = record_calls(model, arch, batches)
+    first = min(originals)
+    stack = arch.starts.index(max(start for start in arch.starts if start <= first))
+    calls, mask = record_calls(model, arch, batches, stack), arch.stack(first).mask
     for b, batch in enumerate(batches):
         x = calls.hidden[b]
-        for index in range(max(originals) + 1):
+        for index in range(arch.starts[stack], max(originals) + 1):
             merged = model.get_submodule(arch.layer_path(index))
             original = originals.get(index, merged)
             if index in originals:
                 path = arch.consumer(index, "ffn").path.removeprefix(arch.layer_path(index) + ".")
                 writes, reads = original.get_submodule(path), merged.get_submodule(path)
-                hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch)
-                target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch))
+                hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch, mask)
+                target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch, mask))
                 sums[is_held_out(b, len(batches))].update(hidden if bias is None else _with_one(hidden), target)
             x = calls.run(original, index, b, x)
     found = refit(sums[0].finalize(), sums[1].finalize(), initial)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from neuromeld.archs.resolve import Architecture
 from neuromeld.stats import PairMoments
 from neuromeld.streams import Batch, watch_outputs
 
@@ -13,6 +14,7 @@ Pair = tuple[int, int]
 
 def collect_pairs(
     model: nn.Module,
+    arch: Architecture,
     paths: Mapping[int, str],
     pairs: Iterable[Pair],
     width: int,
@@ -41,5 +43,5 @@ def collect_pairs(
         for held in [held for held in outputs if last_partner.get(held, held) <= layer]:
             del outputs[held]
 
-    watch_outputs(model, list(watched), batches, see, advance)
+    watch_outputs(model, arch, list(watched), batches, see, advance)
     return moments

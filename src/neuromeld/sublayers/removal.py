@@ -1,7 +1,6 @@
 """Baselines that remove instead of merging: whole layers, or their FF sublayers alone."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,16 +11,17 @@ from neuromeld.surgery import keep_layers, read_bias, read_matrix, write_bias, w
 
 
 def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> Architecture:
-    """Remove whole layers in place; returns the architecture of what is left, its layers counted anew.
+    """Remove whole layers in place, the same of every stack; returns the architecture of what is left.
 
     Raises `UserInputError` for layers that do not exist, and where none would be left.
     """
-    dropped = _existing(arch, layers)
-    kept = [layer for layer in range(arch.num_layers) if layer not in dropped]
-    if not kept:
-        raise UserInputError(f"dropping all {arch.num_layers} layers leaves none: keep at least one")
-    keep_layers(model, arch.spec.layers, kept, arch.spec.layer_lists)
-    return replace(arch, num_layers=len(kept))
+    dropped = _existing(min(arch.depths), layers)
+    for stack, depth in zip(arch.spec.stacks, arch.depths, strict=True):
+        kept = [layer for layer in range(depth) if layer not in dropped]
+        if not kept:
+            raise UserInputError(f"dropping all {depth} layers leaves none: keep at least one")
+        keep_layers(model, stack, kept, arch.spec.layer_lists)
+    return arch.without(len(dropped))
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def delete_ffs(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> N
     An `nn.Linear` runs at width 0.  A Conv1D cannot, so one unit stays there, with weights of zero.
     Raises `UserInputError` for layers that do not exist.
     """
-    for layer in sorted(_existing(arch, layers)):
+    for layer in sorted(_existing(arch.num_layers, layers)):
         consumer = arch.consumer(layer, "ffn")
         width = 1 if consumer.layout == "conv1d" else 0
         for weight in arch.producers(layer, "ffn"):
@@ -42,11 +42,11 @@ def delete_ffs(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> N
         write_matrix(model, consumer, torch.zeros_like(read_matrix(model, consumer)[:width]))
 
 
-def _existing(arch: Architecture, layers: Iterable[int]) -> set[int]:
+def _existing(num_layers: int, layers: Iterable[int]) -> set[int]:
     chosen = set(layers)
-    missing = sorted(layer for layer in chosen if not 0 <= layer < arch.num_layers)
+    missing = sorted(layer for layer in chosen if not 0 <= layer < num_layers)
     if missing:
         raise UserInputError(
-            f"layers {', '.join(map(str, missing))} do not exist: those of this model are 0 to {arch.num_layers - 1}"
+            f"layers {', '.join(map(str, missing))} do not exist: those of this model are 0 to {num_layers - 1}"
         )
     return chosen

@@ -68,7 +68,7 @@ def _matrix(
     layers = range(arch.num_layers)
     paths = {layer: arch.consumer(layer, space).path for layer in layers}
     pairs = combinations_with_replacement(layers, 2)
-    moments = collect_pairs(model, paths, pairs, arch.widths[RESIDUAL], batches, advance)
+    moments = collect_pairs(model, arch, paths, pairs, arch.widths[RESIDUAL], batches, advance)
     own = [moments[layer, layer].finalize().cross for layer in layers]
     result = torch.empty(len(layers), len(layers), dtype=ACCUMULATE)
     for (first, second), statistic in moments.items():

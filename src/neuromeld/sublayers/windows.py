@@ -39,13 +39,17 @@ class WindowSearch:
 
 
 def windows_of(arch: Architecture, length: int, *, at_least: int = 1) -> list[Window]:
-    """Every window of `length` layers.  `UserInputError` for a length outside `at_least` to the number of layers."""
-    if not at_least <= length <= arch.num_layers:
+    """Every window of `length` layers, counted from 0 in every stack.
+
+    `UserInputError` for a length outside `at_least` to the number of layers of the shortest stack.
+    """
+    depth = min(arch.depths)
+    if not at_least <= length <= depth:
         raise UserInputError(
-            f"a window of {length} sublayers is outside {at_least} to {arch.num_layers}, the number of layers of "
+            f"a window of {length} sublayers is outside {at_least} to {depth}, the number of layers of "
             "this model: choose a length in between"
         )
-    return [range(start, start + length) for start in range(arch.num_layers - length + 1)]
+    return [range(start, start + length) for start in range(depth - length + 1)]
 
 
 def check_mergeable(model: nn.Module, arch: Architecture, window: Window) -> None:

@@ -40,7 +40,7 @@ def runs_of(arch: Architecture, starts: Sequence[int]) -> list[list[str]]:
         [norm.path for layer in range(start, end) for norm in arch.cut_norms(layer)]
         for start, end in zip(starts, ends, strict=True)
     ]
-    runs[-1].append(arch.spec.final_norm.path)
+    runs[-1].append(arch.final_norm.path)
     return runs
 
 
@@ -70,7 +70,7 @@ def collect(
 
 def empty_statistics(model: nn.Module, arch: Architecture, width: Width) -> dict[str, Statistic]:
     """The statistics that a recipe's stages ask for; what they do not need is not computed."""
-    eps = norm_epsilon(model.get_submodule(arch.spec.final_norm.path))
+    eps = norm_epsilon(model.get_submodule(arch.final_norm.path))
     moments = StreamMoments(arch.width, centre=arch.spec.kind == "layer", eps=eps)
     return {"moments": moments} | ({"pairwise": PairwiseL1(arch.width)} if MERGES[width.merge].needs_cost else {})
 

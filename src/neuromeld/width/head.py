@@ -22,7 +22,7 @@ from neuromeld.width.width_map import Basis, rotate
 
 def diagonal_head_basis(model: nn.Module, arch: Architecture, basis: Basis) -> tuple[Basis, Float[Tensor, "k"]]:
     """The basis turned so that the head adapter is diagonal, and that diagonal."""
-    gain, _ = read_norm(model, arch.spec.final_norm.path)
+    gain, _ = read_norm(model, arch.final_norm.path)
     adapter = (basis.read * gain.to(ACCUMULATE)) @ basis.read.T
     diagonal, rotation = torch.linalg.eigh(adapter)
     return rotate(basis, rotation), diagonal
@@ -42,7 +42,7 @@ def narrow_head(
     `moments` are those of the final cut, to fit on and held out, None for no refit.  `diagonal` is set when the final
     norm's gain keeps the tie; it is not refitted, since the least-squares gain raised perplexity (docs/decisions/0004).
     """
-    head, norm = arch.spec.head, arch.spec.final_norm
+    head, norm = arch.head, arch.final_norm
     gain, bias = read_norm(model, norm.path)
     if diagonal is not None:
         write_norm(model, norm.path, diagonal, bias)

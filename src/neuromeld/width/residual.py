@@ -92,7 +92,7 @@ def narrow_residual(
         advance(index + 1)
     moments = None
     if streams is not None:
-        moments = _cross_moments(model, arch.spec.final_norm, streams.original, streams.narrow, refit_on or [], basis)
+        moments = _cross_moments(model, arch.final_norm, streams.original, streams.narrow, refit_on or [], basis)
     narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
     return done
 

@@ -15,7 +15,7 @@ RECORD = {
     "kept_ratio": 0.7434,
     "changes": ["width of the residual stream: 576 -> 432"],
     "recipe": {"width": {"hidden_size": 432}, "output": "auto"},
-    "calibration": {"text": "wikipedia-sample", "tokens": 32768},
+    "calibration": {"source": "wikipedia-sample", "tokens": 32768},
     "seconds": 61.4,
     "peak_rss_bytes": 2_100_000_000,
     "versions": {"neuromeld": "0.1.0", "torch": "2.13.0"},
@@ -84,7 +84,7 @@ def test_the_table():
 def test_the_recipe_can_be_read_back():
     text = render_card(RECORD)
     assert "```yaml\nwidth:\n  hidden_size: 432\noutput: auto\n```\n" in text
-    assert "Calibration: text wikipedia-sample, tokens 32768.\n\n" in text
+    assert "Calibration: source wikipedia-sample, tokens 32768.\n\n" in text
     assert "It took 61 s and 2.1 GB of memory, with neuromeld 0.1.0, torch 2.13.0.\n" in text
 
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig
+from transformers import Wav2Vec2Config
 
 from neuromeld.checkpoint import load_config, load_model, load_tokenizer
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
@@ -82,9 +82,9 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_model_that_is_no_language_model(tmp_path):
-    ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match=r"'vit' is not a causal language model"):
+def test_a_model_that_is_not_known(tmp_path):
+    Wav2Vec2Config().save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"unknown architecture 'wav2vec2'"):
         load_config(tmp_path)
 
 

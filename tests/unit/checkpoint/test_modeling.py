@@ -39,10 +39,10 @@ def test_a_head_adapter_stands_before_the_head(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_shortcut_changes_the_stream_that_enters_its_layer(family):
     stock, native = full_width(family, shortcuts=[1])
-    layers = native.get_submodule(native.config.neuromeld["layers"])
+    layers = native.get_submodule(native.config.neuromeld["layers"][0])
     matrix = torch.randn(12, 12, generator=torch.Generator().manual_seed(1))
     layers[1].shortcut.weight.data = matrix
-    stock_layers = stock.get_submodule(native.config.neuromeld["layers"])
+    stock_layers = stock.get_submodule(native.config.neuromeld["layers"][0])
     stock_layers[1].register_forward_pre_hook(lambda _, args: (args[0] @ matrix.T, *args[1:]))
     torch.testing.assert_close(logits_of(native), logits_of(stock), **ROUNDING)
     assert not torch.allclose(logits_of(native), logits_of(build_stock(family, tie_word_embeddings=False)), atol=1e-2)

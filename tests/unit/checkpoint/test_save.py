@@ -133,14 +133,14 @@ def test_big_models_are_sharded(llama, tmp_path):
     folder = write(llama, tmp_path / "out", max_shard_size="4KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {path.name for path in folder.glob("model-*.safetensors")}
-    assert verify_checkpoint(folder, logits_of(llama), IDS, dtype=torch.float32) == 0
+    assert verify_checkpoint(folder, logits_of(llama), {"input_ids": IDS}, dtype=torch.float32) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_verify_accepts_what_was_saved(dtype, tmp_path):
     model = cast(build_stock("llama"), dtype)
     folder = write(model, tmp_path / "out")
-    assert verify_checkpoint(folder, logits_of(model), IDS, dtype=dtype) == 0
+    assert verify_checkpoint(folder, logits_of(model), {"input_ids": IDS}, dtype=dtype) == 0
 
 
 def test_verify_refuses_a_corrupted_weight(folder, llama):
@@ -149,14 +149,14 @@ def test_verify_refuses_a_corrupted_weight(folder, llama):
     tensors["model.layers.2.mlp.down_proj.weight"][3] *= 1.01
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not the model that was saved: its logits differ by \d\.\d\de-0\d"):
-        verify_checkpoint(folder, logits_of(llama), IDS, dtype=torch.float32)
+        verify_checkpoint(folder, logits_of(llama), {"input_ids": IDS}, dtype=torch.float32)
 
 
 def test_verify_refuses_another_dtype_and_nan(folder, llama):
     with pytest.raises(CheckpointError, match=r"loads as torch.float32, but the model that was saved is torch.float16"):
-        verify_checkpoint(folder, logits_of(llama), IDS, dtype=torch.float16)
+        verify_checkpoint(folder, logits_of(llama), {"input_ids": IDS}, dtype=torch.float16)
     with pytest.raises(CheckpointError, match="differ by nan"):
-        verify_checkpoint(folder, logits_of(llama) * float("nan"), IDS, dtype=torch.float32)
+        verify_checkpoint(folder, logits_of(llama) * float("nan"), {"input_ids": IDS}, dtype=torch.float32)
 
 
 def test_a_tokenizer_is_written_whole(folder):

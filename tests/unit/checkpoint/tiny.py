@@ -53,10 +53,10 @@ STOCK_CONFIGS: dict[str, PretrainedConfig] = {
 
 PLAIN = {"resized": [], "shared": [], "shortcuts": [], "head_adapter": False, "token_scale": None, "identity": None}
 BLOCKS = {
-    "llama": PLAIN | {"layers": "model.layers", "head": "lm_head"},
+    "llama": PLAIN | {"layers": ["model.layers"], "head": "lm_head"},
     "gpt2": PLAIN
     | {
-        "layers": "transformer.h",
+        "layers": ["transformer.h"],
         "head": "lm_head",
         "resized": [
             ["transformer.wte", "out", "residual"],
@@ -73,7 +73,7 @@ BLOCKS = {
     },
     "opt": PLAIN
     | {
-        "layers": "model.decoder.layers",
+        "layers": ["model.decoder.layers"],
         "head": "lm_head",
         "resized": [
             ["model.decoder.embed_tokens", "out", "residual"],
@@ -93,7 +93,7 @@ BLOCKS = {
     },
     "bloom": PLAIN
     | {
-        "layers": "transformer.h",
+        "layers": ["transformer.h"],
         "head": "lm_head",
         "token_scale": "transformer.word_embeddings",
         "identity": "transformer.word_embeddings_layernorm",

@@ -10,17 +10,18 @@ from neuromeld.report.section import Record, Section, figures, folded, join, num
 
 def windows(record: Record) -> Section | None:
     """The window of layers that share one feed-forward network: its refit, and the loss of each that was tried."""
-    refit = record.get("window_refit")
-    said = None
-    if refit:
-        kept = "fitted again" if refit["ridge"] is not None else "fitted again, which did not help and was not kept"
-        said = paragraph(
-            "The output matrix that they share was " + kept + ": relative error {before} before, {after} after, on "
-            "calibration tokens that the fit did not see.",
-            before=number(refit["error_before"]),
-            after=number(refit["error_after"]),
-        )
+    said = join([_refitted(refit) for refit in record.get("window_refits", [])])
     return _tried("Shared feed-forward networks", record.get("windows"), record.get("window"), said)
+
+
+def _refitted(refit: dict[str, Any]) -> Markup:
+    kept = "fitted again" if refit["ridge"] is not None else "fitted again, which did not help and was not kept"
+    return paragraph(
+        "The output matrix that they share was " + kept + ": relative error {before} before, {after} after, on "
+        "calibration tokens that the fit did not see.",
+        before=number(refit["error_before"]),
+        after=number(refit["error_after"]),
+    )
 
 
 def dropped(record: Record) -> Section | None:

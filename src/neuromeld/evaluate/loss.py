@@ -1,0 +1,65 @@
+"""The loss of a model on batches, for comparing versions of it on the way."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from neuromeld.errors import NumericsError
+from neuromeld.evaluate.mode import eval_mode
+from neuromeld.streams import without_cache
+
+ROWS_PER_BLOCK = 512
+"""Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""
+
+IGNORED = -100
+"""The label of what is not to be predicted, as everywhere in transformers."""
+
+
+@torch.no_grad()
+def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
+    """Nats per prediction: of `labels` where a batch has them, else of each token of `input_ids` from those before.
+
+    Infinite, not an error, where a logit is not finite.
+    """
+    total, count = 0.0, 0
+    with eval_mode(model):
+        for batch in batches:
+            logits, targets = predictions(model, batch)
+            try:
+                total += sum_nll(logits, targets)
+            except NumericsError:
+                return math.inf
+            count += len(targets)
+    return total / count
+
+
+def predictions(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not."""
+    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs, **without_cache(model)).logits
+    if "labels" in batch:
+        targets = batch["labels"].to(model.device)
+        wanted = targets != IGNORED
+        return logits[wanted], targets[wanted]
+    ids = inputs["input_ids"]
+    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+    wanted = real[:, 1:] & real[:, :-1]
+    return logits[:, :-1][wanted], ids[:, 1:][wanted]
+
+
+def sum_nll(logits_nv: Tensor, targets_n: Tensor) -> float:
+    """The negative log-likelihood of all targets, in nats; `NumericsError` where a logit is not finite."""
+    total = 0.0
+    for logits, targets in zip(logits_nv.split(ROWS_PER_BLOCK), targets_n.split(ROWS_PER_BLOCK), strict=True):
+        logits = logits.float()
+        if not torch.isfinite(logits).all():
+            raise NumericsError(
+                "the model's logits contain NaN or infinity; in float16 this is usually overflow: "
+                "evaluate in bfloat16 or float32"
+            )
+        total += F.cross_entropy(logits, targets, reduction="none").double().sum().item()
+    return total

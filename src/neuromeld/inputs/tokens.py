@@ -1,0 +1,58 @@
+"""Text for language models: windows of tokens."""
+
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neuromeld.checkpoint import load_tokenizer
+from neuromeld.inputs.examples import Examples
+from neuromeld.recipe import Calibration
+from neuromeld.regression import HELD_OUT
+from neuromeld.streams import Batch
+from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
+
+BATCH_WINDOWS = 4
+"""Windows in one calibration batch, at most."""
+
+PROBE_TOKENS = 64
+
+
+class Tokens:
+    """Reads the named texts and `file:PATH`."""
+
+    default = "wikipedia-sample"
+
+    def processor(self, folder: Path) -> PreTrainedTokenizerBase:
+        return load_tokenizer(folder)
+
+    def calibration(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
+    ) -> Examples:
+        windows = token_windows(
+            settings.source or self.default,
+            processor,
+            split="calibration",
+            num_tokens=tokens,
+            seqlen=settings.seqlen,
+            seed=settings.seed,
+        )
+        return _examples(windows, config)
+
+    def validation(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
+    ) -> Examples:
+        source = settings.source or self.default
+        windows = first_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
+        return _examples(windows, config)
+
+
+def batches_of(windows: TokenWindows) -> list[Batch]:
+    """Token windows as calibration batches: at least eight where there are as many windows."""
+    size = min(BATCH_WINDOWS, max(1, len(windows.input_ids) // HELD_OUT))
+    return [{"input_ids": ids} for ids in windows.input_ids.split(size)]
+
+
+def _examples(windows: TokenWindows, config: PretrainedConfig) -> Examples:
+    check_vocabulary(windows, config.get_text_config().vocab_size)
+    probe = {"input_ids": windows.input_ids[:1, :PROBE_TOKENS]}
+    return Examples(batches_of(windows), probe, windows.num_tokens, windows.source, windows.split, windows.sha256)
