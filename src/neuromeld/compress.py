@@ -1,7 +1,5 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
-import platform
-import resource
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from neuromeld.checkpoint import (
 from neuromeld.evaluate import bytes_on_disk
 from neuromeld.inputs import Examples, reader_for
 from neuromeld.journal import NO_JOURNAL, Journal, open_journal
+from neuromeld.memory import peak_rss_bytes, release_memory
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
@@ -29,6 +28,7 @@ from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record, versions
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
+from neuromeld.timing import timed
 
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers are chosen on."""
@@ -133,7 +133,9 @@ def compress(
         validation = reader.validation(text, processor, config, SEARCH_TOKENS) if _searches(recipe) else None
         identity = _identity(located, data, validation, dtype, device)
         journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
-        model = located.load(dtype, device)
+        seconds = {"text": time.monotonic() - started}
+        with timed(seconds, "load"):
+            model = located.load(dtype, device)
         compressed = compress_model(
             model,
             plan,
@@ -148,15 +150,23 @@ def compress(
             record["candidates"] = choice.record()
         if journal.num_recalled:
             record["steps_recalled"] = journal.num_recalled
+        seconds |= compressed.seconds
         del compressed
         with new_folder(out, force=force, beside=journal.folder) as folder:
             expected = outputs(model, data.probe)
             model_dtype = model.dtype
-            save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
+            with timed(seconds, "save"):
+                save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
             del model
-            record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
+            release_memory()
+            with timed(seconds, "verify"):
+                record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
             record |= {"bytes_on_disk": bytes_on_disk(folder)}
-            record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
+            record |= {
+                "phase_seconds": seconds,
+                "seconds": time.monotonic() - started,
+                "peak_rss_bytes": peak_rss_bytes(),
+            }
             save_record(folder, record, card=render_card(record))
             save_report(folder)
     return CompressResult(out, plan, record)
@@ -180,12 +190,6 @@ def _searches(recipe: Recipe) -> bool:
     """Whether a window of layers is chosen by its loss."""
     drop, merge = recipe.drop_layers, recipe.merge_ffs
     return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None) -> Plan:

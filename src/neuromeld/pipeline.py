@@ -30,12 +30,16 @@ from neuromeld.sublayers import (
     windows_of,
 )
 from neuromeld.sublayers.options import DropLayers, MergeFfs
+from neuromeld.timing import timed
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 
 @dataclass
 class Compressed:
-    """A smaller model, and what each stage found and did on the way; None and empty where it did not run."""
+    """A smaller model, and what each stage found and did on the way; None and empty where it did not run.
+
+    `seconds` are those of each phase.
+    """
 
     model: PreTrainedModel
     dropped: list[int] = field(default_factory=list)
@@ -44,6 +48,7 @@ class Compressed:
     narrowed: Narrowed | None = None
     merged: list[Merged] = field(default_factory=list)
     searches: dict[str, WindowSearch] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -109,16 +114,19 @@ def run_stages(
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
     done = Compressed(model)
     if plan.recipe.drop_layers is not None:
-        done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, journal, progress)
-        arch = drop_layers(model, arch, done.dropped)
-    _narrow_neurons(done, arch, plan, data, journal, progress)
+        with timed(done.seconds, "drop_layers"):
+            done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, journal, progress)
+            arch = drop_layers(model, arch, done.dropped)
+    with timed(done.seconds, "neurons"):
+        _narrow_neurons(done, arch, plan, data, journal, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
         _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, journal, progress)
     if plan.recipe.merge_ffs is not None:
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
-        done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
+        with timed(done.seconds, "merge_ffs"):
+            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
     return done, arch
 
 
@@ -163,9 +171,15 @@ def _narrow_stream(
 ) -> None:
     width = plan.recipe.width
     assert width is not None
-    statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
-    done.runs = [fit_run(found, arch, width, plan.after.hidden, plan.recipe.calibration.seed) for found in statistics]
-    with track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance:
+    k, seed = plan.after.hidden, plan.recipe.calibration.seed
+    with timed(done.seconds, "statistics"):
+        statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
+    with timed(done.seconds, "bases"):
+        done.runs = [fit_run(found, arch, width, k, seed) for found in statistics]
+    with (
+        timed(done.seconds, "width"),
+        track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance,
+    ):
         done.narrowed = narrow_residual(
             done.model,
             arch,

@@ -12,7 +12,6 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from neuromeld.cli import options as o
-from neuromeld.compress import peak_rss_bytes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import (
     Retained,
@@ -25,6 +24,7 @@ from neuromeld.evaluate import (
     retained_performance,
     unique_parameters,
 )
+from neuromeld.memory import peak_rss_bytes
 from neuromeld.sources import locate
 from neuromeld.text import check_vocabulary, token_windows
 

@@ -16,6 +16,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
 from neuromeld.errors import UserInputError
 from neuromeld.journal import NO_JOURNAL, Journal
+from neuromeld.memory import release_memory
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
 from neuromeld.neurons.selectors import SELECTORS
@@ -112,6 +113,7 @@ def narrow_neurons(
         done += found
         for b, x in enumerate(calls.hidden):
             calls.hidden[b] = calls.run(layer, index, b, x)
+        release_memory()
         advance(index + 1)
     return done
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL, Norm
 from neuromeld.journal import NO_JOURNAL, Journal
+from neuromeld.memory import release_memory
 from neuromeld.regression import Fit, is_held_out, refit
 from neuromeld.replay import change_once
 from neuromeld.stats import Cross, CrossMoments
@@ -89,6 +90,7 @@ def narrow_residual(
         if matrix is not None:
             first = arch.layer_weights(index)[0]
             add_linear(model, arch.layer_path(index, "shortcut"), matrix, like=read_matrix(model, first))
+        release_memory()
         advance(index + 1)
     moments = None
     if streams is not None:
