@@ -18,8 +18,6 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
-from neuromeld.evaluate import unique_parameters
-from neuromeld.memory import peak_rss_bytes
 from neuromeld.sources import locate
 from neuromeld.streams import Batch
 from neuromeld.text import token_windows
@@ -51,7 +49,6 @@ def main() -> None:
     data = batches_of(windows)
     for name in options.recipes:
         model = source.load(torch.float32, "cpu")
-        weights = 4 * unique_parameters(model)
         calibration = {"tokens": options.tokens, "seqlen": options.seqlen}
         plan = make_plan(model, parse_recipe(RECIPES[name] | {"calibration": calibration}))
         forward = [forward_seconds(model, data)]
@@ -71,8 +68,6 @@ def main() -> None:
             "phases": done.seconds,
             "ratio": seconds / plain,
             "phase_ratios": {phase: value / plain for phase, value in done.seconds.items()},
-            "peak_rss_bytes": peak_rss_bytes(),
-            "peak_over_float32_weights": peak_rss_bytes() / weights,
         }
         print(json.dumps(row))
         options.out.parent.mkdir(parents=True, exist_ok=True)
