@@ -1,7 +1,8 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record, versions
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
+from neuromeld.stats.distributed import is_first_rank, num_ranks, process_group, wait_for_all
 from neuromeld.timing import timed
 
 SEARCH_TOKENS = 4096
@@ -90,7 +92,14 @@ def choose(
     journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
     model = located.load(dtype, device)
     return choose_recipe(
-        model, budget, text, output, sample.batches, validation.batches, journal=journal, progress=progress
+        model,
+        budget,
+        text,
+        output,
+        sample.batches,
+        validation.batches,
+        journal=journal if num_ranks() == 1 else NO_JOURNAL,
+        progress=progress and is_first_rank(),
     )
 
 
@@ -117,13 +126,16 @@ def compress(
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
     done is kept in a hidden folder beside `out` until then: the same call, made again after an interruption, goes on
     from there, with the same result bit for bit (on as many threads).  Another call for this `out` is refused, unless
-    `force` discards what was done.  Raises a `NeuromeldError` for everything that can be wrong with the arguments, the
-    model or the disk.
+    `force` discards what was done.
+
+    Where torchrun started several processes, each takes its share of the calibration batches, and the first one writes;
+    finished steps are not kept then.  Raises a `NeuromeldError` for everything that can be wrong with the arguments,
+    the model or the disk.
     """
     started = time.monotonic()
     out = Path(out)
     check_free(out, force=force)
-    with open_journal(out) if journal is None else nullcontext(journal) as journal:
+    with open_job(out) if journal is None else nullcontext(journal) as journal:
         located = locate(source, allow_pickle=allow_pickle)
         plan = _plan(located, recipe, dtype)
         config, text = located.config(), recipe.calibration
@@ -136,40 +148,45 @@ def compress(
         seconds = {"text": time.monotonic() - started}
         with timed(seconds, "load"):
             model = located.load(dtype, device)
+        cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
+        alone = num_ranks() == 1
         compressed = compress_model(
             model,
             plan,
             data.batches,
             validation=validation.batches if validation else (),
-            cache={"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)},
-            journal=journal,
-            progress=progress,
+            cache=cache if alone else None,
+            journal=journal if alone else NO_JOURNAL,
+            progress=progress and is_first_rank(),
         )
         record = compression_record(located, plan, data, compressed, model)
-        if choice is not None:
-            record["candidates"] = choice.record()
-        if journal.num_recalled:
-            record["steps_recalled"] = journal.num_recalled
-        seconds |= compressed.seconds
+        record |= {"phase_seconds": seconds | compressed.seconds, "processes": num_ranks()}
+        record |= {"candidates": choice.record()} if choice else {}
+        record |= {"steps_recalled": journal.num_recalled} if journal.num_recalled else {}
         del compressed
-        with new_folder(out, force=force, beside=journal.folder) as folder:
-            expected = outputs(model, data.probe)
-            model_dtype = model.dtype
-            with timed(seconds, "save"):
-                save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
-            del model
-            release_memory()
-            with timed(seconds, "verify"):
-                record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
-            record |= {"bytes_on_disk": bytes_on_disk(folder)}
-            record |= {
-                "phase_seconds": seconds,
-                "seconds": time.monotonic() - started,
-                "peak_rss_bytes": peak_rss_bytes(),
-            }
-            save_record(folder, record, card=render_card(record))
-            save_report(folder)
+        if is_first_rank():
+            with new_folder(out, force=force, beside=journal.folder) as folder:
+                expected = outputs(model, data.probe)
+                model_dtype = model.dtype
+                with timed(record["phase_seconds"], "save"):
+                    save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
+                del model
+                release_memory()
+                with timed(record["phase_seconds"], "verify"):
+                    record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
+                record |= {"bytes_on_disk": bytes_on_disk(folder)}
+                record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
+                save_record(folder, record, card=render_card(record))
+                save_report(folder)
+        wait_for_all()
     return CompressResult(out, plan, record)
+
+
+@contextmanager
+def open_job(out: Path) -> Iterator[Journal]:
+    """Join the other processes, if there are any, and open the journal of `out`, which the first one alone has."""
+    with process_group(), open_journal(out) if is_first_rank() else nullcontext(NO_JOURNAL) as journal:
+        yield journal
 
 
 def _identity(

@@ -18,6 +18,7 @@ from neuromeld.plan import Plan, architecture_of
 from neuromeld.progress import track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
+from neuromeld.stats.distributed import own_share
 from neuromeld.streams import Batch
 from neuromeld.sublayers import (
     Merged,
@@ -72,7 +73,8 @@ def compress_model(
 ) -> Compressed:
     """Make a live model smaller in place, by a plan made for it.
 
-    data        calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`
+    data        calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`; of several
+                processes each is given all of them, and takes its share
     validation  batches that windows of layers are chosen on; by default the calibration batches that are held out
     cache       facts that identify model and data; given, statistics are kept on disk and found there again
     journal     takes and gives the results of long steps, of this very job
@@ -112,6 +114,7 @@ def run_stages(
     if len(data) < 2 and _holds_out(plan):
         raise UserInputError("part of the calibration batches is held out: give at least two")
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
+    data = own_share(data)
     done = Compressed(model)
     if plan.recipe.drop_layers is not None:
         with timed(done.seconds, "drop_layers"):

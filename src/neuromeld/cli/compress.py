@@ -12,11 +12,12 @@ from rich.table import Table
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
 from neuromeld.cli.recipes import Asked, takes_recipe
-from neuromeld.compress import choose, compress, plan_for
-from neuromeld.journal import NO_JOURNAL, Journal, open_journal
+from neuromeld.compress import choose, compress, open_job, plan_for
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.planner import Choice
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import changes
+from neuromeld.stats.distributed import is_first_rank
 
 
 @takes_recipe
@@ -35,10 +36,13 @@ def compress_command(
     o.check_device(device)
     check_free(out, force=force)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
-    with open_journal(out) as journal:
-        recipe, choice = _settle(model, asked, settings, show=not as_json, journal=journal, force=force)
+    with open_job(out) as journal:
+        first = is_first_rank()
+        recipe, choice = _settle(model, asked, settings, show=first and not as_json, journal=journal, force=force)
         settings |= {"force": force, "choice": choice, "journal": journal}
         result = compress(model, recipe, out, progress=True, **settings)
+    if not first:
+        return
     _warn(result.record.get("warnings", []))
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))

@@ -24,6 +24,7 @@ from neuromeld.regression import Fit, Refit, is_held_out, refit
 from neuromeld.replay import change_once
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
+from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
 
@@ -172,7 +173,8 @@ def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Featur
         z = sublayer.features(b)
         y = targets[b] if targets else z @ matrix
         sums = sums or [FeatureMoments(z.shape[1], y.shape[1]) for _ in range(2)]
-        sums[is_held_out(b, len(sublayer.stream))].update(z, y)
+        sums[is_held_out(*place(sublayer.calls.batches, b))].update(z, y)
+    reduce(*sums)
     return sums[0].finalize(), sums[1].finalize()
 
 

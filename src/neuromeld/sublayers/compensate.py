@@ -16,6 +16,7 @@ from neuromeld.archs.spec import RESIDUAL
 from neuromeld.regression import Fit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
+from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, real_tokens, record_calls
 from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 
@@ -49,8 +50,9 @@ def refit_shared(
                 writes, reads = original.get_submodule(path), merged.get_submodule(path)
                 hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch, mask)
                 target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch, mask))
-                sums[is_held_out(b, len(batches))].update(hidden if bias is None else _with_one(hidden), target)
+                sums[is_held_out(*place(batches, b))].update(hidden if bias is None else _with_one(hidden), target)
             x = calls.run(original, index, b, x)
+    reduce(*sums)
     found = refit(sums[0].finalize(), sums[1].finalize(), initial)
     width = len(matrix)
     write_matrix(model, consumer, found.matrix[:width])

@@ -21,6 +21,7 @@ from neuromeld.memory import release_memory
 from neuromeld.regression import Fit, is_held_out, refit
 from neuromeld.replay import change_once
 from neuromeld.stats import Cross, CrossMoments
+from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, LayerCalls, normalise, real_tokens, record_calls
 from neuromeld.surgery import add_linear, read_matrix
 from neuromeld.width.consumers import narrow_consumer, narrow_norm, narrow_producer
@@ -169,7 +170,8 @@ def _cross_moments(
     sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
     for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
         x, s = real_tokens(x, batch), real_tokens(s, batch)
-        sums[is_held_out(b, len(batches))].update(normalise(s, norm, module), normalise(x, norm, module))
+        sums[is_held_out(*place(batches, b))].update(normalise(s, norm, module), normalise(x, norm, module))
+    reduce(*sums)
     return sums[0].finalize(), sums[1].finalize()
 
 
