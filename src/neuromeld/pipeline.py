@@ -1,20 +1,20 @@
 """The one order of the stages on a live model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL
-from neuromeld.checkpoint.modeling import attach_hooks
+from neuromeld.checkpoint.modeling import attach_hooks, attach_member_hooks
 from neuromeld.checkpoint.native import make_native, native_block
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss, unique_parameters
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.neurons import Narrowing, narrow_neurons
-from neuromeld.plan import Plan, architecture_of
+from neuromeld.plan import Plan, architecture_of, delete_from
 from neuromeld.progress import track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
@@ -25,12 +25,13 @@ from neuromeld.sublayers import (
     Window,
     WindowSearch,
     collect_alignments,
+    delete_ffs,
     drop_layers,
     merge_ffs,
     search_windows,
     windows_of,
 )
-from neuromeld.sublayers.options import DropLayers, MergeFfs
+from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.timing import timed
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
@@ -39,11 +40,14 @@ from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_
 class Compressed:
     """A smaller model, and what each stage found and did on the way; None and empty where it did not run.
 
-    `seconds` are those of each phase.
+    `plan` is the one that was asked for, with the sizes of the layers that were found on the way; `seconds` are those
+    of each phase.
     """
 
     model: PreTrainedModel
+    plan: Plan
     dropped: list[int] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
     neurons: list[Narrowing] = field(default_factory=list)
     runs: list[FittedRun] = field(default_factory=list)
     narrowed: Narrowed | None = None
@@ -87,7 +91,7 @@ def compress_model(
     done, arch = run_stages(
         model, arch, plan, data, validation=validation, cache=cache, journal=journal, progress=progress
     )
-    _set_config(model, arch, plan)
+    _set_config(model, arch, done.plan)
     model.train(training)
     found = unique_parameters(model)
     assert found == plan.parameters_after, f"the plan predicted {plan.parameters_after} parameters, not {found}"
@@ -115,13 +119,23 @@ def run_stages(
         raise UserInputError("part of the calibration batches is held out: give at least two")
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
     data = own_share(data)
-    done = Compressed(model)
-    if plan.recipe.drop_layers is not None:
+    done = Compressed(model, plan)
+    recipe = plan.recipe
+    if recipe.drop_layers is not None:
         with timed(done.seconds, "drop_layers"):
-            done.dropped = _layers_to_drop(done, arch, plan.recipe.drop_layers, validation, journal, progress)
+            done.dropped = _find_layers(
+                done, arch, "drop_layers", recipe.drop_layers, drop_layers, validation, journal, progress
+            )
             arch = drop_layers(model, arch, done.dropped)
-    with timed(done.seconds, "neurons"):
-        _narrow_neurons(done, arch, plan, data, journal, progress)
+    if recipe.delete_ffs is not None:
+        with timed(done.seconds, "delete_ffs"):
+            done.deleted = _find_layers(
+                done, arch, "delete_ffs", recipe.delete_ffs, _delete_ffs, validation, journal, progress
+            )
+            _delete_ffs(model, arch, done.deleted)
+        whole = replace(plan.after, ffn=(arch.widths[FFN],) * arch.num_layers)
+        plan = done.plan = replace(plan, after=delete_from(whole, arch, done.deleted))
+    _narrow_neurons(done, arch, plan, data, journal, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
         _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, journal, progress)
@@ -130,6 +144,7 @@ def run_stages(
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
         with timed(done.seconds, "merge_ffs"):
             done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
+        attach_member_hooks(model, native_block(model, arch, plan))
     return done, arch
 
 
@@ -149,7 +164,10 @@ def _narrow_neurons(
     recipe, after = plan.recipe, plan.after
     if recipe.heads is None and recipe.ffn is None:
         return
-    with track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance:
+    with (
+        timed(done.seconds, "neurons"),
+        track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance,
+    ):
         done.neurons = narrow_neurons(
             done.model,
             arch,
@@ -197,29 +215,37 @@ def _narrow_stream(
         attach_hooks(done.model, native_block(done.model, arch, plan))
 
 
-def _layers_to_drop(
+def _find_layers(
     done: Compressed,
     arch: Architecture,
-    options: DropLayers,
+    stage: str,
+    options: DropLayers | DeleteFfs,
+    remove: Callable[[PreTrainedModel, Architecture, Sequence[int]], object],
     validation: Sequence[Batch],
     journal: Journal,
     progress: bool,
 ) -> list[int]:
+    """The layers that a stage names, or the window whose removal raises the loss least."""
     if options.layers is not None:
         return sorted(set(options.layers))
-    windows = windows_of(arch, options.num_dropped)
-    with track("choosing layers to drop", len(windows), enabled=progress) as advance:
+    windows = windows_of(arch, options.number)
+    with track(f"choosing layers: {stage}", len(windows), enabled=progress) as advance:
         search = search_windows(
             done.model,
             windows,
-            lambda window: drop_layers(done.model, arch, window),
+            lambda window: remove(done.model, arch, window),
             lambda model: mean_loss(model, validation),
             advance,
             journal,
-            "drop_layers",
+            stage,
         )
-    done.searches["drop_layers"] = search
+    done.searches[stage] = search
     return list(search.best.window)
+
+
+def _delete_ffs(model: PreTrainedModel, arch: Architecture, layers: Sequence[int]) -> None:
+    """Delete the FFNs of layers that are counted from 0 in every stack."""
+    delete_ffs(model, arch, [start + layer for start in arch.starts for layer in layers])
 
 
 def _merge_ffs(
@@ -242,7 +268,7 @@ def _merge_ffs(
         with track("aligning FFNs", len(data), enabled=progress) as advance:
             alignments = collect_alignments(model, arch, everywhere, options.anchor, data, advance)
 
-    def merge(window: Window, compensate: Literal["ridge", "none"]) -> list[Merged]:
+    def merge(window: Window, **fits: Any) -> list[Merged]:
         return [
             merge_ffs(
                 model,
@@ -251,8 +277,8 @@ def _merge_ffs(
                 data,
                 anchor=options.anchor,
                 align=options.align,
-                compensate=compensate,
                 alignments=alignments,
+                **fits,
             )
             for part in arch.in_step(window)
         ]
@@ -263,7 +289,7 @@ def _merge_ffs(
             search = search_windows(
                 model,
                 windows,
-                lambda window: merge(window, "none"),
+                merge,
                 lambda m: mean_loss(m, validation),
                 advance,
                 journal,
@@ -271,7 +297,7 @@ def _merge_ffs(
             )
         done.searches["merge_ffs"] = search
         best = search.best.window
-    return merge(best, options.compensate)
+    return merge(best, compensate=options.compensate, gain=options.gain, rank=options.rank)
 
 
 def _statistics(

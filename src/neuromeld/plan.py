@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,7 @@ from neuromeld.neurons import check_compensation
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
 from neuromeld.stats.base import TOKENS_PER_BLOCK
+from neuromeld.sublayers import DELETED_WIDTH
 
 INTERPRETER_BYTES = 500 << 20
 """What Python, torch and transformers take before a model is loaded."""
@@ -87,7 +89,8 @@ class Plan:
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model that `config` describes, on the meta device: shapes without memory."""
     with torch.device("meta"):
-        model: PreTrainedModel = stock_class(config)._from_config(config)
+        found = stock_class(config)
+        model: PreTrainedModel = (found.from_config if hasattr(found, "from_config") else found._from_config)(config)
     return model
 
 
@@ -113,7 +116,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     before = sizes_of(arch, model.config)
     after = _narrow_layers(arch, recipe, before)
     check_compensation(model, arch, recipe.heads, recipe.ffn)
-    dropped = recipe.drop_layers.num_dropped if recipe.drop_layers else 0
+    dropped = recipe.drop_layers.number if recipe.drop_layers else 0
     left = arch.without(dropped)
     layers = after.num_layers
     starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
@@ -140,7 +143,11 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     )
     k = after.hidden
     extra = (len(starts[1:]) + plan.head_adapter) * k * k
+    members = after.shared_ffns * len(arch.depths) if recipe.merge_ffs else 0
+    extra += members * (recipe.merge_ffs.rank if recipe.merge_ffs else 0) * (after.ffn[0] + k)
     flops = predict_flops(left, before, after, context=CONTEXT, extra=extra)
+    if recipe.merge_ffs is not None and recipe.merge_ffs.gain == "channel":
+        extra += members * k
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, left, before, after, extra=extra)
@@ -164,21 +171,23 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
     if refusals:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
         raise UnsupportedModelError(
-            f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'drop_layers'])}"
+            f"{'; '.join(refusals)}. Stages that work: {', '.join([*works, 'merge_ffs', 'delete_ffs', 'drop_layers'])}"
         )
 
 
 def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
     """The sizes behind every stage but the narrowing of the residual stream."""
-    sizes, depth = before, min(arch.depths)
+    sizes = before
     if recipe.drop_layers is not None:
-        count, layers = recipe.drop_layers.num_dropped, recipe.drop_layers.layers
-        if count >= depth or max(layers or (0,)) >= depth:
+        count, layers = recipe.drop_layers.number, recipe.drop_layers.layers
+        if count >= min(arch.depths) or max(layers or (0,)) >= min(arch.depths):
             raise UserInputError(
-                f"drop_layers={layers or count}: the model has {depth} layers, counted from 0, and at least "
+                f"drop_layers={layers or count}: the model has {min(arch.depths)} layers, counted from 0, and at least "
                 "one must stay"
             )
-        sizes, depth = sizes.drop_layers(count * len(arch.depths)), depth - count
+        sizes, arch = sizes.drop_layers(count * len(arch.depths)), arch.without(count)
+    if recipe.delete_ffs is not None:
+        sizes = delete_from(sizes, arch, recipe.delete_ffs.layers or range(recipe.delete_ffs.number))
     if recipe.heads is not None:
         sizes = replace(sizes, groups=_per_layer("kv_groups", recipe.heads.kv_groups, sizes.groups))
     if recipe.ffn is not None:
@@ -186,13 +195,26 @@ def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
         target = recipe.ffn.size or max(1, round_width(width * (recipe.ffn.ratio or 1), width, FFN_MULTIPLE))
         sizes = replace(sizes, ffn=_per_layer("ffn.size", target, sizes.ffn))
     if recipe.merge_ffs is not None:
-        count, window = recipe.merge_ffs.length, recipe.merge_ffs.window
+        count, window, depth = recipe.merge_ffs.length, recipe.merge_ffs.window, min(arch.depths)
         if count > depth or (window and window[1] >= depth):
             raise UserInputError(
                 f"merge_ffs={window or count}: the model has {depth} FFNs, counted from 0; choose fewer"
             )
+        most = min(sizes.ffn[0], sizes.hidden)
+        if recipe.merge_ffs.rank >= most:
+            raise UserInputError(f"merge_ffs.rank={recipe.merge_ffs.rank} must be below {most}, the FFNs' smaller side")
         sizes = replace(sizes, shared_ffns=count)
     return sizes
+
+
+def delete_from(sizes: Sizes, arch: Architecture, layers: Iterable[int]) -> Sizes:
+    """The sizes without the FFNs of those layers, counted from 0 in every stack."""
+    chosen, depth = sorted(set(layers)), min(arch.depths)
+    if chosen[-1] >= depth:
+        raise UserInputError(f"delete_ffs={chosen}: the model has {depth} FFNs, counted from 0; choose fewer")
+    left = DELETED_WIDTH[arch.consumer(0, FFN).layout]
+    gone = {start + layer for start in arch.starts for layer in chosen}
+    return replace(sizes, ffn=tuple(left if layer in gone else size for layer, size in enumerate(sizes.ffn)))
 
 
 def _per_layer(name: str, target: int | tuple[int, ...], now: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.neurons.options import Ffn, Heads
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Frozen
-from neuromeld.sublayers.options import DropLayers, MergeFfs
+from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width.options import Width
 
 
@@ -41,6 +41,7 @@ class Recipe(Frozen):
     """The stages of a compression, run in this order; at least one is given.
 
     drop_layers  remove whole layers
+    delete_ffs   remove FFNs, and keep the attention of their layers
     heads        take out groups of attention heads
     ffn          narrow the hidden layer of the FFNs
     width        narrow the residual stream
@@ -49,6 +50,7 @@ class Recipe(Frozen):
     """
 
     drop_layers: DropLayers | None = None
+    delete_ffs: DeleteFfs | None = None
     heads: Heads | None = None
     ffn: Ffn | None = None
     width: Width | None = None
@@ -65,6 +67,8 @@ class Recipe(Frozen):
     def _consistent(self) -> "Recipe":
         if not self.stages:
             raise ValueError("nothing to do: give at least one stage of " + ", ".join(STAGES))
+        if self.delete_ffs is not None and (self.ffn is not None or self.merge_ffs is not None):
+            raise ValueError("delete_ffs decides over whole FFNs: leave out ffn and merge_ffs")
         if self.merge_ffs is not None and self.width is not None and self.width.basis != "shared":
             raise ValueError("merge_ffs needs width.basis=shared: FFNs in different bases have nothing in common")
         if self.merge_ffs is not None and self.ffn is not None and isinstance(self.ffn.size, tuple):
@@ -75,7 +79,7 @@ class Recipe(Frozen):
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
 
-STAGES = ("drop_layers", "heads", "ffn", "width", "merge_ffs")
+STAGES = ("drop_layers", "delete_ffs", "heads", "ffn", "width", "merge_ffs")
 
 _SHIPPED = Path(__file__).parent / "recipes"
 RECIPES: Registry[Path] = Registry("recipe", {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))})

@@ -54,8 +54,8 @@ def compression_record(
         "parameters_after": after,
         "kept_ratio": after / plan.parameters_before,
         "sizes_before": asdict(plan.before),
-        "sizes_after": asdict(plan.after),
-        "changes": changes(plan.before, plan.after),
+        "sizes_after": asdict(compressed.plan.after),
+        "changes": changes(plan.before, compressed.plan.after),
         "recipe": plan.recipe.model_dump(exclude_none=True),
         "calibration": {
             "source": data.source,
@@ -75,9 +75,12 @@ def compression_record(
         record |= {"hidden_size_before": plan.before.hidden, "hidden_size_after": plan.after.hidden}
     if compressed.dropped:
         record |= {"dropped": compressed.dropped, "dropped_windows": _tried(compressed, "drop_layers")}
+    if compressed.deleted:
+        record |= {"deleted_ffs": compressed.deleted, "deleted_ffs_windows": _tried(compressed, "delete_ffs")}
     if compressed.merged:
         # The window of the first stack: the others are merged in step.
         record |= {"window": _span(compressed.merged[0].window), "windows": _tried(compressed, "merge_ffs")}
+        record["members"] = [asdict(member) for part in compressed.merged for member in part.members]
         record["window_refits"] = [_errors(part.refit) for part in compressed.merged if part.refit is not None]
     return {key: value for key, value in record.items() if value not in ([], {})}
 

@@ -147,6 +147,21 @@ def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> Non
     _put(model, path, module)
 
 
+def add_gain(model: nn.Module, path: str, gain: Tensor) -> None:
+    """Give the module at `path` a factor for each of its outputs, `(out,)`, as a parameter `gain`."""
+    module = model.get_submodule(path)
+    weight: nn.Parameter = module.weight
+    module.gain = nn.Parameter(torch.empty_like(weight[:0, 0]), requires_grad=weight.requires_grad)
+    _replace(module, "gain", gain, f"{path}.gain")
+
+
+def add_low_rank(model: nn.Module, path: str, down: Tensor, up: Tensor) -> None:
+    """Attach two bias-free linear layers, `(in, rank)` and `(rank, out)`, to the module at `path`: `down` and `up`."""
+    like = model.get_submodule(path).weight
+    add_linear(model, f"{path}.down", down, like=like)
+    add_linear(model, f"{path}.up", up, like=like)
+
+
 def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> None:
     """Give the embedding at `path` a scale a row, `(vocab, 1)`, and a shift, `(k,)`, as parameters."""
     module = model.get_submodule(path)

@@ -26,6 +26,10 @@ GIVEN = {
                   {"merge_ffs": {"count": 3, "anchor": "middle", "compensate": "none"}}),
     "merge_ffs in a window": ({"merge_ffs": 3, "window": "2-4", "align": "none"},
                               {"merge_ffs": {"window": [2, 4], "align": "none"}}),
+    "members keep something": ({"merge_ffs": 3, "gain": "channel", "rank": 8},
+                               {"merge_ffs": {"count": 3, "gain": "channel", "rank": 8}}),
+    "delete_ffs": ({"delete_ffs": 2}, {"delete_ffs": {"count": 2}}),
+    "FFNs deleted in a window": ({"delete_ffs": 2, "window": "1-2"}, {"delete_ffs": {"layers": [1, 2]}}),
     "layers in a window": ({"drop_layers": 2, "window": "0-1"}, {"drop_layers": {"layers": [0, 1]}}),
     "all": ({"drop_layers": 1, "kv_groups": 1, "ffn_size": 8, "hidden_size": 16, "merge_ffs": 2, "decoder": "ridge",
              "compensate": "ridge"},
@@ -35,7 +39,7 @@ GIVEN = {
     "output and calibration": ({"ffn_size": 8, "stock": False, "calibration": "file:a.txt", "calibration_tokens": 4096,
                                 "seqlen": 64, "seed": 3},
                                {"ffn": {"size": 8}, "output": "native",
-                                "calibration": {"text": "file:a.txt", "tokens": 4096, "seqlen": 64, "seed": 3}}),
+                                "calibration": {"source": "file:a.txt", "tokens": 4096, "seqlen": 64, "seed": 3}}),
 }  # fmt: skip
 
 
@@ -72,8 +76,9 @@ BAD = {
     "decoder of FFNs": ({"ffn_size": 8, "decoder": "ridge"}, "--decoder ridge: there is no stage width"),
     "anchor of FFNs": ({"ffn_size": 8, "anchor": "last"}, "--anchor last: there is no stage merge_ffs"),
     "selector of the other kind": ({"ffn_size": 8, "selector": "principal"}, "unknown selector 'principal'"),
-    "window of nothing": ({"window": "1-2"}, "--window needs one of --drop-layers and --merge-ffs"),
+    "window of nothing": ({"window": "1-2"}, "--window needs one of --drop-layers, --delete-ffs and --merge-ffs"),
     "window of both": ({"window": "1-2", "drop_layers": 2, "merge_ffs": 2}, "--window needs one of"),
+    "deleted and merged": ({"delete_ffs": 2, "merge_ffs": 2}, "delete_ffs decides over whole FFNs: leave out"),
     "length": ({"window": "1-4", "drop_layers": 2}, "--window 1-4 spans 4 layers, not 2"),
     "turned round": ({"window": "4-1", "drop_layers": 2}, "--window 4-1 must be START-END"),
     "half a window": ({"window": "3-", "drop_layers": 2}, "--window 3- must be START-END"),

@@ -47,6 +47,8 @@ STAGES = {
     "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "residual"}},
     "drop": {"drop_layers": {"count": 2}},
     "merge": {"merge_ffs": {"count": 2}},
+    "delete": {"delete_ffs": {"count": 2}},
+    "merge-members": {"merge_ffs": {"count": 2, "gain": "channel", "rank": 3}},
     "merge-vanilla": {"merge_ffs": {"window": [1, 3], "align": "none", "compensate": "none"}},
     "drop-ffn-width-merge": {
         "drop_layers": {"layers": [0, 2]},

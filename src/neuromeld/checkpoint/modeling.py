@@ -8,6 +8,8 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
     resized         [module path, "in" | "out" | "both", space]: modules with an axis of that space, whose width is not
                     what the config says; `*` stands for every layer
     shared          lists of names of parameters that are one and the same; the first is the one on disk
+    gains           paths of modules with a factor for each output
+    low_rank        [module path, rank]: modules with a matrix of that rank beside their own
     shortcuts       indices of the layers that the stream enters through a change of basis
     head_adapter    whether a square matrix stands between the final norm and a tied head
     token_scale     path of an embedding whose rows are scaled and shifted, or null
@@ -38,6 +40,13 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
         sizes = block["widths"][space]
         for index, module in _expand(model, path, block["layers"]):
             _resize(module, axis, sizes if isinstance(sizes, int) else sizes[index])
+    for path in block["gains"]:
+        module = model.get_submodule(path)
+        module.gain = nn.Parameter(torch.ones(_sizes(module)[1]))
+    for path, rank in block["low_rank"]:
+        module = model.get_submodule(path)
+        size_in, size_out = _sizes(module)
+        module.down, module.up = nn.Linear(size_in, rank, bias=False), nn.Linear(rank, size_out, bias=False)
     layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].shortcut = nn.Linear(width, width, bias=False)
@@ -59,8 +68,14 @@ def declare_shared(model: PreTrainedModel, block: dict[str, Any]) -> None:
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
+def attach_member_hooks(model: nn.Module, block: dict[str, Any]) -> None:
+    """Make gains and matrices of low rank take part in the forward pass."""
+    for path in {*block["gains"], *(path for path, _ in block["low_rank"])}:
+        model.get_submodule(path).register_forward_hook(_correct)
+
+
 def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
-    """Make the modules of `build_modules` take part in the forward pass."""
+    """Make shortcuts, head adapter and token scale take part in the forward pass."""
     layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].register_forward_pre_hook(_change_basis, with_kwargs=True)
@@ -69,6 +84,16 @@ def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
         model.get_submodule(block["head"]).register_forward_pre_hook(lambda _, args: (adapter(args[0]), *args[1:]))
     if block["token_scale"]:
         model.get_submodule(block["token_scale"]).register_forward_hook(_scale_tokens)
+
+
+def _correct(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+    output = output * module.gain if hasattr(module, "gain") else output
+    return output + module.up(module.down(args[0])) if hasattr(module, "down") else output
+
+
+def _sizes(module: Any) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer or a Conv1D."""
+    return (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
 
 
 def _change_basis(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -131,6 +156,7 @@ def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
         stock_model.__init__(self, config, *args, **kwargs)
         build_modules(self, config.neuromeld)
         attach_hooks(self, config.neuromeld)
+        attach_member_hooks(self, config.neuromeld)
         declare_shared(self, config.neuromeld)
         self.tie_weights()
 

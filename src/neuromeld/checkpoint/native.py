@@ -6,7 +6,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, BY_CLASS, Architecture
-from neuromeld.archs.spec import RESIDUAL, Weight
+from neuromeld.archs.spec import FFN, RESIDUAL, Weight
 from neuromeld.checkpoint.classes import auto_class
 from neuromeld.checkpoint.modeling import declare_shared, native_config, native_model
 from neuromeld.plan import Plan
@@ -37,6 +37,8 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
             weights = (weight for stack in spec.stacks for weight in stack.weights)
             repeated = {_name(weight): weight.repeats for weight in weights if weight.out == space}
             widths |= {name: [repeats * size for size in sizes] for name, repeats in repeated.items()}
+    paths = [arch.consumer(layer, FFN).path for layer in range(arch.num_layers)]
+    consumers: dict[str, Any] = {path: model.get_submodule(path) for path in paths}
     return {
         "widths": widths,
         "layers": [stack.layers for stack in spec.stacks],
@@ -47,6 +49,8 @@ def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict
             for stack in spec.stacks
             for names in shared_parameters(model.get_submodule(stack.layers), stack.layers)
         ],
+        "gains": [path for path, module in consumers.items() if hasattr(module, "gain")],
+        "low_rank": [[path, module.down.out_features] for path, module in consumers.items() if hasattr(module, "down")],
         "shortcuts": list(plan.starts[1:]),
         "head_adapter": plan.head_adapter,
         "token_scale": spec.embeddings[0].path if embedding_norm else None,

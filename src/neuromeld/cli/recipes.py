@@ -83,12 +83,16 @@ def build_recipe(
     ffn_size: Annotated[int | None, typer.Option(help="Hidden neurons of each FFN to keep.")] = None,
     kv_groups: Annotated[int | None, typer.Option(help="Groups of attention heads of each layer to keep.")] = None,
     drop_layers: Annotated[int | None, typer.Option(help="Adjacent layers to remove.")] = None,
+    delete_ffs: Annotated[int | None, typer.Option(help="Adjacent FFNs to remove; their attention stays.")] = None,
     merge_ffs: Annotated[int | None, typer.Option(help="Adjacent FFNs to merge into one that they share.")] = None,
     window: Annotated[
-        str | None, typer.Option(metavar="START-END", help="Layers to drop or FFNs to merge, counted from 0.")
+        str | None,
+        typer.Option(metavar="START-END", help="Layers to drop, or FFNs to delete or merge, counted from 0."),
     ] = None,
     anchor: Annotated[str | None, typer.Option(help="Of merged FFNs: first, middle or last.")] = None,
     align: Annotated[str | None, typer.Option(help="Of merged FFNs: permute or none.")] = None,
+    gain: Annotated[str | None, typer.Option(help="Of merged FFNs, one for each: channel or none.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of merged FFNs: of a matrix that each keeps for itself.")] = None,
     selector: Annotated[str | None, typer.Option(help="What to keep; see `list methods`.")] = None,
     merge: Annotated[str | None, typer.Option(help="How the rest reaches it; see `list methods`.")] = None,
     compensate: Annotated[str | None, typer.Option(help="Of FFNs and heads: ridge, bias or none.")] = None,
@@ -107,11 +111,11 @@ def build_recipe(
 
     Without `--recipe`, the stages that options name; without those, the default recipe.
     """
-    span = _span(window, drop_layers, merge_ffs)
+    span = _span(window, drop_layers, delete_ffs, merge_ffs)
+    layers = None if span is None else {"layers": list(range(span[0], span[1] + 1))}
     targets: dict[str, dict[str, Any]] = {
-        "drop_layers": _given(count=drop_layers)
-        if span is None or drop_layers is None
-        else {"layers": list(range(span[0], span[1] + 1))},
+        "drop_layers": layers if layers and drop_layers else _given(count=drop_layers),
+        "delete_ffs": layers if layers and delete_ffs else _given(count=delete_ffs),
         "heads": _given(kv_groups=kv_groups),
         "ffn": _given(ratio=ffn_ratio, size=ffn_size),
         "width": _given(hidden_ratio=hidden_ratio, hidden_size=hidden_size),
@@ -130,7 +134,7 @@ def build_recipe(
             "width",
             _given(decoder=decoder, regularisation=regularisation, weighting=weighting, basis=basis, refit=refit),
         ),
-        ("merge_ffs", _given(anchor=anchor, align=align)),
+        ("merge_ffs", _given(anchor=anchor, align=align, gain=gain, rank=rank)),
     )
     for stage, values in details:
         if values and stage not in chosen:
@@ -164,16 +168,16 @@ def _apply(chosen: dict[str, Any], values: dict[str, Any], kinds: tuple[tuple[st
         chosen[stage] |= values
 
 
-def _span(window: str | None, drop_layers: int | None, merge_ffs: int | None) -> list[int] | None:
+def _span(window: str | None, *counts_given: int | None) -> list[int] | None:
     if window is None:
         return None
     first, dash, last = window.partition("-")
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last)):
         raise UserInputError(f"--window {window} must be START-END, the first and the last layer, counted from 0")
     span = [int(first), int(last)]
-    counts = [count for count in (drop_layers, merge_ffs) if count is not None]
+    counts = [count for count in counts_given if count is not None]
     if len(counts) != 1:
-        raise UserInputError("--window needs one of --drop-layers and --merge-ffs")
+        raise UserInputError("--window needs one of --drop-layers, --delete-ffs and --merge-ffs")
     if counts[0] != span[1] - span[0] + 1:
         raise UserInputError(f"--window {window} spans {span[1] - span[0] + 1} layers, not {counts[0]}")
     return span

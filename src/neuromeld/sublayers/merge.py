@@ -19,20 +19,26 @@ from neuromeld.shapes import ACCUMULATE
 from neuromeld.streams import Batch
 from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
 from neuromeld.sublayers.compensate import refit_shared
+from neuromeld.sublayers.members import Member, fit_members
 from neuromeld.sublayers.windows import Window, check_mergeable
 from neuromeld.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
 
 Align = Literal["permute", "none"]
 Compensate = Literal["ridge", "none"]
+Gain = Literal["channel", "none"]
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What was merged: the permutation of each member but the anchor, and the refit of the shared output, if any."""
+    """What was merged: the permutation of each member but the anchor, and the refit of the shared output, if any.
+
+    `members` has an entry for each, where they keep something for themselves.
+    """
 
     window: Window
     permutations: dict[int, Int64[Tensor, " f"]]
     refit: Fit | None
+    members: Sequence[Member] = ()
 
 
 @torch.no_grad()
@@ -45,6 +51,8 @@ def merge_ffs(
     anchor: Anchor = "first",
     align: Align = "permute",
     compensate: Compensate = "none",
+    gain: Gain = "none",
+    rank: int = 0,
     alignments: Alignments | None = None,
 ) -> Merged:
     """Give every FF sublayer of `window` the average of them all, as the same parameters; norms stay per layer.
@@ -53,6 +61,7 @@ def merge_ffs(
     anchor      the member whose order of hidden units the others take
     align       `none` averages units as they are numbered
     compensate  `ridge` refits the shared output matrix and bias on what each member's own sublayer wrote
+    gain, rank  what every member keeps for itself: `members.py`.  The caller makes it take part in the forward pass
     alignments  those of this window, where they were collected before
 
     Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
@@ -60,7 +69,8 @@ def merge_ffs(
     check_mergeable(model, arch, window)
     if align == "none" and anchor != "first":
         raise UserInputError(f"anchor={anchor!r} has no effect where align='none': leave one of them out")
-    needed = 2 if compensate == "ridge" else int(align == "permute" and alignments is None)
+    fits = compensate == "ridge" or gain == "channel" or rank > 0
+    needed = 2 if fits else int(align == "permute" and alignments is None)
     if len(batches) < needed:
         raise UserInputError(
             f"align={align!r} with compensate={compensate!r} needs at least {needed} calibration batches, of which a "
@@ -71,12 +81,16 @@ def merge_ffs(
         alignments = alignments or collect_alignments(model, arch, [window], anchor, batches)
         chosen = anchor_of(window, anchor)
         permutations = {member: alignments.permutation(chosen, member) for member in window if member != chosen}
-    if compensate == "none":
+    if not fits:
         _average(model, arch, window, permutations)
         return Merged(window, permutations, None)
     originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in window}
     _average(model, arch, window, permutations)
-    return Merged(window, permutations, refit_shared(model, arch, originals, batches))
+    refit = refit_shared(model, arch, originals, batches) if compensate == "ridge" else None
+    members: list[Member] = []
+    if gain == "channel" or rank:
+        members = fit_members(model, arch, originals, batches, gain=gain == "channel", rank=rank)
+    return Merged(window, permutations, refit, members)
 
 
 def _average(model: nn.Module, arch: Architecture, window: Window, permutations: Mapping[int, Tensor]) -> None:

@@ -1,20 +1,20 @@
 """The parts of a recipe that treat whole sublayers."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from neuromeld.settings import Frozen
 
 
-class DropLayers(Frozen):
-    """Remove layers: `count` adjacent ones where that hurts least, or `layers`, any of them, counted from 0."""
+class _Layers(Frozen):
+    """`count` adjacent layers where that hurts least, or `layers`, any of them, counted from 0."""
 
     count: int | None = None
     layers: tuple[int, ...] | None = None
 
     @model_validator(mode="after")
-    def _one_target(self) -> "DropLayers":
+    def _one_target(self) -> Self:
         if (self.count is None) == (self.layers is None):
             raise ValueError("give one of count and layers")
         if self.count is not None and self.count < 1:
@@ -24,12 +24,20 @@ class DropLayers(Frozen):
         return self
 
     @property
-    def num_dropped(self) -> int:
-        """How many layers go."""
+    def number(self) -> int:
+        """How many layers are meant."""
         if self.layers is not None:
             return len(set(self.layers))
         assert self.count is not None
         return self.count
+
+
+class DropLayers(_Layers):
+    """Remove layers: `count` adjacent ones where that hurts least, or `layers`, any of them, counted from 0."""
+
+
+class DeleteFfs(_Layers):
+    """Remove FFNs and keep attention: `count` adjacent ones where that hurts least, or those of `layers`."""
 
 
 class MergeFfs(Frozen):
@@ -39,6 +47,8 @@ class MergeFfs(Frozen):
     anchor      the member whose order of hidden units the others take
     align       `permute` matches hidden units before averaging, `none` averages them as they are numbered
     compensate  `ridge` refits the shared output matrix on what each member wrote
+    gain        `channel` gives every member a factor of its own for each output of the shared matrix
+    rank        every member gets a matrix of this rank of its own beside the shared output matrix; 0 is none
     """
 
     count: int | None = None
@@ -46,6 +56,8 @@ class MergeFfs(Frozen):
     anchor: Literal["first", "middle", "last"] = "first"
     align: Literal["permute", "none"] = "permute"
     compensate: Literal["ridge", "none"] = "ridge"
+    gain: Literal["channel", "none"] = "none"
+    rank: int = 0
 
     @model_validator(mode="after")
     def _one_target(self) -> "MergeFfs":
@@ -55,6 +67,8 @@ class MergeFfs(Frozen):
             raise ValueError(f"count={self.count} must be at least 1")
         if self.window is not None and not 0 <= self.window[0] <= self.window[1]:
             raise ValueError(f"window={list(self.window)} must be first and last layer, counted from 0")
+        if self.rank < 0:
+            raise ValueError(f"rank={self.rank} must be 0 or more")
         if self.length < 2:
             raise ValueError("at least two FFNs are needed to share weights")
         return self

@@ -9,6 +9,9 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
 from neuromeld.surgery import keep_layers, read_bias, read_matrix, write_bias, write_matrix
 
+DELETED_WIDTH = {"linear": 0, "conv1d": 1}
+"""Hidden units that are left of an FFN that is deleted, by the layout of its output matrix."""
+
 
 def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> Architecture:
     """Remove whole layers in place, the same of every stack; returns the architecture of what is left.
@@ -28,12 +31,12 @@ def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> 
 def delete_ffs(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> None:
     """Narrow the FF sublayers of `layers` to nothing, in place: what remains of each is the bias of its output.
 
-    An `nn.Linear` runs at width 0.  A Conv1D cannot, so one unit stays there, with weights of zero.
+    What stays is `DELETED_WIDTH`: an `nn.Linear` runs at width 0; a Conv1D does not, so one unit stays, all zero.
     Raises `UserInputError` for layers that do not exist.
     """
     for layer in sorted(_existing(arch.num_layers, layers)):
         consumer = arch.consumer(layer, "ffn")
-        width = 1 if consumer.layout == "conv1d" else 0
+        width = DELETED_WIDTH[consumer.layout]
         for weight in arch.producers(layer, "ffn"):
             write_matrix(model, weight, torch.zeros_like(read_matrix(model, weight)[:, :width]))
             bias = read_bias(model, weight)

@@ -20,7 +20,7 @@ def test_correlation_equals_numpy_and_assignment_scipy(family, anchor, member):
     arch = architecture_of(model)
     seen = {}
     paths = [arch.producers(layer, "ffn")[-1].path for layer in range(3)]
-    watch_outputs(model, paths, batches(), lambda path, x: seen.setdefault(path, []).append(x))
+    watch_outputs(model, arch, paths, batches(), lambda path, x: seen.setdefault(path, []).append(x))
     features = [torch.cat(seen[path]).numpy() for path in paths]
     f = arch.widths["ffn"]
     expected = np.corrcoef(features[anchor], features[member], rowvar=False)[:f, f:]

@@ -117,7 +117,7 @@ def written(model, arch, data):
     """What each FF sublayer of the window writes, at its own norm's input of the original network."""
     seen = {}
     paths = [arch.consumer(layer, "ffn").path for layer in WINDOW]
-    watch_outputs(model, paths, data, lambda path, x: seen.setdefault(path, []).append(x))
+    watch_outputs(model, arch, paths, data, lambda path, x: seen.setdefault(path, []).append(x))
     return [torch.cat(seen[path]) for path in paths]
 
 

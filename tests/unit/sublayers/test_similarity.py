@@ -28,7 +28,7 @@ def test_equals_numpy(family):
     for space, matrix in (("ffn", found.ffn), ("heads", found.attention)):
         seen = {}
         paths = [arch.consumer(layer, space).path for layer in range(arch.num_layers)]
-        watch_outputs(model, paths, batches(), lambda path, x, seen=seen: seen.setdefault(path, []).append(x))
+        watch_outputs(model, arch, paths, batches(), lambda path, x, seen=seen: seen.setdefault(path, []).append(x))
         outputs = [torch.cat(seen[path]).numpy() for path in paths]
         expected = [[cka(x, y) for x in outputs] for y in outputs]
         np.testing.assert_allclose(matrix, expected, rtol=EXACT)

@@ -66,6 +66,10 @@ def summary(record: Record) -> Section | None:
     sentences = [_sentence("{}", change.replace("->", "→")) for change in record.get("changes", [])]
     if dropped := record.get("dropped"):
         sentences.append(_sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
+    if deleted := record.get("deleted_ffs"):
+        sentences.append(
+            _sentence("The feed-forward networks of layers {} were removed.", ", ".join(map(str, deleted)))
+        )
     sentences += _width_steps(record.get("recipe", {}).get("width", {}))
     if window := record.get("window"):
         sentences.append(
