@@ -39,12 +39,13 @@ class Workspace:
         identities = self._identities()
         earlier, known = identities[: self._begun], identities[self._begun : self._begun + 1]
         self._begun += 1
-        if known == [stated]:
+        differences = _differences(known[0], stated) if known else ""
+        if known and not differences:
             return
         if known:
             if self._holds_work() and not force:
                 raise UserInputError(
-                    f"{self.folder} holds an unfinished run that is not this one: {_differences(known[0], stated)}. To "
+                    f"{self.folder} holds an unfinished run that is not this one: {differences}. To "
                     "go on with it give the same arguments again; to discard it pass --force (force=True) or remove "
                     "that folder"
                 )
@@ -135,6 +136,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Empty where there is none; what is not stated is None."""
     old, new = _flat(before), _flat(now)
     return "; ".join(
         f"{key} was {old.get(key)!r} and is {new.get(key)!r}"

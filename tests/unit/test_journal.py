@@ -91,7 +91,7 @@ def test_every_part_of_a_job_must_be_the_same(tmp_path):
     with pytest.raises(UserInputError, match=r"a was \[1, 2\] and is None; b\.c was None and is 1"):
         killed(out, [{"b": {"c": 1}}])
     with open_journal(out) as journal:
-        journal.begin({"a": [1, 2]}, force=False)
+        journal.begin({"a": [1, 2], "unknown to an older version": None}, force=False)
         assert journal.recall("step") is not None
         journal.begin({"b": {"c": 2}}, force=True)
         assert journal.recall("step") is None
