@@ -16,8 +16,8 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/neuromeld compress $(MODEL) $(OUT) --force
-	$(BIN)/neuromeld evaluate $(MODEL) $(OUT) --tokens 16384 --speed
+	$(BIN)/neuromeld compress $(MODEL) $(OUT) --force --no-evaluate
+	$(BIN)/neuromeld evaluate $(MODEL) $(OUT) --tokens 16384 --speed --save
 	@echo "The smaller model is in $(OUT); load it with transformers.AutoModelForCausalLM.from_pretrained('$(OUT)')."
 
 test: install
@@ -31,11 +31,11 @@ check: install
 
 table: install
 	PYTHONPATH=tests $(BIN)/python -m contract.table
+	PYTHONPATH=tests $(BIN)/python -m readme_table
 
 bench: install
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
-	$(BIN)/python benchmarks/budget.py --keep 0.8 --calibration-tokens 32768
-	$(BIN)/python benchmarks/width.py
+	$(BIN)/neuromeld benchmark benchmarks/budget.yaml --set 'keep=[0.8]' --set calibration_tokens=32768
+	$(BIN)/neuromeld benchmark benchmarks/width.yaml
 
 clean:
 	rm -rf .venv demo-output

@@ -1,9 +1,13 @@
-"""What the README says can be typed, runs."""
+"""What the README says can be typed, runs, and what it says was measured, is in the results."""
 
 import re
-from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+from readme_table import README, update
+
+
+def test_the_table_is_that_of_the_results():
+    text = README.read_text(encoding="utf-8")
+    assert text == update(text), "write it anew: make table"
 
 
 def test_python_snippet_runs(checkpoint, text, tmp_path):

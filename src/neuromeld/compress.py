@@ -1,14 +1,16 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import PretrainedConfig
 
+from neuromeld.archs import spec_for
 from neuromeld.checkpoint import (
     check_free,
     new_folder,
@@ -18,19 +20,23 @@ from neuromeld.checkpoint import (
     save_record,
     verify_checkpoint,
 )
-from neuromeld.evaluate import bytes_on_disk
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
 from neuromeld.inputs import Examples, reader_for
 from neuromeld.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.memory import peak_rss_bytes, release_memory
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
+from neuromeld.progress import timed
 from neuromeld.recipe import Calibration, Recipe
-from neuromeld.record import compression_record, versions
+from neuromeld.record import compression_record
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
 from neuromeld.stats.distributed import is_first_rank, num_ranks, process_group, wait_for_all
-from neuromeld.timing import timed
+from neuromeld.streams import Batch
+from neuromeld.text import first_windows
+from neuromeld.version import versions
 
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers are chosen on."""
@@ -111,6 +117,7 @@ def compress(
     force: bool = False,
     choice: Choice | None = None,
     journal: Journal | None = None,
+    evaluate: bool = True,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
@@ -121,6 +128,7 @@ def compress(
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
     choice   where `choose` found the recipe: its candidates go into the record
     journal  of `out`, where it is open already
+    evaluate look at the model before and after: perplexity on a little evaluation text, and what it writes
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
 
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
@@ -135,20 +143,25 @@ def compress(
     started = time.monotonic()
     out = Path(out)
     check_free(out, force=force)
+    seconds: dict[str, float] = {}
     with open_job(out) if journal is None else nullcontext(journal) as journal:
-        located = locate(source, allow_pickle=allow_pickle)
-        plan = _plan(located, recipe, dtype)
-        config, text = located.config(), recipe.calibration
-        reader = reader_for(config)
-        processor = reader.processor(located.folder)
-        data = reader.calibration(text, processor, config, text.tokens)
-        validation = reader.validation(text, processor, config, SEARCH_TOKENS) if _searches(recipe) else None
-        identity = _identity(located, data, validation, dtype, device)
-        journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
-        seconds = {"text": time.monotonic() - started}
-        with timed(seconds, "load"):
+        with timed(seconds, "reading model and data"):
+            located = locate(source, allow_pickle=allow_pickle)
+            plan = _plan(located, recipe, dtype)
+            config, settings = located.config(), recipe.calibration
+            reader = reader_for(config)
+            processor = reader.processor(located.folder)
+            data = reader.calibration(settings, processor, config, settings.tokens)
+            validation = search_examples(recipe, located)
+            identity = _identity(located, data, validation, dtype, device)
+            journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
+            looks = evaluate and is_first_rank()
+            outcome, warnings = _outcome(data.source, settings.seqlen, processor, config) if looks else (None, [])
             model = located.load(dtype, device)
         cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
+        if outcome is not None:
+            with timed(seconds, "looking at both models"):
+                outcome.before(model)
         alone = num_ranks() == 1
         compressed = compress_model(
             model,
@@ -160,22 +173,30 @@ def compress(
             progress=progress and is_first_rank(),
         )
         record = compression_record(located, plan, data, compressed, model)
-        record |= {"phase_seconds": seconds | compressed.seconds, "processes": num_ranks()}
-        record |= {"candidates": choice.record()} if choice else {}
+        record |= {"processes": num_ranks()}
         record |= {"steps_recalled": journal.num_recalled} if journal.num_recalled else {}
+        if choice is not None:
+            record["candidates"] = choice.record()
+            warnings += choice.warnings
+        if warnings:
+            record["warnings"] = [*record.get("warnings", []), *warnings]
+        seconds |= compressed.seconds
         del compressed
+        if outcome is not None:
+            with timed(seconds, "looking at both models"):
+                record |= outcome.after(model)
         if is_first_rank():
             with new_folder(out, force=force, beside=journal.folder) as folder:
-                expected = outputs(model, data.probe)
-                model_dtype = model.dtype
-                with timed(record["phase_seconds"], "save"):
+                with timed(seconds, "writing and verifying"):
+                    expected = outputs(model, data.probe)
+                    model_dtype = model.dtype
                     save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
-                del model
-                release_memory()
-                with timed(record["phase_seconds"], "verify"):
+                    del model
+                    release_memory()
                     record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
-                record |= {"bytes_on_disk": bytes_on_disk(folder)}
-                record |= {"seconds": time.monotonic() - started, "peak_rss_bytes": peak_rss_bytes()}
+                    record |= {"bytes_on_disk": bytes_on_disk(folder)}
+                record |= {"seconds": time.monotonic() - started, "seconds_by_phase": seconds}
+                record |= {"peak_rss_bytes": peak_rss_bytes()}
                 save_record(folder, record, card=render_card(record))
                 save_report(folder)
         wait_for_all()
@@ -203,10 +224,35 @@ def _identity(
     }
 
 
-def _searches(recipe: Recipe) -> bool:
-    """Whether a window of layers is chosen by its loss."""
-    drop, merge = recipe.drop_layers, recipe.merge_ffs
-    return (drop is not None and drop.layers is None) or (merge is not None and merge.window is None)
+def search_batches(recipe: Recipe, source: ModelSource) -> Sequence[Batch]:
+    """The validation batches that windows of layers are chosen on; none where the recipe chooses none."""
+    found = search_examples(recipe, source)
+    return found.batches if found else []
+
+
+def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
+    """The validation text that windows of layers are chosen on; None where the recipe chooses none."""
+    drop, delete, merge = recipe.drop_layers, recipe.delete_ffs, recipe.merge_ffs
+    layers = (stage for stage in (drop, delete) if stage is not None)
+    if all(stage.layers is not None for stage in layers) and (merge is None or merge.window is not None):
+        return None
+    config = source.config()
+    reader = reader_for(config)
+    return reader.validation(recipe.calibration, reader.processor(source.folder), config, SEARCH_TOKENS)
+
+
+def _outcome(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:
+    """What looks at the model before and after; a warning instead where the source has no evaluation text.
+
+    Models that read something else than text are not looked at.
+    """
+    if spec_for(config.model_type, config.architectures or []).inputs != "tokens":
+        return None, []
+    try:
+        windows = first_windows(source, processor, split="evaluation", most=OUTCOME_TOKENS, seqlen=seqlen)
+    except UserInputError as error:
+        return None, [f"what it lost was not measured: {error}"]
+    return Outcome(processor, windows), []
 
 
 def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None) -> Plan:

@@ -15,7 +15,7 @@ from neuromeld.evaluate import mean_loss, unique_parameters
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.neurons import Narrowing, narrow_neurons
 from neuromeld.plan import Plan, architecture_of, delete_from
-from neuromeld.progress import track
+from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
 from neuromeld.stats.distributed import own_share
@@ -32,7 +32,6 @@ from neuromeld.sublayers import (
     windows_of,
 )
 from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
-from neuromeld.timing import timed
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 
@@ -40,8 +39,8 @@ from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_
 class Compressed:
     """A smaller model, and what each stage found and did on the way; None and empty where it did not run.
 
-    `plan` is the one that was asked for, with the sizes of the layers that were found on the way; `seconds` are those
-    of each phase.
+    `plan` is the one that was asked for, with the sizes of the layers that were found on the way.  `seconds` are by
+    stage, FFNs and heads together.
     """
 
     model: PreTrainedModel
@@ -120,29 +119,32 @@ def run_stages(
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
     data = own_share(data)
     done = Compressed(model, plan)
-    recipe = plan.recipe
-    if recipe.drop_layers is not None:
-        with timed(done.seconds, "drop_layers"):
+    if plan.recipe.drop_layers is not None:
+        with timed(done.seconds, "dropping layers"):
             done.dropped = _find_layers(
-                done, arch, "drop_layers", recipe.drop_layers, drop_layers, validation, journal, progress
+                done, arch, "drop_layers", plan.recipe.drop_layers, drop_layers, validation, journal, progress
             )
             arch = drop_layers(model, arch, done.dropped)
-    if recipe.delete_ffs is not None:
-        with timed(done.seconds, "delete_ffs"):
+    if plan.recipe.delete_ffs is not None:
+        with timed(done.seconds, "deleting FFNs"):
             done.deleted = _find_layers(
-                done, arch, "delete_ffs", recipe.delete_ffs, _delete_ffs, validation, journal, progress
+                done, arch, "delete_ffs", plan.recipe.delete_ffs, _delete_ffs, validation, journal, progress
             )
             _delete_ffs(model, arch, done.deleted)
         whole = replace(plan.after, ffn=(arch.widths[FFN],) * arch.num_layers)
         plan = done.plan = replace(plan, after=delete_from(whole, arch, done.deleted))
-    _narrow_neurons(done, arch, plan, data, journal, progress)
+    if plan.recipe.heads is not None or plan.recipe.ffn is not None:
+        with timed(done.seconds, "narrowing attention and FFNs"):
+            _narrow_neurons(done, arch, plan, data, journal, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
-        _narrow_stream(done, arch, plan, data, cache if plan.recipe.stages[0] == "width" else None, journal, progress)
+        cache = cache if plan.recipe.stages[0] == "width" else None
+        with timed(done.seconds, "narrowing the residual stream"):
+            _narrow_stream(done, arch, plan, data, cache, journal, progress)
     if plan.recipe.merge_ffs is not None:
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
-        with timed(done.seconds, "merge_ffs"):
+        with timed(done.seconds, "merging FFNs"):
             done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
         attach_member_hooks(model, native_block(model, arch, plan))
     return done, arch
@@ -162,12 +164,7 @@ def _narrow_neurons(
     done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], journal: Journal, progress: bool
 ) -> None:
     recipe, after = plan.recipe, plan.after
-    if recipe.heads is None and recipe.ffn is None:
-        return
-    with (
-        timed(done.seconds, "neurons"),
-        track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance,
-    ):
+    with track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance:
         done.neurons = narrow_neurons(
             done.model,
             arch,
@@ -193,14 +190,9 @@ def _narrow_stream(
     width = plan.recipe.width
     assert width is not None
     k, seed = plan.after.hidden, plan.recipe.calibration.seed
-    with timed(done.seconds, "statistics"):
-        statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
-    with timed(done.seconds, "bases"):
-        done.runs = [fit_run(found, arch, width, k, seed) for found in statistics]
-    with (
-        timed(done.seconds, "width"),
-        track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance,
-    ):
+    statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
+    done.runs = [fit_run(found, arch, width, k, seed) for found in statistics]
+    with track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance:
         done.narrowed = narrow_residual(
             done.model,
             arch,

@@ -14,7 +14,7 @@ from neuromeld.archs import Architecture, resolve, spec_for
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.neurons import check_compensation
+from neuromeld.neurons import NEEDS_FELT, check_compensation
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
 from neuromeld.stats.base import TOKENS_PER_BLOCK
@@ -268,11 +268,19 @@ def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -
             "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"
         )
     if not after.uniform:
-        refusals.append("a stock config has one size for all layers")
+        refusals.append(
+            "a stock config has one size for all layers, since model classes do not read transformers' "
+            "per_layer_config (one number in the place of a list stays stock)"
+        )
     if recipe.merge_ffs is not None:
         refusals.append("a stock model cannot share an FFN between layers")
     if recipe.output == "stock" and refusals:
-        raise UserInputError("this result cannot be a stock checkpoint: " + "; ".join(refusals) + ". Use --native")
+        raise UserInputError(
+            "this result cannot be a stock checkpoint: "
+            + "; ".join(refusals)
+            + ". Use --native, which transformers loads "
+            "and llama.cpp does not; docs/serving.md says what of it vLLM does"
+        )
     return "native" if refusals or recipe.output == "native" else "stock"
 
 
@@ -310,4 +318,7 @@ def _working_bytes(plan: Plan, arch: Architecture, tokens: int) -> int:
         needed.append(streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * len(plan.starts))
     if recipe.ffn is not None or recipe.heads is not None:
         needed.append(tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f)
+    if any(stage is not None and stage.selector in NEEDS_FELT for stage in (recipe.ffn, recipe.heads)):
+        in_layers = plan.after.num_layers * (10 * d + 5 * f)
+        needed.append(recipe.calibration.seqlen * 4 * (in_layers + 4 * arch.widths["vocab"]))
     return max(needed)

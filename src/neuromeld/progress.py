@@ -1,5 +1,6 @@
-"""Progress bars, on stderr, so that stdout stays a program's."""
+"""Progress bars, on stderr, so that stdout stays a program's; and how long each part took."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,3 +24,11 @@ def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Add the seconds that the block takes to those of `what`."""
+    started = time.monotonic()
+    yield
+    seconds[what] = seconds.get(what, 0.0) + time.monotonic() - started

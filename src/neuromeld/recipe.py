@@ -99,38 +99,43 @@ def load_recipe(name_or_path: str) -> Recipe:
 T = TypeVar("T", bound=Frozen)
 
 
-def validate(kind: type[T], data: Any) -> T:
-    """A recipe of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
+def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
+    """Settings of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(_explain(kind, e) for e in error.errors())
-        raise UserInputError(f"the recipe is not valid:\n{problems}") from None
+        problems = "\n".join(_explain(kind, e, what) for e in error.errors())
+        raise UserInputError(f"the {what} is not valid:\n{problems}") from None
 
 
 def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
     """The content of a YAML file, or of the shipped one with this name."""
-    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path]
+    return read_yaml_file(Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path])
+
+
+def read_yaml_file(path: Path, what: str = "recipe") -> Any:
+    """The content of a YAML file; `UserInputError` where there is none."""
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserInputError(f"cannot read the recipe {path}: {error.strerror}") from None
+        raise UserInputError(f"cannot read the {what} {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UserInputError(f"{path} is not valid YAML: {error}") from None
 
 
 def _settings_of(annotation: Any) -> Any:
-    """The settings class in an annotation that may be `Class | None`."""
-    return next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    """The settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
+    return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
 
 
-def _explain(kind: type[Frozen], error: Any) -> str:
+def _explain(kind: type[Frozen], error: Any, what: str) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         fields: Any = kind
         for parent in parents:
-            fields = _settings_of(fields.model_fields[parent].annotation)
-        return "- " + unknown_name("recipe key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
+            if parent in fields.model_fields:  # and not a key of a mapping
+                fields = _settings_of(fields.model_fields[parent].annotation)
+        return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
     message = error["msg"].removeprefix("Value error, ")
     return f"- {where}: {message}" if where else f"- {message}"

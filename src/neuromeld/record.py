@@ -1,7 +1,6 @@
 """What `record.json` says of a compression."""
 
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -9,19 +8,18 @@ from transformers import PreTrainedModel
 from neuromeld.archs.spec import FFN, HEADS
 from neuromeld.evaluate import unique_parameters
 from neuromeld.inputs import Examples
-from neuromeld.neurons import Narrowing
 from neuromeld.pipeline import Compressed
 from neuromeld.plan import Plan
 from neuromeld.regression import Fit
 from neuromeld.sizes import changes
 from neuromeld.sources import ModelSource
 from neuromeld.sublayers import Window
-from neuromeld.version import __version__
+from neuromeld.transport import summarise_plan
+from neuromeld.version import versions
+from neuromeld.width import FittedRun
 
-
-def versions() -> dict[str, str]:
-    """Of this package, and of those that results depend on."""
-    return {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")}
+SPECTRUM_POINTS = 32
+"""Ranks at which the energy of leading directions is kept."""
 
 
 def compression_record(
@@ -31,17 +29,8 @@ def compression_record(
     after = unique_parameters(model)
     refits = compressed.narrowed.refits if compressed.narrowed else {}
     runs = [
-        {
-            "first_layer": start,
-            "energy_kept": run.energy_kept,
-            "transport": run.transport
-            and {
-                "status": run.transport.status,
-                "iterations": run.transport.iterations,
-                "marginal_error": run.transport.marginal_error,
-            },
-        }
-        for start, run in zip(plan.starts, compressed.runs, strict=True)
+        _run(start, run, with_picture=index in _shown(len(plan.starts)))
+        for index, (start, run) in enumerate(zip(plan.starts, compressed.runs, strict=True))
     ]
     record = {
         "source": source.name,
@@ -66,8 +55,8 @@ def compression_record(
         "bytes_on_disk_before": source.bytes_on_disk(),
         "runs": runs,
         "refits": {path: _errors(fit) for path, fit in refits.items()},
-        "ffn": [_narrowing(entry) for entry in compressed.neurons if entry.space == FFN],
-        "heads": [_narrowing(entry) for entry in compressed.neurons if entry.space == HEADS],
+        "ffn": _narrowings(compressed, FFN),
+        "heads": _narrowings(compressed, HEADS),
         "warnings": [*plan.warnings, *compressed.warnings],
         "versions": versions(),
     }
@@ -85,6 +74,29 @@ def compression_record(
     return {key: value for key, value in record.items() if value not in ([], {})}
 
 
+def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The record with what `evaluate` found of the original model and of this one; newer numbers replace older ones.
+
+    Perplexities on other texts stay, and tasks where none were asked.
+    """
+    protocol = after["protocol"]
+    measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
+    measured["perplexity_before"] = before["perplexity"]
+    others = [
+        entry
+        for entry in record.get("evaluation", [])
+        if any(entry["protocol"].get(name) != protocol[name] for name in ("source", "split"))
+    ]
+    record = record | {"evaluation": [measured, *others]}
+    if "tasks" in after:
+        found = {
+            task: entry | {"accuracy_before": before["tasks"][task]["accuracy"]}
+            for task, entry in after["tasks"].items()
+        }
+        record |= {"tasks": found, "retained_performance": after["retained_performance"]}
+    return record
+
+
 def _errors(fit: Fit) -> dict[str, Any]:
     return {
         "error_before": fit.error_before,
@@ -94,9 +106,39 @@ def _errors(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _narrowing(entry: Narrowing) -> dict[str, Any]:
-    unit = "width" if entry.space == FFN else "groups"
-    return {"layer": entry.layer, f"{unit}_before": entry.before, f"{unit}_after": entry.after} | _errors(entry.fit)
+def _run(start: int, run: FittedRun, *, with_picture: bool) -> dict[str, Any]:
+    """A run of layers; its spectrum and its transport plan too, where there is to be a picture."""
+    entry: dict[str, Any] = {"first_layer": start, "energy_kept": run.energy_kept, "transport": None}
+    if run.transport is not None:
+        entry["transport"] = {
+            "status": run.transport.status,
+            "iterations": run.transport.iterations,
+            "marginal_error": run.transport.marginal_error,
+        }
+    if with_picture:
+        total = run.spectrum.cumsum(0)
+        ranks = sorted({max(1, i * len(total) // SPECTRUM_POINTS) for i in range(1, SPECTRUM_POINTS + 1)})
+        entry["spectrum"] = [[rank, round(float(total[rank - 1]), 5)] for rank in ranks]
+        if run.transport is not None and run.neurons is not None:
+            entry["merges"] = asdict(summarise_plan(run.transport.plan, run.neurons))
+    return entry
+
+
+def _shown(count: int) -> set[int]:
+    """Of which of many layers or runs there are pictures: first, middle and last."""
+    return {0, count // 2, count - 1}
+
+
+def _narrowings(compressed: Compressed, space: str) -> list[dict[str, Any]]:
+    unit = "width" if space == FFN else "groups"
+    found = [entry for entry in compressed.neurons if entry.space == space]
+    entries = []
+    for index, entry in enumerate(found):
+        sizes = {"layer": entry.layer, f"{unit}_before": entry.before, f"{unit}_after": entry.after}
+        entries.append(sizes | _errors(entry.fit))
+        if entry.merges is not None and index in _shown(len(found)):
+            entries[-1]["merges"] = asdict(entry.merges)
+    return entries
 
 
 def _tried(compressed: Compressed, stage: str) -> list[dict[str, Any]]:

@@ -18,6 +18,9 @@ from neuromeld.errors import NumericsError
 
 Batch = Mapping[str, Tensor]
 
+IGNORED = -100
+"""The label of what is not to be predicted, as everywhere in transformers."""
+
 
 class _Stop(Exception):
     """Raised by a hook once the value it waits for has been seen."""
@@ -194,6 +197,24 @@ def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
 def without_cache(model: nn.Module) -> dict[str, bool]:
     """What keeps a model that generates from keeping its keys and values."""
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+
+
+def predictions(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not.
+
+    Targets are the `labels` where a batch has them, else each token of `input_ids` from those before.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs, **without_cache(model)).logits
+    if "labels" in batch:
+        targets = batch["labels"].to(device)
+        wanted = targets != IGNORED
+        return logits[wanted], targets[wanted]
+    ids = inputs["input_ids"]
+    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
+    wanted = real[:, 1:] & real[:, :-1]
+    return logits[:, :-1][wanted], ids[:, 1:][wanted]
 
 
 def _run(model: nn.Module, batch: Batch) -> None:

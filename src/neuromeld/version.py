@@ -1,3 +1,10 @@
 """The version, once."""
 
+from importlib.metadata import version
+
 __version__ = "0.1.0"
+
+
+def versions() -> dict[str, str]:
+    """Of neuromeld and of what its results depend on most: they stand beside every measured number."""
+    return {"neuromeld": __version__} | {name: version(name) for name in ("torch", "transformers")}

@@ -64,6 +64,10 @@ def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_
     assert record["parameters_after"] == plan["parameters_after"]
     assert record["candidates"] == plan["candidates"]
     assert "Candidates" in (tmp_path / "out" / "report.html").read_text()
+    code, stdout, _ = cli("plan", checkpoint, "--objective", "flops", *options)
+    assert code == 0
+    operations = json.loads(stdout)
+    assert operations["flops_after"] <= 0.8 * operations["flops_before"]
     code, stdout, _ = cli("plan", checkpoint, "--params", "0.01M", "--stock", *options[2:])
     assert code == 0
     assert json.loads(stdout)["parameters_after"] <= 10_000
@@ -230,6 +234,8 @@ BAD = {
     "text": (["--hidden-size", 16, "--calibration", "wikipedia"], 2, "Did you mean 'wikipedia-sample'?"),
     "budget": (["--keep", 0.8, "--ffn-ratio", 0.5], 2, "the planner chooses the stages"),
     "two budgets": (["--keep", 0.8, "--flops", 0.5], 2, "give one budget"),
+    "objective": (["--keep", 0.8, "--objective", "speed"], 2, "unknown objective 'speed'"),
+    "objective of no share": (["--params", "1M", "--objective", "latency"], 2, "says what --keep is a share of"),
     "number": (["--params", "many"], 2, "with K, M or B"),
     "window": (["--merge-ffs", 2, "--window", "0-5"], 2, "spans 6 layers, not 2"),
     "no stage": (["--ffn-ratio", 0.5, "--decoder", "ridge"], 2, "there is no stage width"),

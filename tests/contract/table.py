@@ -66,7 +66,7 @@ def ask(model: PreTrainedModel, stage: dict[str, object]) -> list[str]:
     try:
         make_plan(model, parse_recipe(given | {"output": "stock"}))
     except UserInputError as error:
-        return ["native", *str(error).partition(": ")[2].removesuffix(". Use --native").split("; ")]
+        return ["native", *str(error).partition(": ")[2].partition(". Use --native")[0].split("; ")]
     raise AssertionError("native was chosen where stock is possible")
 
 

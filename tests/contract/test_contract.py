@@ -44,6 +44,7 @@ STAGES = {
     "ffn-random-none": {"ffn": {"size": 23, "selector": "random", "compensate": "none"}},
     "ffn-transport": {"ffn": {"ratio": 0.6, "selector": "fluctuation", "merge": "transport"}},
     "ffn-kmeans": {"ffn": {"ratio": 0.6, "selector": "leverage", "merge": "kmeans"}},
+    "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "gradient"}},
     "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "residual"}},
     "drop": {"drop_layers": {"count": 2}},
     "merge": {"merge_ffs": {"count": 2}},

@@ -67,6 +67,15 @@ def everything() -> dict[str, Any]:
         }
         for i in range(0, LAYERS, 3)
     ]
+    merges = {
+        "blocks": [[math.exp(-abs(i - j) / 2) for j in range(24)] for i in range(24)],
+        "merged": [[3 * i, 5 * i, 0.9 - i / 20] for i in range(8)],
+    }
+    for run, run_entry in enumerate(record["runs"]):
+        if run in (0, 5, 9):
+            spectrum = [[rank, 1 - math.exp(-rank / (40 + run))] for rank in range(18, 577, 18)]
+            run_entry |= {"spectrum": spectrum, "merges": merges}
+    record["seconds_by_phase"] = {"reading model and text": 12.3, "narrowing attention and FFNs": 1234.5}
     norms = [
         f"model.layers.{i}.{kind}" for i in range(LAYERS) for kind in ("input_layernorm", "post_attention_layernorm")
     ]
@@ -78,7 +87,19 @@ def everything() -> dict[str, Any]:
     protocol = {"source": "wikipedia-sample", "split": "evaluation", "seqlen": 512, "windows": 64, "sha256": "ab" * 32,
                 "dtype": "float32", "definition": "exp(total negative log-likelihood / predicted tokens)"}  # fmt: skip
     record["evaluation"] = [{"perplexity": 74.04, "perplexity_before": 22.45, "protocol": protocol}]
+    retained = {"ratio": 0.956, "low": 0.92, "high": 0.99}
+    record["tasks"] = {
+        task: {
+            "accuracy": 0.61,
+            "accuracy_before": 0.64,
+            "retained": retained,
+            "protocol": {"metric": "acc", "questions": 99},
+        }
+        for task in ("arc_easy", "a task of our own with a long name")
+    }
+    record["retained_performance"] = retained
     record["ffn"] = sublayers("width", 1536, 1152)
+    record["ffn"][0]["merges"] = merges
     record["heads"] = sublayers("groups", 8, 6)
     record["sizes_before"] |= {"groups": [8] * LAYERS}
     record["sizes_after"] |= {key: [entry[f"{unit}_after"] for entry in record[name]] for key, unit, name in (

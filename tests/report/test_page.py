@@ -26,6 +26,7 @@ ALWAYS = {
 OPTIONAL = {
     "warnings": "Warnings",
     "evaluation": "What it lost",
+    "tasks": "What it still knows",
     "samples": "Samples",
     "recovery": "Recovery",
     "candidates": "Candidates",
@@ -115,6 +116,9 @@ def test_numbers_of_the_record_are_the_ones_shown():
         "The window from 17 to 20 was chosen",
         "relative error 0.41 before, 0.23 after",
         "held-out loss 4.305 3.612",
+        "arc_easy 0.6400 0.6100 0.956 (0.920 to 0.990)",
+        "from layer 15: neuron 3 5 85.0%",
+        "narrowing attention and FFNs 1,234.5",
     ):
         assert expected in text
     lost = math.log(74.04 / 22.45)
@@ -136,7 +140,7 @@ def test_snippet_is_that_of_the_format(form, line):
 
 def test_figures_say_what_they_show():
     drawings = list(parse(render_report(everything())).iter("svg"))
-    assert len(drawings) == 16
+    assert len(drawings) == 21
     for drawing in drawings:
         assert drawing.get("role") == "img"
         assert len(drawing.get("aria-label")) > 30

@@ -8,6 +8,10 @@ from neuromeld.recipe import RECIPES, Recipe, load_recipe, parse_recipe, read_ya
 WIDTH = {"hidden_size": 16}
 BAD = {
     "empty": ({}, "nothing to do: give at least one stage of drop_layers, delete_ffs, heads, ffn, width, merge_ffs"),
+    "merged heads": (
+        {"heads": {"kv_groups": 1, "merge": "transport"}},
+        "heads: merge='transport' is not for heads: averaged groups lose more",
+    ),
     "no stage": ({"output": "stock"}, "nothing to do"),
     "stage": ({"fnn": {"size": 8}}, "unknown recipe key 'fnn'. Did you mean 'ffn'?"),
     "key": ({"ffn": {"ratoi": 0.5}}, "unknown recipe key 'ffn.ratoi'. Did you mean 'ratio'?"),

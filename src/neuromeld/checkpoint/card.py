@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import StrictUndefined, Template
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
@@ -13,8 +15,9 @@ def render_card(record: dict[str, Any]) -> str:
     """The README.md of a checkpoint: YAML front matter, then what was done and how to load the result.
 
     `record` is the content of `record.json`.  Of its optional keys, `source_kind` ("hub") makes the source the
-    `base_model`, `license` is passed on, and `evaluation`, a list of measured `Perplexity` as dictionaries, each with
-    an optional `perplexity_before`, becomes the `model-index`; `recovery` tells of recovery tuning.
+    `base_model`, `license` is passed on, `evaluation`, a list of measured `Perplexity` as dictionaries, each with an
+    optional `perplexity_before`, and `tasks`, accuracies by task, become the `model-index`; `recovery` tells of
+    recovery tuning.
     """
     template = Template(
         TEMPLATE.read_text(encoding="utf-8"),
@@ -32,6 +35,8 @@ def render_card(record: dict[str, Any]) -> str:
         changes=record.get("changes", []),
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),
+        tasks=record.get("tasks", {}),
+        retained=record.get("retained_performance"),
         recovery=record.get("recovery"),
     )
     return card
@@ -44,14 +49,31 @@ def _front_matter(record: dict[str, Any], name: str) -> dict[str, Any]:
     if record.get("license"):
         matter["license"] = record["license"]
     matter["tags"] = ["neuromeld", "compressed", record["model_type"]]
-    if record.get("evaluation"):
-        results = [
-            {
-                "task": {"type": "text-generation"},
-                "dataset": {"name": measured["protocol"]["source"], "type": measured["protocol"]["source"]},
-                "metrics": [{"type": "perplexity", "value": measured["perplexity"]}],
-            }
-            for measured in record["evaluation"]
-        ]
-        matter["model-index"] = [{"name": f"{name}-neuromeld", "results": results}]
+    if results := _results(record):
+        matter["model-index"] = eval_results_to_model_index(f"{name}-neuromeld", results)
     return matter
+
+
+def _results(record: dict[str, Any]) -> list[EvalResult]:
+    """Every measured number of the record in the hub's terms, with the protocol as arguments of the metric."""
+    perplexities = [
+        _result(measured["protocol"]["source"], "perplexity", measured["perplexity"], measured["protocol"])
+        for measured in record.get("evaluation", [])
+    ]
+    accuracies = [
+        _result(task, "accuracy", score["accuracy"], score["protocol"])
+        for task, score in record.get("tasks", {}).items()
+    ]
+    return perplexities + accuracies
+
+
+def _result(dataset: str, metric: str, value: float, protocol: dict[str, Any]) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=dataset,
+        dataset_name=dataset,
+        dataset_split=protocol.get("split"),
+        metric_type=metric,
+        metric_value=value,
+        metric_args=protocol,
+    )

@@ -57,7 +57,7 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
         embedding.scale = nn.Parameter(torch.ones(embedding.num_embeddings, 1))
         embedding.shift = nn.Parameter(torch.zeros(width))
     if block["identity"]:
-        parent, name = block["identity"].rsplit(".", 1)
+        parent, _, name = block["identity"].rpartition(".")
         setattr(model.get_submodule(parent), name, nn.Identity())
 
 
@@ -150,19 +150,26 @@ def native_config(stock_config: type[PretrainedConfig]) -> type[PretrainedConfig
 
 @cache
 def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The class of the native form of a stock model."""
+    """The class of the native form of a stock model, with its head or without."""
+    headless = stock_model is headless_model(stock_model)
 
-    def __init__(self: Any, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+    def block_of(config: Any) -> dict[str, Any]:
+        return without_head(config.neuromeld, stock_model.base_model_prefix) if headless else config.neuromeld
+
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        if config._attn_implementation == "vllm":
+            check_vllm(config.neuromeld)
         stock_model.__init__(self, config, *args, **kwargs)
-        build_modules(self, config.neuromeld)
-        attach_hooks(self, config.neuromeld)
-        attach_member_hooks(self, config.neuromeld)
-        declare_shared(self, config.neuromeld)
+        block = block_of(config)
+        build_modules(self, block)
+        attach_hooks(self, block)
+        attach_member_hooks(self, block)
+        declare_shared(self, block)
         self.tie_weights()
 
     def get_expanded_tied_weights_keys(self: Any, all_submodels: bool = False) -> dict[str, str]:
         stock: dict[str, str] = stock_model.get_expanded_tied_weights_keys(self, all_submodels=all_submodels)
-        groups = self.config.neuromeld["shared"]
+        groups = block_of(self.config)["shared"]
         return stock | {name: source for source, *others in groups for name in others}
 
     def _adjust_bias(*_: Any) -> None:
@@ -178,8 +185,47 @@ def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
     return type(f"{PREFIX}{stock_model.__name__}", (stock_model,), members)
 
 
+def headless_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The stock class that `AutoModel` gives for the config of a stock model: the same without its head."""
+    found: type[PreTrainedModel] = transformers.MODEL_MAPPING[stock_model.config_class]
+    return found
+
+
+def without_head(block: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The block of a model without its head, whose module paths start below `prefix`."""
+
+    def below(path: str) -> str:
+        return path.removeprefix(f"{prefix}.")
+
+    return block | {
+        "layers": [below(path) for path in block["layers"]],
+        "resized": [[below(path), *rest] for path, *rest in block["resized"] if path != block["head"]],
+        "shared": [[below(name) for name in names] for names in block["shared"]],
+        "gains": [below(path) for path in block["gains"]],
+        "low_rank": [[below(path), rank] for path, rank in block["low_rank"]],
+        "head_adapter": False,
+        "token_scale": block["token_scale"] and below(block["token_scale"]),
+        "identity": block["identity"] and below(block["identity"]),
+    }
+
+
+def check_vllm(block: dict[str, Any]) -> None:
+    """`ValueError` for what vLLM would get wrong: it sizes heads and stream by the config, and loads no shared weights.
+
+    vLLM's transformers backend asks for the model with its own attention, which is how it is known here.
+    """
+    narrowed = sorted({space for *_, space in block["resized"] if not space.startswith("ffn")})
+    problems = [f"a width of its own for {', '.join(narrowed)}"] if narrowed else []
+    problems += ["FFNs that share weights"] if block["shared"] or block["gains"] or block["low_rank"] else []
+    if problems:
+        raise ValueError(
+            f"vLLM cannot serve this neuromeld checkpoint, which has {' and '.join(problems)}; only FFNs may differ in "
+            "width between layers. Compress the original with --stock, or serve this one with transformers"
+        )
+
+
 def __getattr__(name: str) -> type:
-    """`NeuromeldXForCausalLM` or `NeuromeldXConfig`, by which transformers finds the code in a checkpoint."""
+    """`NeuromeldXForCausalLM`, `NeuromeldXModel` or `NeuromeldXConfig`: so transformers finds a checkpoint's code."""
     if not name.startswith(PREFIX):
         raise AttributeError(name)
     stock = getattr(transformers, name.removeprefix(PREFIX))

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from neuromeld.archs import ARCHITECTURES, BY_CLASS, Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL, Weight
 from neuromeld.checkpoint.classes import auto_class
-from neuromeld.checkpoint.modeling import declare_shared, native_config, native_model
+from neuromeld.checkpoint.modeling import declare_shared, headless_model, native_config, native_model
 from neuromeld.plan import Plan
 from neuromeld.sizes import space_size
 from neuromeld.surgery import shared_parameters
@@ -17,10 +17,12 @@ from neuromeld.surgery import shared_parameters
 def register_native() -> None:
     """Make transformers' auto classes load native checkpoints of every known architecture, without remote code."""
     for spec in (*ARCHITECTURES.values(), *BY_CLASS.values()):
-        stock = getattr(transformers, spec.model_class)
+        stock: Any = getattr(transformers, spec.model_class)
         native, config = native_model(stock), native_config(stock.config_class)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
+        headless: Any = headless_model(stock)
         auto_class(stock).register(config, native, exist_ok=True)
+        transformers.AutoModel.register(config, native_model(headless), exist_ok=True)
 
 
 def native_block(model: PreTrainedModel, arch: Architecture, plan: Plan) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def save_checkpoint(
         shutil.copyfile(modeling.__file__, folder / f"{REMOTE_MODULE}.py")
         config["auto_map"] = {
             "AutoConfig": f"{REMOTE_MODULE}.{type(model.config).__name__}",
+            "AutoModel": f"{REMOTE_MODULE}.{modeling.headless_model(type(model)).__name__}",
             auto_class(type(model)).__name__: f"{REMOTE_MODULE}.{type(model).__name__}",
         }
     _write_json(path, config)

@@ -8,7 +8,7 @@ import click
 import typer
 from rich.console import Console
 
-from neuromeld.cli import compress, evaluate, listing, recover, report, similarity
+from neuromeld.cli import benchmark, compress, evaluate, listing, recover, report, similarity
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -25,6 +25,7 @@ app.command("compress")(compress.compress_command)
 app.command("plan")(compress.plan_command)
 app.command("recover")(recover.recover_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("benchmark")(benchmark.benchmark_command)
 app.command("report")(report.report_command)
 app.command("similarity")(similarity.similarity_command)
 app.command("list")(listing.list_command)
@@ -48,7 +49,7 @@ def main() -> NoReturn:
         code = TERMINATED
     if code in (INTERRUPTED, TERMINATED):  # typer turns Ctrl-C into this code
         what = "interrupted" if code == INTERRUPTED else "terminated"
-        errors.print(f"{what}; no output was written. A compression or recovery goes on where it was when run again")
+        errors.print(f"{what}; nothing half-done was left at the output. run again, compress and recover go on")
     sys.exit(code)
 
 

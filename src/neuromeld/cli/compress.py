@@ -25,6 +25,9 @@ def compress_command(
     model: o.Model,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     asked: Asked,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Measure a little perplexity, and write samples.")
+    ] = True,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -40,7 +43,7 @@ def compress_command(
         first = is_first_rank()
         recipe, choice = _settle(model, asked, settings, show=first and not as_json, journal=journal, force=force)
         settings |= {"force": force, "choice": choice, "journal": journal}
-        result = compress(model, recipe, out, progress=True, **settings)
+        result = compress(model, recipe, out, evaluate=evaluate, progress=True, **settings)
     if not first:
         return
     _warn(result.record.get("warnings", []))
@@ -52,6 +55,10 @@ def compress_command(
         f"{result.plan.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
         f"{result.kept_ratio:.3f} of {record['parameters_before']:,}",
         *changes(result.plan.before, result.plan.after),
+        *(
+            f"perplexity {e['perplexity_before']:.2f} -> {e['perplexity']:.2f} on {e['tokens']:,} tokens"
+            for e in record.get("evaluation", [])
+        ),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
     Console().print("; ".join(said), highlight=False)
@@ -74,7 +81,7 @@ def plan_command(
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
     plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle)
-    _warn(plan.warnings)
+    _warn([*plan.warnings, *(choice.warnings if choice else [])])
     if as_json:
         typer.echo(json.dumps(json.loads(plan.to_json()) | ({"candidates": choice.record()} if choice else {})))
         return
@@ -108,21 +115,29 @@ def _settle(
     settings = settings | {"journal": journal, "force": force}
     choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
     if show:
-        table = Table(
-            "candidate",
-            "parameters",
-            "FLOPs",
-            "predicted",
-            "half the sample",
-            "all of it",
-            title="excess loss, nats a token",
-        )
-        for c in choice.candidates:
-            losses = ("" if loss is None else f"{loss:.3f}" for loss in (c.predicted, c.first_loss, c.excess_loss))
-            name = f"{c.name} (chosen)" if c.chosen else c.name
-            table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *losses)
-        Console().print(table)
+        Console().print(_candidates(choice))
     return choice.recipe, choice
+
+
+def _candidates(choice: Choice) -> Table:
+    """All candidates with their excess loss, and the time that they take where it was measured."""
+    timed = choice.objective == "latency"
+    head = [
+        "candidate",
+        "parameters",
+        "FLOPs",
+        *(["time"] if timed else []),
+        "predicted",
+        "half the sample",
+        "all of it",
+    ]
+    table = Table(*head, title="excess loss, nats a token")
+    for c in choice.candidates:
+        measured = [c.latency_ratio, c.predicted, c.first_loss, c.excess_loss][0 if timed else 1 :]
+        name = f"{c.name} (chosen)" if c.chosen else c.name
+        numbers = ("" if value is None else f"{value:.3f}" for value in measured)
+        table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *numbers)
+    return table
 
 
 def _warn(warnings: Sequence[str]) -> None:

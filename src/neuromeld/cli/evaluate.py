@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from neuromeld.checkpoint import render_card, save_record
 from neuromeld.cli import options as o
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import (
@@ -25,6 +26,8 @@ from neuromeld.evaluate import (
     unique_parameters,
 )
 from neuromeld.memory import peak_rss_bytes
+from neuromeld.record import with_measurements
+from neuromeld.report import load_record, save_report
 from neuromeld.sources import locate
 from neuromeld.text import check_vocabulary, token_windows
 
@@ -55,6 +58,9 @@ def evaluate_command(
     ] = None,
     include_path: Annotated[Path | None, typer.Option(help="A folder with further tasks in YAML.")] = None,
     limit: Annotated[int | None, typer.Option(help="Questions of each task, from the first; all if not given.")] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the numbers in the record, card and report of all but the first.")
+    ] = False,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -65,6 +71,9 @@ def evaluate_command(
     o.check_device(device)
     if tasks is None and (include_path or limit is not None):
         raise UserInputError("--include-path and --limit are for --tasks; name the tasks, or leave them out")
+    records = {name: load_record(Path(name)) for name in models[1:]} if save else {}
+    if save and not records:
+        raise UserInputError("--save compares: give the original model first, then those that compress wrote")
     scores: dict[str, TaskScores] = {}
     results: dict[str, dict[str, Any]] = {}
     loaded: dict[str, PreTrainedModel] = {}
@@ -97,6 +106,10 @@ def evaluate_command(
         }
     for name, found in scores.items():
         results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
+    for name, record in records.items():
+        record = with_measurements(record, results[models[0]], results[name])
+        save_record(Path(name), record, card=render_card(record))
+        save_report(Path(name))
     if as_json:
         first = results[models[0]]
         extra = {"peak_rss_bytes": peak_rss_bytes()}

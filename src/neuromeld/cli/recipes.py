@@ -4,12 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from neuromeld.errors import UserInputError
-from neuromeld.planner import Budget
+from neuromeld.planner import Budget, Objective
 from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
 
 DEFAULT_RECIPE = "default"
@@ -57,11 +57,19 @@ def _budget(
     ] = None,
     params: Annotated[str | None, typer.Option(help="Budget: parameters to keep, as 100000000 or 100M.")] = None,
     flops: Annotated[float | None, typer.Option(help="Budget: share of the operations per token to keep.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What --keep is a share of: params (default), flops, or latency, measured here.")
+    ] = None,
 ) -> Budget | None:
     """The budget, where one was given."""
-    if keep is None and params is None and flops is None:
+    if keep is None and params is None and flops is None and objective is None:
         return None
-    return Budget(keep=keep, params=None if params is None else _number(params), flops=flops)
+    return Budget(
+        keep=keep,
+        params=None if params is None else _number(params),
+        flops=flops,
+        objective=cast(Objective, objective or "params"),
+    )
 
 
 def _number(text: str) -> int:

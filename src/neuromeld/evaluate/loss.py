@@ -10,13 +10,10 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import NumericsError
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.streams import without_cache
+from neuromeld.streams import predictions
 
 ROWS_PER_BLOCK = 512
 """Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""
-
-IGNORED = -100
-"""The label of what is not to be predicted, as everywhere in transformers."""
 
 
 @torch.no_grad()
@@ -35,20 +32,6 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
                 return math.inf
             count += len(targets)
     return total / count
-
-
-def predictions(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not."""
-    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-    logits = model(**inputs, **without_cache(model)).logits
-    if "labels" in batch:
-        targets = batch["labels"].to(model.device)
-        wanted = targets != IGNORED
-        return logits[wanted], targets[wanted]
-    ids = inputs["input_ids"]
-    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-    wanted = real[:, 1:] & real[:, :-1]
-    return logits[:, :-1][wanted], ids[:, 1:][wanted]
 
 
 def sum_nll(logits_nv: Tensor, targets_n: Tensor) -> float:

@@ -1,6 +1,7 @@
 """The parts of a recipe that say how the inner spaces of the layers are narrowed."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -59,6 +60,16 @@ class Heads(Frozen):
     kv_groups: int | tuple[int, ...]
     selector: str = "wanda"
     compensate: Compensate = "ridge"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_merge(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "merge" in given:
+            raise ValueError(
+                f"merge={given['merge']!r} is not for heads: averaged groups lose more than a group that is taken out "
+                "(docs/decisions/0009); leave merge out, and let compensate=ridge make up for what went"
+            )
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> "Heads":

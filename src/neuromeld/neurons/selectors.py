@@ -1,6 +1,7 @@
 """Selectors: a score for each hidden neuron, from its features and the weights that read them.
 
-`weights (f, d)` is the consumer's matrix; a larger score is kept longer.
+`weights (f, d)` is the consumer's matrix, `felt (f,)` the mean of `|z dL/dz|` in the model before the first layer is
+narrowed, for those that ask for it (`NEEDS_FELT`); a larger score is kept longer.
 """
 
 from collections.abc import Callable
@@ -13,30 +14,38 @@ from neuromeld.registry import Registry
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Features
 
-Selector = Callable[[Features, Float[Tensor, "f d"], int], Float[Tensor, "f"]]
-"""`(features, weights, seed) -> score`."""
+Selector = Callable[[Features, Float[Tensor, "f d"], Float[Tensor, "f"] | None, int], Float[Tensor, "f"]]
+"""`(features, weights, felt, seed) -> score`."""
 
 LEVERAGE_RIDGE = 1e-2
 """Of the mean diagonal of the Gram matrix."""
 
 
-def magnitude(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
+def magnitude(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
     """Mean absolute activation."""
     return features.mean_abs
 
 
-def wanda(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
+def wanda(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
     """RMS of the activation times the norm of the weights that read it (after arXiv:2306.11695)."""
     norms: Tensor = weights.norm(dim=1)
     return features.gram.diagonal().sqrt() * norms
 
 
-def fluctuation(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
+def fluctuation(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
     """Variance of the activation times the squared norm of the weights that read it (FLAP, arXiv:2312.11983)."""
     return (features.gram.diagonal() - features.mean.square()) * weights.square().sum(1)
 
 
-def leverage(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
+def leverage(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
     """Ridge leverage score: how little the other neurons could stand in for it (after MoDeGPT, arXiv:2408.09632)."""
     damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
     eye = torch.eye(len(features.gram), dtype=features.gram.dtype, device=features.gram.device)
@@ -44,7 +53,9 @@ def leverage(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Fl
     return 1 - damping * inverse.diagonal()
 
 
-def residual(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
+def residual(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
     """The part of a neuron that the others cannot express, times the weights that read it.
 
     Removing one neuron alone and letting ridge regression make up for it raises the squared error by
@@ -56,12 +67,25 @@ def residual(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Fl
     return weights.square().sum(1) / inverse.diagonal()
 
 
-def random(features: Features, weights: Float[Tensor, "f d"], seed: int) -> Float[Tensor, "f"]:
+def gradient(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
+    """How much the loss would change without it, to first order at each token (after arXiv:1611.06440)."""
+    assert felt is not None
+    return felt
+
+
+def random(
+    features: Features, weights: Float[Tensor, "f d"], felt: Float[Tensor, "f"] | None, seed: int
+) -> Float[Tensor, "f"]:
     """Drawn without looking: the floor that every other selector has to beat."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(len(features.mean), generator=generator, dtype=ACCUMULATE).to(features.mean.device)
 
 
 SELECTORS: Registry[Selector] = Registry(
-    "selector", {f.__name__: f for f in (magnitude, wanda, fluctuation, leverage, residual, random)}
+    "selector", {f.__name__: f for f in (magnitude, wanda, fluctuation, leverage, residual, gradient, random)}
 )
+
+NEEDS_FELT = ("gradient",)
+"""Selectors that cost a backward pass over the calibration data."""

@@ -17,16 +17,18 @@ from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
 from neuromeld.errors import UserInputError
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.memory import release_memory
+from neuromeld.neurons.felt import loss_felt
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
-from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.neurons.selectors import NEEDS_FELT, SELECTORS
 from neuromeld.regression import Fit, Refit, is_held_out, refit
 from neuromeld.replay import change_once
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
-from neuromeld.stats.distributed import place, reduce
+from neuromeld.stats.distributed import num_ranks, place, reduce
 from neuromeld.streams import Batch, LayerCalls, real_tokens, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.transport import PlanSummary, summarise_plan
 
 LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
 """Ridge parameters tried, each times the mean diagonal of the Gram matrix."""
@@ -37,7 +39,7 @@ class Narrowing:
     """What became of one space of one layer.
 
     `before` and `after` count hidden neurons, or groups of heads; `kept` are their indices.  The errors of `fit` are
-    those of what the sublayer writes, on held-out tokens.
+    those of what the sublayer writes, on held-out tokens.  `merges` tells where neurons went that were merged.
     """
 
     layer: int
@@ -46,6 +48,7 @@ class Narrowing:
     after: int
     kept: tuple[int, ...]
     fit: Fit
+    merges: PlanSummary | None = None
 
 
 _NARROWINGS = TypeAdapter(list[Narrowing])
@@ -53,7 +56,10 @@ _NARROWINGS = TypeAdapter(list[Narrowing])
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch."""
+    """One sublayer at work on the calibration data; `stream` is what enters its layer, a tensor a batch.
+
+    felt  how much the loss feels each feature, `(f,)`; None where the selector does not ask
+    """
 
     model: nn.Module
     arch: Architecture
@@ -61,6 +67,12 @@ class Sublayer:
     stream: list[Tensor]
     layer: int
     consumer: Weight
+    felt: Tensor | None
+
+    def score(self, selector: str, features: Features, seed: int) -> Tensor:
+        """What the selector thinks of each feature, `(f,)`."""
+        matrix = read_matrix(self.model, self.consumer).to(ACCUMULATE)
+        return SELECTORS[selector](features, matrix, self.felt, seed)
 
     def features(self, batch: int) -> Tensor:
         """What the consumer reads, `(n, f)`."""
@@ -89,19 +101,28 @@ def narrow_neurons(
     num_groups  groups of heads of each layer at the start
     heads, ffn  the options, and how many groups or neurons each layer keeps; None leaves the space alone
 
-    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice.
+    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice; before that, for selectors
+    that look at gradients, all activations of one window.
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
+    spaces = [space for options, space in ((heads, HEADS), (ffn, FFN)) if options and options[0].selector in NEEDS_FELT]
+    if spaces and num_ranks() > 1:
+        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
+    felt = loss_felt(
+        model, arch, spaces, [batch for b, batch in enumerate(batches) if not is_held_out(b, len(batches))]
+    )
     done: list[Narrowing] = []
 
     def narrow(calls: LayerCalls, index: int) -> list[Narrowing]:
-        found, stream = [], calls.hidden
+        def sublayer(space: str) -> Sublayer:
+            consumer = arch.consumer(index, space)
+            return Sublayer(model, arch, calls, calls.hidden, index, consumer, felt.get(consumer.path))
+
+        found = []
         if heads is not None and heads[1][index] < num_groups:
-            attention = Sublayer(model, arch, calls, stream, index, arch.consumer(index, HEADS))
-            found.append(_narrow_heads(attention, heads[0], heads[1][index], num_groups, seed))
+            found.append(_narrow_heads(sublayer(HEADS), heads[0], heads[1][index], num_groups, seed))
         if ffn is not None and ffn[1][index] < arch.widths[FFN]:
-            sublayer = Sublayer(model, arch, calls, stream, index, arch.consumer(index, FFN))
-            found.append(_narrow_ffn(sublayer, ffn[0], ffn[1][index], seed))
+            found.append(_narrow_ffn(sublayer(FFN), ffn[0], ffn[1][index], seed))
         return found
 
     for index in range(arch.num_layers):
@@ -130,7 +151,7 @@ def check_compensation(model: nn.Module, arch: Architecture, heads: Heads | None
 def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int, seed: int) -> Narrowing:
     model, arch, consumer = sublayer.model, sublayer.arch, sublayer.consumer
     fitted, held_out = _moments(sublayer)
-    score = SELECTORS[options.selector](fitted, read_matrix(model, consumer).to(ACCUMULATE), seed)
+    score = sublayer.score(options.selector, fitted, seed)
     groups = torch.topk(score.view(num_groups, -1).sum(1), keep).indices.sort().values
 
     def channels(space: str) -> Tensor:
@@ -150,7 +171,7 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
     model, consumer = sublayer.model, sublayer.consumer
     fitted, held_out = _moments(sublayer)
     matrix = read_matrix(model, consumer).to(ACCUMULATE)
-    kept = torch.topk(SELECTORS[options.selector](fitted, matrix, seed), keep).indices.sort().values
+    kept = torch.topk(sublayer.score(options.selector, fitted, seed), keep).indices.sort().values
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
     targets = [sublayer.features(b) @ matrix.to(x) for b, x in enumerate(sublayer.stream)] if mixed else []
@@ -162,7 +183,8 @@ def _narrow_ffn(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> Narro
         moments = _moments(sublayer, targets)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
-    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit.fit)
+    merges = summarise_plan(shares, kept) if mixed else None
+    return Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit.fit, merges)
 
 
 def _moments(sublayer: Sublayer, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:

@@ -1,6 +1,8 @@
 """Build every promising candidate on a small sample, measure it, and take the best."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,8 +14,9 @@ from neuromeld.evaluate import mean_loss
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.pipeline import run_stages
 from neuromeld.plan import architecture_of, make_plan
-from neuromeld.planner.budget import Budget
+from neuromeld.planner.budget import Budget, Objective
 from neuromeld.planner.candidates import Candidate, Field, candidates
+from neuromeld.planner.latency import Timer, sized_for_time, time_ratio, twin_of
 from neuromeld.planner.sensitivity import information
 from neuromeld.progress import track
 from neuromeld.recipe import Calibration, Recipe, parse_recipe
@@ -28,10 +31,26 @@ FINALISTS = 2
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a candidate loses, in nats a token, and the share of the original's time that it takes, if that counts."""
+
+    loss: float
+    latency: float | None
+
+    @property
+    def rank(self) -> float:
+        """Lower is better: the loss, for each share of the time that it saves where that counts."""
+        if self.latency is None:
+            return self.loss
+        return self.loss / (1 - self.latency) if self.latency < 1 else math.inf
+
+
+@dataclass(frozen=True)
 class Measured:
     """A candidate; `excess_loss` is that of the model built from the sample, None where it was no finalist.
 
-    first_loss  the same from half of the sample on a quarter of the validation text, None where it was not built
+    first_loss     the same from half of the sample on a quarter of the validation text, None where it was not built
+    latency_ratio  time of a request over the original's, None where it was not measured
     """
 
     name: str
@@ -41,6 +60,7 @@ class Measured:
     predicted: float | None
     first_loss: float | None
     excess_loss: float | None
+    latency_ratio: float | None
     chosen: bool
 
 
@@ -50,6 +70,14 @@ class Choice:
 
     recipe: Recipe
     candidates: list[Measured]
+    objective: Objective = "params"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know about how the choice was made."""
+        if self.objective != "latency":
+            return []
+        return ["the recipe was chosen by measured time: another run, or another machine, may choose another"]
 
     def record(self) -> list[dict[str, Any]]:
         """The candidates for `record.json`."""
@@ -61,6 +89,7 @@ class Choice:
                 "predicted_loss": c.predicted,
                 "first_loss": c.first_loss,
                 "measured_loss": c.excess_loss,
+                "latency_ratio": c.latency_ratio,
                 "chosen": c.chosen,
             }
             for c in self.candidates
@@ -77,6 +106,7 @@ def choose_recipe(
     validation: Sequence[Batch],
     *,
     journal: Journal = NO_JOURNAL,
+    timer: Timer = time_ratio,
     progress: bool = False,
 ) -> Choice:
     """The recipe that meets `budget` and loses least; the model is as before when this returns.
@@ -84,47 +114,83 @@ def choose_recipe(
     calibration  goes into the recipe
     sample       calibration batches: a quarter for sensitivities, half for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
+    timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
 
     Raises `UserInputError` where no candidate meets the budget.
     """
+    original = twin_of(model) if budget.objective == "latency" else None
     arch = architecture_of(model)
     model.eval()
     small = sample[: max(2, len(sample) // 2)]
     with track("measuring sensitivities", max(1, len(small) // 2), enabled=progress) as advance:
         found = information(model, arch, small[: max(1, len(small) // 2)], advance)
     settings = {"calibration": calibration.model_dump(), "output": output}
-    ways = candidates(Field(model, arch, budget, found, settings))
+    field = Field(model, arch, budget, found, settings)
+    ways = candidates(field)
     if not ways:
         raise UserInputError("no candidate meets this budget: ask for less compression")
     predicted = sorted(way.predicted for way in ways if way.predicted is not None)
     limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
     promising = [way for way in ways if way is ways[0] or way.predicted is None or way.predicted <= limit]
 
-    def measure(what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch]) -> dict[str, float]:
+    def measure(
+        what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch]
+    ) -> dict[str, Outcome]:
+        def build(way: Candidate) -> tuple[float, float | None]:
+            with _built(model, way, on, text):
+                latency = timer(model, original) if original is not None else None
+                return mean_loss(model, text), latency
+
         dense = journal.once(f"{what} dense", mean_loss, model, text)
-        losses = {}
+        outcomes = {}
         with track(what, len(those), enabled=progress) as advance:
             for done, way in enumerate(those, start=1):
-                losses[way.name] = journal.once(f"{what} {way.name}", _loss, model, way, on, text) - dense
+                loss, latency = journal.once(f"{what} {way.name}", build, way)
+                outcomes[way.name] = Outcome(loss - dense, latency)
                 advance(done)
-        return losses
+        return outcomes
 
     first = measure("measuring candidates", promising, small, validation[: max(1, len(validation) // 4)])
     # A ridge gains from more tokens and a dropped layer does not, so a small sample alone would favour the latter.
-    ranked = sorted(promising, key=lambda way: first[way.name])
-    finalists = [way for way in promising if way in ranked[:FINALISTS] or way is ways[0]]
-    final = measure("measuring finalists", finalists, sample, validation)
-    best = min(finalists, key=lambda way: final[way.name])
-    measured = [_measured(model, way, first.get(way.name), final.get(way.name), way is best) for way in ways]
+    ranked = sorted(promising, key=lambda way: first[way.name].rank)
+    finalists = {way.name: way for way in promising if way in ranked[:FINALISTS] or way is ways[0]}
+    if original is not None:
+        sized = {name: sized_for_time(field, way, first[name].latency or 1) for name, way in finalists.items()}
+        finalists = {name: way for name, way in sized.items() if way is not None}
+    final = measure("measuring finalists", list(finalists.values()), sample, validation)
+    best = min(_in_time(budget, final), key=lambda name: final[name].loss)
+    measured = [
+        _measured(model, finalists.get(way.name, way), first.get(way.name), final.get(way.name), way.name == best)
+        for way in ways
+    ]
     measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
-    return Choice(best.recipe, measured)
+    return Choice(finalists[best].recipe, measured, budget.objective)
 
 
-def _loss(model: PreTrainedModel, way: Candidate, sample: Sequence[Batch], validation: Sequence[Batch]) -> float:
+def _in_time(budget: Budget, final: Mapping[str, Outcome]) -> list[str]:
+    """The finalists that meet a budget of time; `UserInputError` where none does."""
+    if budget.objective != "latency":
+        return list(final)
+    assert budget.keep is not None
+    meeting = [name for name, outcome in final.items() if (outcome.latency or 0) <= budget.keep]
+    if not meeting:
+        told = "; ".join(f"{name}: {outcome.latency:.3f}" for name, outcome in final.items())
+        raise UserInputError(
+            f"nothing that was built takes at most {budget.keep} of the time ({told or 'nothing saved time'}): ask for "
+            "less compression, measure on a quieter machine, or use --objective flops"
+        )
+    return meeting
+
+
+@contextmanager
+def _built(
+    model: PreTrainedModel, way: Candidate, sample: Sequence[Batch], validation: Sequence[Batch]
+) -> Iterator[None]:
+    """Inside, the model is what the candidate makes of it."""
     plan = make_plan(model, _sampled(way.recipe, sample))
     with reversible(model):
         run_stages(model, architecture_of(model), plan, sample, validation=validation)
-        return mean_loss(model, validation)
+        yield
 
 
 def _sampled(recipe: Recipe, sample: Sequence[Batch]) -> Recipe:
@@ -135,8 +201,18 @@ def _sampled(recipe: Recipe, sample: Sequence[Batch]) -> Recipe:
 
 
 def _measured(
-    model: PreTrainedModel, way: Candidate, first: float | None, final: float | None, chosen: bool
+    model: PreTrainedModel, way: Candidate, first: Outcome | None, final: Outcome | None, chosen: bool
 ) -> Measured:
     plan = make_plan(model, way.recipe)
-    flops = plan.flops_after / plan.flops_before
-    return Measured(way.name, way.recipe, plan.kept_ratio, flops, way.predicted, first, final, chosen)
+    last = final or first
+    return Measured(
+        way.name,
+        way.recipe,
+        plan.kept_ratio,
+        plan.flops_after / plan.flops_before,
+        way.predicted,
+        first_loss=first.loss if first else None,
+        excess_loss=final.loss if final else None,
+        latency_ratio=last.latency if last else None,
+        chosen=chosen,
+    )

@@ -11,7 +11,7 @@ from neuromeld.checkpoint import new_folder, outputs, render_card, save_checkpoi
 from neuromeld.evaluate import bytes_on_disk
 from neuromeld.streams import Batch
 
-STALE = ("evaluation",)
+STALE = ("evaluation", "samples", "tasks", "retained_performance")
 """Keys of a record that hold for the weights before, and no more."""
 
 

@@ -9,7 +9,9 @@ from markupsafe import Markup
 from neuromeld.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, linear, positions
 from neuromeld.report.section import number
 
-NUM_COLOURS = 3
+NUM_COLOURS = 6
+"""Lines beyond these have the same colours again, dashed and with hollow marks."""
+
 MARKED = 32
 """A line of more points than this has no marks on them."""
 
@@ -53,13 +55,13 @@ def lines(
         drawn.append(
             Markup('<line class="mark" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x(mark), TOP, HEIGHT - BOTTOM)
         )
-    colours = [0 if s.before else 1 + sum(not t.before for t in series[:i]) % NUM_COLOURS for i, s in enumerate(series)]
+    colours = ["c0" if s.before else _colour(sum(not t.before for t in series[:i])) for i, s in enumerate(series)]
     for colour, found in zip(colours, pieces, strict=True):
         for piece in found:
             path = " ".join(f"{x(px)},{y(py)}" for px, py in piece)
-            drawn.append(Markup('<polyline class="line c{}" points="{}"/>').format(colour, path))
+            drawn.append(Markup('<polyline class="line {}" points="{}"/>').format(colour, path))
             drawn += [
-                Markup('<circle class="dot c{}" cx="{}" cy="{}" r="2.5"><title>{}: {}</title></circle>').format(
+                Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"><title>{}: {}</title></circle>').format(
                     colour, x(px), y(py), number(px), number(py)
                 )
                 for px, py in piece
@@ -69,6 +71,11 @@ def lines(
     said = "; ".join(f"{name}: {number(min(v))} to {number(max(v))}" for name, v in ranges if v)
     keys = [(s.name, colour) for s, colour in zip(series, colours, strict=True)]
     return _figure(title, f"{title}. {y_label} by {x_label}. {said}", keys, HEIGHT, Markup("").join(drawn))
+
+
+def _colour(index: int) -> str:
+    """The classes of the line with this number."""
+    return f"c{1 + index % NUM_COLOURS}" + (" again" if index >= NUM_COLOURS else "")
 
 
 def _pieces(series: Series) -> list[list[tuple[float, float]]]:
@@ -116,19 +123,28 @@ def bars(
         for row, label in enumerate(labels)
     )
     return _figure(
-        title, f"{title}. {said}", [(name, i) for i, (name, _) in enumerate(series)], top + 20, Markup("").join(drawn)
+        title,
+        f"{title}. {said}",
+        [(name, f"c{i}") for i, (name, _) in enumerate(series)],
+        top + 20,
+        Markup("").join(drawn),
     )
 
 
-def heat_map(title: str, label: str, matrix: Sequence[Sequence[float]]) -> Markup | None:
-    """A square matrix, row 0 at the top; the stronger the colour, the larger.  None where nothing is finite."""
-    size = len(matrix)
+def heat_map(
+    title: str, x_label: str, matrix: Sequence[Sequence[float]], *, y_label: str | None = None
+) -> Markup | None:
+    """A matrix, row 0 at the top; the stronger the colour, the larger.  None where nothing is finite.
+
+    `y_label` is that of the rows, by default the columns' too.
+    """
+    num_rows, num_columns = len(matrix), len(matrix[0]) if matrix else 0
     values = [v for row in matrix for v in row if math.isfinite(v)]
     if not values:
         return None
     low, high = min(values), max(values)
-    side = (WIDTH - LEFT - RIGHT) / size
-    step = max(1, math.ceil(size / 8))
+    side = (WIDTH - LEFT - RIGHT) / max(num_rows, num_columns)
+    step = max(1, math.ceil(max(num_rows, num_columns) / 8))
     cells = [
         Markup(
             '<rect class="cell" x="{}" y="{}" width="1" height="1" fill-opacity="{}"><title>{}, {}: {}</title></rect>'
@@ -139,23 +155,24 @@ def heat_map(title: str, label: str, matrix: Sequence[Sequence[float]]) -> Marku
     ]
     # Cells of side 1 share their edges exactly, so that no seam shows between them.
     drawn = [Markup('<g transform="translate({} {}) scale({})">{}</g>').format(LEFT, TOP, side, Markup("").join(cells))]
-    bottom = TOP + size * side
-    for tick in range(0, size, step):
-        middle = (tick + 0.5) * side
-        drawn.append(
-            Markup('<text class="tick" x="{}" y="{:.1f}">{}</text>').format(LEFT - 6, TOP + middle + 4, tick)
-            + Markup('<text class="tick middle" x="{:.1f}" y="{:.1f}">{}</text>').format(
-                LEFT + middle, bottom + 16, tick
-            )
+    bottom = TOP + num_rows * side
+    drawn += [
+        Markup('<text class="tick" x="{}" y="{:.1f}">{}</text>').format(LEFT - 6, TOP + (tick + 0.5) * side + 4, tick)
+        for tick in range(0, num_rows, step)
+    ]
+    drawn += [
+        Markup('<text class="tick middle" x="{:.1f}" y="{:.1f}">{}</text>').format(
+            LEFT + (tick + 0.5) * side, bottom + 16, tick
         )
+        for tick in range(0, num_columns, step)
+    ]
     drawn.append(
         Markup(
-            '<text class="label" x="0" y="13">{label}</text>'
-            '<text class="label middle" x="{middle}" y="{under:.1f}">{label}</text>'
-        ).format(label=label, middle=LEFT + size * side / 2, under=bottom + 34)
+            '<text class="label" x="0" y="13">{}</text><text class="label middle" x="{}" y="{:.1f}">{}</text>'
+        ).format(y_label or x_label, LEFT + num_columns * side / 2, bottom + 34, x_label)
     )
     drawn.append(_colour_key(bottom + 48, low, high))
-    said = f"{title}. {size} by {size}, from {number(low)} to {number(high)}"
+    said = f"{title}. {num_rows} by {num_columns}, from {number(low)} to {number(high)}"
     return _figure(title, said, [], bottom + 66, Markup("").join(drawn))
 
 
@@ -175,10 +192,10 @@ def _colour_key(top: float, low: float, high: float) -> Markup:
     ).format(LEFT + 54, top + 10, number(low), LEFT + 176, top + 10, number(high))
 
 
-def _figure(title: str, said: str, named: Sequence[tuple[str, int]], height: float, drawn: Markup) -> Markup:
+def _figure(title: str, said: str, named: Sequence[tuple[str, str]], height: float, drawn: Markup) -> Markup:
     """The title, what each colour means where there are several, and the drawing with what it shows in words."""
     keys = Markup("").join(
-        Markup('<span class="key"><i class="c{}"></i>{}</span>').format(colour, name)
+        Markup('<span class="key"><i class="{}"></i>{}</span>').format(colour, name)
         for name, colour in named
         if len(named) > 1
     )

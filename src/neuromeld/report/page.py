@@ -20,6 +20,7 @@ SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     overview.warnings,
     overview.sizes,
     quality.evaluation,
+    quality.tasks,
     quality.samples,
     quality.recovery,
     quality.candidates,

@@ -4,5 +4,14 @@ from neuromeld.transport.assignment import assign
 from neuromeld.transport.cost import scale_cost, transport_plan
 from neuromeld.transport.result import TransportResult
 from neuromeld.transport.sinkhorn import sinkhorn
+from neuromeld.transport.summary import PlanSummary, summarise_plan
 
-__all__ = ["TransportResult", "assign", "scale_cost", "sinkhorn", "transport_plan"]
+__all__ = [
+    "PlanSummary",
+    "TransportResult",
+    "assign",
+    "scale_cost",
+    "sinkhorn",
+    "summarise_plan",
+    "transport_plan",
+]

@@ -26,12 +26,16 @@ PAIRWISE_TOKENS = 16384
 
 @dataclass(frozen=True)
 class FittedRun:
-    """The basis of one run of layers, the share of the stream's energy its map keeps, and the transport, if any."""
+    """The basis of one run of layers, the share of the stream's energy its map keeps, and the transport, if any.
+
+    `spectrum (d,)` is that of the stream's energy, as the norms hand it on: the largest share first, in all 1.
+    """
 
     basis: Basis
     energy_kept: float
     transport: TransportResult | None
     neurons: Tensor | None
+    spectrum: Tensor
 
 
 def runs_of(arch: Architecture, starts: Sequence[int]) -> list[list[str]]:
@@ -102,4 +106,5 @@ def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Widt
     )
     energy = moments.normalised_second_moment
     kept = 1 - float((lost.T @ energy @ lost).trace() / energy.trace())
-    return FittedRun(basis, kept, merge.transport, selection.neurons)
+    eigenvalues = torch.linalg.eigvalsh(energy.float()).clamp(min=0).flip(0)  # float32 is enough to draw
+    return FittedRun(basis, kept, merge.transport, selection.neurons, eigenvalues / eigenvalues.sum())

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from neuromeld.checkpoint import render_card
 
@@ -24,6 +25,16 @@ PERPLEXITY = {
     "perplexity": 21.345,
     "perplexity_before": 19.7,
     "protocol": {"source": "wikipedia-sample", "split": "evaluation", "seqlen": 512, "dtype": "float32"},
+}
+
+RETAINED = {"ratio": 0.9564, "low": 0.92, "high": 0.99}
+TASKS = {
+    "arc_easy": {
+        "accuracy": 0.6121,
+        "accuracy_before": 0.64,
+        "retained": RETAINED,
+        "protocol": {"metric": "acc", "questions": 500, "num_fewshot": 0, "lm_eval": "0.4.13"},
+    }
 }
 
 
@@ -59,14 +70,28 @@ def test_license_and_results_when_they_are_known():
             "results": [
                 {
                     "task": {"type": "text-generation"},
-                    "dataset": {"name": "wikipedia-sample", "type": "wikipedia-sample"},
-                    "metrics": [{"type": "perplexity", "value": 21.345}],
+                    "dataset": {"name": "wikipedia-sample", "type": "wikipedia-sample", "split": "evaluation"},
+                    "metrics": [{"type": "perplexity", "value": 21.345, "args": PERPLEXITY["protocol"]}],
                 }
             ],
         }
     ]
     assert "(evaluation, windows of 512 tokens, float32): 21.34, 19.70 before\n" in text
     assert "Measured" not in render_card(RECORD)
+
+
+def test_the_hub_reads_every_number_of_the_record():
+    record = RECORD | {"evaluation": [PERPLEXITY], "tasks": TASKS, "retained_performance": RETAINED}
+    card = render_card(record)
+    results = ModelCard(card).data.eval_results
+    assert [(r.dataset_name, r.metric_type, r.metric_value) for r in results] == [
+        ("wikipedia-sample", "perplexity", 21.345),
+        ("arc_easy", "accuracy", 0.6121),
+    ]
+    assert results[1].metric_args == TASKS["arc_easy"]["protocol"]
+    assert "- Accuracy on arc_easy (acc, 500 questions, 0 examples in the prompt): 0.6121, 0.6400 before\n" in card
+    assert "- Retained performance over these tasks: 0.956, 95 % interval 0.920 to 0.990\n" in card
+    assert "\n\n\n" not in card
 
 
 def test_the_table():
@@ -95,7 +120,7 @@ def test_how_and_where_it_loads(form):
     compile(code, "card", "exec")
     assert ("import neuromeld" in code) == (form == "native")
     assert ("trust_remote_code=True" in code) == (form == "native")
-    assert ("vLLM and\nllama.cpp cannot read it" in text) == (form == "native")
+    assert ("llama.cpp\ncannot read it" in text) == (form == "native")
     assert ("in plain transformers" in text) == (form == "stock")
 
 

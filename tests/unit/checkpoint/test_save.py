@@ -110,6 +110,7 @@ def test_what_a_native_folder_adds(tmp_path):
     assert config["neuromeld"]["widths"] == {"residual": 8}
     assert config["auto_map"] == {
         "AutoConfig": "modeling_neuromeld.NeuromeldGPT2Config",
+        "AutoModel": "modeling_neuromeld.NeuromeldGPT2Model",
         "AutoModelForCausalLM": "modeling_neuromeld.NeuromeldGPT2LMHeadModel",
     }
     code = (folder / "modeling_neuromeld.py").read_text()

@@ -6,11 +6,14 @@ from safetensors.torch import save_model
 from transformers import AutoModelForCausalLM
 
 from contract.families import FAMILIES, build
+from neuromeld import make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
+from neuromeld.errors import UserInputError
 from neuromeld.plan import architecture_of
 from neuromeld.sublayers import merge_ffs
 
-KINDS = ["llama", "mistral", "qwen2", "qwen3", "opt", "gpt2"]
+KINDS = [family for family in FAMILIES if family != "bloom"]
+"""BLOOM's config has no key for the width of its FFNs."""
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -21,6 +24,14 @@ def test_layers_of_several_widths_are_refused(family):
     config.per_layer_config = {1: {key: 24}}
     with pytest.raises(RuntimeError, match=f"'{key}' is a per-layer attribute"):
         AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("stage", [{"ffn": {"size": [24, 40, 8, 16]}}, {"heads": {"kv_groups": [1, 2, 2, 1]}}])
+def test_who_asks_for_stock_layers_of_several_widths_is_told_what_to_do(stage):
+    recipe = parse_recipe(stage | {"output": "stock", "calibration": {"tokens": 1536, "seqlen": 16}})
+    message = "do not read transformers' per_layer_config.*stays stock.*Use --native, which .* llama.cpp does not"
+    with pytest.raises(UserInputError, match=message):
+        make_plan(build("llama"), recipe)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -51,7 +51,16 @@ STOCK_CONFIGS: dict[str, PretrainedConfig] = {
     "bloom": BloomConfig(vocab_size=VOCAB, hidden_size=D, n_layer=3, n_head=4),
 }
 
-PLAIN = {"resized": [], "shared": [], "shortcuts": [], "head_adapter": False, "token_scale": None, "identity": None}
+PLAIN = {
+    "resized": [],
+    "shared": [],
+    "gains": [],
+    "low_rank": [],
+    "shortcuts": [],
+    "head_adapter": False,
+    "token_scale": None,
+    "identity": None,
+}
 BLOCKS = {
     "llama": PLAIN | {"layers": ["model.layers"], "head": "lm_head"},
     "gpt2": PLAIN

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contract.families import build, tokens
-from neuromeld import Budget, Calibration, make_plan
+from neuromeld import Budget, Calibration, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.plan import architecture_of
 from neuromeld.planner import choose_recipe
@@ -145,6 +145,27 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
 def test_a_budget_that_nothing_meets():
     with pytest.raises(UserInputError, match="no candidate meets this budget"):
         choose_recipe(build("gpt2"), Budget(params=10), CALIBRATION, "stock", batches(), batches())
+
+
+@pytest.mark.parametrize("budget", [Budget(flops=0.9), Budget(keep=0.9, objective="flops")])
+def test_a_share_of_the_operations_can_be_said_in_two_ways(budget):
+    model = build("llama")
+    plan = make_plan(model, parse_recipe(settings() | {"ffn": {"size": 32}}))
+    assert budget.share(model, plan.recipe) == pytest.approx(plan.flops_after / plan.flops_before / 0.9)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"params": 10, "objective": "latency"}, "says what --keep is a share of"),
+        ({"flops": 0.5, "objective": "flops"}, "says what --keep is a share of"),
+        ({"objective": "latency"}, "give one budget"),
+        ({"keep": 0.8, "objective": "flop"}, "unknown objective 'flop'. Did you mean 'flops'?"),
+    ],
+)
+def test_objectives_that_make_no_sense(given, message):
+    with pytest.raises(UserInputError, match=message):
+        Budget(**given)
 
 
 @pytest.mark.parametrize(

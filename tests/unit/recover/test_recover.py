@@ -145,7 +145,10 @@ def test_record_recipe_and_card_are_carried_on(stock, settings, tmp_path):
     result = recover(str(stock), settings(steps=2), first)
     old, record = (json.loads((folder / "record.json").read_text()) for folder in (stock, first))
     assert record == result.record
-    measured = {"recovery", "logit_difference", "bytes_on_disk"}
+    of_old_weights = {"evaluation", "samples"}
+    assert of_old_weights <= old.keys()
+    assert not of_old_weights & record.keys()
+    measured = {"recovery", "logit_difference", "bytes_on_disk"} | of_old_weights
     assert {key for key in old.keys() | record.keys() if old.get(key) != record.get(key)} <= measured
     assert record["recovery"]["tokens_seen"] == 2 * 128
     assert (first / "recipe.yaml").read_text() == (stock / "recipe.yaml").read_text()

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.report.charts import Series, lines
+from neuromeld.report.charts import Series, heat_map, lines
 from neuromeld.report.section import Record, Section, figures, folded, join, paragraph, table
 
 
@@ -32,6 +32,7 @@ def runs(record: Record) -> Section | None:
     charts = [
         lines("Energy kept by run of layers", "first layer of the run", "% of the energy", [energy], zero=False),
         lines("Marginal error of the transport", "first layer of the run", "log10 of the error", [errors], zero=False),
+        _spectrum(found, record.get("hidden_size_after")),
     ]
     return Section(
         "The residual stream",
@@ -43,6 +44,7 @@ def runs(record: Record) -> Section | None:
                 ),
                 _drawn(charts),
                 table("Runs of layers that share a basis", head, rows),
+                _merges([(f"from layer {run['first_layer']}", run) for run in found]),
             ]
         ),
     )
@@ -112,7 +114,41 @@ def _sublayers(entries: Sequence[dict[str, Any]] | None, title: str, key: str, u
         "The error is that of a layer's output on held-out tokens, relative to the output itself, without and with "
         "the compensation fitted for what was taken away."
     )
-    return Section(title, join([intro, _drawn(charts), folded("All layers", table(title, head, rows))]))
+    merges = _merges([(f"layer {entry['layer']}", entry) for entry in entries])
+    return Section(title, join([intro, _drawn(charts), merges, folded("All layers", table(title, head, rows))]))
+
+
+def _spectrum(found: Sequence[dict[str, Any]], kept: int | None) -> Markup | None:
+    """How much of the stream's energy its leading directions hold; the mark is at the width that is kept."""
+    series = [
+        Series(f"from layer {run['first_layer']}", [(rank, 100 * share) for rank, share in run["spectrum"]])
+        for run in found
+        if "spectrum" in run
+    ]
+    title = "Energy of the leading directions (dashed: the width kept)"
+    return lines(title, "directions", "% of the energy", series, zero=False, mark=kept) if series else None
+
+
+def _merges(entries: Sequence[tuple[str, dict[str, Any]]]) -> Markup | None:
+    """Where neurons went that were merged: a map of each plan, and the neurons that merged most."""
+    shown = [(name, entry["merges"]) for name, entry in entries if "merges" in entry]
+    if not shown:
+        return None
+    maps = [
+        heat_map(f"Where neurons go: {name}", "kept neurons, by block", found["blocks"], y_label="neurons, by block")
+        for name, found in shown
+    ]
+    rows = [
+        (f"{name}: neuron {neuron}", target, f"{share:.1%}")
+        for name, found in shown
+        for neuron, target, share in found["merged"]
+    ]
+    said = paragraph(
+        "Each row of a map is a block of adjacent neurons, and shows what share of it goes to each block of the "
+        "neurons that are kept. A bright diagonal is neurons that stay themselves."
+    )
+    head = ("", "goes into neuron", "with this share of it")
+    return join([said, figures(maps), folded("The neurons that merged most", table("Merged neurons", head, rows))])
 
 
 def _before_and_after(

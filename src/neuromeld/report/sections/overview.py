@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.report.section import Record, Section, join, number, paragraph, table
+from neuromeld.report.section import Record, Section, folded, join, number, paragraph, table
 from neuromeld.width.decoders import DECODERS
 from neuromeld.width.merges import MERGES
 from neuromeld.width.selectors import SELECTORS
@@ -101,6 +101,9 @@ def summary(record: Record) -> Section | None:
                 memory=f"{record['peak_rss_bytes'] / 1e9:.1f}",
             )
         )
+    if phases := record.get("seconds_by_phase"):
+        rows = [(phase, f"{seconds:,.1f}") for phase, seconds in phases.items()]
+        body.append(folded("Where the time went", table("Seconds by phase", ("phase", "seconds"), rows)))
     return Section("What was done", join(body))
 
 

@@ -40,6 +40,31 @@ def evaluation(record: Record) -> Section | None:
     )
 
 
+def tasks(record: Record) -> Section | None:
+    """Accuracy on tasks before and after, and what is retained of it."""
+    found = record.get("tasks")
+    if not found:
+        return None
+    rows: list[tuple[str, str | None, str | None, str | None]] = [
+        (task, f"{entry['accuracy_before']:.4f}", f"{entry['accuracy']:.4f}", _interval(entry.get("retained")))
+        for task, entry in found.items()
+    ]
+    rows.append(("all", None, None, _interval(record.get("retained_performance"))))
+    body = [
+        paragraph(
+            "Retained is accuracy over the original's on the same questions; in brackets its 95 % interval, by "
+            "bootstrap over questions."
+        ),
+        table("Accuracy, higher is better", ("task", "before", "after", "retained"), rows),
+        *(folded(f"How it was measured: {task}", facts(entry["protocol"])) for task, entry in found.items()),
+    ]
+    return Section("What it still knows", join(body))
+
+
+def _interval(retained: dict[str, float] | None) -> str | None:
+    return None if retained is None else f"{retained['ratio']:.3f} ({retained['low']:.3f} to {retained['high']:.3f})"
+
+
 def samples(record: Record) -> Section | None:
     """What both models write after the same prompts."""
     if not record.get("samples"):
@@ -51,7 +76,8 @@ def samples(record: Record) -> Section | None:
         ).format(*(sample[key].strip("\n") for key in ("prompt", "before", "after")))
         for sample in record["samples"]
     ]
-    return Section("Samples", join(pairs))
+    said = paragraph("What both models write behind the same evaluation text, the likeliest token each time.")
+    return Section("Samples", join([said, *pairs]))
 
 
 def recovery(record: Record) -> Section | None:
@@ -86,10 +112,13 @@ def candidates(record: Record) -> Section | None:
         if any(c[key] is not None for c in found)
     ]
     rows = [
-        (name, f"{c['kept_ratio']:.1%}", number(c["predicted_loss"]), number(c["measured_loss"]), c["chosen"])
-        for name, c in zip((c["name"] for c in found), found, strict=True)
+        (
+            *(c["name"], f"{c['kept_ratio']:.1%}", number(c.get("latency_ratio"))),
+            *(number(c["predicted_loss"]), number(c["measured_loss"]), c["chosen"]),
+        )
+        for c in found
     ]
-    head = ("candidate", "parameters kept", "predicted loss", "measured loss", "chosen")
+    head = ("candidate", "parameters kept", "time kept", "predicted loss", "measured loss", "chosen")
     chart = bars("Excess loss of the candidates", "excess loss (nats)", names, series)
     body = [figures([chart]) if chart else None, table("Candidates", head, rows)]
     return Section("Candidates", join(body))

@@ -1,0 +1,71 @@
+"""The one free size of a row: what it can be, and the largest that a budget allows."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs import Architecture
+from neuromeld.archs.spec import FFN
+from neuromeld.errors import NeuromeldError, UserInputError
+from neuromeld.plan import architecture_of
+from neuromeld.planner import Budget
+from neuromeld.recipe import Recipe, parse_recipe
+from neuromeld.registry import Registry
+from neuromeld.sizes import sizes_of
+
+FFN_STEP = 8
+"""Between the widths of FFNs that are tried: what their kernels accept."""
+
+RATIO_STEP = 1 / 400
+"""Between the shares of the stream's width that are tried."""
+
+
+@dataclass(frozen=True)
+class FreeSize:
+    """Where a recipe holds a size: `values` of a model, the smaller result first; `example` fits any recipe."""
+
+    example: float
+    values: Callable[[PreTrainedModel, Architecture], Sequence[float]]
+
+
+FREE_SIZES: Registry[FreeSize] = Registry(
+    "free size",
+    {
+        "ffn.size": FreeSize(2, lambda _, arch: range(FFN_STEP, arch.widths[FFN], FFN_STEP)),
+        "heads.kv_groups": FreeSize(2, lambda model, arch: range(1, sizes_of(arch, model.config).groups[0])),
+        "width.hidden_ratio": FreeSize(0.5, lambda *_: [step * RATIO_STEP for step in range(100, 400)]),
+        "drop_layers.count": FreeSize(2, lambda _, arch: range(arch.num_layers - 1, 0, -1)),
+        "merge_ffs.count": FreeSize(2, lambda _, arch: range(arch.num_layers, 1, -1)),
+    },
+)
+
+
+def with_size(stages: dict[str, Any], free: str, value: float) -> dict[str, Any]:
+    """The stages of a recipe with their free size set."""
+    stage, _, option = free.partition(".")
+    return stages | {stage: (stages.get(stage) or {}) | {option: value}}
+
+
+def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Budget) -> Recipe:
+    """The recipe with the largest result that the budget allows; the model may be a skeleton.
+
+    `UserInputError` where even the smallest is too large.
+    """
+    values = FREE_SIZES[free].values(model, architecture_of(model))
+
+    def recipe(value: float) -> Recipe:
+        return parse_recipe(with_size(stages, free, value))
+
+    def too_large(value: float) -> bool:
+        try:
+            return budget.share(model, recipe(value)) > 1
+        except NeuromeldError:
+            return False  # smaller than the method can go; what is larger may be possible
+
+    found = bisect_left(values, True, key=too_large)
+    if found == 0:
+        raise UserInputError(f"no {free} meets a budget of {budget.keep} of the parameters; ask for less compression")
+    return recipe(values[found - 1])

@@ -1,0 +1,155 @@
+"""What a benchmark measures: models x rows x budgets x seeds, by one protocol."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from neuromeld.benchmark.fit import FREE_SIZES, with_size
+from neuromeld.errors import UserInputError
+from neuromeld.planner import Budget
+from neuromeld.recipe import Calibration, parse_recipe, read_yaml_file, validate
+from neuromeld.registry import unknown_name
+from neuromeld.settings import Frozen
+from neuromeld.text import TEXT_SOURCES
+
+DENSE = "dense"
+"""The row of the model as it comes, which every other is compared with; it is always measured."""
+
+
+class SliceGpt(Frozen):
+    """The published SliceGPT form, simulated: of `hidden_size`, or of the largest that the budget allows."""
+
+    hidden_size: int | None = None
+    narrow_head: bool = True
+
+
+class Row(Frozen):
+    """One way to make a model smaller: exactly one of `recipe`, `planner` and `slicegpt`.
+
+    recipe    the stages of a recipe
+    fit       the one size that the recipe leaves open, as `ffn.size`: the largest is taken that the budget allows
+    planner   let the planner choose a recipe for the budget, with this output format
+    """
+
+    recipe: dict[str, Any] | None = None
+    fit: str | None = None
+    planner: Literal["auto", "stock", "native"] | None = None
+    slicegpt: SliceGpt | None = None
+
+    @property
+    def needs_budget(self) -> bool:
+        """Whether the row is measured once for every budget, and not just once."""
+        if self.slicegpt is not None:
+            return self.slicegpt.hidden_size is None
+        return self.recipe is None or self.fit is not None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Row":
+        if sum(given is not None for given in (self.recipe, self.planner, self.slicegpt)) != 1:
+            raise ValueError("give one of recipe, planner and slicegpt")
+        if self.recipe is None:
+            if self.fit is not None:
+                raise ValueError("fit is for the open size of a recipe")
+            return self
+        if "calibration" in self.recipe:
+            raise ValueError("recipe.calibration: the text is the same for all rows, and set for the whole grid")
+        if self.fit is not None and self.fit not in FREE_SIZES:
+            raise ValueError(unknown_name(FREE_SIZES.kind, self.fit, list(FREE_SIZES)))
+        try:
+            stages = self.recipe if self.fit is None else with_size(self.recipe, self.fit, FREE_SIZES[self.fit].example)
+            parse_recipe(stages)
+        except UserInputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class Protocol(Frozen):
+    """How one number was measured, apart from what the row is: calibration and evaluation are splits of `text`."""
+
+    model: str
+    text: str = "wikipedia-sample"
+    split: Literal["validation", "evaluation"] = "evaluation"
+    evaluation_tokens: int = 32768
+    calibration_tokens: int = 32768
+    seqlen: int = 512
+    seed: int = 0
+
+    @property
+    def calibration(self) -> Calibration:
+        """As a recipe has it."""
+        return Calibration(source=self.text, tokens=self.calibration_tokens, seqlen=self.seqlen, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the results to be: a row, the share of the parameters it may keep if it needs one, a protocol.
+
+    `row` is None for the dense model.
+    """
+
+    name: str
+    row: Row | None
+    keep: float | None
+    protocol: Protocol
+
+
+class Grid(Frozen):
+    """All rows of all models at all budgets with all seeds; see `Row` and `Protocol`."""
+
+    models: tuple[str, ...]
+    keep: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    text: str = "wikipedia-sample"
+    split: Literal["validation", "evaluation"] = "evaluation"
+    evaluation_tokens: int = 32768
+    calibration_tokens: int = 32768
+    seqlen: int = 512
+    rows: dict[str, Row]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Grid":
+        problems = [f"{name} must not be empty" for name in ("models", "seeds", "rows") if not getattr(self, name)]
+        if DENSE in self.rows:
+            problems.append(f"the row {DENSE!r} is always measured; give yours another name")
+        wanting = [name for name, row in self.rows.items() if row.needs_budget]
+        if wanting and not self.keep:
+            problems.append(f"keep must name the budgets of the rows {', '.join(wanting)}, as [0.9, 0.8]")
+        if self.keep and not wanting:
+            problems.append("keep is set, but no row has a size to fit")
+        try:
+            for keep in self.keep:
+                Budget(keep=keep)
+            _ = [protocol.calibration for protocol in self._protocols()]
+        except (UserInputError, ValueError) as error:
+            problems.append(str(error))
+        if not self.text.startswith("file:") and self.text not in TEXT_SOURCES:
+            problems.append(unknown_name(TEXT_SOURCES.kind, self.text, list(TEXT_SOURCES)))
+        if self.evaluation_tokens < self.seqlen:
+            problems.append(f"evaluation_tokens={self.evaluation_tokens} is less than one window of {self.seqlen}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def cases(self) -> Iterator[Case]:
+        """Every line of the results, model by model, the dense model before the rows that are compared with it."""
+        for protocol in self._protocols():
+            yield Case(DENSE, None, None, protocol)
+            for keep in self.keep:
+                yield from (Case(n, row, keep, protocol) for n, row in self.rows.items() if row.needs_budget)
+            yield from (Case(n, row, None, protocol) for n, row in self.rows.items() if not row.needs_budget)
+
+    def _protocols(self) -> Iterator[Protocol]:
+        shared = {name: getattr(self, name) for name in Protocol.model_fields if name in Grid.model_fields}
+        for model in self.models:
+            yield from (Protocol(model=model, seed=seed, **shared) for seed in self.seeds)
+
+
+def load_grid(path: Path, changes: dict[str, Any] | None = None) -> Grid:
+    """The grid of a YAML file, with some of its keys replaced; every mistake is reported at once."""
+    data = read_yaml_file(path, "grid")
+    if changes and isinstance(data, dict):
+        data |= changes
+    return validate(Grid, data, "grid")

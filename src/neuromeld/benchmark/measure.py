@@ -1,0 +1,138 @@
+"""Measure one case of a grid: build the smaller model in memory and take its perplexity."""
+
+import time
+from functools import cached_property
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from neuromeld.benchmark.fit import fitted
+from neuromeld.benchmark.grid import Case, Protocol, Row
+from neuromeld.benchmark.results import Line, row_as_asked
+from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
+from neuromeld.compress import choose, search_batches
+from neuromeld.evaluate import flops_per_token, perplexity, unique_parameters
+from neuromeld.inputs import batches_of
+from neuromeld.pipeline import compress_model
+from neuromeld.plan import make_plan, skeleton
+from neuromeld.planner import Budget, Choice
+from neuromeld.recipe import Recipe, parse_recipe
+from neuromeld.sources import locate
+from neuromeld.streams import Batch
+from neuromeld.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.version import versions
+
+
+class Bench:
+    """One model and its texts, for all cases of one protocol."""
+
+    def __init__(self, protocol: Protocol, *, device: str = "cpu") -> None:
+        self.protocol = protocol
+        self.device = device
+        self.source = locate(protocol.model)
+
+    def measure(self, case: Case, *, progress: bool = False) -> Line:
+        """The line of a case; a `NeuromeldError` where the row cannot be had of this model."""
+        started = time.monotonic()
+        model, facts = self._smaller(case, progress)
+        measured = perplexity(model, self._evaluation, progress=progress)
+        return Line(
+            **self.protocol.model_dump(),
+            row=case.name,
+            keep=case.keep,
+            asked=row_as_asked(case),
+            perplexity=measured.perplexity,
+            seconds=time.monotonic() - started,
+            evaluation_sha256=self._evaluation.sha256,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=self.device,
+            versions=versions(),
+            **facts,
+        )
+
+    def predicted_parameters(self, case: Case) -> int | None:
+        """From the config alone; None for the planner, who has to measure first."""
+        if case.row is None:
+            return unique_parameters(self._skeleton)
+        if case.row.planner is not None:
+            return None
+        if case.row.slicegpt is not None:
+            width, narrow_head = self._slicegpt_width(case), case.row.slicegpt.narrow_head
+            return slicegpt_parameters(self._skeleton, width, narrow_head=narrow_head)
+        return make_plan(self._skeleton, self._recipe(case)).parameters_after
+
+    def _smaller(self, case: Case, progress: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """The model of a case, and what its line says of it."""
+        row = case.row
+        if row is not None and row.slicegpt is not None:
+            width, narrow_head = self._slicegpt_width(case), row.slicegpt.narrow_head
+            model = self.source.load(None, self.device)
+            parameters = slicegpt_parameters(model, width, narrow_head=narrow_head)
+            simulate_slicegpt(model, self._calibration, width, narrow_head=narrow_head)
+            return model, {"parameters": parameters, "recipe": {"hidden_size": width}}
+        facts: dict[str, Any] = {}
+        recipe = None
+        if row is not None and row.planner is not None:
+            choice = self._choice(row, case.keep, progress)
+            recipe, facts = choice.recipe, {"candidates": choice.record()}
+        elif row is not None:
+            recipe = self._recipe(case)
+        model = self.source.load(None, self.device)
+        if recipe is not None:
+            facts["recipe"] = recipe.model_dump(exclude_none=True, mode="json")
+            validation = search_batches(recipe, self.source)
+            plan = make_plan(model, recipe)
+            compress_model(model, plan, self._calibration, validation=validation, progress=progress)
+        flops = flops_per_token(model, context=self.protocol.seqlen)
+        return model, facts | {"parameters": unique_parameters(model), "flops_per_token": flops}
+
+    def _recipe(self, case: Case) -> Recipe:
+        """The recipe of a row, its free size set to what the budget allows."""
+        assert case.row is not None
+        assert case.row.recipe is not None
+        stages = case.row.recipe | {"calibration": self.protocol.calibration.model_dump()}
+        if case.row.fit is None:
+            return parse_recipe(stages)
+        return fitted(self._skeleton, stages, case.row.fit, Budget(keep=case.keep))
+
+    def _slicegpt_width(self, case: Case) -> int:
+        assert case.row is not None
+        assert case.row.slicegpt is not None
+        form = case.row.slicegpt
+        if form.hidden_size is not None:
+            return form.hidden_size
+        assert case.keep is not None
+        budget = round(case.keep * unique_parameters(self._skeleton))
+        return slicegpt_width(self._skeleton, budget, narrow_head=form.narrow_head)
+
+    def _choice(self, row: Row, keep: float | None, progress: bool) -> Choice:
+        assert row.planner is not None
+        return choose(
+            self.protocol.model,
+            Budget(keep=keep),
+            self.protocol.calibration,
+            row.planner,
+            device=self.device,
+            progress=progress,
+        )
+
+    @cached_property
+    def _skeleton(self) -> PreTrainedModel:
+        return skeleton(self.source.config())
+
+    @cached_property
+    def _calibration(self) -> list[Batch]:
+        asked = self.protocol
+        return batches_of(self._windows("calibration", asked.calibration_tokens, seed=asked.seed))
+
+    @cached_property
+    def _evaluation(self) -> TokenWindows:
+        return self._windows(self.protocol.split, self.protocol.evaluation_tokens)
+
+    def _windows(self, split: Any, tokens: int, **seed: int) -> TokenWindows:
+        asked = self.protocol
+        windows = token_windows(
+            asked.text, self.source.tokenizer(), split=split, num_tokens=tokens, seqlen=asked.seqlen, **seed
+        )
+        check_vocabulary(windows, self._skeleton.config.get_text_config().vocab_size)
+        return windows

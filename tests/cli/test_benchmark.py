@@ -1,0 +1,135 @@
+"""`neuromeld benchmark` as a user meets it."""
+
+import json
+import math
+import sys
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from neuromeld import compress, parse_recipe
+from neuromeld.cli import main
+from neuromeld.evaluate import perplexity
+from neuromeld.sources import locate
+from neuromeld.text import token_windows
+
+ROWS = {
+    "ffn": {"fit": "ffn.size", "recipe": {"ffn": {"selector": "magnitude"}}},
+    "principal": {"recipe": {"width": {"hidden_size": 16}}},
+    "drop": {"fit": "drop_layers.count", "recipe": {}},
+    "slicegpt": {"slicegpt": {}},
+    "planner": {"planner": "stock"},
+}
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, checkpoint, text, tmp_path):
+    def run(*arguments: object, rows=ROWS, keep=(0.8, 0.7)) -> tuple[int, str, str]:
+        grid = {"models": [str(checkpoint)], "keep": list(keep), "text": text, "evaluation_tokens": 640,
+                "calibration_tokens": 1024, "seqlen": 32, "rows": rows}  # fmt: skip
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(grid, sort_keys=False))
+        monkeypatch.setattr(sys, "argv", ["neuromeld", "benchmark", *map(str, [path, *arguments])])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_every_row_is_measured_once_and_kept(cli, tmp_path):
+    code, stdout, stderr = cli("--json")
+    assert code == 0, stderr
+    found = json.loads(stdout)["results"]
+    names = [(line["row"], line.get("keep")) for line in found]
+    fitted = [(name, keep) for keep in (0.8, 0.7) for name in ("ffn", "drop", "slicegpt", "planner")]
+    assert names == [("dense", None), *fitted, ("principal", None)]
+    for line in found:
+        assert line["kept_ratio"] <= line.get("keep", 1)
+        assert line["excess_loss"] == pytest.approx(math.log(line["perplexity"] / found[0]["perplexity"]))
+        assert line["versions"].keys() == {"neuromeld", "torch", "transformers"}
+        assert ("candidates" in line) == (line["row"] == "planner")
+    path = tmp_path / "results" / "tiny.jsonl"
+    written = path.read_text()
+    assert [json.loads(text)["row"] for text in written.splitlines()] == [name for name, _ in names]
+    code, again, _ = cli("--json")
+    assert json.loads(again)["results"] == found
+    assert path.read_text() == written
+    drawing = ElementTree.parse(path.with_suffix(".svg")).getroot()
+    said = [text for element in drawing.iter() for text in [element.text or ""]]
+    assert set(ROWS) <= set(said)
+    assert "% of the parameters kept" in said
+
+
+def test_a_number_is_that_of_the_checkpoint_that_compress_writes(cli, checkpoint, text, tmp_path):
+    _, stdout, _ = cli("--json", "--rows", "principal")
+    line = json.loads(stdout)["results"][1]
+    calibration = {"source": text, "tokens": 1024, "seqlen": 32}
+    recipe = parse_recipe({"width": {"hidden_size": 16}, "calibration": calibration})
+    result = compress(str(checkpoint), recipe, tmp_path / "out")
+    source = locate(str(tmp_path / "out"))
+    windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=640, seqlen=32)
+    assert line["perplexity"] == pytest.approx(perplexity(source.load(None, "cpu"), windows).perplexity, rel=1e-5)
+    assert line["parameters"] == result.record["parameters_after"]
+    assert line["recipe"] == json.loads(json.dumps(recipe.model_dump(exclude_none=True)))
+
+
+def test_a_dry_run_predicts_and_writes_nothing(cli, tmp_path):
+    code, stdout, _ = cli("--dry-run", "--json")
+    assert code == 0
+    plan = json.loads(stdout)["plan"]
+    assert not (tmp_path / "results").exists()
+    assert not any(entry["measured"] for entry in plan)
+    _, stdout, _ = cli("--json")
+    for entry, line in zip(plan, json.loads(stdout)["results"], strict=True):
+        assert entry["parameters"] in (line["parameters"], None)
+        assert (entry["parameters"] is None) == (line["row"] == "planner")
+    _, stdout, _ = cli("--dry-run", "--json")
+    assert all(entry["measured"] for entry in json.loads(stdout)["plan"])
+    _, table, _ = cli("--dry-run")
+    assert "dense" in table
+
+
+def test_one_budget_is_drawn_as_bars_and_printed_as_a_table(cli, tmp_path):
+    out = tmp_path / "here.jsonl"
+    code, stdout, stderr = cli("--out", out, "--rows", "ffn;principal", keep=[0.8])
+    assert code == 0
+    assert "here.svg" in stderr
+    assert all(word in stdout for word in ("dense", "ffn", "principal", "excess loss", "evaluation_tokens 640"))
+    drawing = ElementTree.parse(tmp_path / "here.svg").getroot()
+    assert len(drawing.findall(".//{*}rect[@class]")) == 2
+
+
+def test_a_row_that_cannot_be_had_is_said_and_the_others_are_measured(cli):
+    rows = {"too small": ROWS["drop"], "principal": ROWS["principal"]}
+    code, stdout, stderr = cli("--json", rows=rows, keep=[0.01])
+    assert code == 1
+    found = json.loads(stdout)
+    assert [line["row"] for line in found["results"]] == ["dense", "principal"]
+    assert found["refused"][0]["row"] == "too small"
+    assert "no drop_layers.count meets a budget of 0.01" in found["refused"][0]["why"]
+    assert "too small: refused: no drop_layers.count" in stderr
+    code, stdout, _ = cli("--dry-run", rows=rows, keep=[0.01])
+    assert "refused" in stdout
+
+
+def test_keys_of_the_grid_can_be_set(cli):
+    _, stdout, _ = cli("--json", "--rows", "ffn", "--set", "keep=[0.9]", "--set", "split=validation")
+    dense, line = json.loads(stdout)["results"]
+    assert (line["keep"], line["split"], dense["split"]) == (0.9, "validation", "validation")
+
+
+MISTAKES = {
+    "unknown row 'fnn'. Did you mean 'ffn'": ["--rows", "fnn"],
+    "--set keep must be KEY=VALUE": ["--set", "keep"],
+    "unknown grid key 'kept'. Did you mean 'keep'": ["--set", "kept=[0.9]"],
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_explained(message, cli):
+    code, _, stderr = cli(*MISTAKES[message])
+    assert code == 2
+    assert message in stderr

@@ -1,0 +1,131 @@
+"""What a compression cost, from the measurement to the record, the card and the report."""
+
+import json
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+
+from neuromeld.cli import main
+from neuromeld.record import with_measurements
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def compressed(cli, checkpoint, text, tmp_path):
+    out = tmp_path / "small"
+    options = ["--ffn-size", 16, "--calibration", text, "--calibration-tokens", 1024, "--seqlen", 32]
+    assert cli("compress", checkpoint, out, *options, "--json")[0] == 0
+    return out
+
+
+def record_of(folder):
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_compress_measures_what_evaluate_does(cli, compressed, checkpoint, text):
+    (measured,) = record_of(compressed)["evaluation"]
+    tokens = measured["protocol"]["windows"] * 32
+    _, stdout, _ = cli("evaluate", checkpoint, compressed, "--text", text, "--tokens", tokens, "--seqlen", 32, "--json")
+    dense, smaller = json.loads(stdout)["models"].values()
+    assert measured["perplexity_before"] == pytest.approx(dense["perplexity"], rel=1e-5)
+    assert measured["perplexity"] == pytest.approx(smaller["perplexity"], rel=1e-5)
+    assert measured["protocol"] == smaller["protocol"]
+    assert dense["perplexity"] != smaller["perplexity"]
+    phases = record_of(compressed)["seconds_by_phase"]
+    assert phases.keys() == {
+        "reading model and data", "looking at both models", "narrowing attention and FFNs", "writing and verifying"
+    }  # fmt: skip
+    assert sum(phases.values()) <= record_of(compressed)["seconds"]
+
+
+def test_saved_numbers_are_the_same_in_record_card_and_report(cli, compressed, checkpoint, text):
+    options = ["--text", text, "--tokens", 320, "--seqlen", 32]
+    code, stdout, _ = cli("evaluate", checkpoint, compressed, *options, "--save", "--json")
+    assert code == 0
+    dense, smaller = json.loads(stdout)["models"].values()
+    (measured,) = record_of(compressed)["evaluation"]
+    assert (measured["perplexity_before"], measured["perplexity"]) == (dense["perplexity"], smaller["perplexity"])
+    (result,) = ModelCard.load(compressed / "README.md").data.eval_results
+    assert result.metric_value == smaller["perplexity"]
+    assert result.metric_args == smaller["protocol"]
+    assert f"{smaller['perplexity']:.3f}" in (compressed / "report.html").read_text()
+
+
+def test_looking_can_be_left_out(cli, checkpoint, tmp_path, text):
+    out = tmp_path / "small"
+    options = ["--ffn-size", 16, "--calibration", text, "--calibration-tokens", 1024, "--seqlen", 32, "--no-evaluate"]
+    assert cli("compress", checkpoint, out, *options)[0] == 0
+    assert not {"evaluation", "samples"} & record_of(out).keys()
+
+
+def test_save_is_for_what_compress_wrote(cli, checkpoint):
+    code, _, stderr = cli("evaluate", checkpoint, "--save")
+    assert (code, "give the original model first" in stderr) == (2, True)
+    code, _, stderr = cli("evaluate", checkpoint, checkpoint, "--save")
+    assert (code, "record.json cannot be read" in stderr) == (5, True)
+
+
+def test_newer_numbers_replace_those_of_the_same_text():
+    def found(perplexity, source, **more):
+        return {"perplexity": perplexity, "tokens": 9, "protocol": {"source": source, "split": "evaluation"}} | more
+
+    scores = {"tasks": {"t": {"accuracy": 0.5}}}
+    record = with_measurements({"kept_ratio": 0.8}, found(10, "a"), found(20, "a"))
+    record = with_measurements(record, found(11, "b"), found(21, "b"))
+    retained = {"retained_performance": {"ratio": 0.8}}
+    after = found(22, "a") | {"tasks": {"t": {"accuracy": 0.4, "retained": {"ratio": 0.8}}}} | retained
+    record = with_measurements(record, found(12, "a") | scores, after)
+    assert [(e["protocol"]["source"], e["perplexity_before"], e["perplexity"]) for e in record["evaluation"]] == [
+        ("a", 12, 22),
+        ("b", 11, 21),
+    ]
+    assert record["tasks"]["t"] == {"accuracy": 0.4, "accuracy_before": 0.5, "retained": {"ratio": 0.8}}
+    assert record["retained_performance"] == {"ratio": 0.8}
+    assert record["kept_ratio"] == 0.8
+
+
+PICTURES = {
+    "principal": (["--hidden-size", 12], 12),
+    "merged by layer": (
+        ["--hidden-size", 12, "--selector", "magnitude", "--merge", "transport", "--basis", "layer"],
+        12,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_record_holds_the_pictures_of_the_stream(kind, cli, checkpoint, text, tmp_path):
+    options, width = PICTURES[kind]
+    settings = ["--calibration", text, "--calibration-tokens", 1024, "--seqlen", 32, "--native", "--no-evaluate"]
+    assert cli("compress", checkpoint, tmp_path / "out", *options, *settings, "--json")[0] == 0
+    for run in record_of(tmp_path / "out")["runs"]:
+        spectrum = dict(run["spectrum"])
+        assert list(spectrum.values()) == sorted(spectrum.values())
+        assert spectrum[24] == 1
+        if kind == "principal":
+            assert spectrum[width] == pytest.approx(run["energy_kept"], abs=1e-4)
+        else:
+            assert run["energy_kept"] < spectrum[width]  # no other directions of this number keep more
+            assert (len(run["merges"]["blocks"]), len(run["merges"]["blocks"][0])) == (24, width)
+            assert run["transport"]["marginal_error"] < 1e-5
+
+
+def test_record_holds_where_hidden_neurons_went(cli, checkpoint, text, tmp_path):
+    options = ["--ffn-size", 16, "--merge", "transport", "--calibration", text, "--calibration-tokens", 1024]
+    assert cli("compress", checkpoint, tmp_path / "out", *options, "--seqlen", 32, "--no-evaluate", "--json")[0] == 0
+    for entry in record_of(tmp_path / "out")["ffn"]:
+        assert len(entry["merges"]["merged"]) == 8
+        assert (len(entry["merges"]["blocks"]), len(entry["merges"]["blocks"][0])) == (24, 16)
+    assert "Where neurons go: layer 0" in (tmp_path / "out" / "report.html").read_text()
