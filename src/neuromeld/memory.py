@@ -16,7 +16,7 @@ def release_memory() -> None:
     """Hand back to the system what was freed.
 
     glibc keeps freed blocks for later; those of matrices of many sizes do not fit each other, so that without this a
-    job grows with every layer it has done (docs/decisions/0009).  Elsewhere it does nothing.
+    job grows with every layer it has done (docs/decisions/0013).  Elsewhere it does nothing.
     """
     with suppress(AttributeError, OSError, TypeError):  # another C library, or none to be found by no name
         ctypes.CDLL(None).malloc_trim(0)

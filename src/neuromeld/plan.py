@@ -151,7 +151,7 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, left, before, after, extra=extra)
-    weights = num_parameters * itemsize  # twice for a moment, while they are loaded (docs/decisions/0009)
+    weights = num_parameters * itemsize  # twice for a moment, while they are loaded (docs/decisions/0013)
     peak = INTERPRETER_BYTES + weights + max(weights, _working_bytes(plan, arch, used))
     return replace(
         plan, parameters_after=num_after, flops_after=flops, bytes_after=num_after * itemsize, peak_bytes=peak
