@@ -1,10 +1,9 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
-import platform
-import resource
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,9 @@ from neuromeld.checkpoint import (
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
-from neuromeld.inputs import inputs_of, reader_for
+from neuromeld.inputs import Examples, inputs_of, reader_for
+from neuromeld.journal import NO_JOURNAL, Journal, open_journal
+from neuromeld.memory import peak_rss_bytes, release_memory
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
@@ -32,8 +33,10 @@ from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
+from neuromeld.stats.distributed import is_first_rank, num_ranks, process_group, wait_for_all
 from neuromeld.streams import Batch
 from neuromeld.text import first_windows
+from neuromeld.version import versions
 
 SEARCH_TOKENS = 4096
 """Validation tokens that windows of layers are chosen on."""
@@ -73,11 +76,16 @@ def choose(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
+    journal: Journal = NO_JOURNAL,
+    force: bool = False,
     progress: bool = False,
 ) -> Choice:
     """The recipe that meets a budget and loses least on validation text, for the model at `source`.
 
-    Candidates are built in memory from a few thousand calibration tokens; nothing is written.
+    journal   of the output that the recipe is chosen for: it takes and gives the losses of candidates
+    force     discard what the journal has of another job
+
+    Candidates are built in memory from a few thousand calibration tokens; nothing else is written.
     """
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
@@ -91,8 +99,19 @@ def choose(
     processor = reader.processor(located.folder)
     sample = reader.calibration(text, processor, config, min(SAMPLE_TOKENS, text.tokens))
     validation = reader.validation(text, processor, config, FINAL_TOKENS)
+    identity = _identity(located, sample, validation, dtype, device) | {"calibration": text.model_dump()}
+    journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
     model = located.load(dtype, device)
-    return choose_recipe(model, budget, text, output, sample.batches, validation.batches, progress=progress)
+    return choose_recipe(
+        model,
+        budget,
+        text,
+        output,
+        sample.batches,
+        validation.batches,
+        journal=journal if num_ranks() == 1 else NO_JOURNAL,
+        progress=progress and is_first_rank(),
+    )
 
 
 def compress(
@@ -102,6 +121,7 @@ def compress(
     *,
     force: bool = False,
     choice: Choice | None = None,
+    journal: Journal | None = None,
     evaluate: bool = True,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
@@ -112,65 +132,116 @@ def compress(
 
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
     choice   where `choose` found the recipe: its candidates go into the record
+    journal  of `out`, where it is open already
     evaluate look at the model before and after: perplexity on a little evaluation text, and what it writes
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
 
-    The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  Raises a
-    `NeuromeldError` for everything that can be wrong with the arguments, the model or the disk.
+    The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
+    done is kept in a hidden folder beside `out` until then: the same call, made again after an interruption, goes on
+    from there, with the same result bit for bit (on as many threads).  Another call for this `out` is refused, unless
+    `force` discards what was done.
+
+    Where torchrun started several processes, each takes its share of the calibration batches, and the first one writes;
+    finished steps are not kept then.  Raises a `NeuromeldError` for everything that can be wrong with the arguments,
+    the model or the disk.
     """
     started = time.monotonic()
     out = Path(out)
     check_free(out, force=force)
     seconds: dict[str, float] = {}
-    with timed(seconds, "reading model and data"):
-        located = locate(source, allow_pickle=allow_pickle)
-        plan = _plan(located, recipe, dtype)
-        config, settings = located.config(), recipe.calibration
-        reader = reader_for(config)
-        processor = reader.processor(located.folder)
-        data = reader.calibration(settings, processor, config, settings.tokens)
-        validation = search_batches(recipe, located)
-        outcome, unmeasured = _outcome(data.source, settings.seqlen, processor, config) if evaluate else (None, [])
-        model = located.load(dtype, device)
-    cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
-    if outcome is not None:
-        with timed(seconds, "looking at both models"):
-            outcome.before(model)
-    compressed = compress_model(model, plan, data.batches, validation=validation, cache=cache, progress=progress)
-    model = compressed.model
-    with new_folder(out, force=force) as folder, torch.no_grad():
+    with open_job(out) if journal is None else nullcontext(journal) as journal:
+        with timed(seconds, "reading model and data"):
+            located = locate(source, allow_pickle=allow_pickle)
+            plan = _plan(located, recipe, dtype)
+            config, settings = located.config(), recipe.calibration
+            reader = reader_for(config)
+            processor = reader.processor(located.folder)
+            data = reader.calibration(settings, processor, config, settings.tokens)
+            validation = search_examples(recipe, located)
+            identity = _identity(located, data, validation, dtype, device)
+            journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
+            looks = evaluate and is_first_rank()
+            outcome, warnings = _outcome(data.source, settings.seqlen, processor, config) if looks else (None, [])
+            model = located.load(dtype, device)
+        cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
+        if outcome is not None:
+            with timed(seconds, "looking at both models"):
+                outcome.before(model)
+        alone = num_ranks() == 1
+        compressed = compress_model(
+            model,
+            plan,
+            data.batches,
+            validation=validation.batches if validation else (),
+            cache=cache if alone else None,
+            journal=journal if alone else NO_JOURNAL,
+            progress=progress and is_first_rank(),
+        )
         record = compression_record(located, plan, data, compressed, model)
-        record |= auto_classes(model, processor)
+        record |= auto_classes(model, processor) | {"processes": num_ranks()}
+        record |= {"steps_recalled": journal.num_recalled} if journal.num_recalled else {}
         if choice is not None:
             record["candidates"] = choice.record()
-            record["warnings"] = [*record.get("warnings", []), *choice.warnings]
+            warnings += choice.warnings
+        if warnings:
+            record["warnings"] = [*record.get("warnings", []), *warnings]
+        seconds |= compressed.seconds
+        del compressed
         if outcome is not None:
             with timed(seconds, "looking at both models"):
                 record |= outcome.after(model)
-        if unmeasured:
-            record["warnings"] = [*record.get("warnings", []), *unmeasured]
-        with timed(seconds, "writing and verifying"):
-            expected = outputs(model, data.probe)
-            model_dtype = model.dtype
-            save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
-            seconds |= compressed.seconds
-            del model, compressed
-            record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
-            record |= {"bytes_on_disk": bytes_on_disk(folder)}
-        record |= {"seconds": time.monotonic() - started, "seconds_by_phase": seconds}
-        record |= {"peak_rss_bytes": peak_rss_bytes()}
-        save_record(folder, record, card=render_card(record))
-        save_report(folder)
+        if is_first_rank():
+            with new_folder(out, force=force, beside=journal.folder) as folder:
+                with timed(seconds, "writing and verifying"):
+                    expected = outputs(model, data.probe)
+                    model_dtype = model.dtype
+                    save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
+                    del model
+                    release_memory()
+                    record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
+                    record |= {"bytes_on_disk": bytes_on_disk(folder)}
+                record |= {"seconds": time.monotonic() - started, "seconds_by_phase": seconds}
+                record |= {"peak_rss_bytes": peak_rss_bytes()}
+                save_record(folder, record, card=render_card(record))
+                save_report(folder)
+        wait_for_all()
     return CompressResult(out, plan, record)
+
+
+@contextmanager
+def open_job(out: Path) -> Iterator[Journal]:
+    """Join the other processes, if there are any, and open the journal of `out`, which the first one alone has."""
+    with process_group(), open_journal(out) if is_first_rank() else nullcontext(NO_JOURNAL) as journal:
+        yield journal
+
+
+def _identity(
+    source: ModelSource, data: Examples, validation: Examples | None, dtype: torch.dtype | None, device: str
+) -> dict[str, Any]:
+    """What decides the result beside the recipe."""
+    return {
+        "model_sha256": source.fingerprint(),
+        "calibration_sha256": data.sha256,
+        "validation_sha256": validation and validation.sha256,
+        "dtype": dtype and str(dtype),
+        "device": device,
+        "versions": versions(),
+    }
 
 
 def search_batches(recipe: Recipe, source: ModelSource) -> Sequence[Batch]:
     """The validation batches that windows of layers are chosen on; none where the recipe chooses none."""
+    found = search_examples(recipe, source)
+    return found.batches if found else []
+
+
+def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
+    """The validation data that windows of layers are chosen on; None where the recipe chooses none."""
     if not recipe.searches:
-        return []
+        return None
     config = source.config()
     reader = reader_for(config)
-    return reader.validation(recipe.calibration, reader.processor(source.folder), config, SEARCH_TOKENS).batches
+    return reader.validation(recipe.calibration, reader.processor(source.folder), config, SEARCH_TOKENS)
 
 
 def _outcome(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:
@@ -185,12 +256,6 @@ def _outcome(source: str, seqlen: int, processor: Any, config: PretrainedConfig)
     except UserInputError as error:
         return None, [f"what it lost was not measured: {error}"]
     return Outcome(processor, windows), []
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None) -> Plan:

@@ -29,3 +29,9 @@ class CheckpointError(NeuromeldError):
     """A checkpoint cannot be read, written or verified."""
 
     exit_code = 5
+
+
+class LostRankError(NeuromeldError):
+    """Another process of a job of several has ended."""
+
+    exit_code = 6

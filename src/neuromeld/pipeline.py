@@ -12,11 +12,13 @@ from neuromeld.checkpoint.modeling import attach_hooks, attach_member_hooks
 from neuromeld.checkpoint.native import make_native, native_block
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss, unique_parameters
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.neurons import Narrowing, narrow_neurons
 from neuromeld.plan import Plan, architecture_of, delete_from
 from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
+from neuromeld.stats.distributed import own_share
 from neuromeld.streams import Batch
 from neuromeld.sublayers import (
     Merged,
@@ -69,20 +71,25 @@ def compress_model(
     *,
     validation: Sequence[Batch] = (),
     cache: Mapping[str, str] | None = None,
+    journal: Journal = NO_JOURNAL,
     progress: bool = False,
 ) -> Compressed:
     """Make a live model smaller in place, by a plan made for it.
 
-    data        calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`
+    data        calibration batches: `input_ids (batch, time)` and, where there is padding, `attention_mask`; of several
+                processes each is given all of them, and takes its share
     validation  batches that windows of layers are chosen on; by default the calibration batches that are held out
     cache       facts that identify model and data; given, statistics are kept on disk and found there again
+    journal     takes and gives the results of long steps, of this very job
 
     Returns the same model object; in the native format its class and config change.
     """
     arch = architecture_of(model)
     training = model.training
     model.eval()
-    done, arch = run_stages(model, arch, plan, data, validation=validation, cache=cache, progress=progress)
+    done, arch = run_stages(
+        model, arch, plan, data, validation=validation, cache=cache, journal=journal, progress=progress
+    )
     _set_config(model, arch, done.plan)
     model.train(training)
     found = unique_parameters(model)
@@ -98,6 +105,7 @@ def run_stages(
     *,
     validation: Sequence[Batch] = (),
     cache: Mapping[str, str] | None = None,
+    journal: Journal = NO_JOURNAL,
     progress: bool = False,
 ) -> tuple[Compressed, Architecture]:
     """The stages alone: what they leave runs, but its class and config are still the old ones.
@@ -109,34 +117,35 @@ def run_stages(
     if len(data) < 2 and _holds_out(plan):
         raise UserInputError("part of the calibration batches is held out: give at least two")
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
+    data = own_share(data)
     done = Compressed(model, plan)
     if plan.recipe.drop_layers is not None:
         with timed(done.seconds, "dropping layers"):
             done.dropped = _find_layers(
-                done, arch, "drop_layers", plan.recipe.drop_layers, drop_layers, validation, progress
+                done, arch, "drop_layers", plan.recipe.drop_layers, drop_layers, validation, journal, progress
             )
             arch = drop_layers(model, arch, done.dropped)
     if plan.recipe.delete_ffs is not None:
         with timed(done.seconds, "deleting FFNs"):
             done.deleted = _find_layers(
-                done, arch, "delete_ffs", plan.recipe.delete_ffs, _delete_ffs, validation, progress
+                done, arch, "delete_ffs", plan.recipe.delete_ffs, _delete_ffs, validation, journal, progress
             )
             _delete_ffs(model, arch, done.deleted)
         whole = replace(plan.after, ffn=(arch.widths[FFN],) * arch.num_layers)
         plan = done.plan = replace(plan, after=delete_from(whole, arch, done.deleted))
     if plan.recipe.heads is not None or plan.recipe.ffn is not None:
         with timed(done.seconds, "narrowing attention and FFNs"):
-            _narrow_neurons(done, arch, plan, data, progress)
+            _narrow_neurons(done, arch, plan, data, journal, progress)
     if plan.recipe.width is not None:
         # The cache knows the original model only.
         cache = cache if plan.recipe.stages[0] == "width" else None
         with timed(done.seconds, "narrowing the residual stream"):
-            _narrow_stream(done, arch, plan, data, cache, progress)
+            _narrow_stream(done, arch, plan, data, cache, journal, progress)
     if plan.recipe.merge_ffs is not None:
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
         with timed(done.seconds, "merging FFNs"):
-            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, progress)
+            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
         attach_member_hooks(model, native_block(model, arch, plan))
     return done, arch
 
@@ -151,7 +160,9 @@ def _holds_out(plan: Plan) -> bool:
     )
 
 
-def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], progress: bool) -> None:
+def _narrow_neurons(
+    done: Compressed, arch: Architecture, plan: Plan, data: Sequence[Batch], journal: Journal, progress: bool
+) -> None:
     recipe, after = plan.recipe, plan.after
     with track("narrowing attention and FFNs", arch.num_layers, enabled=progress) as advance:
         done.neurons = narrow_neurons(
@@ -162,6 +173,7 @@ def _narrow_neurons(done: Compressed, arch: Architecture, plan: Plan, data: Sequ
             heads=None if recipe.heads is None else (recipe.heads, after.groups),
             ffn=None if recipe.ffn is None else (recipe.ffn, after.ffn),
             seed=recipe.calibration.seed,
+            journal=journal,
             advance=advance,
         )
 
@@ -172,12 +184,14 @@ def _narrow_stream(
     plan: Plan,
     data: Sequence[Batch],
     cache: Mapping[str, str] | None,
+    journal: Journal,
     progress: bool,
 ) -> None:
     width = plan.recipe.width
     assert width is not None
-    statistics = _statistics(done.model, arch, plan, data, cache, progress)
-    done.runs = [fit_run(found, arch, width, plan.after.hidden, plan.recipe.calibration.seed) for found in statistics]
+    k, seed = plan.after.hidden, plan.recipe.calibration.seed
+    statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
+    done.runs = [fit_run(found, arch, width, k, seed) for found in statistics]
     with track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance:
         done.narrowed = narrow_residual(
             done.model,
@@ -186,6 +200,7 @@ def _narrow_stream(
             [run.basis for run in done.runs],
             stock=plan.format == "stock",
             refit_on=data if width.refit else None,
+            journal=journal,
             advance=advance,
         )
     if plan.format == "native":
@@ -199,6 +214,7 @@ def _find_layers(
     options: DropLayers | DeleteFfs,
     remove: Callable[[PreTrainedModel, Architecture, Sequence[int]], object],
     validation: Sequence[Batch],
+    journal: Journal,
     progress: bool,
 ) -> list[int]:
     """The layers that a stage names, or the window whose removal raises the loss least."""
@@ -212,6 +228,8 @@ def _find_layers(
             lambda window: remove(done.model, arch, window),
             lambda model: mean_loss(model, validation),
             advance,
+            journal,
+            stage,
         )
     done.searches[stage] = search
     return list(search.best.window)
@@ -228,6 +246,7 @@ def _merge_ffs(
     options: MergeFfs,
     data: Sequence[Batch],
     validation: Sequence[Batch],
+    journal: Journal,
     progress: bool,
 ) -> list[Merged]:
     model = done.model
@@ -265,6 +284,8 @@ def _merge_ffs(
                 merge,
                 lambda m: mean_loss(m, validation),
                 advance,
+                journal,
+                "merge_ffs",
             )
         done.searches["merge_ffs"] = search
         best = search.best.window
@@ -277,12 +298,14 @@ def _statistics(
     plan: Plan,
     data: Sequence[Batch],
     cache: Mapping[str, str] | None,
+    journal: Journal,
     progress: bool,
 ) -> list[dict[str, Statistic]]:
-    """The statistics of each run of layers, from the cache where they are there."""
+    """The statistics of each run of layers, from the cache or the journal where they are there."""
     width = plan.recipe.width
     assert width is not None
-    store = StatisticsStore() if cache is not None else None
+    folder = None if cache is not None else journal.folder
+    store = StatisticsStore(folder) if cache is not None or folder is not None else None
     key = cache_key(**(cache or {}), starts=plan.starts, names=list(empty_statistics(model, arch, width)))
     stored = store.load(key) if store else None
     if stored is not None:

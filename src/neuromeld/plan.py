@@ -152,9 +152,10 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     if recipe.width is not None and arch.spec.embedding_norm is not None:
         extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
     num_after = predict_parameters(model, left, before, after, extra=extra)
-    peak = INTERPRETER_BYTES + num_parameters * itemsize + max(num_after * itemsize, _working_bytes(plan, arch, used))
     # Positions that are computed are parameters of some models, which do not save them.
     unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
+    weights = num_parameters * itemsize  # twice for a moment, while they are loaded (docs/decisions/0013)
+    peak = INTERPRETER_BYTES + weights + max(weights, _working_bytes(plan, arch, used))
     return replace(
         plan,
         parameters_after=num_after,

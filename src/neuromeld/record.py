@@ -10,7 +10,7 @@ from neuromeld.evaluate import unique_parameters
 from neuromeld.inputs import Examples
 from neuromeld.pipeline import Compressed
 from neuromeld.plan import Plan
-from neuromeld.regression import Refit
+from neuromeld.regression import Fit
 from neuromeld.sizes import changes
 from neuromeld.sources import ModelSource
 from neuromeld.sublayers import Window
@@ -99,7 +99,7 @@ def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dic
     return record
 
 
-def _errors(fit: Refit) -> dict[str, Any]:
+def _errors(fit: Fit) -> dict[str, Any]:
     return {
         "error_before": fit.error_before,
         "error_after": fit.error_after,

@@ -23,22 +23,29 @@ HELD_OUT = 8
 
 
 @dataclass(frozen=True)
-class Refit:
-    """`matrix (k, d)`; the errors are mean squares on held-out tokens over the target's own.
+class Fit:
+    """How well a regression went; the errors are mean squares on held-out tokens over the target's own.
 
     `condition` is that of the damped Gram matrix that was solved; it and `ridge` are None where `initial` was kept.
     """
 
-    matrix: Float[Tensor, "k d"]
     error_before: float
     error_after: float
     ridge: float | None
-    condition: float | None = None
+    condition: float | None
 
     @property
     def kept(self) -> bool:
         """False where `initial` was better on the held-out tokens."""
         return self.ridge is not None
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The matrix `(k, d)` of a regression, which is large, and what is remembered of it."""
+
+    matrix: Float[Tensor, "k d"]
+    fit: Fit
 
 
 def is_held_out(batch: int, num_batches: int) -> bool:
@@ -50,7 +57,7 @@ def is_held_out(batch: int, num_batches: int) -> bool:
 def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas: Sequence[float] = LAMBDAS) -> Refit:
     """Regress on `fitted`, choose on `held_out`, start from `initial`."""
     before = relative_error(held_out, initial)
-    best = Refit(initial, before, before, None)
+    best = Refit(initial, Fit(before, before, None, None))
     scale = fitted.gram.diagonal().mean()
     eye = torch.eye(len(fitted.gram), dtype=fitted.gram.dtype, device=fitted.gram.device)
     residual = fitted.cross - fitted.gram @ initial
@@ -61,8 +68,8 @@ def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas
             continue
         matrix = initial + torch.cholesky_solve(residual, factor)
         error = relative_error(held_out, matrix)
-        if error < best.error_after:
-            best = Refit(matrix, before, error, ridge, _condition(damped, factor))
+        if error < best.fit.error_after:
+            best = Refit(matrix, Fit(before, error, ridge, _condition(damped, factor)))
     if not torch.isfinite(best.matrix).all():
         raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
     return best

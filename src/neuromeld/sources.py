@@ -21,6 +21,7 @@ from transformers import (
 from neuromeld.cache import cache_folder
 from neuromeld.checkpoint import load_config, load_model, load_tokenizer, new_folder, weight_files
 from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.memory import release_memory
 
 PACKAGE = "package:"
 
@@ -147,6 +148,8 @@ def _converted(gguf: Path) -> Path:
             raise CheckpointError(f"{gguf.name} cannot be read as a GGUF model: {error}") from error
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    del model
+    release_memory()
     return target
 
 

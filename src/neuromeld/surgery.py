@@ -4,7 +4,7 @@ Matrices come and go as `(in, out)`, whatever the module stores; embeddings are 
 Those of experts, one on top of the other, come and go together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -27,8 +27,7 @@ def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
     module = model.get_submodule(weight.path)
     stored = matrix.mT if weight.layout == "linear" else matrix
     _replace(module, weight.name, stored, f"{weight.path}.{weight.name}")
-    size_in, size_out = matrix.shape[-2:]
-    _set_sizes(module, size_in, size_out)
+    _set_sizes(module)
 
 
 def read_bias(model: nn.Module, weight: Weight) -> Tensor | None:
@@ -70,16 +69,14 @@ def write_norm(model: nn.Module, path: str, gain: Tensor, bias: Tensor | None) -
     _replace(module, "weight", gain, f"{path}.weight")
     if bias is not None:
         _replace(module, "bias", bias, f"{path}.bias")
-    if hasattr(module, "normalized_shape"):
-        module.normalized_shape = (gain.shape[0],)
+    _set_sizes(module)
 
 
 def tie(model: nn.Module, path: str, to: str) -> None:
     """Make the weight at `path` the very parameter at `to`."""
     module, source = model.get_submodule(path), model.get_submodule(to)
     module.weight = source.weight
-    out, in_ = source.weight.shape
-    _set_sizes(module, in_, out)
+    _set_sizes(module)
 
 
 def share(model: nn.Module, paths: Sequence[str]) -> None:
@@ -184,6 +181,21 @@ def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> Non
         _replace(module, name, value, f"{path}.{name}")
 
 
+def changed_parameters(module: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters by name that are others than in `before`: those that were replaced, and new ones."""
+    return {name: value for name, value in module.named_parameters() if value is not before.get(name)}
+
+
+def load_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Put parameters, by name, in the place of those that are there; shapes may change."""
+    for name, value in parameters.items():
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        _replace(owner, leaf, value, name)
+        if leaf == "weight":
+            _set_sizes(owner)
+
+
 def remove_module(model: nn.Module, path: str) -> None:
     """Put an identity in the place of the module at `path`."""
     _put(model, path, nn.Identity())
@@ -202,13 +214,18 @@ def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
     setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
 
 
-def _set_sizes(module: nn.Module, size_in: int, size_out: int) -> None:
-    """Keep the sizes that linear, embedding and Conv1D modules and routers carry in step with their weights."""
+def _set_sizes(module: nn.Module) -> None:
+    """Keep the sizes that linear, embedding, Conv1D and norm modules and routers carry in step with their weights."""
+    if not hasattr(module, "weight"):
+        return
+    shape = module.weight.shape
     if isinstance(module, nn.Linear):
-        module.in_features, module.out_features = size_in, size_out
+        module.out_features, module.in_features = shape
     elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = size_in, size_out
+        module.num_embeddings, module.embedding_dim = shape
     elif isinstance(module, Conv1D):
-        module.nx, module.nf = size_in, size_out
+        module.nx, module.nf = shape
     elif hasattr(module, "top_k"):  # a router of experts
-        module.hidden_dim = size_in
+        module.hidden_dim = shape[1]
+    elif hasattr(module, "normalized_shape"):
+        module.normalized_shape = tuple(shape)

@@ -8,36 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from neuromeld.cli import main
+from cli.commands import CALIBRATION, damaged, leftovers
 from neuromeld.evaluate import unique_parameters
-
-CALIBRATION = ["--calibration-tokens", "2048", "--seqlen", "32"]
-
-
-def run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    captured = capsys.readouterr()
-    return int(exit_.value.code or 0), captured.out, captured.err
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
 
 
 def test_compress_prints_one_json_object_and_writes_what_it_says(cli, checkpoint, text, tmp_path):
@@ -304,14 +282,6 @@ def test_existing_output_is_kept_unless_forced(cli, checkpoint, text, tmp_path):
     assert (out / "mark").exists()
     assert cli("compress", checkpoint, out, *options, "--force")[0] == 0
     assert not (out / "mark").exists()
-
-
-def damaged(checkpoint: Path, folder: Path, change) -> Path:
-    shutil.copytree(checkpoint, folder)
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def test_nan_in_a_weight_is_named(cli, checkpoint, text, tmp_path):

@@ -28,8 +28,8 @@ def test_a_linear_relation_is_found():
     truth = randn(4, 6, seed=0)
     x, held = randn(200, 4, seed=1), randn(40, 4, seed=2)
     result = refit(cross(x, x @ truth), cross(held, held @ truth), torch.zeros(4, 6, dtype=torch.float64))
-    assert result.kept
-    assert result.error_before == 1
+    assert result.fit.kept
+    assert result.fit.error_before == 1
     torch.testing.assert_close(result.matrix, truth, rtol=1e-4, atol=1e-4)
 
 
@@ -38,6 +38,6 @@ def test_what_does_not_help_on_held_out_tokens_is_not_kept():
     x, held = randn(12, 4, seed=1), randn(400, 4, seed=2)
     noisy = x @ truth + 3 * randn(12, 6, seed=3)
     result = refit(cross(x, noisy), cross(held, held @ truth), truth)
-    assert not result.kept
+    assert not result.fit.kept
     assert result.matrix is truth
-    assert result.error_after == result.error_before
+    assert result.fit.error_after == result.fit.error_before

@@ -4,7 +4,7 @@ from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Inputs, Norm, R
 
 POST_NORM = (
     "its norms stand on the residual stream itself: a square matrix behind each would have to carry the basis past it, "
-    "which takes back much of what a narrower stream saves (docs/decisions/0011)"
+    "which takes back much of what a narrower stream saves (docs/decisions/0015)"
 )
 
 

@@ -1,6 +1,5 @@
 """An output folder that appears complete or not at all."""
 
-import errno
 import os
 import secrets
 import shutil
@@ -8,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.workspace import is_disk_full
 
 
 def check_free(out: Path, *, force: bool) -> None:
@@ -34,24 +32,27 @@ def check_free(out: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
-    """A fresh folder beside `out`, renamed to `out` at the end of the block; on any exception it is removed.
+def new_folder(out: Path, *, force: bool, beside: Path | None = None) -> Iterator[Path]:
+    """A fresh folder, renamed to `out` at the end of the block; on any exception it is removed.
+
+    beside   where on the same disk it lies until then; by default it is a hidden neighbour of `out`
 
     With `force`, the folder that `out` was is removed only after the rename.  A full disk is a `CheckpointError`.
     """
     out = out.resolve()
     check_free(out, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = _sibling(out, "partial")
+    beside = beside or out.parent
+    partial = _sibling(out, "partial", beside)
     partial.mkdir()
     try:
         yield partial
         check_free(out, force=force)  # hours may have passed
-        _move(partial, out)
+        _move(partial, out, beside)
     except BaseException as error:
         written = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
         shutil.rmtree(partial, ignore_errors=True)
-        if _is_disk_full(error):
+        if is_disk_full(error):
             raise CheckpointError(
                 f"the disk that holds {out} is full: more than {written:,} bytes are needed, "
                 f"{shutil.disk_usage(out.parent).free:,} are free"
@@ -66,11 +67,11 @@ def check_space(folder: Path, needed: int) -> None:
         raise CheckpointError(f"the disk that holds {folder} is full: {needed:,} bytes are needed, {free:,} are free")
 
 
-def _move(partial: Path, out: Path) -> None:
+def _move(partial: Path, out: Path, beside: Path) -> None:
     if not out.exists():
         partial.rename(out)
         return
-    aside = _sibling(out, "replaced")
+    aside = _sibling(out, "replaced", beside)
     out.rename(aside)
     try:
         partial.rename(out)
@@ -80,12 +81,6 @@ def _move(partial: Path, out: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _sibling(out: Path, what: str) -> Path:
+def _sibling(out: Path, what: str, beside: Path) -> Path:
     """A name on the same disk, so that renaming is atomic."""
-    return out.with_name(f".{out.name}.{what}-{secrets.token_hex(4)}")
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, SafetensorError):  # it keeps the system's error number in its text only
-        return f"os error {errno.ENOSPC}" in str(error)
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return beside / f".{out.name}.{what}-{secrets.token_hex(4)}"

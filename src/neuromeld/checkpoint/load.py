@@ -116,6 +116,9 @@ def load_model(folder: Path, *, dtype: torch.dtype | None, device: str, allow_pi
     model, info = found
     _check_complete(folder, info)
     _check_finite(folder, model)
+    for parameter in model.parameters():
+        # Out of the mapped file, whose pages stay in memory for as long as one tensor lies there (docs/decisions/0013).
+        parameter.data = parameter.data.clone()
     model.to(device)  # type: ignore[arg-type]
     return model
 

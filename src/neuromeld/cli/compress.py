@@ -12,10 +12,12 @@ from rich.table import Table
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
 from neuromeld.cli.recipes import Asked, takes_recipe
-from neuromeld.compress import choose, compress, plan_for
+from neuromeld.compress import choose, compress, open_job, plan_for
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.planner import Choice
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import changes
+from neuromeld.stats.distributed import is_first_rank
 
 
 @takes_recipe
@@ -37,8 +39,13 @@ def compress_command(
     o.check_device(device)
     check_free(out, force=force)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
-    recipe, choice = _settle(model, asked, settings, show=not as_json)
-    result = compress(model, recipe, out, force=force, choice=choice, evaluate=evaluate, progress=True, **settings)
+    with open_job(out) as journal:
+        first = is_first_rank()
+        recipe, choice = _settle(model, asked, settings, show=first and not as_json, journal=journal, force=force)
+        settings |= {"force": force, "choice": choice, "journal": journal}
+        result = compress(model, recipe, out, evaluate=evaluate, progress=True, **settings)
+    if not first:
+        return
     _warn(result.record.get("warnings", []))
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))
@@ -91,12 +98,21 @@ def plan_command(
     Console().print(table)
 
 
-def _settle(model: str, asked: Asked, settings: dict[str, Any], *, show: bool) -> tuple[Recipe, Choice | None]:
+def _settle(
+    model: str,
+    asked: Asked,
+    settings: dict[str, Any],
+    *,
+    show: bool,
+    journal: Journal = NO_JOURNAL,
+    force: bool = False,
+) -> tuple[Recipe, Choice | None]:
     """The recipe that was asked for, or the planner's choice for the budget."""
     if asked.budget is None:
         assert asked.recipe is not None
         return asked.recipe, None
     o.check_device(settings["device"])
+    settings = settings | {"journal": journal, "force": force}
     choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
     if show:
         Console().print(_candidates(choice))

@@ -17,7 +17,6 @@ from neuromeld.checkpoint.classes import auto_class
 from neuromeld.cli import options as o
 from neuromeld.cli.quality import MEASURES
 from neuromeld.cli.wanted import Wanted
-from neuromeld.compress import peak_rss_bytes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import (
     Retained,
@@ -32,6 +31,7 @@ from neuromeld.evaluate import (
     unique_parameters,
 )
 from neuromeld.inputs import inputs_of
+from neuromeld.memory import peak_rss_bytes
 from neuromeld.record import with_measurements
 from neuromeld.report import load_record, save_report
 from neuromeld.sources import locate

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL, Weight
 from neuromeld.neurons.selectors import SELECTORS
+from neuromeld.regression import is_held_out
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Features
+from neuromeld.stats.distributed import place
 from neuromeld.streams import LayerCalls, real_tokens
 from neuromeld.surgery import read_matrix, write_matrix
 
@@ -39,6 +41,10 @@ class Sublayer:
     @property
     def num_batches(self) -> int:
         return len(self.stream)
+
+    def is_held_out(self, batch: int) -> bool:
+        """Whether a batch is not to be fitted on."""
+        return is_held_out(*place(self.calls.batches, batch))
 
     @property
     def producers(self) -> tuple[Weight, ...]:
@@ -83,6 +89,10 @@ class Expert:
     @property
     def num_batches(self) -> int:
         return len(self.routed)
+
+    def is_held_out(self, batch: int) -> bool:
+        """Whether a batch is not to be fitted on."""
+        return is_held_out(batch, len(self.routed))
 
     def features(self, batch: int) -> Tensor:
         """What the consumer reads, times the expert's share, `(n, f)`."""

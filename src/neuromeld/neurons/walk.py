@@ -6,22 +6,28 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, GROUPED, HEADS
 from neuromeld.errors import UserInputError
+from neuromeld.journal import NO_JOURNAL, Journal
+from neuromeld.memory import release_memory
 from neuromeld.neurons.felt import loss_felt
 from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
 from neuromeld.neurons.selectors import NEEDS_FELT
 from neuromeld.neurons.sublayer import Expert, Sublayer, experts_of, write_experts
-from neuromeld.regression import Refit, is_held_out, refit
+from neuromeld.regression import Fit, Refit, is_held_out, refit
+from neuromeld.replay import change_once
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features
-from neuromeld.streams import Batch, record_calls
+from neuromeld.stats.distributed import num_ranks, reduce
+from neuromeld.streams import Batch, LayerCalls, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.transport import PlanSummary, summarise_plan
 
@@ -43,9 +49,12 @@ class Narrowing:
     before: int
     after: int
     kept: tuple[int, ...]
-    fit: Refit
+    fit: Fit
     expert: int | None = None
     merges: PlanSummary | None = None
+
+
+_NARROWINGS = TypeAdapter(list[Narrowing])
 
 
 @torch.no_grad()
@@ -58,6 +67,7 @@ def narrow_neurons(
     heads: tuple[Heads, Sequence[int]] | None = None,
     ffn: tuple[Ffn, Sequence[int]] | None = None,
     seed: int = 0,
+    journal: Journal = NO_JOURNAL,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Narrowing]:
     """Narrow attention and FFNs of `model` in place, layer by layer.
@@ -71,27 +81,38 @@ def narrow_neurons(
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
     spaces = [space for options, space in ((heads, HEADS), (ffn, FFN)) if options and options[0].selector in NEEDS_FELT]
+    if spaces and num_ranks() > 1:
+        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
     felt = loss_felt(
         model, arch, spaces, [batch for b, batch in enumerate(batches) if not is_held_out(b, len(batches))]
     )
+    done: list[Narrowing] = []
 
-    def sublayer(layer: int, space: str) -> Sublayer:
-        consumer = arch.consumer(layer, space)
-        return Sublayer(model, arch, calls, stream, layer, consumer, felt.get(consumer.path))
+    def narrow(calls: LayerCalls, index: int) -> list[Narrowing]:
+        def sublayer(space: str) -> Sublayer:
+            consumer = arch.consumer(index, space)
+            return Sublayer(model, arch, calls, calls.hidden, index, consumer, felt.get(consumer.path))
 
-    done = []
+        found = []
+        if heads is not None and heads[1][index] < num_groups:
+            found.append(_narrow_heads(sublayer(HEADS), heads[0], heads[1][index], num_groups, seed))
+        if ffn is not None and ffn[1][index] < arch.widths[FFN]:
+            hidden = sublayer(FFN)
+            narrow_ffn = _narrow_experts if hidden.consumer.stacked else _narrow_ffn
+            found += narrow_ffn(hidden, ffn[0], ffn[1][index], seed)
+        return found
+
     for index in range(arch.num_layers):
         if index in arch.starts:
             calls = record_calls(model, arch, batches, arch.starts.index(index))
-            stream = calls.hidden
-        if heads is not None and heads[1][index] < num_groups:
-            done.append(_narrow_heads(sublayer(index, HEADS), heads[0], heads[1][index], num_groups, seed))
-        if ffn is not None and ffn[1][index] < arch.widths[FFN]:
-            found = sublayer(index, FFN)
-            done += (_narrow_experts if found.consumer.stacked else _narrow_ffn)(found, ffn[0], ffn[1][index], seed)
         layer = model.get_submodule(arch.layer_path(index))
-        for b, x in enumerate(stream):
-            stream[b] = calls.run(layer, index, b, x)
+        found: list[Narrowing] = change_once(
+            journal, f"neurons-{index}", layer, partial(narrow, calls, index), _NARROWINGS
+        )
+        done += found
+        for b, x in enumerate(calls.hidden):
+            calls.hidden[b] = calls.run(layer, index, b, x)
+        release_memory()
         advance(index + 1)
     return done
 
@@ -122,18 +143,20 @@ def _narrow_heads(sublayer: Sublayer, options: Heads, keep: int, num_groups: int
     fit = _refit_consumer(
         sublayer, read_matrix(model, consumer)[kept], options.compensate, fitted.narrow(kept), held_out.narrow(kept)
     )
-    return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit)
+    return Narrowing(sublayer.layer, HEADS, num_groups, keep, tuple(groups.tolist()), fit.fit)
 
 
 def _narrow_experts(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> list[Narrowing]:
     """Each on the tokens that it gets; one that gets too few for a regression on all tokens, without compensation."""
+    if num_ranks() > 1:
+        raise UserInputError("FFNs of experts are narrowed in one process; start it without torchrun")
     experts = experts_of(sublayer)
     all_tokens = [x for x, *_ in (sublayer.inputs(b, sublayer.consumer.path) for b in range(sublayer.num_batches))]
     done = []
     for expert in experts:
         num_tokens = [0, 0]
         for b, (x, _) in enumerate(expert.routed):
-            num_tokens[is_held_out(b, expert.num_batches)] += len(x)
+            num_tokens[expert.is_held_out(b)] += len(x)
         chosen, judged = options, expert
         if num_tokens[0] < sublayer.arch.widths[FFN] or not num_tokens[1]:
             chosen = options.model_copy(update={"compensate": "none"})
@@ -160,7 +183,7 @@ def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
     merges = summarise_plan(shares, kept) if mixed else None
-    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit, merges=merges)]
+    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit.fit, merges=merges)]
 
 
 def _written(sublayer: Sublayer | Expert, batch: int) -> Tensor:
@@ -175,7 +198,8 @@ def _moments(sublayer: Sublayer | Expert, targets: Sequence[Tensor] = ()) -> tup
         z = sublayer.features(b)
         y = targets[b] if targets else z @ matrix
         sums = sums or [FeatureMoments(z.shape[1], y.shape[1]) for _ in range(2)]
-        sums[is_held_out(b, sublayer.num_batches)].update(z, y)
+        sums[sublayer.is_held_out(b)].update(z, y)
+    reduce(*sums)
     return sums[0].finalize(), sums[1].finalize()
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.pipeline import run_stages
 from neuromeld.plan import architecture_of, make_plan
 from neuromeld.planner.budget import Budget, Objective
@@ -104,6 +105,7 @@ def choose_recipe(
     sample: Sequence[Batch],
     validation: Sequence[Batch],
     *,
+    journal: Journal = NO_JOURNAL,
     timer: Timer = time_ratio,
     progress: bool = False,
 ) -> Choice:
@@ -134,13 +136,17 @@ def choose_recipe(
     def measure(
         what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch]
     ) -> dict[str, Outcome]:
-        dense = mean_loss(model, text)
+        def build(way: Candidate) -> tuple[float, float | None]:
+            with _built(model, way, on, text):
+                latency = timer(model, original) if original is not None else None
+                return mean_loss(model, text), latency
+
+        dense = journal.once(f"{what} dense", mean_loss, model, text)
         outcomes = {}
         with track(what, len(those), enabled=progress) as advance:
             for done, way in enumerate(those, start=1):
-                with _built(model, way, on, text):
-                    latency = timer(model, original) if original is not None else None
-                    outcomes[way.name] = Outcome(mean_loss(model, text) - dense, latency)
+                loss, latency = journal.once(f"{what} {way.name}", build, way)
+                outcomes[way.name] = Outcome(loss - dense, latency)
                 advance(done)
         return outcomes
 

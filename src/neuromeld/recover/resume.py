@@ -1,4 +1,4 @@
-"""The folder beside the output that holds an unfinished run, and whether a run may go on from it."""
+"""The unfinished run beside the output, and whether a run may go on from it."""
 
 import json
 import shutil
@@ -7,15 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neuromeld.errors import UserInputError
-
-IDENTITY = "identity.json"
-
-
-def work_folder(out: Path) -> Path:
-    """Where the run that will write `out` keeps its checkpoints."""
-    out = out.resolve()
-    return out.with_name(f".{out.name}.recover")
+from neuromeld.workspace import open_workspace
 
 
 @contextmanager
@@ -27,36 +19,9 @@ def work_in(work: Path, identity: dict[str, Any], *, force: bool) -> Iterator[Pa
 
     The folder is removed at the end of the block, or on an exception before the first checkpoint.
     """
-    checkpoint = _resumable(work, identity, force=force)
-    if checkpoint is None:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        (work / IDENTITY).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    try:
-        yield checkpoint
-    except BaseException:
-        if _last_checkpoint(work) is None:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work)
-
-
-def _resumable(work: Path, identity: dict[str, Any], *, force: bool) -> Path | None:
-    checkpoint = _last_checkpoint(work)
-    if checkpoint is None:
-        return None
-    before = json.loads((work / IDENTITY).read_text(encoding="utf-8"))
-    differences = [
-        f"{key} was {before.get(key)!r} and is {identity.get(key)!r}"
-        for key in sorted(before.keys() | identity.keys())
-        if before.get(key) != identity.get(key)
-    ]
-    if differences and not force:
-        raise UserInputError(
-            f"{work} holds an unfinished run that is not this one: {'; '.join(differences)}. To go on with it give "
-            "the same arguments again; to discard it pass --force (force=True)"
-        )
-    return None if differences else checkpoint
+    with open_workspace(work, lambda: _last_checkpoint(work) is not None) as workspace:
+        workspace.begin({"job": "recover"} | identity, force=force)
+        yield _last_checkpoint(work)
 
 
 def _last_checkpoint(work: Path) -> Path | None:

@@ -15,13 +15,14 @@ from neuromeld.checkpoint.folder import check_space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import perplexity, unique_parameters
 from neuromeld.recover.lora import check_peft
-from neuromeld.recover.resume import work_folder, work_in
+from neuromeld.recover.resume import work_in
 from neuromeld.recover.settings import Job, Recovery
 from neuromeld.recover.tune import tune
 from neuromeld.recover.write import write_recovered
 from neuromeld.sources import ModelSource, locate
 from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
 from neuromeld.version import __version__
+from neuromeld.workspace import work_folder
 
 HELD_OUT_TOKENS = 8192
 """Validation tokens that the loss is measured on before and after, at most."""

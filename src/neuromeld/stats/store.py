@@ -43,7 +43,7 @@ class StatisticsStore:
         """The states saved under `key`, or None if there are none to be trusted."""
         try:
             with safe_open(self._path(key), framework="pt") as file:
-                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                flat = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 recorded = (file.metadata() or {}).get("sha256")
         except (FileNotFoundError, SafetensorError):
             return None

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.regression import Refit, is_held_out, refit
+from neuromeld.regression import Fit, is_held_out, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
+from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, real_tokens, record_calls
 from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 
@@ -23,13 +24,13 @@ from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_m
 @torch.no_grad()
 def refit_shared(
     model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
-) -> Refit:
+) -> Fit:
     """Refit the FF output that the merged layers of `model` share, in place.
 
     originals   copies of those layers from before the merge, adjacent and in order
     batches     at least two, since some are held out
 
-    Where there is a bias, it is the last row of the matrix that is returned.
+    Returns how well it went.
     """
     consumers = [arch.consumer(layer, "ffn") for layer in originals]
     consumer = consumers[0]
@@ -49,15 +50,16 @@ def refit_shared(
                 writes, reads = original.get_submodule(path), merged.get_submodule(path)
                 hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch, mask)
                 target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch, mask))
-                sums[is_held_out(b, len(batches))].update(hidden if bias is None else _with_one(hidden), target)
+                sums[is_held_out(*place(batches, b))].update(hidden if bias is None else _with_one(hidden), target)
             x = calls.run(original, index, b, x)
+    reduce(*sums)
     found = refit(sums[0].finalize(), sums[1].finalize(), initial)
     width = len(matrix)
     write_matrix(model, consumer, found.matrix[:width])
     if bias is not None:
         write_bias(model, consumer, found.matrix[width])
     share(model, [weight.path for weight in consumers])
-    return found
+    return found.fit
 
 
 def _with_one(x: Float[Tensor, "n f"]) -> Float[Tensor, "n g"]:

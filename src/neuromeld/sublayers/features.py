@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.stats import PairMoments
+from neuromeld.stats.distributed import reduce
 from neuromeld.streams import Batch, watch_outputs
 
 Pair = tuple[int, int]
@@ -44,4 +45,5 @@ def collect_pairs(
             del outputs[held]
 
     watch_outputs(model, arch, list(watched), batches, see, advance)
+    reduce(*moments.values())
     return moments

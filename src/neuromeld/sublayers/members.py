@@ -18,6 +18,7 @@ from neuromeld.archs.spec import RESIDUAL
 from neuromeld.regression import LAMBDAS, is_held_out, relative_error
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Cross, CrossMoments
+from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, real_tokens, record_calls
 from neuromeld.surgery import add_gain, add_low_rank, read_bias, read_matrix
 
@@ -64,7 +65,8 @@ def fit_members(
             for b, batch in enumerate(batches):
                 z = real_tokens(calls.run_until(merged, index, b, stream[b], reads), batch, mask)
                 y = writes(real_tokens(calls.run_until(original, index, b, stream[b], writes), batch, mask))
-                sums[is_held_out(b, len(batches))].update(torch.cat([z, torch.ones_like(z[:, :1])], dim=1), y)
+                sums[is_held_out(*place(batches, b))].update(torch.cat([z, torch.ones_like(z[:, :1])], dim=1), y)
+            reduce(*sums)
             members.append(_fit(model, arch, index, sums[0].finalize(), sums[1].finalize(), gain=gain, rank=rank))
         for b, x in enumerate(stream):
             stream[b] = calls.run(original, index, b, x)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
-from neuromeld.regression import Refit
+from neuromeld.regression import Fit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.streams import Batch
 from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
@@ -37,7 +37,7 @@ class Merged:
 
     window: Window
     permutations: dict[int, Int64[Tensor, " f"]]
-    refit: Refit | None
+    refit: Fit | None
     members: Sequence[Member] = ()
 
 

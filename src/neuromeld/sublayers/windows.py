@@ -9,6 +9,7 @@ from torch import nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
+from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.surgery import read_matrix, reversible
 
 Window = range
@@ -76,17 +77,24 @@ def search_windows(
     treat: Callable[[Window], object],
     loss: Callable[[M], float],
     advance: Callable[[int], None] = lambda _: None,
+    journal: Journal = NO_JOURNAL,
+    step: str = "window",
 ) -> WindowSearch:
     """Treat each window in turn, take the loss, and put the model back, bit for bit.
 
     treat   changes `model` by way of `neuromeld.surgery`: a merge, a layer drop, a deletion
     loss    of the treated model, on validation data
+    step    what the losses are called in the journal
     """
     candidates = []
-    for done, window in enumerate(windows, start=1):
+
+    def measure(window: Window) -> float:
         with reversible(model):
             treat(window)
-            value = loss(model)
+            return loss(model)
+
+    for done, window in enumerate(windows, start=1):
+        value = journal.once(f"{step}-{window.start}", measure, window)
         candidates.append(Candidate(window, value if math.isfinite(value) else math.inf))
         advance(done)
     return WindowSearch(candidates)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.stats import PairwiseL1, Statistic, StreamMoments
+from neuromeld.stats.distributed import reduce, sum_over_ranks
 from neuromeld.streams import Batch, norm_epsilon, watch
 from neuromeld.transport import TransportResult
 from neuromeld.width.decoders import DECODERS
@@ -60,7 +61,7 @@ def collect(
     runs = runs_of(arch, starts)
     statistics = [empty_statistics(model, arch, width) for _ in runs]
     run_of = {path: run for run, paths in enumerate(runs) for path in paths}
-    total = sum(batch["input_ids"].numel() for batch in batches)
+    total = sum_over_ranks(sum(batch["input_ids"].numel() for batch in batches))
     strides = [max(1, total * len(paths) // PAIRWISE_TOKENS) for paths in runs]
 
     def see(path: str, x: Tensor) -> None:
@@ -69,6 +70,7 @@ def collect(
             statistic.update(x[:: strides[run]] if name == "pairwise" else x)
 
     watch(model, arch, batches, see, advance)
+    reduce(*(statistic for found in statistics for statistic in found.values()))
     return statistics
 
 

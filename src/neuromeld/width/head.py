@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.regression import Refit, refit
+from neuromeld.regression import Fit, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Cross
 from neuromeld.surgery import add_linear, read_matrix, read_norm, tie, write_norm
@@ -35,7 +35,7 @@ def narrow_head(
     table: TiedTable | None,
     moments: tuple[Cross, Cross] | None,
     diagonal: Float[Tensor, "k"] | None,
-    refits: dict[str, Refit],
+    refits: dict[str, Fit],
 ) -> None:
     """Narrow the final norm and the head in place.
 
@@ -50,8 +50,8 @@ def narrow_head(
         return
     read = basis.read
     if moments is not None:
-        refits[norm.path] = refit(*moments, read)
-        read = refits[norm.path].matrix
+        found = refit(*moments, read)
+        refits[norm.path], read = found.fit, found.matrix
     if table is None:
         narrow_consumer(model, head, read, model)
     else:

@@ -11,18 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL, Norm
-from neuromeld.regression import Refit, is_held_out, refit
+from neuromeld.journal import NO_JOURNAL, Journal
+from neuromeld.memory import release_memory
+from neuromeld.regression import Fit, is_held_out, refit
+from neuromeld.replay import change_once
 from neuromeld.stats import Cross, CrossMoments
+from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, LayerCalls, normalise, real_tokens, record_calls
 from neuromeld.surgery import add_linear, read_matrix
 from neuromeld.width.consumers import narrow_consumer, narrow_norm, narrow_producer
 from neuromeld.width.embedding import narrow_embeddings
 from neuromeld.width.head import diagonal_head_basis, narrow_head
 from neuromeld.width.width_map import Basis, shortcut
+
+_FITS = TypeAdapter(dict[str, Fit])
 
 Advance = Callable[[int], None]
 """Called with the number of layers done so far."""
@@ -45,7 +52,7 @@ class Narrowed:
     """What was done: the basis of each run as it was used, and the refit of each cut by the path of its norm."""
 
     bases: list[Basis]
-    refits: dict[str, Refit] = field(default_factory=dict)
+    refits: dict[str, Fit] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -57,6 +64,7 @@ def narrow_residual(
     *,
     stock: bool,
     refit_on: Sequence[Batch] | None,
+    journal: Journal = NO_JOURNAL,
     advance: Advance = lambda _: None,
 ) -> Narrowed:
     """Narrow every weight of `model` in place; `bases[i]` holds from layer `starts[i]` on.
@@ -79,10 +87,11 @@ def narrow_residual(
                 streams.change_basis(matrix)
         else:
             matrix = None
-        _narrow_layer(model, arch, index, basis, streams, done)
+        done.refits |= _narrow_layer(model, arch, index, basis, streams, journal)
         if matrix is not None:
             first = arch.layer_weights(index)[0]
             add_linear(model, arch.layer_path(index, "shortcut"), matrix, like=read_matrix(model, first))
+        release_memory()
         advance(index + 1)
     moments = None
     if streams is not None:
@@ -99,8 +108,8 @@ def _open(model: nn.Module, arch: Architecture, batches: Sequence[Batch], basis:
 
 
 def _narrow_layer(
-    model: nn.Module, arch: Architecture, index: int, basis: Basis, streams: Streams | None, done: Narrowed
-) -> None:
+    model: nn.Module, arch: Architecture, index: int, basis: Basis, streams: Streams | None, journal: Journal
+) -> dict[str, Fit]:
     """Narrow one layer in place and, where there are streams, refit its consumers and move both streams past it."""
     path = arch.layer_path(index)
     layer = model.get_submodule(path)
@@ -108,24 +117,44 @@ def _narrow_layer(
     full = _holder(path, original)
     weights, norms = arch.layer_weights(index), arch.cut_norms(index)
     read_by_norms = _run_original(streams, original, path, index, norms) if streams is not None else {}
-    for weight in weights:
-        if weight.out == RESIDUAL:
-            narrow_producer(model, weight, basis.write)
-        if weight.in_ == RESIDUAL:
-            narrow_consumer(model, weight, basis.read, full)
-    for norm in norms:
-        narrow_norm(model, norm, basis.width)
-    if streams is None:
-        return
-    for norm in norms:
+
+    def narrow() -> dict[str, Fit]:
+        for weight in weights:
+            if weight.out == RESIDUAL:
+                narrow_producer(model, weight, basis.write)
+            if weight.in_ == RESIDUAL:
+                narrow_consumer(model, weight, basis.read, full)
+        for norm in norms:
+            narrow_norm(model, norm, basis.width)
+        return _refit_consumers(model, arch, index, basis, streams, read_by_norms, full) if streams is not None else {}
+
+    fits = change_once(journal, f"residual-{index}", layer, narrow, _FITS)
+    if streams is not None:
+        streams.narrow = [streams.calls.run(layer, index, b, s) for b, s in enumerate(streams.narrow)]
+    return fits
+
+
+def _refit_consumers(
+    model: nn.Module,
+    arch: Architecture,
+    index: int,
+    basis: Basis,
+    streams: Streams,
+    read_by_norms: dict[str, list[Tensor]],
+    full: nn.Module,
+) -> dict[str, Fit]:
+    """Refit what reads each cut of a layer that is narrow already, in order, to what the original norm had there."""
+    layer, fits = model.get_submodule(arch.layer_path(index)), {}
+    for norm in arch.cut_norms(index):
         module = model.get_submodule(norm.path)
         narrow = [streams.calls.run_until(layer, index, b, s, module) for b, s in enumerate(streams.narrow)]
         moments = _cross_moments(model, norm, read_by_norms.pop(norm.path), narrow, streams.calls.batches, basis)
-        done.refits[norm.path] = refit(*moments, basis.read)
-        for weight in weights:
+        found = refit(*moments, basis.read)
+        fits[norm.path] = found.fit
+        for weight in arch.layer_weights(index):
             if weight.reads == norm.path:
-                narrow_consumer(model, weight, done.refits[norm.path].matrix, full)
-    streams.narrow = [streams.calls.run(layer, index, b, s) for b, s in enumerate(streams.narrow)]
+                narrow_consumer(model, weight, found.matrix, full)
+    return fits
 
 
 def _cross_moments(
@@ -141,7 +170,8 @@ def _cross_moments(
     sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
     for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
         x, s = real_tokens(x, batch), real_tokens(s, batch)
-        sums[is_held_out(b, len(batches))].update(normalise(s, norm, module), normalise(x, norm, module))
+        sums[is_held_out(*place(batches, b))].update(normalise(s, norm, module), normalise(x, norm, module))
+    reduce(*sums)
     return sums[0].finalize(), sums[1].finalize()
 
 

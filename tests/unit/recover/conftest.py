@@ -22,7 +22,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _compressed(checkpoint: Path, text: str, out: Path, basis: str) -> Path:
-    calibration = {"text": text, "tokens": 2048, "seqlen": 32}
+    calibration = {"source": text, "tokens": 2048, "seqlen": 32}
     compress(
         str(checkpoint), parse_recipe({"width": {"hidden_size": SIZE, "basis": basis}, "calibration": calibration}), out
     )

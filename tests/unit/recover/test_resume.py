@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.recover import recover
-from neuromeld.recover.resume import work_folder, work_in
+from neuromeld.recover.resume import work_in
+from neuromeld.workspace import work_folder
 
 RUN = """
 import json, sys

@@ -1,0 +1,88 @@
+"""One job in two processes: the result of one process, or nothing."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cli.commands import CALIBRATION, leftovers
+from cli.test_interruption import DRIVER
+
+FLOAT64_SUMS = 1e-9
+RECIPES = {
+    "neurons": ["--kv-groups", 1, "--ffn-size", 12],
+    "stream": ["--hidden-size", 16, "--selector", "magnitude", "--merge", "transport", "--refit"],
+    "merge": ["--merge-ffs", 2, "--native"],
+    "budget": ["--keep", 0.8],
+}
+
+
+def environment(**more: object) -> dict[str, str]:
+    return (
+        os.environ
+        | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        | {k: str(v) for k, v in more.items()}
+    )
+
+
+def errors(record: dict) -> list[float]:
+    """Every error on held-out tokens that was measured, and every loss."""
+    fits = [*record.get("ffn", []), *record.get("heads", []), *record.get("refits", {}).values()]
+    fits += [record["window_refit"]] if "window_refit" in record else []
+    losses = [window["loss"] for window in record.get("windows", [])]
+    return [fit[key] for fit in fits for key in ("error_before", "error_after")] + losses
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_do_what_one_does(recipe, cli, checkpoint, text, tmp_path):
+    arguments = [*RECIPES[recipe], "--calibration", text, *CALIBRATION, "--json"]
+    code, stdout, _ = cli("compress", checkpoint, tmp_path / "one", *arguments)
+    assert code == 0
+    one = json.loads(stdout)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "neuromeld"]
+    command = [str(part) for part in (*launch, "compress", checkpoint, tmp_path / "two", *arguments)]
+    done = subprocess.run(
+        list(map(str, command)), env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["sizes_after"] == two["sizes_after"]
+    assert errors(two) == pytest.approx(errors(one), rel=FLOAT64_SUMS)
+    assert errors(one) or recipe == "budget"
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, msg=lambda message, name=name: f"{name}: {message}")
+    assert sorted(leftovers(tmp_path)) == ["one", "two"]
+
+
+def test_a_process_that_dies_stops_the_others_and_nothing_is_written(checkpoint, text, tmp_path):
+    out = tmp_path / "out"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = ["compress", checkpoint, out, *RECIPES["neurons"], "--calibration", text, *CALIBRATION]
+    # The second one dies where it opens the calibration text, when the first has joined it already.
+    driver = [sys.executable, "-c", DRIVER, "open", Path(text).name, str(int(signal.SIGKILL))]
+    started = [
+        subprocess.Popen(
+            list(map(str, [*start, *command])),
+            env=environment(RANK=rank, WORLD_SIZE=2, MASTER_ADDR="localhost", MASTER_PORT=port),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, start in enumerate([[sys.executable, "-m", "neuromeld"], driver])
+    ]
+    stderr = [process.communicate(timeout=300)[1] for process in started]
+    assert started[1].returncode == -signal.SIGKILL, stderr[1]
+    assert started[0].returncode == 6, stderr[0]
+    assert "another process of this job has ended" in stderr[0]
+    assert "Traceback" not in stderr[0]
+    assert leftovers(tmp_path) == []
