@@ -351,5 +351,6 @@ def _working_bytes(plan: Plan, arch: Architecture, tokens: int) -> int:
         needed.append(tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f)
     if any(stage is not None and stage.selector in NEEDS_FELT for stage in (recipe.ffn, recipe.heads)):
         in_layers = plan.after.num_layers * (10 * d + 5 * f)
-        needed.append(recipe.calibration.seqlen * 4 * (in_layers + 4 * arch.widths["vocab"]))
+        predicted = arch.widths[arch.spec.head.out] if arch.spec.head else 0
+        needed.append(recipe.calibration.seqlen * 4 * (in_layers + 4 * predicted))
     return max(needed)

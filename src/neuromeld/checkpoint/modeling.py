@@ -219,7 +219,7 @@ def check_vllm(block: dict[str, Any]) -> None:
 
     vLLM's transformers backend asks for the model with its own attention, which is how it is known here.
     """
-    narrowed = sorted({space for *_, space in block["resized"] if not space.startswith("ffn")})
+    narrowed = sorted({space for _, _, space, _ in block["resized"] if not space.startswith("ffn")})
     problems = [f"a width of its own for {', '.join(narrowed)}"] if narrowed else []
     problems += ["FFNs that share weights"] if block["shared"] or block["gains"] or block["low_rank"] else []
     if problems:

@@ -149,6 +149,7 @@ def build_native(family: str, *, width: int = 8, **changes) -> PreTrainedModel:
         | {"widths": {"residual": width}}
         | {key: changes.pop(key) for key in list(changes) if key in PLAIN}
     )
+    block["resized"] = [[*entry, "weight"] for entry in block["resized"]]
     stated = STOCK_CONFIGS[family].to_dict() | {"model_type": config_class.model_type} | changes
     if family == "llama":
         stated["hidden_size"] = width
