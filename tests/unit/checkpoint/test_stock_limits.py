@@ -8,22 +8,24 @@ from transformers import AutoModelForCausalLM
 from contract.families import FAMILIES, build
 from neuromeld import make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs.classes import stock_class
 from neuromeld.errors import UserInputError
 from neuromeld.plan import architecture_of
 from neuromeld.sublayers import merge_ffs
 
-KINDS = [family for family in FAMILIES if family != "bloom"]
-"""BLOOM's config has no key for the width of its FFNs."""
+KINDS = [family for family, config in FAMILIES.items() if ARCHITECTURES[config().model_type].config_keys("ffn")]
+"""Where a config has a key for the width of FFNs."""
 
 
 @pytest.mark.parametrize("family", KINDS)
 def test_layers_of_several_widths_are_refused(family):
     config = FAMILIES[family]()
-    key = ARCHITECTURES[config.model_type].stock_keys["ffn"]
-    setattr(config, key, 40)
-    config.per_layer_config = {1: {key: 24}}
-    with pytest.raises(RuntimeError, match=f"'{key}' is a per-layer attribute"):
-        AutoModelForCausalLM.from_config(config)
+    model_class = stock_class(config)
+    for key in ARCHITECTURES[config.model_type].config_keys("ffn"):
+        setattr(config, key, 40)
+        config.per_layer_config = {1: {key: 24}}
+        with pytest.raises(RuntimeError, match=f"'{key}' is a per-layer attribute"):
+            model_class._from_config(config)
 
 
 @pytest.mark.parametrize("stage", [{"ffn": {"size": [24, 40, 8, 16]}}, {"heads": {"kv_groups": [1, 2, 2, 1]}}])
