@@ -129,3 +129,18 @@ def test_record_holds_where_hidden_neurons_went(cli, checkpoint, text, tmp_path)
         assert len(entry["merges"]["merged"]) == 8
         assert (len(entry["merges"]["blocks"]), len(entry["merges"]["blocks"][0])) == (24, 16)
     assert "Where neurons go: layer 0" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_request_of_speed_is_the_one_asked_for(cli, checkpoint, text):
+    options = ["--text", text, "--tokens", 64, "--seqlen", 32, "--json"]
+    asked = ["--speed", "--batch-size", 2, "--prompt-tokens", 16, "--new-tokens", 4]
+    code, out, _ = cli("evaluate", checkpoint, *options, *asked)
+    assert code == 0
+    speed = json.loads(out)["speed"]
+    assert {key: speed["protocol"][key] for key in ("batch_size", "prompt_tokens", "new_tokens")} == {
+        "batch_size": 2, "prompt_tokens": 16, "new_tokens": 4
+    }  # fmt: skip
+    assert speed["decode"]["low"] <= speed["decode"]["median"] <= speed["decode"]["high"]
+    code, _, err = cli("evaluate", checkpoint, *options, "--batch-size", 2)
+    assert code == 2
+    assert "are for --speed" in err

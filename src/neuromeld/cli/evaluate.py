@@ -22,6 +22,7 @@ from neuromeld.evaluate import (
     Retained,
     TaskScores,
     bytes_on_disk,
+    bytes_per_token,
     evaluate_tasks,
     flops_per_token,
     measure_speed,
@@ -41,6 +42,7 @@ FORMATS = {
     "parameters": "{:,}",
     "bytes_on_disk": "{:,}",
     "flops_per_token": "{:,}",
+    "bytes_per_token": "{:,}",
     "perplexity": "{:.3f}",
     "tokens_per_image": "{:,}",
     "loss": "{:.4f}",
@@ -94,6 +96,13 @@ def evaluate_command(
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure prefill and decode speed, in alternation.")
     ] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Of --speed: sequences at a time.", show_default="1")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(help="Of --speed: tokens that are read.", show_default="512")
+    ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option(help="Of --speed: tokens that are written.", show_default="32")
+    ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between: arc_easy,piqa.")
     ] = None,
@@ -113,6 +122,12 @@ def evaluate_command(
     o.check_device(device)
     if tasks is None and (include_path or limit is not None):
         raise UserInputError("--include-path and --limit are for --tasks; name the tasks, or leave them out")
+    sizes = {"batch_size": batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+    request = {key: value for key, value in sizes.items() if value is not None}
+    if request and not speed:
+        raise UserInputError(
+            "--batch-size, --prompt-tokens and --new-tokens are for --speed; add it, or leave them out"
+        )
     records = {name: load_record(Path(name)) for name in models[1:]} if save else {}
     if save and not records:
         raise UserInputError("--save compares: give the original model first, then those that compress wrote")
@@ -148,6 +163,7 @@ def evaluate_command(
             "parameters": unique_parameters(model),
             "bytes_on_disk": bytes_on_disk(source.folder),
             "flops_per_token": flops_per_token(model, context=seqlen),
+            **({"bytes_per_token": bytes_per_token(model, context=seqlen)} if model.can_generate() else {}),
             "perplexity": measured.perplexity,
             "tokens": measured.tokens,
             "protocol": measured.protocol,
@@ -156,7 +172,7 @@ def evaluate_command(
             loaded[name] = model
         del model
         gc.collect()
-    for name, rate in measure_speed(loaded, seed=0).items() if speed else ():
+    for name, rate in measure_speed(loaded, **request, seed=0).items() if speed else ():
         results[name] |= {
             "prefill_tokens_per_second": rate.prefill.median,
             "decode_tokens_per_second": rate.decode.median,
@@ -228,6 +244,14 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
     console.print(table)
     if "protocol" in first:
         console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()), highlight=False)
+    for name in names:
+        for phase in ("prefill", "decode"):
+            if (found := results[name].get("speed", {}).get(phase)) is not None:
+                spread = f"{found['low']:.1f} to {found['high']:.1f}"
+                console.print(
+                    f"{phase} of {Path(name).name}: {spread} tokens per second over the repeats", highlight=False
+                )
+    console.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB", highlight=False)
     for task, entry in first.get("tasks", {}).items():
         console.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()), highlight=False)
 

@@ -1,7 +1,7 @@
 """Measurements: perplexity, tasks, cost and speed, each with the protocol it was measured by."""
 
 from neuromeld.evaluate.accuracy import Accuracy, top1_accuracy
-from neuromeld.evaluate.cost import bytes_on_disk, flops_per_token, unique_parameters
+from neuromeld.evaluate.cost import bytes_on_disk, bytes_per_token, flops_per_token, unique_parameters
 from neuromeld.evaluate.generation import Generated, translation_quality, word_error_rate
 from neuromeld.evaluate.loss import mean_loss
 from neuromeld.evaluate.outcome import OUTCOME_TOKENS, Outcome
@@ -22,6 +22,7 @@ __all__ = [
     "TaskScore",
     "TaskScores",
     "bytes_on_disk",
+    "bytes_per_token",
     "evaluate_tasks",
     "flops_per_token",
     "mean_loss",

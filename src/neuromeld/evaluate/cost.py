@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -28,21 +29,40 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     In an image model a token is a position of the stream: a patch, or a token beside them.  A classifier or pooler,
     which runs once an image, counts for every token.
     """
-    matrices = sum(
-        module.weight.numel()
-        for _, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.Linear | Conv1D)
-    )
+    matrices = _entries_applied(model)
     if model.config.is_encoder_decoder:
         return 2 * matrices + 4 * context * _query_outputs(model)
     config = model.config.get_text_config(decoder=True)
-    chosen: int = getattr(config, "num_experts_per_tok", 0)
-    matrices += sum(_entries_of_experts(module, chosen) for module in model.modules()) if chosen else 0
     heads: int = config.num_attention_heads
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get("heads")
     attention = sum(own) if own else heads * head_dim * config.num_hidden_layers
     return 2 * matrices + 4 * context * attention
+
+
+@torch.no_grad()
+def bytes_per_token(model: PreTrainedModel, *, context: int) -> int:
+    """Bytes that a decoder reads to write one token behind `context` others, for one sequence at a time.
+
+    Every matrix as often as it is applied, as in `flops_per_token`, and the keys and values of the context, of which a
+    sliding window may spare some.  Biases, norms and activations are left out.  Where memory is the bottleneck, as it
+    is in decoding, time follows this number.
+    """
+    one = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    layers = model(input_ids=one, use_cache=True).past_key_values.layers
+    cached: int = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    return _entries_applied(model) * model.dtype.itemsize + context * cached
+
+
+def _entries_applied(model: PreTrainedModel) -> int:
+    """Entries of the matrices that are applied to a token, as often as they are."""
+    matrices: int = sum(
+        module.weight.numel()
+        for _, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Linear | Conv1D)
+    )
+    chosen: int = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 0)
+    return matrices + (sum(_entries_of_experts(module, chosen) for module in model.modules()) if chosen else 0)
 
 
 def _query_outputs(model: nn.Module) -> int:

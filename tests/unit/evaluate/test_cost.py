@@ -4,7 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from neuromeld.errors import CheckpointError
-from neuromeld.evaluate import bytes_on_disk, flops_per_token, unique_parameters
+from neuromeld.evaluate import bytes_on_disk, bytes_per_token, flops_per_token, unique_parameters
 
 CONTEXT = 16
 LLAMA_LAYER = 12 * 24 + 2 * 12 * 12 + 24 * 12 + 3 * 12 * 20
@@ -30,6 +30,18 @@ def counted_by_torch(model, tokens):
 def test_a_llama_counted_by_hand(llama):
     head, attention = 12 * 37, CONTEXT * 4 * 6
     assert flops_per_token(llama, context=CONTEXT) == 2 * (3 * LLAMA_LAYER + head) + 4 * 3 * attention
+
+
+def test_bytes_of_a_llama_counted_by_hand(llama):
+    head, keys_and_values = 12 * 37, CONTEXT * 3 * 2 * 12
+    assert bytes_per_token(llama, context=CONTEXT) == 4 * (3 * LLAMA_LAYER + head + keys_and_values)
+    assert bytes_per_token(llama.bfloat16(), context=CONTEXT) == 2 * (3 * LLAMA_LAYER + head + keys_and_values)
+
+
+def test_bytes_count_the_experts_that_a_token_is_sent_to(mixtral):
+    attention, expert, router = 2 * 12 * 24 + 2 * 12 * 12, 3 * 12 * 20, 5 * 12
+    entries = 2 * (attention + 2 * expert + router) + 12 * 37
+    assert bytes_per_token(mixtral, context=0) == 4 * entries
 
 
 @pytest.mark.parametrize("family", ["llama", "untied_llama", "gpt2", "mixtral"])
