@@ -1,6 +1,7 @@
 """ruaccent with fewer parameters, without tuning: how much of what it writes stays the same.
 
     python benchmarks/ruaccent.py --weights ruaccent/model --help-pages /usr/share/libreoffice/help/ru/text --work OUT
+    python benchmarks/ruaccent.py ... --seed 1 --rows "narrow to 768: ridge"      other pairs to calibrate on
 
 Weights: PyPI ruaccent-predictor 1.2.0 (MIT).  Text: Russian sentences of Debian's libreoffice-help-ru (MPL-2.0),
 lower-cased, drawn once by a seed, each once.  Each is paired with what the uncompressed model makes of it; calibration,
@@ -54,16 +55,19 @@ def main() -> None:
     for name in ("weights", "help-pages", "work"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/ruaccent.jsonl"))
+    arguments.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    arguments.add_argument("--seed", type=int, default=CALIBRATION.seed, help="draws the calibration pairs")
     given = arguments.parse_args()
     BY_CLASS[SPEC.model_class] = SPEC
     file = given.work / "pairs.tsv"
     if not file.is_file():
         given.work.mkdir(parents=True, exist_ok=True)
         write_pairs(file, given.weights, sorted(set(sentences(given.help_pages))))
-    settings = CALIBRATION.model_copy(update={"source": f"file:{file}"})
+    settings = CALIBRATION.model_copy(update={"source": f"file:{file}", "seed": given.seed})
     evaluated = text_pairs(settings.source, "evaluation")[:EVALUATED]
-    done = {json.loads(line)["row"] for line in given.out.read_text().splitlines()} if given.out.is_file() else set()
-    for row in [row for row in ROWS if row not in done]:
+    lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
+    done = {line["row"] for line in lines if line["calibration"]["seed"] == given.seed}
+    for row in [row for row in given.rows if row not in done]:
         started = time.monotonic()
         model, tokenizer = load(given.weights)
         data = Pairs().calibration(settings, tokenizer, model.config, settings.tokens)
