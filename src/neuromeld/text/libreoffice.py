@@ -22,14 +22,15 @@ def libreoffice_help(root: Path = HELP) -> list[tuple[str, str]]:
     for page in sorted(english.rglob("*.html")):
         translated = german / page.relative_to(english)
         if translated.is_file():
-            targets = _paragraphs(translated)
-            for name, source in _paragraphs(page).items():
+            targets = paragraphs(translated)
+            for name, source in paragraphs(page).items():
                 if name in targets and targets[name] != source:
                     pairs[source, targets[name]] = None
     return list(pairs)
 
 
-def _paragraphs(page: Path) -> dict[str, str]:
+def paragraphs(page: Path) -> dict[str, str]:
+    """The text of every paragraph and heading of a page of the help, by its id; same ids in all languages."""
     reader = _Paragraphs()
     reader.feed(page.read_text(encoding="utf-8"))
     return {name: text for name, parts in reader.parts.items() if (text := " ".join("".join(parts).split()))}
