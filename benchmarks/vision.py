@@ -4,7 +4,7 @@
 
 The backbone comes with a package (see `dinov2.py`); a linear head on it is trained once on FashionMNIST and kept, as a
 Hugging Face folder, in the cache.  Rows that say so are tuned, every parameter, on images of the calibration split; the
-learning rate is chosen on validation images, with the dense model.  One line of JSON a row, with the protocol.
+schedule is chosen on validation images, with the dense model.  One line of JSON a row, with the protocol.
 """
 
 import argparse
@@ -40,9 +40,8 @@ CALIBRATION_TOKENS, SEARCH_TOKENS = 16384, 4096
 DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)
 """Weight decays of the head; the best on validation images is taken."""
 
-STEPS, TRIAL_STEPS = 150, 40
-RATES = (3e-5, 1e-4)
-"""Learning rates: what leaves the dense model the least loss on validation images after a trial is taken for all."""
+SCHEDULES = ({"learning_rate": 1e-5, "steps": 100}, {"learning_rate": 3e-5, "steps": 150})
+"""The one that leaves the dense model the least loss on validation images is taken for all rows."""
 RECOVERY = {"train": Images.default, "batch_tokens": 1024, "schedule": "linear", "warmup": 10, "bf16": True}
 
 DELETED = "3 FFs deleted"
@@ -91,8 +90,7 @@ def main() -> None:
             searched = next((line for line in done if line["row"] == SAME_WINDOW.get(row)), None)
             small, layers = Path(out) / "small", searched and searched.get("layers")
             if row in TUNED:
-                rate = control["recovery"]["settings"]["learning_rate"] if control else None
-                model, facts = tune(row, folder, small, layers, rate)
+                model, facts = tune(row, folder, small, layers, control)
             else:
                 model, facts = build(row, folder, small, layers)
             seconds = time.monotonic() - started
@@ -112,25 +110,22 @@ def compare(name: str, reference: dict[str, Any], line: dict[str, Any]) -> dict[
     return {name: retained.ratio, f"{name}_low": retained.low, f"{name}_high": retained.high}
 
 
-def tune(row: str, folder: Path, out: Path, layers: Sequence[int] | None, rate: float | None) -> Made:
-    """The model that the row starts from, tuned, with how that went; without a rate, the best of the trials."""
+def tune(row: str, folder: Path, out: Path, layers: Sequence[int] | None, control: dict[str, Any] | None) -> Made:
+    """The model that the row starts from, tuned as the control was, with how that went; the control, as is best."""
     source, facts = folder, dict[str, Any]()
     if row != DENSE_TUNED:
         source, facts = out, build(TUNED[row], folder, out, layers)[1]
-
-    def run(rate: float, steps: int) -> dict[str, Any]:
-        settings = parse_recovery(RECOVERY | {"learning_rate": rate, "steps": steps})
+    runs = []
+    for number, schedule in enumerate([control["schedule"]] if control else SCHEDULES):
+        target = out.with_name(f"tuned-{number}")
         with torch.enable_grad():
-            return dict(recover(str(source), settings, out.with_name("tuned"), force=True).record["recovery"])
-
-    if rate is None:
-        trials = {rate: run(rate, TRIAL_STEPS)["held_out"]["loss_after"] for rate in RATES}
-        rate = min(trials, key=lambda rate: trials[rate])
-        facts |= {"trials": {f"{rate:g}": loss for rate, loss in trials.items()}}
-    found = run(rate, STEPS)
+            recovery = recover(str(source), parse_recovery(RECOVERY | schedule), target).record["recovery"]
+        runs.append((recovery["held_out"]["loss_after"], target, schedule, recovery))
+    _, target, schedule, recovery = min(runs, key=lambda run: run[0])
     kept = ("settings", "held_out", "loss_curve", "tokens_seen", "parameters_trained", "seconds")
-    facts |= {"recovery": {key: found[key] for key in kept}}
-    return load_model(out.with_name("tuned"), dtype=None, device="cpu"), facts
+    facts |= {"schedule": schedule, "recovery": {key: recovery[key] for key in kept}}
+    facts |= {"losses": [loss for loss, *_ in runs]}
+    return load_model(target, dtype=None, device="cpu"), facts
 
 
 def build(row: str, folder: Path, out: Path, layers: Sequence[int] | None = None) -> Made:
