@@ -1,9 +1,10 @@
-"""A third of DINOv2-S's feed-forward sublayers merged, against other ways to the same number of parameters.
+"""A third of DINOv2-S's feed-forward sublayers merged, against other ways to the same number of parameters, and tuned.
 
     python benchmarks/vision.py                 every row that is not in --out yet
 
 The backbone comes with a package (see `dinov2.py`); a linear head on it is trained once on FashionMNIST and kept, as a
-Hugging Face folder, in the cache.  No row is tuned.  One line of JSON a row, with the protocol.
+Hugging Face folder, in the cache.  Rows that say so are tuned, every parameter, on images of the calibration split; the
+schedule is chosen on validation images, with the dense model.  One line of JSON a row, with the protocol.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from neuromeld.inputs import Images
 from neuromeld.inputs.images import chunks, image_batch
 from neuromeld.plan import architecture_of
 from neuromeld.recipe import Calibration
+from neuromeld.recover import parse_recovery, recover
 from neuromeld.streams import Batch
 from neuromeld.sublayers import delete_ffs, search_windows, windows_of
 
@@ -37,6 +39,10 @@ TRAINING, VALIDATION, EVALUATION = 4000, 500, 1000
 CALIBRATION_TOKENS, SEARCH_TOKENS = 16384, 4096
 DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)
 """Weight decays of the head; the best on validation images is taken."""
+
+SCHEDULES = ({"learning_rate": 1e-5, "steps": 100}, {"learning_rate": 3e-5, "steps": 150})
+"""The one that leaves the dense model the least loss on validation images is taken for all rows."""
+RECOVERY = {"train": Images.default, "batch_tokens": 1024, "schedule": "linear", "warmup": 10, "bf16": True}
 
 DELETED = "3 FFs deleted"
 ROWS: dict[str, dict[str, Any]] = {
@@ -47,16 +53,24 @@ ROWS: dict[str, dict[str, Any]] = {
     DELETED: {},
     "2 layers dropped": {"drop_layers": {"count": 2}},
     "every FF narrowed to 3/4, ridge": {"ffn": {"size": 1152}},
+    "5 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 5}},
 }
-"""A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters."""
+"""A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; 5 merged FFs, 4.7 million."""
 
-SAME_WINDOW = {f"{row}, shared ridge": row for row in ("4 FFs merged: permute", "4 FFs merged: vanilla")}
+DENSE_TUNED = "dense, tuned"
+TUNED = {DENSE_TUNED: "dense"} | {f"{row}, tuned": row for row in ROWS if row.endswith("permute, shared ridge")}
+"""What each tuned row starts from."""
+
+Made = tuple[PreTrainedModel, dict[str, Any]]
+"""A row's model, and what else is said of it: such as the layers that were made smaller."""
+
+SAME_WINDOW = TUNED | {f"{row}, shared ridge": row for row in ("4 FFs merged: permute", "4 FFs merged: vanilla")}
 """Windows are searched without the refit, so that with it the same one would be found: it is not searched again."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rows", type=int, nargs="*", default=range(len(ROWS)))
+    arguments.add_argument("--rows", type=int, nargs="*", default=range(len(ROWS) + len(TUNED)))
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/vision.jsonl"))
     options = arguments.parse_args()
     folder = cache_folder() / "benchmarks" / f"dinov2-s-fashion-mnist-{SIZE}"
@@ -67,26 +81,54 @@ def main() -> None:
     if reference is None:
         reference = measure("dense", load_model(folder, dtype=None, device="cpu"), folder)
         write(options.out, reference)
-    for row in [list(ROWS)[number] for number in options.rows]:
+    for row in [[*ROWS, *TUNED][number] for number in options.rows]:
         if any(line["row"] == row for line in done):
             continue
         started = time.monotonic()
+        control = next((line for line in done if line["row"] == DENSE_TUNED), None)
         with TemporaryDirectory() as out:
             searched = next((line for line in done if line["row"] == SAME_WINDOW.get(row)), None)
-            model, facts = build(row, folder, Path(out) / "small", searched and searched["layers"])
+            small, layers = Path(out) / "small", searched and searched.get("layers")
+            if row in TUNED:
+                model, facts = tune(row, folder, small, layers, control)
+            else:
+                model, facts = build(row, folder, small, layers)
             seconds = time.monotonic() - started
             line = measure(row, model, folder) | facts | {"seconds": seconds}
-        scores = [{"images": TaskScore(x["accuracy"], tuple(map(float, x["correct"])), {})} for x in (reference, line)]
-        retained = retained_performance(*scores)
-        assert retained is not None
-        line |= {"retained": retained.ratio, "retained_low": retained.low, "retained_high": retained.high}
+        line |= compare("retained", reference, line)
+        if row in TUNED and control:
+            line |= compare("retained_of_tuned", control, line)
         write(options.out, line)
         done.append(line)
 
 
-def build(
-    row: str, folder: Path, out: Path, layers: Sequence[int] | None = None
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+def compare(name: str, reference: dict[str, Any], line: dict[str, Any]) -> dict[str, float]:
+    """The ratio of two lines' accuracies, with its interval."""
+    scores = [{"images": TaskScore(x["accuracy"], tuple(map(float, x["correct"])), {})} for x in (reference, line)]
+    retained = retained_performance(*scores)
+    assert retained is not None
+    return {name: retained.ratio, f"{name}_low": retained.low, f"{name}_high": retained.high}
+
+
+def tune(row: str, folder: Path, out: Path, layers: Sequence[int] | None, control: dict[str, Any] | None) -> Made:
+    """The model that the row starts from, tuned as the control was, with how that went; the control, as is best."""
+    source, facts = folder, dict[str, Any]()
+    if row != DENSE_TUNED:
+        source, facts = out, build(TUNED[row], folder, out, layers)[1]
+    runs = []
+    for number, schedule in enumerate([control["schedule"]] if control else SCHEDULES):
+        target = out.with_name(f"tuned-{number}")
+        with torch.enable_grad():
+            recovery = recover(str(source), parse_recovery(RECOVERY | schedule), target).record["recovery"]
+        runs.append((recovery["held_out"]["loss_after"], target, schedule, recovery))
+    _, target, schedule, recovery = min(runs, key=lambda run: run[0])
+    kept = ("settings", "held_out", "loss_curve", "tokens_seen", "parameters_trained", "seconds")
+    facts |= {"schedule": schedule, "recovery": {key: recovery[key] for key in kept}}
+    facts |= {"losses": [loss for loss, *_ in runs]}
+    return load_model(target, dtype=None, device="cpu"), facts
+
+
+def build(row: str, folder: Path, out: Path, layers: Sequence[int] | None = None) -> Made:
     """The smaller model, and which layers it was made smaller in; `layers` were found by a search before."""
     if row == DELETED:
         model = load_model(folder, dtype=None, device="cpu")

@@ -11,6 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq, AutoP
 
 from contract.families import FAMILIES, build, randomise
 from neuromeld.archs.classes import stock_class
+from neuromeld.checkpoint import load_model
 from neuromeld.cli import main
 from neuromeld.evaluate import unique_parameters
 from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
@@ -76,6 +77,20 @@ def test_merged_listener_listens(cli, listener, tmp_path):
         np.zeros(16000), sampling_rate=16000, return_tensors="pt"
     )
     assert len(smaller.generate(features["input_features"], max_new_tokens=4, do_sample=False)) == 1
+
+
+@pytest.mark.parametrize("kind", ["translator", "listener"])
+def test_merged_model_recovers(cli, kind, tmp_path, request):
+    model, data = request.getfixturevalue(kind)
+    assert cli("compress", model, tmp_path / "small", "--merge-ffs", 2, "--calibration", data)[0] == 0
+    options = ["--train", data, "--steps", 10, "--batch-tokens", 512, "--learning-rate", 0.003, "--json"]
+    code, out, err = cli("recover", tmp_path / "small", tmp_path / "out", *options, "--distill-from", model)
+    assert code == 0, err
+    record = json.loads(out)
+    held_out = record["recovery"]["held_out"]
+    assert held_out["loss_after"] < 0.9 * held_out["loss_before"]
+    recovered = load_model(tmp_path / "out", dtype=None, device="cpu")
+    assert unique_parameters(recovered) == record["parameters_after"] < record["parameters_before"]
 
 
 def test_calibration_data_must_be_named(cli, translator, listener, tmp_path):

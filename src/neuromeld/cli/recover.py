@@ -1,4 +1,4 @@
-"""`neuromeld recover`: train a compressed checkpoint on text."""
+"""`neuromeld recover`: train a compressed checkpoint on text, images or speech."""
 
 import json
 from enum import StrEnum
@@ -29,10 +29,12 @@ def recover_command(
     model: Annotated[str, typer.Argument(metavar="DIR", help="The checkpoint to tune: what `compress` wrote.")],
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     recipe: Annotated[str, typer.Option("--recipe", help="A YAML file, or quick or language-model.")] = "quick",
-    train: Annotated[str | None, typer.Option(help="A named text, or file:PATH.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Named text, pairs or images, or file:PATH; by default the usual for the model.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates in all.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Tokens of one update.")] = None,
-    seqlen: Annotated[int | None, typer.Option(help="Tokens in one window.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(help="Tokens of one update; of images, positions.")] = None,
+    seqlen: Annotated[int | None, typer.Option(help="Tokens in one window of text.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest of the schedule.")] = None,
     schedule: Annotated[Schedule | None, typer.Option(help="How the learning rate goes down.")] = None,
     warmup: Annotated[int | None, typer.Option(help="Steps in which it first goes up.")] = None,
@@ -46,7 +48,7 @@ def recover_command(
     bf16: Annotated[
         bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where the GPU has it.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the text and the low-rank matrices.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the data and the low-rank matrices.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     allow_pickle: o.AllowPickle = False,
     force: Annotated[
@@ -54,7 +56,7 @@ def recover_command(
     ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Tune the checkpoint in DIR on text and write it to OUT, in the same shapes.
+    """Tune the checkpoint in DIR on data of its kind and write it to OUT, in the same shapes.
 
     The same command again goes on with a run that was interrupted.
     """

@@ -7,7 +7,7 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint.modeling import PREFIX, native_model_type
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.inputs.encoded import Encoded
-from neuromeld.inputs.examples import Examples, Reader
+from neuromeld.inputs.examples import Examples, Pool, Reader
 from neuromeld.inputs.images import Images
 from neuromeld.inputs.pairs import Pairs
 from neuromeld.inputs.speech import Speech
@@ -37,4 +37,4 @@ def inputs_of(config: PretrainedConfig) -> Inputs:
         return "tokens"
 
 
-__all__ = ["READERS", "Examples", "Images", "Reader", "batches_of", "inputs_of", "reader_for"]
+__all__ = ["READERS", "Examples", "Images", "Pool", "Reader", "batches_of", "inputs_of", "reader_for"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from neuromeld.inputs.examples import Examples
+from neuromeld.errors import UnsupportedModelError
+from neuromeld.inputs.examples import Examples, Pool
 from neuromeld.inputs.tokens import Tokens
 from neuromeld.recipe import Calibration
 from neuromeld.streams import Batch
@@ -36,6 +37,12 @@ class Encoded:
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
         return self._encode(WINDOWS.validation(settings, processor, config, most), processor, settings.seed)
+
+    def training(self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig) -> Pool:  # noqa: ARG002
+        raise UnsupportedModelError(
+            f"{config.model_type} is an encoder of text, which cannot be trained here yet: recovery tuning is for "
+            "language models, encoder-decoders and image classifiers"
+        )
 
     def _encode(self, windows: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> Examples:
         batches: list[Batch] = []

@@ -1,6 +1,6 @@
 """What every kind of input comes to: batches that a model can be called with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,23 @@ class Examples:
     sha256: str
 
 
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """All of a calibration split, made into batches as they are asked for: what a model is trained on.
+
+    batch_of  the examples with these numbers, which are below `num_examples`, as a model is called with them
+
+    The others are as in `Examples`.
+    """
+
+    batch_of: Callable[[Sequence[int]], Batch]
+    num_examples: int
+    probe: Batch
+    num_tokens: int
+    source: str
+    sha256: str
+
+
 class Reader(Protocol):
     """How one kind of input is read.  A *processor* is what turns it into tensors, and is saved with the model."""
 
@@ -40,3 +57,6 @@ class Reader(Protocol):
 
     def validation(self, settings: Calibration, processor: Any, config: PretrainedConfig, most: int) -> Examples:
         """The first of the validation split, at most about `most` tokens."""
+
+    def training(self, settings: Calibration, processor: Any, config: PretrainedConfig) -> Pool:
+        """All of the calibration split; `tokens` of the settings has no effect."""

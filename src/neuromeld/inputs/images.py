@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
+from neuromeld.checkpoint.classes import model_class
 from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.images import LabelledImages, read_images, rgb
-from neuromeld.inputs.examples import Examples
-from neuromeld.plan import skeleton
+from neuromeld.images.labelled import content
+from neuromeld.inputs.examples import Examples, Pool
 from neuromeld.recipe import Calibration
 from neuromeld.regression import HELD_OUT
 from neuromeld.streams import Batch
@@ -49,6 +50,21 @@ class Images:
     ) -> Examples:
         return self._read(settings, processor, config, "validation", most)
 
+    def training(self, settings: Calibration, processor: BaseImageProcessor, config: PretrainedConfig) -> Pool:
+        source, images = self._open(settings, "calibration")
+        probe, each = _first(images, processor, config)
+        digest = hashlib.sha256(sha256_of([probe]).encode())  # of the processor, too
+        for pixels, label in zip(images.pixels, images.labels, strict=True):
+            digest.update(content(pixels) + bytes(images.classes[label], "utf-8"))
+        return Pool(
+            lambda numbers: image_batch(images, numbers, processor, config),
+            len(images.pixels),
+            probe,
+            each * len(images.pixels),
+            source,
+            digest.hexdigest(),
+        )
+
     def _read(
         self,
         settings: Calibration,
@@ -57,12 +73,8 @@ class Images:
         split: Split,
         tokens: int,
     ) -> Examples:
-        if settings.seqlen != Calibration.model_fields["seqlen"].default:
-            raise UserInputError(f"seqlen={settings.seqlen} is for text; the model says how long an image is")
-        source = settings.source or self.default
-        images = read_images(source, split)
-        first = image_batch(images, [0], processor, config)["pixel_values"]
-        each = positions_of(skeleton(config), first.to("meta"))
+        source, images = self._open(settings, split)
+        probe, each = _first(images, processor, config)
         num = tokens // each
         numbers = range(len(images.pixels))
         if num < 1 or (split == "calibration" and num > len(numbers)):
@@ -73,8 +85,21 @@ class Images:
         chosen = random.Random(settings.seed).sample(numbers, num) if split == "calibration" else list(numbers[:num])
         size = min(BATCH_IMAGES, max(1, len(chosen) // HELD_OUT))
         batches = [image_batch(images, part, processor, config) for part in chunks(chosen, size)]
-        probe = {"pixel_values": first}
         return Examples(batches, probe, len(chosen) * each, source, split, sha256_of(batches))
+
+    def _open(self, settings: Calibration, split: Split) -> tuple[str, LabelledImages]:
+        if settings.seqlen != Calibration.model_fields["seqlen"].default:
+            raise UserInputError(f"seqlen={settings.seqlen} is for text; the model says how long an image is")
+        source = settings.source or self.default
+        return source, read_images(source, split)
+
+
+def _first(images: LabelledImages, processor: BaseImageProcessor, config: PretrainedConfig) -> tuple[Batch, int]:
+    """The first image, without its label, and how many positions of the stream an image takes."""
+    probe = {"pixel_values": image_batch(images, [0], processor, config)["pixel_values"]}
+    with torch.device("meta"):
+        model = model_class(config)._from_config(config)
+    return probe, positions_of(model, probe["pixel_values"].to("meta"))
 
 
 def image_batch(

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neuromeld.checkpoint import load_tokenizer
 from neuromeld.errors import UserInputError
-from neuromeld.inputs.examples import Examples
+from neuromeld.inputs.examples import Examples, Pool
 from neuromeld.inputs.targets import batch_size, decoder_entries, padded, sha256_of
 from neuromeld.recipe import Calibration
 from neuromeld.streams import Batch
@@ -33,12 +33,23 @@ class Pairs:
     ) -> Examples:
         return _examples(settings, _pairs(settings, "validation"), "validation", processor, config, most)
 
+    def training(self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig) -> Pool:
+        encoded, total = _encode(settings, _pairs(settings, "calibration"), processor, None)
+        return Pool(
+            lambda numbers: _batch([encoded[number] for number in numbers], config),
+            len(encoded),
+            _batch(encoded[:1], config),
+            total,
+            str(settings.source),
+            sha256_of(_batch([pair], config) for pair in encoded),
+        )
+
 
 def _pairs(settings: Calibration, split: Split) -> list[Pair]:
     if settings.source is None:
         raise UserInputError(
             "a model from text to text has no usual calibration data, as its languages are not known here: give "
-            "--calibration, a named source of pairs or file:PATH"
+            "--calibration (to recover, --train), a named source of pairs or file:PATH"
         )
     return text_pairs(settings.source, split)
 
@@ -51,19 +62,27 @@ def _examples(
     config: PretrainedConfig,
     tokens: int,
 ) -> Examples:
+    encoded, total = _encode(settings, pairs, tokenizer, tokens)
+    size = batch_size(len(encoded))
+    batches = [_batch(encoded[start : start + size], config) for start in range(0, len(encoded), size)]
+    probe = {name: value[:1] for name, value in batches[0].items()}
+    return Examples(batches, probe, total, str(settings.source), split, sha256_of(batches))
+
+
+def _encode(
+    settings: Calibration, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, tokens: int | None
+) -> tuple[list[tuple[list[int], list[int]]], int]:
+    """Token ids of the first pairs, until there are so many tokens, and how many those are; of all for None."""
     encoded: list[tuple[list[int], list[int]]] = []
     total = 0
     for source, target in pairs:
-        if total >= tokens:
+        if tokens is not None and total >= tokens:
             break
         ids = tokenizer(source, truncation=True, max_length=settings.seqlen)["input_ids"]
         wanted = tokenizer(text_target=target, truncation=True, max_length=settings.seqlen)["input_ids"]
         encoded.append((ids, wanted))
         total += len(ids) + len(wanted)
-    size = batch_size(len(encoded))
-    batches = [_batch(encoded[start : start + size], config) for start in range(0, len(encoded), size)]
-    probe = {name: value[:1] for name, value in batches[0].items()}
-    return Examples(batches, probe, total, str(settings.source), split, sha256_of(batches))
+    return encoded, total
 
 
 def _batch(encoded: Sequence[tuple[list[int], list[int]]], config: PretrainedConfig) -> Batch:

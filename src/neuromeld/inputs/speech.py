@@ -9,7 +9,7 @@ import torch
 from transformers import AutoProcessor, PretrainedConfig, ProcessorMixin
 
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.inputs.examples import Examples
+from neuromeld.inputs.examples import Examples, Pool
 from neuromeld.inputs.targets import batch_size, decoder_entries, sha256_of
 from neuromeld.recipe import Calibration
 from neuromeld.streams import Batch
@@ -53,6 +53,17 @@ class Speech:
         fitting = sum(total <= most for total in accumulate(lengths))
         return _examples(settings, clips[: max(1, fitting)], "validation", processor, config)
 
+    def training(self, settings: Calibration, processor: ProcessorMixin, config: PretrainedConfig) -> Pool:
+        clips = _clips(settings, "calibration")
+        return Pool(
+            lambda numbers: _batch([clips[number] for number in numbers], processor, config),
+            len(clips),
+            _batch(clips[:1], processor, config),
+            len(clips) * config.max_source_positions,
+            str(settings.source),
+            sha256_of(_batch([clip], processor, config) for clip in clips),
+        )
+
 
 def speech_batches(clips: Sequence[Clip], processor: ProcessorMixin, config: PretrainedConfig) -> list[Batch]:
     """Recordings and their transcripts as calibration batches: at least eight where there are as many recordings."""
@@ -62,7 +73,9 @@ def speech_batches(clips: Sequence[Clip], processor: ProcessorMixin, config: Pre
 
 def _clips(settings: Calibration, split: Split) -> list[Clip]:
     if settings.source is None:
-        raise UserInputError("a model of speech has no usual calibration data: give --calibration file:FOLDER")
+        raise UserInputError(
+            "a model of speech has no usual calibration data: give --calibration (to recover, --train) file:FOLDER"
+        )
     return speech_clips(settings.source, split)
 
 

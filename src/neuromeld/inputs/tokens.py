@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neuromeld.checkpoint import load_tokenizer
-from neuromeld.inputs.examples import Examples
+from neuromeld.inputs.examples import Examples, Pool
 from neuromeld.recipe import Calibration
 from neuromeld.regression import HELD_OUT
 from neuromeld.streams import Batch
@@ -44,6 +44,19 @@ class Tokens:
         source = settings.source or self.default
         windows = first_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
         return _examples(windows, config)
+
+    def training(self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig) -> Pool:
+        source, seqlen, seed = settings.source or self.default, settings.seqlen, settings.seed
+        windows = token_windows(source, processor, split="calibration", num_tokens=None, seqlen=seqlen, seed=seed)
+        found = _examples(windows, config)
+        return Pool(
+            lambda numbers: {"input_ids": windows.input_ids[list(numbers)]},
+            len(windows.input_ids),
+            found.probe,
+            found.num_tokens,
+            source,
+            found.sha256,
+        )
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:

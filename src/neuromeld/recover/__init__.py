@@ -1,4 +1,4 @@
-"""Recovery tuning: train a compressed checkpoint on text, in the shapes and ties that it has."""
+"""Recovery tuning: train a compressed checkpoint on text, images or speech, in the shapes and ties that it has."""
 
 from neuromeld.recover.run import RecoverResult, recover
 from neuromeld.recover.settings import RECOVERY_RECIPES, Recovery, load_recovery, parse_recovery

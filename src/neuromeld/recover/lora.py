@@ -32,7 +32,7 @@ def low_rank_updates(model: PreTrainedModel, rank: int) -> Iterator[nn.Module]:
     from peft import LoraConfig, get_peft_model
 
     first, others = _matrices(model)
-    config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=first, task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=first)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft finds every matrix's orientation, and says so of each Conv1D
         tuned: Any = get_peft_model(model, config)

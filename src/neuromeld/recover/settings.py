@@ -7,18 +7,23 @@ from typing import Any, Literal
 import torch
 from pydantic import model_validator
 
-from neuromeld.recipe import read_yaml, validate
+from neuromeld.errors import UserInputError
+from neuromeld.images import IMAGE_SOURCES
+from neuromeld.inputs import Pool
+from neuromeld.recipe import Calibration, read_yaml, validate
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Frozen
-from neuromeld.text import TEXT_SOURCES
+from neuromeld.text import PAIR_SOURCES, TEXT_SOURCES
 
 
 class Recovery(Frozen):
     """Training with AdamW, without weight decay.
 
-    train           a named text or `file:PATH`: its calibration split is trained on, its validation split measured
-    steps           updates in all; text that is too short for them is read again, in another order
-    batch_tokens    tokens of one update, a multiple of `seqlen`
+    train           a named source or `file:PATH`: its calibration split is trained on, its validation split measured;
+                    None is the usual one for the inputs of the model
+    steps           updates in all; data that is too short for them is read again, in another order
+    batch_tokens    tokens of one update, a multiple of `seqlen`; in images, positions: as many images as fit
+    seqlen          tokens of one window of text
     learning_rate   the highest of the schedule
     schedule        after `warmup` steps of linear growth
     clip            the largest norm of the gradient
@@ -29,7 +34,7 @@ class Recovery(Frozen):
     seed            draws the text windows, dropout and the low-rank matrices
     """
 
-    train: str = "wikipedia-sample"
+    train: str | None = None
     steps: int
     batch_tokens: int = 2048
     seqlen: int = 512
@@ -45,9 +50,19 @@ class Recovery(Frozen):
     seed: int = 0
 
     @property
-    def batch_windows(self) -> int:
-        """Text windows of one update."""
-        return self.batch_tokens // self.seqlen
+    def data(self) -> Calibration:
+        """What a reader is asked for."""
+        return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
+
+    def batch_examples(self, pool: Pool) -> int:
+        """Examples of one update, by their mean length.  `UserInputError` where not one fits."""
+        found = self.batch_tokens * pool.num_examples // pool.num_tokens
+        if not found:
+            raise UserInputError(
+                f"batch_tokens={self.batch_tokens} is less than one example of {pool.source}, which has "
+                f"{pool.num_tokens / pool.num_examples:.0f} tokens on average; raise it"
+            )
+        return found
 
     def stated(self) -> dict[str, Any]:
         """The settings that take part, as plain values."""
@@ -66,8 +81,9 @@ class Recovery(Frozen):
             for name in ("learning_rate", "clip", "temperature")
             if not 0 < getattr(self, name) < float("inf")
         ]
-        if not self.train.startswith("file:") and self.train not in TEXT_SOURCES:
-            problems.append(unknown_name(TEXT_SOURCES.kind, self.train, list(TEXT_SOURCES)))
+        named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
+        if self.train is not None and not self.train.startswith("file:") and self.train not in named:
+            problems.append(unknown_name("source of data (or file:PATH)", self.train, named))
         if self.seqlen > 1 and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
             problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
         if self.warmup and self.warmup >= self.steps:

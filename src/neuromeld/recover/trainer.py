@@ -1,6 +1,6 @@
-"""The training itself, through transformers' Trainer.  Suffixes of tensors: b windows, s positions, v vocabulary."""
+"""The training itself, through transformers' Trainer.  Suffixes of tensors: n predictions, v what is told apart."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from neuromeld.errors import NumericsError
+from neuromeld.inputs import Pool
 from neuromeld.progress import Advance
 from neuromeld.recover.settings import Job, Recovery
+from neuromeld.streams import predictions
 
 LOG_POINTS = 50
 """Points of the loss curve, at least, and at most one every `LONGEST_LOG` steps."""
@@ -23,19 +25,20 @@ SCHEDULES = {"constant": "constant_with_warmup"}
 
 
 def train(
-    model: nn.Module, teacher: PreTrainedModel | None, windows_bs: Tensor, job: Job, advance: Advance
+    model: nn.Module, teacher: PreTrainedModel | None, pool: Pool, job: Job, advance: Advance
 ) -> list[dict[str, float]]:
     """Train `model` in place and return the loss curve: means over the steps up to each `step`.
 
     Raises `NumericsError` at the first loss that is not finite.
     """
-    settings = job.settings
+    settings, config = job.settings, cast(Any, model.config)
+    size = settings.batch_examples(pool)
     every = max(1, min(settings.steps // LOG_POINTS, LONGEST_LOG))
     arguments = TrainingArguments(
         output_dir=str(job.work),
         max_steps=settings.steps,
         num_train_epochs=1,
-        per_device_train_batch_size=settings.batch_windows,
+        per_device_train_batch_size=size,
         train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
         lr_scheduler_type=SCHEDULES.get(settings.schedule, settings.schedule),
@@ -55,12 +58,18 @@ def train(
         disable_tqdm=True,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # else Trainer spreads the batch over every card it sees
+    use_cache = getattr(config, "use_cache", None)
     trainer = _RecoveryTrainer(
         model,
         arguments,
-        train_dataset=_Windows(windows_bs, settings.steps * settings.batch_windows, settings.seed),
+        data_collator=lambda numbers: dict(pool.batch_of(numbers)),
+        train_dataset=_Draws(pool.num_examples, settings.steps * size, settings.seed),
         callbacks=[_Progress(advance)],
     )
+    if use_cache is None:
+        del config.use_cache  # Trainer turns it off, also where the model has none
+    else:
+        config.use_cache = use_cache
     trainer.remove_callback(PrinterCallback)  # it writes to stdout
     trainer.teacher, trainer.settings = teacher, settings
     trainer.train(resume_from_checkpoint=str(job.resume_from) if job.resume_from else None)
@@ -68,17 +77,9 @@ def train(
     return [{"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e]
 
 
-def causal_loss(logits_bsv: Tensor, ids_bs: Tensor) -> Tensor:
-    """Cross-entropy of every token given those before it, in nats, mean over predicted tokens."""
-    return F.cross_entropy(logits_bsv[:, :-1].flatten(0, 1).float(), ids_bs[:, 1:].flatten())
-
-
-def distillation_loss(logits_bsv: Tensor, expected_bsv: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(expected || found) of the softened predictions, mean over the same tokens (arXiv:1503.02531)."""
-    found, expected = (
-        F.log_softmax(logits[:, :-1].flatten(0, 1).float() / temperature, dim=-1)
-        for logits in (logits_bsv, expected_bsv)
-    )
+def distillation_loss(logits_nv: Tensor, expected_nv: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(expected || found) of the softened predictions, mean over them (arXiv:1503.02531)."""
+    found, expected = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (logits_nv, expected_nv))
     return temperature**2 * F.kl_div(found, expected, log_target=True, reduction="batchmean")
 
 
@@ -87,13 +88,13 @@ class _RecoveryTrainer(Trainer):
     settings: Recovery
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
-        ids_bs, settings = inputs["input_ids"], self.settings
-        logits_bsv = model(input_ids=ids_bs, use_cache=False).logits
-        loss = causal_loss(logits_bsv, ids_bs)
+        settings = self.settings
+        logits_nv, targets_n = predictions(model, inputs)
+        loss = F.cross_entropy(logits_nv.float(), targets_n)
         if self.teacher is not None:
             with torch.no_grad():
-                expected_bsv = self.teacher(input_ids=ids_bs, use_cache=False).logits
-            distance = distillation_loss(logits_bsv, expected_bsv, settings.temperature)
+                expected_nv = predictions(self.teacher, inputs)[0]
+            distance = distillation_loss(logits_nv, expected_nv, settings.temperature)
             loss = (1 - settings.distill_weight) * loss + settings.distill_weight * distance
         if not torch.isfinite(loss):
             raise NumericsError(
@@ -105,20 +106,19 @@ class _RecoveryTrainer(Trainer):
         return loss
 
 
-class _Windows(Dataset[dict[str, Tensor]]):
-    """`num` windows, drawn without replacement until all were seen, and again in another order."""
+class _Draws(Dataset[int]):
+    """`num` numbers of examples, drawn without replacement until all were seen, and again in another order."""
 
-    def __init__(self, windows_bs: Tensor, num: int, seed: int) -> None:
+    def __init__(self, num_examples: int, num: int, seed: int) -> None:
         draw = torch.Generator().manual_seed(seed)
-        rounds = -(-num // len(windows_bs))
-        self.order = torch.cat([torch.randperm(len(windows_bs), generator=draw) for _ in range(rounds)])[:num]
-        self.windows_bs = windows_bs
+        rounds = -(-num // num_examples)
+        self.order = torch.cat([torch.randperm(num_examples, generator=draw) for _ in range(rounds)])[:num]
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self.windows_bs[self.order[index]]}
+    def __getitem__(self, index: int) -> int:
+        return int(self.order[index])
 
 
 class _Progress(TrainerCallback):

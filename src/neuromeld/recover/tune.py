@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
+from neuromeld.inputs import Pool
 from neuromeld.progress import track
 from neuromeld.recover.lora import low_rank_updates
 from neuromeld.recover.settings import Job
-from neuromeld.text import TokenWindows
 
 
 @dataclass(frozen=True)
@@ -22,44 +22,39 @@ class Tuning:
     parameters_trained: int
 
 
-def tune(
-    model: PreTrainedModel, teacher: PreTrainedModel | None, windows: TokenWindows, job: Job, *, progress: bool
-) -> Tuning:
+def tune(model: PreTrainedModel, teacher: PreTrainedModel | None, pool: Pool, job: Job, *, progress: bool) -> Tuning:
     """Train `model` in place.
 
     Half-precision weights are trained in float32 and rounded at the end; under low-rank updates they stay as they are
     until the merge.  Raises `NumericsError` at a loss that is not finite, `UserInputError` when memory runs out.
     """
-    dtype, use_cache, settings = model.dtype, model.config.use_cache, job.settings
+    dtype, settings = model.dtype, job.settings
     parameters = unique_parameters(model)
     torch.manual_seed(settings.seed)
     try:
         if settings.lora_rank is not None:
             with low_rank_updates(model, settings.lora_rank) as tuned:
-                result = _train(tuned, teacher, windows, job, progress=progress)
+                result = _train(tuned, teacher, pool, job, progress=progress)
         else:
             _cast(model, torch.promote_types(dtype, torch.float32))
-            result = _train(model, teacher, windows, job, progress=progress)
+            result = _train(model, teacher, pool, job, progress=progress)
             _cast(model, dtype)
     except torch.OutOfMemoryError as error:
         raise UserInputError(
             f"{job.device} has too little memory for batch_tokens={settings.batch_tokens}; lower it, or pass --lora"
         ) from error
-    model.config.use_cache = use_cache  # Trainer turns it off
     model.eval()
     assert unique_parameters(model) == parameters, "training changed the number of parameters"
     return result
 
 
-def _train(
-    model: nn.Module, teacher: PreTrainedModel | None, windows: TokenWindows, job: Job, *, progress: bool
-) -> Tuning:
+def _train(model: nn.Module, teacher: PreTrainedModel | None, pool: Pool, job: Job, *, progress: bool) -> Tuning:
     from neuromeld.recover.trainer import train  # transformers' Trainer takes seconds to import
 
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     what = "recovery tuning" + (f", resumed from {job.resume_from.name}" if job.resume_from else "")
     with track(what, job.settings.steps, enabled=progress) as advance:
-        return Tuning(train(model, teacher, windows.input_ids, job, advance), trained)
+        return Tuning(train(model, teacher, pool, job, advance), trained)
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from neuromeld.checkpoint import new_folder, outputs, render_card, save_checkpoint, save_record, verify_checkpoint
 from neuromeld.evaluate import bytes_on_disk
@@ -18,7 +18,7 @@ STALE = ("evaluation", "samples", "tasks", "retained_performance")
 @torch.no_grad()
 def write_recovered(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     source: Path,
     out: Path,
     recovery: dict[str, Any],
@@ -38,7 +38,7 @@ def write_recovered(
     record = {key: value for key, value in before.items() if key not in STALE} | {"recovery": recovery}
     expected = outputs(model, probe)
     with new_folder(out, force=force) as folder:
-        save_checkpoint(model, tokenizer, folder, recipe_yaml=_read(source / "recipe.yaml"))
+        save_checkpoint(model, processor, folder, recipe_yaml=_read(source / "recipe.yaml"))
         record |= {"logit_difference": verify_checkpoint(folder, expected, probe, dtype=model.dtype)}
         record |= {"bytes_on_disk": bytes_on_disk(folder)}
         save_record(folder, record, card=render_card(record) if before else _read(source / "README.md"))

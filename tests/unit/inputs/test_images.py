@@ -50,6 +50,23 @@ def test_calibration_is_drawn_by_the_seed_and_validation_is_not():
     assert fixed[0] == fixed[1]
 
 
+def test_training_has_every_image_of_the_calibration_split():
+    pool = Images().training(DIGITS, PROCESSOR, CONFIG)
+    images = read_images("digits", "calibration")
+    assert pool.num_examples == len(images.pixels)
+    assert pool.num_tokens == EACH * len(images.pixels)
+    everything = PROCESSOR(images=[*map(rgb_of, images.pixels)], return_tensors="pt")["pixel_values"]
+    batch = pool.batch_of([7, 0, len(images.pixels) - 1])
+    assert torch.equal(batch["pixel_values"], everything[[7, 0, -1]])
+    assert batch["labels"].tolist() == [images.labels[i] for i in (7, 0, -1)]
+
+
+def test_training_data_is_told_apart_by_what_the_processor_makes_of_it():
+    other = BitImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}, image_mean=[0, 0, 0])
+    first, again, second = (Images().training(DIGITS, p, CONFIG).sha256 for p in (PROCESSOR, PROCESSOR, other))
+    assert first == again != second
+
+
 @pytest.mark.parametrize("tokens", [EACH - 1, 10**6])
 def test_a_number_of_tokens_that_cannot_be(tokens):
     with pytest.raises(UserInputError, match=f"{tokens} tokens are {tokens // EACH} images of 5 tokens each"):

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BitImageProcessorPil, ViTConfig, ViTForImageClassification
 
 from neuromeld import compress, parse_recipe
 from neuromeld.recover import Recovery, parse_recovery
@@ -53,6 +55,40 @@ def settings(pattern: str):
 
     def build(**changes: object) -> Recovery:
         stated = {"train": pattern, "steps": 30, "batch_tokens": 128, "seqlen": 16, "learning_rate": 0.01}
+        return parse_recovery(stated | {"schedule": "constant"} | changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of digits that was never trained; an image takes 17 positions."""
+    folder = tmp_path_factory.mktemp("vit") / "dense"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+    config = ViTConfig(
+        **sizes, image_size=8, patch_size=2, num_labels=10, hidden_dropout_prob=0.1, initializer_range=0.3
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    BitImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def merged_vit(vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its layers 1 to 3 have one FFN between them."""
+    folder = tmp_path_factory.mktemp("merged-vit") / "merged"
+    recipe = {"merge_ffs": {"window": [1, 3]}, "calibration": {"source": "digits", "tokens": 1700}}
+    compress(str(vit), parse_recipe(recipe), folder)
+    return folder
+
+
+@pytest.fixture
+def digits():
+    """A hundred steps on handwritten digits, with changes."""
+
+    def build(**changes: object) -> Recovery:
+        stated = {"train": "digits", "steps": 100, "batch_tokens": 512, "learning_rate": 0.005}
         return parse_recovery(stated | {"schedule": "constant"} | changes)
 
     return build

@@ -53,8 +53,17 @@ def gpt2(checkpoint, tmp_path_factory):
     return folder
 
 
+IMAGES = {"train": "digits", "seqlen": 512, "batch_tokens": 512}
+
+
 @pytest.mark.parametrize(
-    ("kind", "more"), [("stock", {}), ("native", {"lora_rank": 2, "schedule": "cosine"}), ("gpt2", {"warmup": 50})]
+    ("kind", "more"),
+    [
+        ("stock", {}),
+        ("native", {"lora_rank": 2, "schedule": "cosine"}),
+        ("gpt2", {"warmup": 50}),
+        ("merged_vit", IMAGES),
+    ],
 )
 def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, settings, tmp_path, request):
     source = request.getfixturevalue(kind)

@@ -1,0 +1,53 @@
+"""The loss on the validation split, before and after."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from neuromeld.errors import NumericsError
+from neuromeld.evaluate import Perplexity, mean_loss, perplexity
+from neuromeld.inputs import READERS, inputs_of
+from neuromeld.inputs.tokens import Tokens
+from neuromeld.recipe import Calibration
+from neuromeld.text import first_windows
+
+HELD_OUT_TOKENS = 8192
+"""Validation tokens that the loss is measured on, at most."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`nll` is the mean over all predictions, in nats."""
+
+    nll: float
+    protocol: dict[str, str | int]
+
+
+Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
+
+
+def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool) -> Measure:
+    """What measures a model on the first of the validation split: of language models, the perplexity."""
+    inputs = inputs_of(config)
+    if inputs == "tokens":
+        source = data.source or Tokens.default
+        windows = first_windows(source, processor, split="validation", most=HELD_OUT_TOKENS, seqlen=data.seqlen)
+        return lambda model: perplexity(model, windows, progress=progress)
+    examples = READERS[inputs].validation(data, processor, config, HELD_OUT_TOKENS)
+
+    def measure(model: PreTrainedModel) -> HeldOut:
+        loss = mean_loss(model, examples.batches)
+        if not math.isfinite(loss):
+            raise NumericsError(
+                f"the loss on the validation split of {examples.source} is not finite: the model's weights or logits "
+                "hold NaN or infinity; nothing was written. Where it was finite before training, pass a lower "
+                "--learning-rate, and --force to discard the checkpoints of this run"
+            )
+        protocol = {"source": examples.source, "split": examples.split, "sha256": examples.sha256}
+        protocol |= {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+        return HeldOut(loss, protocol | {"tokens": examples.num_tokens})
+
+    return measure
