@@ -128,6 +128,8 @@ def everything() -> dict[str, Any]:
     record["window_refits"] = [{"error_before": 0.41, "error_after": 0.23, "ridge": 1e-4, "condition": 1e4}]
     record["dropped_windows"] = [{"start": i, "end": i + 1, "loss": wave(i, 3, 5)} for i in range(LAYERS - 1)]
     record["dropped"] = [24, 25]
+    record["deleted_ffs_windows"] = [{"start": i, "end": i, "loss": wave(i, 3, 4)} for i in range(LAYERS)]
+    record["deleted_ffs"] = [9]
     record["similarity"] = {
         name: [[math.exp(-abs(i - j) / scale) for j in range(LAYERS)] for i in range(LAYERS)]
         for name, scale in (("ffn", 6), ("attention", 12))

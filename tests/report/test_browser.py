@@ -96,7 +96,7 @@ def test_page_fits_the_window(kind, width, tmp_path):
     assert seen["seen"] == []
     assert seen["cut"] == []
     if kind == "everything":
-        assert len(seen["sizes"]) == 21
+        assert len(seen["sizes"]) == 22
         assert min(min(size) for size in seen["sizes"]) >= 100
         assert seen["smallest"] >= 9
 

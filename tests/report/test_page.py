@@ -34,6 +34,7 @@ OPTIONAL = {
     "ffn": "Feed-forward networks",
     "heads": "Attention heads",
     "dropped_windows": "Removed layers",
+    "deleted_ffs_windows": "Removed feed-forward networks",
     "windows": "Shared feed-forward networks",
     "similarity": "Similarity of layers",
 }
@@ -140,7 +141,7 @@ def test_snippet_is_that_of_the_format(form, line):
 
 def test_figures_say_what_they_show():
     drawings = list(parse(render_report(everything())).iter("svg"))
-    assert len(drawings) == 21
+    assert len(drawings) == 22
     for drawing in drawings:
         assert drawing.get("role") == "img"
         assert len(drawing.get("aria-label")) > 30

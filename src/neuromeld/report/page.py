@@ -29,6 +29,7 @@ SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     layers.feed_forward,
     layers.heads,
     sharing.dropped,
+    sharing.deleted,
     sharing.windows,
     sharing.similarity,
     origin.loading,

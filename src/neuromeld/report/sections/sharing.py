@@ -26,9 +26,18 @@ def _refitted(refit: dict[str, Any]) -> Markup:
 
 def dropped(record: Record) -> Section | None:
     """The window of layers that were removed, and the loss without each that was tried."""
-    layers = record.get("dropped")
-    window = {"start": layers[0], "end": layers[-1]} if layers else None
-    return _tried("Removed layers", record.get("dropped_windows"), window)
+    return _tried("Removed layers", record.get("dropped_windows"), _window(record.get("dropped")))
+
+
+def deleted(record: Record) -> Section | None:
+    """The window of layers whose feed-forward networks were removed, and the loss without each that was tried."""
+    return _tried(
+        "Removed feed-forward networks", record.get("deleted_ffs_windows"), _window(record.get("deleted_ffs"))
+    )
+
+
+def _window(layers: list[int] | None) -> dict[str, int] | None:
+    return {"start": layers[0], "end": layers[-1]} if layers else None
 
 
 def _tried(
