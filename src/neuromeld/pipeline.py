@@ -18,7 +18,7 @@ from neuromeld.plan import Plan, architecture_of, delete_from
 from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
-from neuromeld.stats.distributed import own_share
+from neuromeld.stats.distributed import own_share, place
 from neuromeld.streams import Batch
 from neuromeld.sublayers import (
     Merged,
@@ -260,7 +260,8 @@ def _merge_ffs(
     alignments = None
     if options.align == "permute":
         everywhere = [part for window in windows for part in arch.in_step(window)]
-        sample = data[::ALIGN_EVERY] if len(data) >= 2 * ALIGN_EVERY else data
+        every = ALIGN_EVERY if place(data, 0)[1] >= 2 * ALIGN_EVERY else 1
+        sample = [batch for b, batch in enumerate(data) if place(data, b)[0] % every == 0]
         with track("aligning FFNs", len(sample), enabled=progress) as advance:
             alignments = collect_alignments(model, arch, everywhere, options.anchor, sample, advance)
 
