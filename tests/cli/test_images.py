@@ -1,7 +1,6 @@
 """Image models on the command line."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -14,25 +13,12 @@ from transformers import (
     ViTModel,
 )
 
-from neuromeld.cli import main
 from neuromeld.evaluate import unique_parameters
 from neuromeld.images import read_images
 from neuromeld.inputs import Images
 from neuromeld.inputs.images import image_batch
 
 CALIBRATION = ["--calibration", "digits", "--calibration-tokens", 1200]
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,11 @@
 """What a compression cost, from the measurement to the record, the card and the report."""
 
 import json
-import sys
 
 import pytest
 from huggingface_hub import ModelCard
 
-from neuromeld.cli import main
 from neuromeld.record import with_measurements
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

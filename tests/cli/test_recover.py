@@ -1,26 +1,11 @@
 """`neuromeld recover` as a user meets it."""
 
 import json
-import sys
 
 import pytest
 from safetensors.torch import load_file
 
-from neuromeld.cli import main
-
 SMALL = ["--steps", 3, "--batch-tokens", 64, "--seqlen", 16]
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_json_is_all_that_goes_to_stdout(cli, checkpoint, text, tmp_path):

@@ -1,7 +1,6 @@
 """The command line on encoder-decoders: a model, and a file of pairs or a folder of speech, become a smaller model."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -12,21 +11,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq, AutoP
 from contract.families import FAMILIES, build, randomise
 from neuromeld.archs.classes import stock_class
 from neuromeld.checkpoint import load_model
-from neuromeld.cli import main
 from neuromeld.evaluate import unique_parameters
 from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuromeld", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
