@@ -25,7 +25,7 @@ from neuromeld.neurons.sublayer import Expert, Sublayer, experts_of, write_exper
 from neuromeld.regression import Fit, Refit, is_held_out, refit
 from neuromeld.replay import change_once
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stats import FeatureMoments, Features
+from neuromeld.stats import FeatureMoments, Features, TargetMoments
 from neuromeld.stats.distributed import num_ranks, reduce
 from neuromeld.streams import Batch, LayerCalls, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
@@ -179,7 +179,7 @@ def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int)
     moments = (fitted.narrow(kept), held_out.narrow(kept))
     if mixed:
         # Averages before the nonlinearity are not averages behind it: look again at what the neurons do now.
-        moments = _moments(sublayer, targets)
+        moments = _moments_against(sublayer, targets, keep)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
     merges = summarise_plan(shares, kept) if mixed else None
@@ -190,15 +190,21 @@ def _written(sublayer: Sublayer | Expert, batch: int) -> Tensor:
     return sublayer.features(batch) @ read_matrix(sublayer.model, sublayer.consumer)
 
 
-def _moments(sublayer: Sublayer | Expert, targets: Sequence[Tensor] = ()) -> tuple[Features, Features]:
-    """Features against what should be written from them, to fit on and held out; by default all that they write now."""
-    matrix = read_matrix(sublayer.model, sublayer.consumer)
-    sums: list[FeatureMoments] = []
+def _moments(sublayer: Sublayer | Expert) -> tuple[Features, Features]:
+    """Features against all that is written from them now, to fit on and held out."""
+    matrix = read_matrix(sublayer.model, sublayer.consumer).to(ACCUMULATE)
+    sums = [FeatureMoments(len(matrix)) for _ in range(2)]
     for b in range(sublayer.num_batches):
-        z = sublayer.features(b)
-        y = targets[b] if targets else z @ matrix
-        sums = sums or [FeatureMoments(z.shape[1], y.shape[1]) for _ in range(2)]
-        sums[sublayer.is_held_out(b)].update(z, y)
+        sums[sublayer.is_held_out(b)].update(sublayer.features(b))
+    reduce(*sums)
+    return sums[0].finalize(matrix), sums[1].finalize(matrix)
+
+
+def _moments_against(sublayer: Sublayer | Expert, targets: Sequence[Tensor], width: int) -> tuple[Features, Features]:
+    """Features, `width` of them now, against what should be written from them, to fit on and held out."""
+    sums = [TargetMoments(width, targets[0].shape[1]) for _ in range(2)]
+    for b, y in enumerate(targets):
+        sums[sublayer.is_held_out(b)].update(sublayer.features(b), y)
     reduce(*sums)
     return sums[0].finalize(), sums[1].finalize()
 

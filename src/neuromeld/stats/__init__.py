@@ -2,7 +2,7 @@
 
 from neuromeld.stats.base import Statistic
 from neuromeld.stats.cross import Cross, CrossMoments
-from neuromeld.stats.features import FeatureMoments, Features
+from neuromeld.stats.features import FeatureMoments, Features, TargetMoments
 from neuromeld.stats.moments import Moments, StreamMoments
 from neuromeld.stats.pair import Covariance, PairMoments
 from neuromeld.stats.pairwise import PairwiseL1
@@ -20,5 +20,6 @@ __all__ = [
     "Statistic",
     "StatisticsStore",
     "StreamMoments",
+    "TargetMoments",
     "cache_key",
 ]

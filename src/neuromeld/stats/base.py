@@ -1,7 +1,7 @@
 """A statistic is a set of named sums: what adds up can be streamed, merged, reduced over ranks and resumed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.shapes import ACCUMULATE
+from neuromeld.stats.gram import Gram, symmetric
 
 TOKENS_PER_BLOCK = 1024
 """Bounds the float64 copies that an update makes; larger blocks are no faster (docs/decisions/0002)."""
@@ -20,17 +21,18 @@ class Statistic(ABC):
 
     Law: `s.update(x); t.update(y); s.merge(t)` leaves in `s` what `s.update(cat([x, y]))` would.
     A subclass names its sums and their shapes, and says in `_terms` what a block of tokens adds to each; `settings` is
-    everything that must be equal for two of them to be added.
+    everything that must be equal for two of them to be added.  `grams` are the sums of `Gram` terms.
     """
 
-    def __init__(self, settings: Hashable, **shapes: tuple[int, ...]) -> None:
+    def __init__(self, settings: Hashable, grams: Collection[str] = (), **shapes: tuple[int, ...]) -> None:
         self._settings = settings
+        self._grams = grams
         self._sums = {
             name: torch.zeros(shape, dtype=ACCUMULATE) for name, shape in {"num_tokens": (), **shapes}.items()
         }
 
     @abstractmethod
-    def _terms(self, *blocks: Any, **no_keywords: Any) -> dict[str, Tensor]:
+    def _terms(self, *blocks: Any, **no_keywords: Any) -> Mapping[str, Tensor | Gram]:
         """What a block of tokens adds to each sum but `num_tokens`, from the tensors that `update` was given."""
 
     @torch.no_grad()
@@ -53,7 +55,10 @@ class Statistic(ABC):
         self._add(**other._sums)
 
     def state(self) -> dict[str, Tensor]:
-        """Every sum by name; adding the states of two statistics, tensor by tensor, merges them."""
+        """Every sum by name, as it is until the next update; of `Gram` terms, the lower triangle.
+
+        Adding the states of two statistics, tensor by tensor, merges them.
+        """
         return dict(self._sums)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -62,12 +67,17 @@ class Statistic(ABC):
         given = {name: tuple(value.shape) for name, value in state.items()}
         if given != expected:
             raise UserInputError(f"this state is of another statistic: it holds {given}, expected {expected}")
-        self._sums = {name: value.to(ACCUMULATE) for name, value in state.items()}
+        self._sums = {name: value.to(ACCUMULATE, copy=True) for name, value in state.items()}
 
-    def _add(self, **terms: Tensor) -> None:
-        # Never in place, so that states can be shared without copies; the sums follow the activations' device.
+    def _add(self, **terms: Tensor | Gram) -> None:
+        # In place; the sums follow the activations' device.
         for name, term in terms.items():
-            self._sums[name] = self._sums[name].to(term.device) + term
+            values = term.x if isinstance(term, Gram) else term
+            total = self._sums[name] = self._sums[name].to(values.device)
+            if isinstance(term, Gram):
+                term.add_to(total)
+            else:
+                total += term
 
     def _means(self) -> dict[str, Tensor]:
         """Every sum over the number of tokens; refuses an empty statistic and one that met NaN or infinity."""
@@ -79,4 +89,8 @@ class Statistic(ABC):
                 f"{type(self).__name__}: {', '.join(broken)} not finite after {self.num_tokens} tokens. "
                 "The activations hold NaN or infinity; if the model runs in float16, calibrate in bfloat16 or float32"
             )
-        return {name: value / self.num_tokens for name, value in self._sums.items() if name != "num_tokens"}
+        return {
+            name: (symmetric(value) if name in self._grams else value) / self.num_tokens
+            for name, value in self._sums.items()
+            if name != "num_tokens"
+        }

@@ -1,5 +1,6 @@
 """What a linear regression of one stream on another needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float, Float64
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats.base import Statistic
+from neuromeld.stats.gram import Gram
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class CrossMoments(Statistic):
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__(
-            (width_in, width_out), gram=(width_in, width_in), cross=(width_in, width_out), target_energy=()
+            (width_in, width_out),
+            grams=("gram",),
+            gram=(width_in, width_in),
+            cross=(width_in, width_out),
+            target_energy=(),
         )
 
-    def _terms(self, x: Float[Tensor, "n k"], y: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    def _terms(self, x: Float[Tensor, "n k"], y: Float[Tensor, "n d"]) -> Mapping[str, Tensor | Gram]:
         x, y = x.to(ACCUMULATE), y.to(ACCUMULATE)
-        return {"gram": x.T @ x, "cross": x.T @ y, "target_energy": y.square().sum()}
+        return {"gram": Gram(x), "cross": x.T @ y, "target_energy": y.square().sum()}
 
     def finalize(self) -> Cross:
         """Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite."""

@@ -1,5 +1,6 @@
 """Hidden features of a sublayer, against what should be written from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats.base import Statistic
 from neuromeld.stats.cross import Cross
+from neuromeld.stats.gram import Gram
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,33 @@ class Features:
 
 
 class FeatureMoments(Statistic):
-    """`z^T z`, `z^T y`, `|y|^2`, `z`, `y` and `|z|`, summed over tokens; `update(z, y)` takes `(n, f)` and `(n, d)`."""
+    """`z^T z`, `z` and `|z|`, summed over tokens; `update(z)` takes `(n, f)`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, grams=("gram",), gram=(width, width), mean=(width,), mean_abs=(width,))
+
+    def _terms(self, z: Float[Tensor, "n f"]) -> Mapping[str, Tensor | Gram]:
+        z = z.to(ACCUMULATE)
+        return {"gram": Gram(z), "mean": z.sum(0), "mean_abs": z.abs().sum(0)}
+
+    def finalize(self, matrix: Float64[Tensor, "f d"]) -> Features:
+        """For targets `y = z @ matrix`, of which the Gram matrix says everything.
+
+        Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite.
+        """
+        means = self._means()
+        cross = means["gram"] @ matrix
+        targets = {"cross": cross, "target_energy": (matrix * cross).sum(), "target_mean": means["mean"] @ matrix}
+        return Features(**means, **targets, num_tokens=self.num_tokens)
+
+
+class TargetMoments(Statistic):
+    """The same with targets, and `z^T y`, `|y|^2` and `y`; `update(z, y)` takes `(n, f)` and `(n, d)`."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__(
             (width_in, width_out),
+            grams=("gram",),
             gram=(width_in, width_in),
             cross=(width_in, width_out),
             target_energy=(),
@@ -64,10 +88,10 @@ class FeatureMoments(Statistic):
             mean_abs=(width_in,),
         )
 
-    def _terms(self, z: Float[Tensor, "n f"], y: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    def _terms(self, z: Float[Tensor, "n f"], y: Float[Tensor, "n d"]) -> Mapping[str, Tensor | Gram]:
         z, y = z.to(ACCUMULATE), y.to(ACCUMULATE)
         return {
-            "gram": z.T @ z,
+            "gram": Gram(z),
             "cross": z.T @ y,
             "target_energy": y.square().sum(),
             "mean": z.sum(0),

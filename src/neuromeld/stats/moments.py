@@ -1,5 +1,6 @@
 """Moments of a residual stream."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float, Float64
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats.base import Statistic
+from neuromeld.stats.gram import Gram
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class StreamMoments(Statistic):
     def __init__(self, width: int, *, centre: bool, eps: float) -> None:
         super().__init__(
             (width, centre, eps),
+            grams=("second_moment", "normalised_second_moment"),
             second_moment=(width, width),
             normalised_second_moment=(width, width),
             mean_abs=(width,),
@@ -39,13 +42,13 @@ class StreamMoments(Statistic):
         self._centre = centre
         self._eps = eps
 
-    def _terms(self, x: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    def _terms(self, x: Float[Tensor, "n d"]) -> Mapping[str, Tensor | Gram]:
         x = x.to(ACCUMULATE)
         centred = x - x.mean(dim=1, keepdim=True) if self._centre else x
         normalised = centred / (centred.square().mean(dim=1, keepdim=True) + self._eps).sqrt()
         return {
-            "second_moment": x.T @ x,
-            "normalised_second_moment": normalised.T @ normalised,
+            "second_moment": Gram(x),
+            "normalised_second_moment": Gram(normalised),
             "mean_abs": x.abs().sum(dim=0),
             "mean": x.sum(dim=0),
         }

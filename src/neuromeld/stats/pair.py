@@ -31,8 +31,14 @@ class PairMoments(Statistic):
     """Sums, squares and cross-products; `update(a, b)` takes features `(n, width)` seen on the same tokens."""
 
     def __init__(self, width_a: int, width_b: int) -> None:
-        squares = {"square_a": (width_a,), "square_b": (width_b,)}
-        super().__init__((width_a, width_b), sum_a=(width_a,), sum_b=(width_b,), **squares, cross=(width_a, width_b))
+        super().__init__(
+            (width_a, width_b),
+            sum_a=(width_a,),
+            sum_b=(width_b,),
+            square_a=(width_a,),
+            square_b=(width_b,),
+            cross=(width_a, width_b),
+        )
 
     def _terms(self, a: Float[Tensor, "n a"], b: Float[Tensor, "n b"]) -> dict[str, Tensor]:
         a, b = a.to(ACCUMULATE), b.to(ACCUMULATE)

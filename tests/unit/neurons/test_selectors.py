@@ -21,9 +21,9 @@ def samples():
 
 
 def score(name: str, z: np.ndarray, w: np.ndarray, seed: int = 0) -> np.ndarray:
-    moments = FeatureMoments(F, D)
-    moments.update(torch.from_numpy(z), torch.from_numpy(z @ w))
-    return SELECTORS[name](moments.finalize(), torch.from_numpy(w), None, seed).numpy()
+    moments = FeatureMoments(F)
+    moments.update(torch.from_numpy(z))
+    return SELECTORS[name](moments.finalize(torch.from_numpy(w)), torch.from_numpy(w), None, seed).numpy()
 
 
 DIRECT = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuromeld.stats import FeatureMoments
+from neuromeld.stats import FeatureMoments, TargetMoments
 
 RTOL = 1e-10
 
@@ -16,7 +16,7 @@ def samples():
 
 
 def features(z: np.ndarray, y: np.ndarray):
-    moments = FeatureMoments(z.shape[1], y.shape[1])
+    moments = TargetMoments(z.shape[1], y.shape[1])
     moments.update(torch.from_numpy(z), torch.from_numpy(y))
     return moments.finalize()
 
@@ -50,3 +50,14 @@ def test_regression_with_an_intercept_passes_through_means(samples, means_of):
     same(found.gram, z.T @ z / 60)
     same(found.cross, z.T @ y / 60)
     same(found.target_energy, (y**2).sum() / 60)
+
+
+def test_the_gram_matrix_says_all_of_targets_that_are_written_from_the_features(samples):
+    z, _ = samples
+    matrix = np.random.default_rng(1).normal(size=(6, 4))
+    moments = FeatureMoments(6)
+    moments.update(torch.from_numpy(z))
+    found, expected = moments.finalize(torch.from_numpy(matrix)), features(z, z @ matrix)
+    for name in ("gram", "cross", "mean", "mean_abs", "target_mean", "target_energy"):
+        same(getattr(found, name), getattr(expected, name))
+    assert found.num_tokens == expected.num_tokens
