@@ -44,9 +44,6 @@ SEARCH_TOKENS = 4096
 FINAL_TOKENS = 16384
 """Validation tokens that the finalists of a budget are measured on."""
 
-SAMPLE_TOKENS = 16384
-"""Calibration tokens that the candidates of a budget are built from."""
-
 
 @dataclass(frozen=True)
 class CompressResult:
@@ -82,10 +79,11 @@ def choose(
 ) -> Choice:
     """The recipe that meets a budget and loses least on validation text, for the model at `source`.
 
-    journal   of the output that the recipe is chosen for: it takes and gives the losses of candidates
+    journal   of the output that the recipe is chosen for: it takes and gives the losses of candidates, and the changes
+              that the best of them are made of, so that `compress` need not make them again
     force     discard what the journal has of another job
 
-    Candidates are built in memory from a few thousand calibration tokens; nothing else is written.
+    Candidates are built in memory; nothing else is written.
     """
     text = calibration or Calibration()
     located = locate(source, allow_pickle=allow_pickle)
@@ -97,9 +95,9 @@ def choose(
         )
     reader = reader_for(config)
     processor = reader.processor(located.folder)
-    sample = reader.calibration(text, processor, config, min(SAMPLE_TOKENS, text.tokens))
+    data = reader.calibration(text, processor, config, text.tokens)
     validation = reader.validation(text, processor, config, FINAL_TOKENS)
-    identity = _identity(located, sample, validation, dtype, device) | {"calibration": text.model_dump()}
+    identity = _identity(located, data, validation, dtype, device) | {"calibration": text.model_dump()}
     journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
     model = located.load(dtype, device)
     return choose_recipe(
@@ -107,7 +105,7 @@ def choose(
         budget,
         text,
         output,
-        sample.batches,
+        data.batches,
         validation.batches,
         journal=journal if num_ranks() == 1 else NO_JOURNAL,
         progress=progress and is_first_rank(),
@@ -132,7 +130,7 @@ def compress(
 
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
     choice   where `choose` found the recipe: its candidates go into the record
-    journal  of `out`, where it is open already
+    journal  of `out`, where it is open already; what `choose` has done with it is not done again
     evaluate look at the model before and after: perplexity on a little evaluation text, and what it writes
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
 
@@ -174,7 +172,7 @@ def compress(
             data.batches,
             validation=validation.batches if validation else (),
             cache=cache if alone else None,
-            journal=journal if alone else NO_JOURNAL,
+            journal=(journal if choice is None else journal.within(choice.name)) if alone else NO_JOURNAL,
             progress=progress and is_first_rank(),
         )
         record = compression_record(located, plan, data, compressed, model)

@@ -30,10 +30,14 @@ class Entry:
 
 
 class Journal:
-    """The finished steps of one job, a file each; without a workspace nothing is kept."""
+    """The finished steps of one job, a file each; without a workspace nothing is kept.
 
-    def __init__(self, workspace: Workspace | None = None) -> None:
+    part   of the job that these steps belong to; the steps of two parts may have the same names
+    """
+
+    def __init__(self, workspace: Workspace | None = None, part: str = "") -> None:
         self._workspace = workspace
+        self.part = part
         self.num_recalled = 0
 
     @property
@@ -45,6 +49,10 @@ class Journal:
         """See `Workspace.begin`; said before the first step of each part of a job."""
         if self._workspace is not None:
             self._workspace.begin(identity, force=force)
+
+    def within(self, part: str) -> "Journal":
+        """The journal of a part of this job."""
+        return Journal(self._workspace, part)
 
     def recall(self, step: str) -> Entry | None:
         """What the step found when it was done, None where it was not."""
@@ -76,9 +84,9 @@ class Journal:
         self.keep(step, result)
         return result
 
-    @staticmethod
-    def _path(folder: Path, step: str) -> Path:
-        return folder / (quote(step, safe=" ,") + SUFFIX)
+    def _path(self, folder: Path, step: str) -> Path:
+        name = f"{self.part}: {step}" if self.part else step
+        return folder / (quote(name, safe=" ,") + SUFFIX)
 
 
 NO_JOURNAL = Journal()

@@ -311,7 +311,8 @@ def _statistics(
     assert width is not None
     folder = None if cache is not None else journal.folder
     store = StatisticsStore(folder) if cache is not None or folder is not None else None
-    key = cache_key(**(cache or {}), starts=plan.starts, names=list(empty_statistics(model, arch, width)))
+    of = cache if cache is not None else {"part": journal.part}
+    key = cache_key(**of, starts=plan.starts, names=list(empty_statistics(model, arch, width)))
     stored = store.load(key) if store else None
     if stored is not None:
         statistics = [empty_statistics(model, arch, width) for _ in plan.starts]

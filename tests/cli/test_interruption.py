@@ -94,7 +94,9 @@ def work(out: Path) -> Path:
 
 
 def finished_steps(out: Path) -> int:
-    return sum(not re.fullmatch("[0-9a-f]{64}", path.stem) for path in work(out).glob("*.safetensors"))
+    """Those of the job itself, without statistics and without what finalists of a budget are made of."""
+    stems = [path.stem for path in work(out).glob("*.safetensors")]
+    return sum(not re.fullmatch("[0-9a-f]{64}", stem) and "%3A" not in stem for stem in stems)
 
 
 MOMENTS = {
@@ -108,7 +110,8 @@ MOMENTS = {
     "the end": ("stages", "os.rename", r"/out$"),
     "candidates": ("budget", "os.rename", r"measuring candidates narrower FFNs\.safetensors$"),
     "finalists": ("budget", "os.rename", r"measuring finalists narrower FFNs\.safetensors$"),
-    "chosen": ("budget", "os.rename", r"(neurons|residual)-2\.safetensors$"),
+    "a finalist's layer": ("budget", "os.rename", r"narrower FFNs%3A neurons-1\.safetensors$"),
+    "chosen": ("budget", "open", r"partial-\w+/record\.json$"),
 }
 
 

@@ -67,6 +67,27 @@ def test_a_step_is_done_once_and_then_recalled(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_parts_of_a_job_do_not_see_each_others_steps(tmp_path):
+    with open_journal(tmp_path / "out") as journal:
+        one, two = journal.within("one"), journal.within("two")
+        one.keep("step", 1)
+        assert two.recall("step") is None
+        assert journal.recall("step") is None
+        assert journal.within("one").recall("step") is not None
+
+
+def test_statistics_of_a_stream_belong_to_one_part(tmp_path):
+    """Two parts narrow the same stream behind other FFNs: neither may take the other's statistics."""
+    recipes = [{"ffn": {"size": size}, "width": {"hidden_size": 18}} for size in (16, 32)]
+    with open_journal(tmp_path / "out") as journal:
+        for recipe in recipes:
+            plan = make_plan(build("llama"), parse_recipe(recipe | CALIBRATION))
+            kept = compress_model(build("llama"), plan, batches(), journal=journal.within(str(recipe)))
+            alone = compress_model(build("llama"), plan, batches())
+            for name, tensor in kept.model.state_dict().items():
+                assert torch.equal(tensor, alone.model.state_dict()[name]), name
+
+
 def test_without_a_workspace_nothing_is_kept():
     journal = Journal()
     journal.keep("step", 1)

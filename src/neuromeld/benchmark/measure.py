@@ -2,6 +2,8 @@
 
 import time
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,6 +15,7 @@ from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters,
 from neuromeld.compress import choose, search_batches
 from neuromeld.evaluate import flops_per_token, perplexity, unique_parameters
 from neuromeld.inputs import batches_of
+from neuromeld.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import make_plan, skeleton
 from neuromeld.planner import Budget, Choice
@@ -70,21 +73,26 @@ class Bench:
             parameters = slicegpt_parameters(model, width, narrow_head=narrow_head)
             simulate_slicegpt(model, self._calibration, width, narrow_head=narrow_head)
             return model, {"parameters": parameters, "recipe": {"hidden_size": width}}
-        facts: dict[str, Any] = {}
-        recipe = None
         if row is not None and row.planner is not None:
-            choice = self._choice(row, case.keep, progress)
-            recipe, facts = choice.recipe, {"candidates": choice.record()}
-        elif row is not None:
-            recipe = self._recipe(case)
+            with TemporaryDirectory() as folder, open_journal(Path(folder) / "model") as journal:
+                choice = self._choice(row, case.keep, journal, progress)
+                model, facts = self._compressed(choice.recipe, journal.within(choice.name), progress)
+                return model, facts | {"candidates": choice.record()}
+        if row is not None:
+            return self._compressed(self._recipe(case), NO_JOURNAL, progress)
         model = self.source.load(None, self.device)
-        if recipe is not None:
-            facts["recipe"] = recipe.model_dump(exclude_none=True, mode="json")
-            validation = search_batches(recipe, self.source)
-            plan = make_plan(model, recipe)
-            compress_model(model, plan, self._calibration, validation=validation, progress=progress)
+        return model, self._sizes(model)
+
+    def _compressed(self, recipe: Recipe, journal: Journal, progress: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+        model = self.source.load(None, self.device)
+        validation = search_batches(recipe, self.source)
+        plan = make_plan(model, recipe)
+        compress_model(model, plan, self._calibration, validation=validation, journal=journal, progress=progress)
+        return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")} | self._sizes(model)
+
+    def _sizes(self, model: PreTrainedModel) -> dict[str, int]:
         flops = flops_per_token(model, context=self.protocol.seqlen)
-        return model, facts | {"parameters": unique_parameters(model), "flops_per_token": flops}
+        return {"parameters": unique_parameters(model), "flops_per_token": flops}
 
     def _recipe(self, case: Case) -> Recipe:
         """The recipe of a row, its free size set to what the budget allows."""
@@ -105,7 +113,7 @@ class Bench:
         budget = round(case.keep * unique_parameters(self._skeleton))
         return slicegpt_width(self._skeleton, budget, narrow_head=form.narrow_head)
 
-    def _choice(self, row: Row, keep: float | None, progress: bool) -> Choice:
+    def _choice(self, row: Row, keep: float | None, journal: Journal, progress: bool) -> Choice:
         assert row.planner is not None
         return choose(
             self.protocol.model,
@@ -113,6 +121,7 @@ class Bench:
             self.protocol.calibration,
             row.planner,
             device=self.device,
+            journal=journal,
             progress=progress,
         )
 

@@ -128,8 +128,8 @@ def _candidates(choice: Choice) -> Table:
         "FLOPs",
         *(["time"] if timed else []),
         "predicted",
-        "half the sample",
-        "all of it",
+        "from few tokens",
+        "from all",
     ]
     table = Table(*head, title="excess loss, nats a token")
     for c in choice.candidates:

@@ -19,15 +19,18 @@ from neuromeld.planner.candidates import Candidate, Field, candidates
 from neuromeld.planner.latency import Timer, sized_for_time, time_ratio, twin_of
 from neuromeld.planner.sensitivity import information
 from neuromeld.progress import track
-from neuromeld.recipe import Calibration, Recipe, parse_recipe
+from neuromeld.recipe import Calibration, Recipe
 from neuromeld.streams import Batch
 from neuromeld.surgery import reversible
 
 MOST_BUILT = 4
 """Candidates with a prediction that are built, the best first; those without one, and the simplest, are built too."""
 
+FEW_TOKENS = 8192
+"""Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
+
 FINALISTS = 2
-"""Candidates that are built again from the whole sample, next to the simplest."""
+"""Candidates that are built again from all calibration tokens, next to the simplest."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate; `excess_loss` is that of the model built from the sample, None where it was no finalist.
+    """A candidate; `excess_loss` is that of the model built from all the data, None where it was no finalist.
 
-    first_loss     the same from half of the sample on a quarter of the validation text, None where it was not built
+    first_loss     the same from little data on a quarter of the validation text, None where it was not built
     latency_ratio  time of a request over the original's, None where it was not measured
     """
 
@@ -71,6 +74,11 @@ class Choice:
     recipe: Recipe
     candidates: list[Measured]
     objective: Objective = "params"
+
+    @property
+    def name(self) -> str:
+        """Of the candidate that was chosen; what was done to build it is kept as this part of the journal."""
+        return next(c.name for c in self.candidates if c.chosen)
 
     @property
     def warnings(self) -> list[str]:
@@ -102,7 +110,7 @@ def choose_recipe(
     budget: Budget,
     calibration: Calibration,
     output: Literal["auto", "stock", "native"],
-    sample: Sequence[Batch],
+    data: Sequence[Batch],
     validation: Sequence[Batch],
     *,
     journal: Journal = NO_JOURNAL,
@@ -112,7 +120,7 @@ def choose_recipe(
     """The recipe that meets `budget` and loses least; the model is as before when this returns.
 
     calibration  goes into the recipe
-    sample       calibration batches: a quarter for sensitivities, half for all candidates, all of them for finalists
+    data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
 
@@ -121,9 +129,9 @@ def choose_recipe(
     original = twin_of(model) if budget.objective == "latency" else None
     arch = architecture_of(model)
     model.eval()
-    small = sample[: max(2, len(sample) // 2)]
-    with track("measuring sensitivities", max(1, len(small) // 2), enabled=progress) as advance:
-        found = information(model, arch, small[: max(1, len(small) // 2)], advance)
+    few = data[: max(2, FEW_TOKENS // data[0]["input_ids"].numel())]
+    with track("measuring sensitivities", max(1, len(few) // 2), enabled=progress) as advance:
+        found = information(model, arch, few[: max(1, len(few) // 2)], advance)
     settings = {"calibration": calibration.model_dump(), "output": output}
     field = Field(model, arch, budget, found, settings)
     ways = candidates(field)
@@ -134,10 +142,10 @@ def choose_recipe(
     promising = [way for way in ways if way is ways[0] or way.predicted is None or way.predicted <= limit]
 
     def measure(
-        what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch]
+        what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], *, keep: bool
     ) -> dict[str, Outcome]:
         def build(way: Candidate) -> tuple[float, float | None]:
-            with _built(model, way, on, text):
+            with _built(model, way, on, text, journal.within(way.name) if keep else NO_JOURNAL):
                 latency = timer(model, original) if original is not None else None
                 return mean_loss(model, text), latency
 
@@ -150,14 +158,15 @@ def choose_recipe(
                 advance(done)
         return outcomes
 
-    first = measure("measuring candidates", promising, small, validation[: max(1, len(validation) // 4)])
-    # A ridge gains from more tokens and a dropped layer does not, so a small sample alone would favour the latter.
+    some_text = validation[: max(1, len(validation) // 4)]
+    first = measure("measuring candidates", promising, few, some_text, keep=False)
+    # A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
     ranked = sorted(promising, key=lambda way: first[way.name].rank)
     finalists = {way.name: way for way in promising if way in ranked[:FINALISTS] or way is ways[0]}
     if original is not None:
         sized = {name: sized_for_time(field, way, first[name].latency or 1) for name, way in finalists.items()}
         finalists = {name: way for name, way in sized.items() if way is not None}
-    final = measure("measuring finalists", list(finalists.values()), sample, validation)
+    final = measure("measuring finalists", list(finalists.values()), data, validation, keep=True)
     best = min(_in_time(budget, final), key=lambda name: final[name].loss)
     measured = [
         _measured(model, finalists.get(way.name, way), first.get(way.name), final.get(way.name), way.name == best)
@@ -184,20 +193,19 @@ def _in_time(budget: Budget, final: Mapping[str, Outcome]) -> list[str]:
 
 @contextmanager
 def _built(
-    model: PreTrainedModel, way: Candidate, sample: Sequence[Batch], validation: Sequence[Batch]
+    model: PreTrainedModel, way: Candidate, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
 ) -> Iterator[None]:
     """Inside, the model is what the candidate makes of it."""
-    plan = make_plan(model, _sampled(way.recipe, sample))
+    plan = make_plan(model, _built_on(way.recipe, data))
     with reversible(model):
-        run_stages(model, architecture_of(model), plan, sample, validation=validation)
+        run_stages(model, architecture_of(model), plan, data, validation=validation, journal=journal)
         yield
 
 
-def _sampled(recipe: Recipe, sample: Sequence[Batch]) -> Recipe:
-    """The recipe with the calibration that it is really built on here."""
-    tokens = sum(batch["input_ids"].numel() for batch in sample)
-    seqlen = sample[0]["input_ids"].shape[1]
-    return parse_recipe(recipe.model_dump(exclude_none=True) | {"calibration": {"tokens": tokens, "seqlen": seqlen}})
+def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:
+    """The recipe with the amount of calibration that it is really built on."""
+    amount = {"tokens": sum(batch["input_ids"].numel() for batch in data), "seqlen": data[0]["input_ids"].shape[1]}
+    return recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update=amount)})
 
 
 def _measured(

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from contract.families import build, tokens
-from neuromeld import Budget, Calibration, make_plan, parse_recipe
+from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
+from neuromeld.journal import open_journal
 from neuromeld.plan import architecture_of
 from neuromeld.planner import choose_recipe
 from neuromeld.planner.allocate import CHUNK, above, neuron_costs
@@ -140,6 +141,17 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     assert model.config.to_dict() == config
     assert {name: id(p) for name, p in model.named_parameters()} == {name: key for name, (key, _) in before.items()}
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
+
+
+def test_what_the_best_candidate_was_made_of_is_kept_for_the_compression(tmp_path):
+    model, data = build("llama-tied"), batches()
+    with open_journal(tmp_path / "out") as journal:
+        choice = choose_recipe(model, Budget(keep=0.8), CALIBRATION, "auto", data, batches(8, 5), journal=journal)
+        plan, part = make_plan(model, choice.recipe), journal.within(choice.name)
+        kept = compress_model(build("llama-tied"), plan, data, journal=part).model.state_dict()
+        assert part.num_recalled > 0
+    alone = compress_model(build("llama-tied"), plan, data).model.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in alone.items())
 
 
 def test_a_budget_that_nothing_meets():
