@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import BatchEncoding, MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
-from neuromeld.archs.marian import SPEC as MARIAN
+from neuromeld.archs.families.marian import SPEC as MARIAN
 
 RENAMED = {
     r"^embed\.char_embed\.": "model.shared.",

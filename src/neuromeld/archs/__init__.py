@@ -1,81 +1,17 @@
-"""The families that are known, one data file each.  To add one, write its file and list it here."""
+"""Model families as data: to add one, write its file in `families`."""
 
 from collections.abc import Iterable
 
-from neuromeld.archs import (
-    bart,
-    bert,
-    bloom,
-    clip_vision_model,
-    deit,
-    dinov2,
-    falcon,
-    gemma,
-    gemma2,
-    gemma3_text,
-    gpt2,
-    gpt_neox,
-    granite,
-    llama,
-    marian,
-    mistral,
-    mixtral,
-    olmo2,
-    olmo3,
-    opt,
-    phi3,
-    qwen2,
-    qwen3,
-    qwen3_moe,
-    roberta,
-    smollm3,
-    stablelm,
-    t5,
-    vit,
-    whisper,
-)
+from neuromeld.archs.families import OTHER_HEADS, SPECS
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.spec import ArchSpec, Norm, Stack, Weight
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.registry import Registry, unknown_name
 
-_FAMILIES = (
-    bart,
-    bert,
-    bloom,
-    clip_vision_model,
-    deit,
-    dinov2,
-    falcon,
-    gemma,
-    gemma2,
-    gemma3_text,
-    gpt2,
-    gpt_neox,
-    granite,
-    llama,
-    marian,
-    mistral,
-    mixtral,
-    olmo2,
-    olmo3,
-    opt,
-    phi3,
-    qwen2,
-    qwen3,
-    qwen3_moe,
-    roberta,
-    smollm3,
-    stablelm,
-    t5,
-    vit,
-    whisper,
-)
-
-ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {m.SPEC.model_type: m.SPEC for m in _FAMILIES})
+ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {spec.model_type: spec for spec in SPECS})
 """By model type, as the class that the type means here where a checkpoint does not name one."""
 
-BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for m in _FAMILIES for spec in getattr(m, "MORE", ())}
+BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for spec in OTHER_HEADS}
 """The same families under other heads, by model class."""
 
 _EXPERTS = "its mixture of experts is not described; those of mixtral and qwen3_moe are"

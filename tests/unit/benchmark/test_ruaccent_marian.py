@@ -8,7 +8,7 @@ from torch import nn
 from transformers import MarianConfig
 
 from neuromeld.archs import resolve
-from neuromeld.archs.marian import SPEC as MARIAN
+from neuromeld.archs.families.marian import SPEC as MARIAN
 from neuromeld.errors import UnsupportedModelError
 from ruaccent_marian import SPEC, Ruaccent, state_dict, tokenizer_of
 

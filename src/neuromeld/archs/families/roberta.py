@@ -1,6 +1,6 @@
 """RoBERTa: BERT's encoder with positions counted from the padding token on."""
 
-from neuromeld.archs.bert import module, post_norm_encoder
+from neuromeld.archs.families.bert import module, post_norm_encoder
 
 SPEC = post_norm_encoder(
     "roberta",
