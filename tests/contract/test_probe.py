@@ -4,7 +4,8 @@ import pytest
 from transformers import ArceeConfig, Olmo2Config, PhiConfig
 
 from contract.families import FAMILIES, GATED
-from neuromeld.archs import ARCHITECTURES, ArchSpec, olmo2
+from neuromeld.archs import ARCHITECTURES, ArchSpec
+from neuromeld.archs.families import olmo2
 from neuromeld.archs.probe import probe
 from neuromeld.plan import skeleton
 

@@ -75,7 +75,7 @@ def _without_numbers(path: str) -> str:
 
 def _draft(model: PreTrainedModel, nearest: ArchSpec, unclaimed: tuple[str, ...]) -> str:
     """The data file of the nearest architecture, with the names of this one and what is left to describe."""
-    source = inspect.getsource(importlib.import_module(f"neuromeld.archs.{nearest.model_type}"))
+    source = inspect.getsource(importlib.import_module(f"neuromeld.archs.families.{nearest.model_type}"))
     body = source.partition('"""\n')[2]
     for old, new in (
         (nearest.model_type, model.config.model_type),
