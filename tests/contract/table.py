@@ -47,7 +47,7 @@ def render() -> str:
             reasons += [reason for reason in why if reason not in reasons]
             notes = ", ".join(str(reasons.index(reason) + 1) for reason in why)
             cells.append(f"{outcome} ({notes})" if why else outcome)
-        about = (importlib.import_module(f"neuromeld.archs.{name}").__doc__ or "").split("\n")[0].rstrip(".")
+        about = (importlib.import_module(f"neuromeld.archs.families.{name}").__doc__ or "").split("\n")[0].rstrip(".")
         lines.append(f"| `{name}` | {about} | " + " | ".join(cells) + " |")
     numbered = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
     unsupported = [f"- `{name}`: {reason}" for name, reason in UNSUPPORTED.items()]
