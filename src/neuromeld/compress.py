@@ -33,7 +33,7 @@ from neuromeld.recipe import Calibration, Recipe
 from neuromeld.record import compression_record
 from neuromeld.report import save_report
 from neuromeld.sources import ModelSource, locate
-from neuromeld.stats.distributed import is_first_rank, num_ranks, process_group, wait_for_all
+from neuromeld.stats.distributed import is_first_rank, num_ranks, own_device, process_group, wait_for_all
 from neuromeld.streams import Batch
 from neuromeld.text import first_windows
 from neuromeld.version import versions
@@ -85,7 +85,7 @@ def choose(
 
     Candidates are built in memory; nothing else is written.
     """
-    text = calibration or Calibration()
+    text, device = calibration or Calibration(), own_device(device)
     located = locate(source, allow_pickle=allow_pickle)
     config = located.config()
     if (inputs := inputs_of(config)) != "tokens":
@@ -144,7 +144,7 @@ def compress(
     the model or the disk.
     """
     started = time.monotonic()
-    out = Path(out)
+    out, device = Path(out), own_device(device)
     check_free(out, force=force)
     seconds: dict[str, float] = {}
     with open_job(out) if journal is None else nullcontext(journal) as journal:

@@ -18,7 +18,7 @@ from neuromeld.plan import Plan, architecture_of, delete_from
 from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
-from neuromeld.stats.distributed import own_share, place
+from neuromeld.stats.distributed import own_share, place, spread
 from neuromeld.streams import Batch
 from neuromeld.sublayers import (
     Merged,
@@ -194,7 +194,7 @@ def _narrow_stream(
     assert width is not None
     k, seed = plan.after.hidden, plan.recipe.calibration.seed
     statistics = _statistics(done.model, arch, plan, data, cache, journal, progress)
-    done.runs = [fit_run(found, arch, width, k, seed) for found in statistics]
+    done.runs = spread(statistics, lambda found: fit_run(found, arch, width, k, seed))
     with track("narrowing the residual stream", arch.num_layers, enabled=progress) as advance:
         done.narrowed = narrow_residual(
             done.model,

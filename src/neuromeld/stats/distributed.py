@@ -5,7 +5,7 @@ alike, since all see the same sums; the first one alone writes.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, overload
@@ -18,6 +18,7 @@ from neuromeld.errors import LostRankError, UserInputError
 from neuromeld.stats.base import Statistic
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @contextmanager
@@ -41,6 +42,11 @@ def num_ranks() -> int:
 def is_first_rank() -> bool:
     """Whether this process is the one that writes."""
     return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def own_device(device: str) -> str:
+    """The device of this rank: of several on one machine each has a GPU of its own, unless one is named."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,18 @@ def place(batches: Sequence[T], index: int) -> tuple[int, int]:
     if isinstance(batches, Share):
         return batches.first + index * batches.step, batches.total
     return index, len(batches)
+
+
+def spread(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
+    """What `compute` makes of every item, each done by one rank and told to all."""
+    ranks = num_ranks()
+    if ranks == 1:
+        return [compute(item) for item in items]
+    done: list[list[R]] = [[] for _ in range(ranks)]
+    own = [compute(item) for item in items[dist.get_rank() :: ranks]]
+    with _naming_lost_ranks():
+        dist.all_gather_object(done, own)
+    return [done[index % ranks][index // ranks] for index in range(len(items))]
 
 
 def reduce(*statistics: Statistic) -> None:
