@@ -20,6 +20,9 @@ from neuromeld.sizes import sizes_of
 DROPPED = (1, 2, 3, 4, 6)
 """Numbers of layers that are dropped before FFNs are narrowed."""
 
+MERGED = (2, 3, 5)
+"""Numbers of FFNs in a row that are merged into one before all are narrowed."""
+
 RATIOS = [step / 200 for step in range(40, 200)]
 """Kept shares of the residual stream that are tried."""
 
@@ -60,7 +63,7 @@ def candidates(field: Field) -> list[Candidate]:
     """All ways that meet the budget; those that only the native format holds are left out where it may not be used."""
     ways = [*_uniform(field), *_with_layers_dropped(field), *_narrower_stream(field)]
     if field.settings["output"] != "stock":
-        ways += _by_layer(field)
+        ways += [*_with_ffns_merged(field), *_by_layer(field)]
     return ways
 
 
@@ -84,7 +87,25 @@ def _with_layers_dropped(field: Field) -> Iterator[Candidate]:
         if field.fits(recipe):
             yield Candidate(f"{count} layers dropped", recipe, lost)
             return
-        yield from _narrow_ffns(field, f"{count} layers dropped, narrower FFNs", lost, dropped=gone)
+        yield from _narrow_ffns(field, f"{count} layers dropped, narrower FFNs", lost, gone, drop_layers=stage)
+
+
+def _with_ffns_merged(field: Field) -> Iterator[Candidate]:
+    """Those in a row that carry least: what all but the most informative of them carry counts as lost."""
+    carried = [float(scores.sum()) for scores in field.found.ffn]
+    for count in MERGED:
+        if count > field.arch.num_layers // 2:
+            return
+        windows = [range(first, first + count) for first in range(field.arch.num_layers - count + 1)]
+        window = min(windows, key=lambda layers: sum(carried[layer] for layer in layers))
+        stage = {"window": [window[0], window[-1]]}
+        gone = sorted(window, key=lambda layer: carried[layer])[:-1]
+        lost = sum(carried[layer] for layer in gone)
+        recipe = field.recipe(merge_ffs=stage)
+        if field.fits(recipe):
+            yield Candidate(f"{count} FFNs merged", recipe, lost)
+            return
+        yield from _narrow_ffns(field, f"{count} FFNs merged, narrower FFNs", lost, gone, merge_ffs=stage)
 
 
 def _narrower_stream(field: Field) -> Iterator[Candidate]:
@@ -119,11 +140,9 @@ def _by_layer(field: Field) -> Iterator[Candidate]:
 
 
 def _narrow_ffns(
-    field: Field, name: str, lost: float | None = 0.0, dropped: list[int] | None = None, **stages: Any
+    field: Field, name: str, lost: float | None = 0.0, without: Sequence[int] = (), **stages: Any
 ) -> Iterator[Candidate]:
-    """The widest FFNs, all of one width, with which the budget is met."""
-    if dropped:
-        stages["drop_layers"] = {"layers": dropped}
+    """The widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
     full = field.arch.widths[FFN]
     multiple = 128 if full >= 2048 else FFN_MULTIPLE
     recipe = _largest(
@@ -133,7 +152,7 @@ def _narrow_ffns(
         return
     if lost is not None:
         gone = full - int(recipe.ffn.size or 0)  # type: ignore[arg-type]
-        kept = (scores for layer, scores in enumerate(field.found.ffn) if layer not in (dropped or []))
+        kept = (scores for layer, scores in enumerate(field.found.ffn) if layer not in without)
         lost += sum(float(scores.sort().values[:gone].sum()) for scores in kept)
     yield Candidate(name, recipe, lost)
 

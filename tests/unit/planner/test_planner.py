@@ -120,6 +120,20 @@ def test_every_candidate_just_meets_the_budget(family, budget):
             assert budget.share(model, wider) > 1
 
 
+def test_the_ffns_that_are_merged_are_those_in_a_row_that_carry_least():
+    model = build("llama-tied")
+    arch = architecture_of(model)
+    found = information(model, arch, batches(2))
+    ways = {way.name: way for way in candidates(Field(model, arch, Budget(keep=0.85), found, settings()))}
+    merged = ways["2 FFNs merged, narrower FFNs"]
+    carried = [float(scores.sum()) for scores in found.ffn]
+    pairs = [carried[first] + carried[first + 1] for first in range(arch.num_layers - 1)]
+    first = pairs.index(min(pairs))
+    assert merged.recipe.merge_ffs is not None
+    assert merged.recipe.merge_ffs.window == (first, first + 1)
+    assert merged.predicted >= min(carried[first : first + 2])
+
+
 def test_stock_candidates_are_stock():
     model = build("llama-tied")
     arch = architecture_of(model)
