@@ -44,10 +44,10 @@ def main() -> None:
     source = locate(options.model)
     model = source.load(None, "cpu")
     data, text = (
-        batches_of(token_windows("wikipedia-sample", source.tokenizer(), split=split, num_tokens=tokens, seqlen=SEQLEN))
-        for split, tokens in (
-            ("calibration", options.calibration_tokens),
-            ("validation", options.validation_tokens),
+        batches_of(token_windows("wikipedia-sample", source.tokenizer(), seqlen=SEQLEN, **asked))
+        for asked in (
+            {"split": "calibration", "num_tokens": options.calibration_tokens, "seed": 0},
+            {"split": "validation", "num_tokens": options.validation_tokens},
         )
     )
     dense = mean_loss(model, text)
