@@ -5,11 +5,18 @@ import platform
 import resource
 from contextlib import suppress
 
+from torch import Tensor
+
 
 def peak_rss_bytes() -> int:
     """The largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether nothing in it is NaN or infinite; unlike `torch.isfinite` this takes no memory."""
+    return not x.numel() or all(bool(bound.isfinite()) for bound in x.aminmax())
 
 
 def release_memory() -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
+from neuromeld.memory import all_finite
 from neuromeld.shapes import ACCUMULATE
 
 TOKENS_PER_BLOCK = 1024
@@ -73,7 +74,7 @@ class Statistic(ABC):
         """Every sum over the number of tokens; refuses an empty statistic and one that met NaN or infinity."""
         if self.num_tokens == 0:
             raise UserInputError(f"{type(self).__name__} has seen no tokens: calibrate with at least one")
-        broken = [name for name, value in self._sums.items() if not bool(value.isfinite().all())]
+        broken = [name for name, value in self._sums.items() if not all_finite(value)]
         if broken:
             raise NumericsError(
                 f"{type(self).__name__}: {', '.join(broken)} not finite after {self.num_tokens} tokens. "
