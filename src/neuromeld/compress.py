@@ -26,7 +26,7 @@ from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
 from neuromeld.footprint import INTERPRETER_BYTES
 from neuromeld.inputs import Examples, inputs_of, reader_for
 from neuromeld.journal import NO_JOURNAL, Journal, open_journal
-from neuromeld.memory import peak_rss_bytes, release_memory
+from neuromeld.memory import keep_no_freed_memory, peak_rss_bytes, release_memory
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
@@ -169,6 +169,7 @@ def compress(
             plan = _plan(located, recipe, dtype, max_memory)
             if plan.paged:
                 _check_place(device)
+                keep_no_freed_memory()
             journal.paged = plan.paged
             config, settings = located.config(), recipe.calibration
             reader = reader_for(config)

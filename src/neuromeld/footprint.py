@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from neuromeld.archs import Architecture
-from neuromeld.archs.spec import FFN, GROUPED, HEADS, Weight
+from neuromeld.archs.spec import FFN, GROUPED, HEADS
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.loss import ROWS_PER_BLOCK
 from neuromeld.neurons import NEEDS_FELT
@@ -18,7 +18,7 @@ from neuromeld.sizes import Sizes, space_size
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.width.consumers import ROWS
 
-INTERPRETER_BYTES = 540 << 20
+INTERPRETER_BYTES = 520 << 20
 """What Python, torch, transformers, a tokenizer and text take before a model is loaded."""
 
 
@@ -38,8 +38,8 @@ class Footprint:
         """Bytes of memory, of a model of that many bytes: twice that for a moment (docs/decisions/0013)."""
         return INTERPRETER_BYTES + weights + max(weights, self._plain_work())
 
-    def paged_peak(self, max_memory: int) -> int:
-        """Bytes of memory of a paged job; `UserInputError` where they are more than `max_memory`, or cannot be told."""
+    def paged_peak(self, weights: int, max_memory: int) -> int:
+        """The same of a paged job; `UserInputError` where that is more than `max_memory`, or cannot be told."""
         if refusals := list(self._not_paged()):
             raise UserInputError(
                 f"with its weights in memory this job takes more than --max-memory {max_memory / 1e6:,.0f}MB, and it "
@@ -47,9 +47,10 @@ class Footprint:
             )
         peak = INTERPRETER_BYTES + max(self._paged_work())
         if peak > max_memory:
+            smallest = min(peak, self.peak(weights))
             raise UserInputError(
-                f"--max-memory {max_memory / 1e6:,.0f}MB is too little: weights can stay on the disk, but not what this "
-                f"job works on at once; the smallest that works is --max-memory {math.ceil(peak / 1e6)}MB"
+                f"--max-memory {max_memory / 1e6:,.0f}MB is too little: weights can stay on the disk, but not what is "
+                f"worked on at once; the smallest that works is --max-memory {math.ceil(smallest / 1e6)}MB"
             )
         return peak
 
@@ -90,11 +91,10 @@ class Footprint:
         """What each part of the job works on at once; measured in docs/decisions/0016."""
         arch, itemsize = self.arch, self.itemsize
         head = arch.spec.head
-        tables = [arch.widths[w.in_] * arch.widths[w.out] * itemsize for w in (*arch.spec.embeddings, *_given(head))]
-        table = max(tables, default=0)
+        table = max(self._tables(arch.width), default=0)
         logits = arch.widths[head.out] if head else 0
         copies = 2 if self.recipe.searches else 1
-        yield table + logits * (copies * self._batch * itemsize + 3 * ROWS_PER_BLOCK * 4)
+        yield table + logits * (copies * self._batch * itemsize + 2 * ROWS_PER_BLOCK * 4)
         for stage, space, kept in (
             (self.recipe.ffn, FFN, self.after.ffn),
             (self.recipe.heads, HEADS, [space_size(arch, self.before, self.after, 0, HEADS)]),
@@ -102,9 +102,12 @@ class Footprint:
             if stage is not None:
                 yield self._layer() + self._regression(arch.widths[space], max(kept))
         if self.recipe.width is not None:
-            yield self._layer() + self._moments()
+            d, k = arch.width, self.after.hidden
+            known = self.runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
             rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))
-            yield table + 8 * rows * (arch.width + self.after.hidden)
+            yield self._layer() + self._moments()
+            yield known + 2 * self._layer() + 8 * arch.widths[FFN] * (d + k)
+            yield known + table + table * k // d + 8 * rows * (d + k)
 
     def _regression(self, f: int, k: int) -> int:
         """Of `f` features, `k` are kept: sums for a fit and for a test, then what solves it (`neurons/walk.py`)."""
@@ -150,11 +153,12 @@ class Footprint:
     def _held(self) -> int:
         """Bytes of the stream of all calibration data, or of the narrow tables of a vocabulary."""
         stream = (self.tokens + self._batch) * self.arch.width * self.itemsize
-        outside = (*self.arch.spec.embeddings, *_given(self.arch.spec.head))
-        tables = sum(self.arch.widths["vocab"] for w in outside) * self.after.hidden * self.itemsize
         neurons = self.recipe.ffn is not None or self.recipe.heads is not None
-        return max(stream if neurons else 0, tables if self.recipe.width else 0)
+        return max(stream if neurons else 0, sum(self._tables(self.after.hidden)) if self.recipe.width else 0)
 
-
-def _given(head: Weight | None) -> tuple[Weight, ...]:
-    return () if head is None else (head,)
+    def _tables(self, width: int) -> list[int]:
+        """Bytes of each embedding, and of a head of its own, at a width of the stream."""
+        arch = self.arch
+        head = None if arch.tied else arch.spec.head
+        entries = (arch.widths[w.in_] * arch.widths[w.out] for w in (*arch.spec.embeddings, *([head] if head else [])))
+        return [count // arch.width * width * self.itemsize for count in entries]

@@ -18,23 +18,30 @@ from torch import Tensor, nn
 
 _MAPS = Path("/proc/self/maps")
 
+_LARGE = 2 << 20
+"""Bytes of the largest page: one access may bring in that much of a file."""
+
 
 def drop_pages(tensors: Iterable[Tensor]) -> None:
     """Take the pages of those tensors that lie in mapped files out of memory; they must be contiguous.
 
-    Parameters are replaced and never written into (`surgery.py`), so no page differs from its file.
+    With them go their neighbours' in the same file, up to `_LARGE`.  Parameters are replaced and never written into
+    (`surgery.py`), so no page differs from its file.
     """
     files = _mapped_files()
     for tensor in tensors:
-        if _lies_in(files, tensor):
-            start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-            _madvise(start, tensor.data_ptr() + tensor.nbytes - start)
+        span = _span(files, tensor)
+        if span is not None:
+            start = max(span[0], tensor.data_ptr() // _LARGE * _LARGE)
+            end = min(span[1], -(-(tensor.data_ptr() + tensor.nbytes) // _LARGE) * _LARGE)
+            _madvise(start, end - start)
 
 
 def unmapped(model: nn.Module) -> list[str]:
     """The names of parameters that do not lie in mapped files; empty where the system does not say."""
     files = _mapped_files()
-    return [name for name, parameter in model.named_parameters() if files and not _lies_in(files, parameter)]
+    held = ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel())
+    return [name for name, parameter in held if files and _span(files, parameter) is None]
 
 
 def to_file(tensor: Tensor, folder: Path) -> Tensor:
@@ -74,12 +81,13 @@ def _mapped_files() -> list[tuple[int, int]]:
     return [(int(start, 16), int(end, 16)) for start, end in spans]
 
 
-def _lies_in(files: list[tuple[int, int]], tensor: Tensor) -> bool:
+def _span(files: list[tuple[int, int]], tensor: Tensor) -> tuple[int, int] | None:
+    """The mapped file that the tensor lies in."""
     if tensor.device.type != "cpu" or not tensor.nbytes:
-        return False
+        return None
     start = tensor.data_ptr()
     at = bisect(files, start, key=lambda span: span[0]) - 1
-    return at >= 0 and start + tensor.nbytes <= files[at][1]
+    return files[at] if at >= 0 and start + tensor.nbytes <= files[at][1] else None
 
 
 def _madvise(start: int, length: int) -> None:

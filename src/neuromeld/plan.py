@@ -161,9 +161,10 @@ def make_plan(
     unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
     bytes_after = (num_after - unsaved) * itemsize
     footprint = Footprint(recipe, arch, before, after, len(starts), used, itemsize)
-    peak, paged = footprint.peak(num_parameters * itemsize), False
+    weights = num_parameters * itemsize
+    peak, paged = footprint.peak(weights), False
     if max_memory is not None and peak > max_memory:
-        peak, paged = footprint.paged_peak(max_memory), True
+        peak, paged = footprint.paged_peak(weights, max_memory), True
     return replace(
         plan,
         parameters_after=num_after,

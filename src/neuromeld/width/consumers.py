@@ -46,7 +46,8 @@ def narrow_consumer(model: nn.Module, weight: Weight, read: Float[Tensor, "k d"]
     assert weight.reads is not None
     gain, bias = read_norm(source, weight.reads)
     parts = read_matrix(source, weight).split(ROWS, dim=-1)
-    write_matrix(model, weight, torch.cat([consume(read, gain, bias, part).to(part) for part in parts], dim=-1))
+    narrow = [consume(read, gain, bias, part).to(part).mT for part in parts]
+    write_matrix(model, weight, torch.cat(narrow, dim=-2).mT)  # laid out as a linear layer stores it
 
 
 def narrow_norm(model: nn.Module, norm: Norm, k: int) -> None:
