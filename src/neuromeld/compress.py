@@ -18,13 +18,15 @@ from neuromeld.checkpoint import (
     save_checkpoint,
     save_record,
     verify_checkpoint,
+    weight_files,
 )
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
+from neuromeld.footprint import INTERPRETER_BYTES
 from neuromeld.inputs import Examples, inputs_of, reader_for
 from neuromeld.journal import NO_JOURNAL, Journal, open_journal
-from neuromeld.memory import peak_rss_bytes, release_memory
+from neuromeld.memory import keep_no_freed_memory, peak_rss_bytes, release_memory
 from neuromeld.pipeline import compress_model
 from neuromeld.plan import Plan, make_plan, skeleton
 from neuromeld.planner import Budget, Choice, choose_recipe
@@ -44,6 +46,9 @@ SEARCH_TOKENS = 4096
 FINAL_TOKENS = 16384
 """Validation tokens that the finalists of a budget are measured on."""
 
+SHARD_BYTES = 5_000_000_000
+"""The size of a file of weights, at most."""
+
 
 @dataclass(frozen=True)
 class CompressResult:
@@ -59,9 +64,16 @@ class CompressResult:
         return float(self.record["kept_ratio"])
 
 
-def plan_for(source: str, recipe: Recipe, *, dtype: torch.dtype | None = None, allow_pickle: bool = False) -> Plan:
+def plan_for(
+    source: str,
+    recipe: Recipe,
+    *,
+    dtype: torch.dtype | None = None,
+    allow_pickle: bool = False,
+    max_memory: int | None = None,
+) -> Plan:
     """The dry run: what `compress` would make, from the config alone."""
-    return _plan(locate(source, allow_pickle=allow_pickle), recipe, dtype)
+    return _plan(locate(source, allow_pickle=allow_pickle), recipe, dtype, max_memory)
 
 
 def choose(
@@ -124,6 +136,7 @@ def compress(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
+    max_memory: int | None = None,
     progress: bool = False,
 ) -> CompressResult:
     """Compress the model at `source` by `recipe` and write it to the folder `out`.
@@ -133,6 +146,7 @@ def compress(
     journal  of `out`, where it is open already; what `choose` has done with it is not done again
     evaluate look at the model before and after: perplexity on a little evaluation text, and what it writes
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
+    max_memory  bytes; a job that would take more leaves the weights on the disk, with the same result
 
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
     done is kept in a hidden folder beside `out` until then: the same call, made again after an interruption, goes on
@@ -150,7 +164,11 @@ def compress(
     with open_job(out) if journal is None else nullcontext(journal) as journal:
         with timed(seconds, "reading model and data"):
             located = locate(source, allow_pickle=allow_pickle)
-            plan = _plan(located, recipe, dtype)
+            plan = _plan(located, recipe, dtype, max_memory)
+            if plan.paged:
+                _check_place(device)
+                keep_no_freed_memory()
+            journal.paged = plan.paged
             config, settings = located.config(), recipe.calibration
             reader = reader_for(config)
             processor = reader.processor(located.folder)
@@ -160,7 +178,7 @@ def compress(
             journal.begin({"job": "compress", "recipe": recipe.model_dump()} | identity, force=force)
             looks = evaluate and is_first_rank()
             outcome, warnings = _outcome(data.source, settings.seqlen, processor, config) if looks else (None, [])
-            model = located.load(dtype, device)
+            model = located.load(dtype, device, paged=plan.paged)
         cache = {"model": located.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
         if outcome is not None:
             with timed(seconds, "looking at both models"):
@@ -193,13 +211,24 @@ def compress(
                 with timed(seconds, "writing and verifying"):
                     expected = outputs(model, data.probe)
                     model_dtype = model.dtype
-                    save_checkpoint(model, processor, folder, recipe_yaml=recipe.to_yaml())
+                    save_checkpoint(
+                        model,
+                        processor,
+                        folder,
+                        recipe_yaml=recipe.to_yaml(),
+                        max_shard_size=min(SHARD_BYTES, plan.peak_bytes - INTERPRETER_BYTES),
+                        paged=plan.paged,
+                    )
                     del model
                     release_memory()
-                    record |= {"logit_difference": verify_checkpoint(folder, expected, data.probe, dtype=model_dtype)}
+                    difference = verify_checkpoint(folder, expected, data.probe, dtype=model_dtype, paged=plan.paged)
+                    record |= {"logit_difference": difference}
                     record |= {"bytes_on_disk": bytes_on_disk(folder)}
                 record |= {"seconds": time.monotonic() - started, "seconds_by_phase": seconds}
                 record |= {"peak_rss_bytes": peak_rss_bytes()}
+                if max_memory is not None:
+                    predicted = {"peak_rss_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}
+                    record |= {"memory": {"max_bytes": max_memory, "paged": plan.paged, "predicted": predicted}}
                 save_record(folder, record, card=render_card(record))
                 save_report(folder)
         wait_for_all()
@@ -256,7 +285,31 @@ def _outcome(source: str, seqlen: int, processor: Any, config: PretrainedConfig)
     return Outcome(processor, windows), []
 
 
-def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None) -> Plan:
+def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None, max_memory: int | None = None) -> Plan:
     config = source.config()
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    return make_plan(skeleton(config), recipe, dtype=dtype or own)
+    plan = make_plan(skeleton(config), recipe, dtype=dtype or own, max_memory=max_memory)
+    if plan.paged:
+        _check_files(source, dtype, own)
+    return plan
+
+
+def _check_files(source: ModelSource, dtype: torch.dtype | None, own: torch.dtype) -> None:
+    """Raise `UserInputError` where the weights of a paged job cannot be used as they lie on the disk."""
+    problems = []
+    if source.gguf_file is not None:
+        problems.append(f"{source.name} was converted in memory: pass the converted model instead, {source.folder}")
+    if not all(path.suffix == ".safetensors" for path in weight_files(source.folder, allow_pickle=True)):
+        problems.append("pickled weights are read into memory: convert them to safetensors")
+    if dtype not in (None, own):
+        problems.append(f"weights are converted to {dtype} in memory: leave --dtype out")
+    if problems:
+        raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
+
+
+def _check_place(device: str) -> None:
+    """Raise `UserInputError` unless a paged job is to run alone and on the CPU."""
+    if device != "cpu" or num_ranks() > 1:
+        raise UserInputError(
+            "--max-memory is for one process on the CPU, where the weights do not fit: leave out --device and torchrun"
+        )

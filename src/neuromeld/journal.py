@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from neuromeld.workspace import Workspace, open_workspace, work_folder, write_whole
+from neuromeld.paging import to_file
+from neuromeld.workspace import Workspace, naming_full_disk, open_workspace, work_folder, write_whole
 
 SUFFIX = ".safetensors"
 
@@ -39,6 +40,8 @@ class Journal:
         self._workspace = workspace
         self.part = part
         self.num_recalled = 0
+        self.paged = False
+        """Whether tensors of this job are to lie in files (`paging.py`)."""
 
     @property
     def folder(self) -> Path | None:
@@ -52,19 +55,27 @@ class Journal:
 
     def within(self, part: str) -> "Journal":
         """The journal of a part of this job."""
-        return Journal(self._workspace, part)
+        found = Journal(self._workspace, part)
+        found.paged = self.paged
+        return found
 
     def recall(self, step: str) -> Entry | None:
         """What the step found when it was done, None where it was not."""
+        entry = self.read(step)
+        self.num_recalled += entry is not None
+        return entry
+
+    def read(self, step: str) -> Entry | None:
+        """The same, also in the job that did the step; the tensors of a paged job stay in their file."""
         if self.folder is None:
             return None
         try:
             with safe_open(self._path(self.folder, step), framework="pt") as file:
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = found if self.paged else {name: tensor.clone() for name, tensor in found.items()}
                 facts = json.loads(file.metadata()["facts"])
         except (FileNotFoundError, SafetensorError):
             return None
-        self.num_recalled += 1
         return Entry(facts, tensors)
 
     def keep(self, step: str, facts: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -74,6 +85,14 @@ class Journal:
         found = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
         metadata = {"facts": json.dumps(facts)}
         write_whole(self._path(self.folder, step), lambda path: save_file(found, path, metadata=metadata))
+
+    def hold(self, tensor: Tensor) -> Tensor:
+        """The tensor; in a paged job a copy in a file of the journal's folder, that goes with it."""
+        if not self.paged:
+            return tensor
+        assert self.folder is not None
+        with naming_full_disk(self.folder):
+            return to_file(tensor, self.folder)
 
     def once(self, step: str, compute: Callable[..., Any], *arguments: Any) -> Any:
         """`compute(*arguments)`, which JSON must be able to hold, or what it was."""

@@ -14,14 +14,11 @@ from neuromeld.archs import Architecture, resolve, spec_for
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
 from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.footprint import Footprint
 from neuromeld.neurons import NEEDS_FELT, check_compensation
 from neuromeld.recipe import Recipe
 from neuromeld.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
-from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.sublayers import DELETED_WIDTH
-
-INTERPRETER_BYTES = 500 << 20
-"""What Python, torch and transformers take before a model is loaded."""
 
 CONTEXT = 512
 """Keys that a token attends to, where operations are counted."""
@@ -46,7 +43,8 @@ class Plan:
 
     `parameters_before` and `parameters_after` count unique parameters, ties once, adapters and shortcuts included.
     `flops_before` and `flops_after` are operations per token that attends to `CONTEXT` keys.
-    `bytes_after` is the size of the weights on disk; `peak_bytes` a prediction for the memory of the whole job.
+    `bytes_after` is the size of the weights on disk.  `peak_bytes` and `disk_bytes` predict what the whole job takes of
+    memory and, result included, of the disk.  A `paged` job leaves the weights in their files.
     """
 
     recipe: Recipe
@@ -62,6 +60,8 @@ class Plan:
     flops_after: int
     bytes_after: int
     peak_bytes: int
+    disk_bytes: int = 0
+    paged: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -106,10 +106,15 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     return resolve(model, spec)
 
 
-def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | None = None) -> Plan:
+def make_plan(
+    model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | None = None, max_memory: int | None = None
+) -> Plan:
     """Resolve `recipe` for `model`, which may be a `skeleton`; `dtype` is that of the weights to be written.
 
-    Raises `UserInputError` for a size or a format that cannot be, `UnsupportedModelError` for the model.
+    max_memory   bytes; a job that would take more is paged
+
+    Raises `UserInputError` for a size or a format that cannot be and for a memory that is too small,
+    `UnsupportedModelError` for the model.
     """
     arch = architecture_of(model)
     _refuse(arch.spec, recipe)
@@ -154,14 +159,20 @@ def make_plan(model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | No
     num_after = predict_parameters(model, left, before, after, extra=extra)
     # Positions that are computed are parameters of some models, which do not save them.
     unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
-    weights = num_parameters * itemsize  # twice for a moment, while they are loaded (docs/decisions/0013)
-    peak = INTERPRETER_BYTES + weights + max(weights, _working_bytes(plan, arch, used))
+    bytes_after = (num_after - unsaved) * itemsize
+    footprint = Footprint(recipe, arch, before, after, len(starts), used, itemsize)
+    weights = num_parameters * itemsize
+    peak, paged = footprint.peak(weights), False
+    if max_memory is not None and peak > max_memory:
+        peak, paged = footprint.paged_peak(weights, max_memory), True
     return replace(
         plan,
         parameters_after=num_after,
         flops_after=flops,
-        bytes_after=(num_after - unsaved) * itemsize,
+        bytes_after=bytes_after,
         peak_bytes=peak,
+        disk_bytes=footprint.disk(bytes_after, paged=paged),
+        paged=paged,
     )
 
 
@@ -338,19 +349,3 @@ def _calibration_warnings(tokens: int, unknowns: int) -> tuple[str, ...]:
             f"will overfit; {16 * unknowns} or more are advised",
         )
     return ()
-
-
-def _working_bytes(plan: Plan, arch: Architecture, tokens: int) -> int:
-    """What the statistics and the streams of the largest stage take."""
-    recipe, d, f = plan.recipe, arch.width, arch.widths[FFN]
-    needed = [0]
-    if recipe.width is not None:
-        streams = tokens * 4 * ((len(arch.spec.cut_norms) + 2) * d + 2 * plan.after.hidden) if recipe.width.refit else 0
-        needed.append(streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * len(plan.starts))
-    if recipe.ffn is not None or recipe.heads is not None:
-        needed.append(tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f)
-    if any(stage is not None and stage.selector in NEEDS_FELT for stage in (recipe.ffn, recipe.heads)):
-        in_layers = plan.after.num_layers * (10 * d + 5 * f)
-        predicted = arch.widths[arch.spec.head.out] if arch.spec.head else 0
-        needed.append(recipe.calibration.seqlen * 4 * (in_layers + 4 * predicted))
-    return max(needed)

@@ -13,6 +13,9 @@ from neuromeld.settings import Frozen
 from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width.options import Width
 
+BATCH_WINDOWS = 4
+"""Windows in one calibration batch, at most."""
+
 
 class Calibration(Frozen):
     """The data that statistics are taken from: `tokens` in all, in windows of `seqlen`, drawn by `seed`.

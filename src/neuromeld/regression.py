@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuromeld.errors import NumericsError
+from neuromeld.memory import all_finite
 from neuromeld.stats import Cross
 
 LAMBDAS = (1e-5, 1e-4, 1e-3)
@@ -59,10 +60,10 @@ def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas
     before = relative_error(held_out, initial)
     best = Refit(initial, Fit(before, before, None, None))
     scale = fitted.gram.diagonal().mean()
-    eye = torch.eye(len(fitted.gram), dtype=fitted.gram.dtype, device=fitted.gram.device)
     residual = fitted.cross - fitted.gram @ initial
     for ridge in lambdas:
-        damped = fitted.gram + ridge * scale * eye
+        damped = fitted.gram.clone()
+        damped.diagonal().add_(ridge * scale)
         factor, info = torch.linalg.cholesky_ex(damped)
         if info != 0:
             continue
@@ -70,7 +71,7 @@ def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas
         error = relative_error(held_out, matrix)
         if error < best.fit.error_after:
             best = Refit(matrix, Fit(before, error, ridge, _condition(damped, factor)))
-    if not torch.isfinite(best.matrix).all():
+    if not all_finite(best.matrix):
         raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
     return best
 

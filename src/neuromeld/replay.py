@@ -1,13 +1,15 @@
 """Change a layer once: a change that the journal remembers is loaded, not computed again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import TypeAdapter
 from torch import nn
 
 from neuromeld.journal import Journal
-from neuromeld.surgery import changed_parameters, load_parameters
+from neuromeld.paging import drop_pages
+from neuromeld.surgery import changed_parameters, load_parameters, move_parameters
 
 T = TypeVar("T")
 
@@ -16,12 +18,29 @@ def change_once(journal: Journal, step: str, layer: nn.Module, change: Callable[
     """Let `change` replace parameters of `layer` and return what is to be remembered of it.
 
     kind   the type of that: plain values, and dataclasses of them
+
+    In a paged job the new parameters lie in the journal's file.
     """
-    entry = journal.recall(step)
-    if entry is not None:
-        load_parameters(layer, entry.tensors)
-        return kind.validate_python(entry.facts)
     before = dict(layer.named_parameters())
-    found = change()
-    journal.keep(step, kind.dump_python(found), changed_parameters(layer, before))
-    return found
+    entry = journal.recall(step)
+    if entry is None:
+        found = change()
+        journal.keep(step, kind.dump_python(found), changed_parameters(layer, before))
+        if not journal.paged:
+            return found
+        entry = journal.read(step)
+        assert entry is not None
+    load_parameters(layer, entry.tensors)
+    if journal.paged:
+        drop_pages([*before.values(), *layer.parameters()])
+    return kind.validate_python(entry.facts)
+
+
+@contextmanager
+def paged_out(journal: Journal, module: nn.Module) -> Iterator[None]:
+    """In a paged job, put the parameters of `module` that are replaced inside into files, and drop the pages of all."""
+    before = dict(module.named_parameters())
+    yield
+    if journal.paged:
+        move_parameters(module, changed_parameters(module, before), journal.hold)
+        drop_pages(before.values())

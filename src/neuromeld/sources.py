@@ -51,9 +51,9 @@ class ModelSource:
         """The tokenizer that comes with the model."""
         return load_tokenizer(self.folder)
 
-    def load(self, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
-        """The model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says what is refused."""
-        return load_model(self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle)
+    def load(self, dtype: torch.dtype | None, device: str, *, paged: bool = False) -> PreTrainedModel:
+        """The model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says more."""
+        return load_model(self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle, paged=paged)
 
     def bytes_on_disk(self) -> int:
         """The size of the weight files."""

@@ -149,12 +149,21 @@ class LayerCalls:
 
 
 @torch.no_grad()
-def record_calls(model: nn.Module, arch: Architecture, batches: Sequence[Batch], stack: int = 0) -> LayerCalls:
-    """Run the model with the layers of one stack short-circuited and keep what each would have been called with."""
+def record_calls(
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    stack: int = 0,
+    hold: Callable[[Tensor], Tensor] = lambda x: x,
+) -> LayerCalls:
+    """Run the model with the layers of one stack short-circuited and keep what each would have been called with.
+
+    hold   where the stream is to lie
+    """
     first, depth = arch.starts[stack], arch.depths[stack]
     calls = LayerCalls(first, batches, [], [])
     layers = [model.get_submodule(arch.layer_path(i)) for i in range(first, first + depth)]
-    with _short_circuit(layers, calls):
+    with _short_circuit(layers, calls, hold):
         for batch in batches:
             calls.arguments.append([])
             _run(model, batch)
@@ -162,7 +171,7 @@ def record_calls(model: nn.Module, arch: Architecture, batches: Sequence[Batch],
 
 
 @contextmanager
-def _short_circuit(layers: Sequence[nn.Module], calls: LayerCalls) -> Iterator[None]:
+def _short_circuit(layers: Sequence[nn.Module], calls: LayerCalls, hold: Callable[[Tensor], Tensor]) -> Iterator[None]:
     # Whether a layer returns a tensor or a tuple, and what else is in it, differs between families: the first one runs.
     returned: list[Any] = [None]
 
@@ -171,7 +180,7 @@ def _short_circuit(layers: Sequence[nn.Module], calls: LayerCalls) -> Iterator[N
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             if layer is layers[0]:
-                calls.hidden.append(hidden)
+                calls.hidden.append(hold(hidden))
                 returned[0] = original(hidden, *args, **kwargs)
             calls.arguments[-1].append((args, kwargs))
             if layer is layers[-1]:

@@ -4,7 +4,7 @@ Matrices come and go as `(in, out)`, whatever the module stores; embeddings are 
 Those of experts, one on top of the other, come and go together.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
+from neuromeld.memory import all_finite
 
 
 def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
@@ -196,6 +197,13 @@ def load_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> None
             _set_sizes(owner)
 
 
+def move_parameters(module: nn.Module, names: Iterable[str], move: Callable[[Tensor], Tensor]) -> None:
+    """Let parameters lie where `move` puts their values; they stay the same parameters, so ties stay."""
+    for name in names:
+        parameter = module.get_parameter(name)
+        parameter.data = move(parameter.data)
+
+
 def remove_module(model: nn.Module, path: str) -> None:
     """Put an identity in the place of the module at `path`."""
     _put(model, path, nn.Identity())
@@ -209,7 +217,7 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
     old: nn.Parameter = getattr(module, name)
     new = value.to(dtype=old.dtype, device=old.device).contiguous()
-    if not torch.isfinite(new).all():
+    if not all_finite(new):
         raise NumericsError(f"{label} would not be finite in {old.dtype}; try a wider --dtype or a larger ratio")
     setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
 

@@ -112,17 +112,27 @@ def open_workspace(folder: Path, holds_work: Callable[[], bool]) -> Iterator[Wor
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file that appears at `path` whole, and on the disk, or not at all."""
     unfinished = path.with_name(f"{path.name}.unfinished")
+    with naming_full_disk(path.parent):
+        try:
+            write(unfinished)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Make it a `CheckpointError` where the system refuses to write more to `folder`."""
     try:
-        write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        yield
     except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if is_disk_full(error):
-            free = shutil.disk_usage(path.parent).free
-            raise CheckpointError(f"the disk that holds {path.parent} is full: {free:,} bytes are free") from error
-        raise
+        if not is_disk_full(error):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise CheckpointError(f"the disk that holds {folder} is full: {free:,} bytes are free") from error
 
 
 def is_disk_full(error: BaseException) -> bool:

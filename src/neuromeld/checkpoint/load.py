@@ -23,6 +23,8 @@ from neuromeld.checkpoint.classes import model_class
 from neuromeld.checkpoint.modeling import native_model_type
 from neuromeld.checkpoint.native import register_native
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
+from neuromeld.memory import all_finite
+from neuromeld.paging import drop_after_use, drop_pages, unmapped
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """A tokenizer has at least one of these."""
@@ -84,10 +86,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False) -> PreTrainedModel:
+def load_model(
+    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False, paged: bool = False
+) -> PreTrainedModel:
     """The model in eval mode, every weight of it from the checkpoint and finite.
 
     dtype   None keeps the checkpoint's own
+    paged   leave the weights in their files: what is in memory of them is what is being used (`paging.py`)
 
     Raises `CheckpointError` for files that are missing or damaged and for weights that do not match the config,
     `UnsupportedModelError` for a quantised model, `NumericsError` for NaN or infinity.
@@ -115,7 +120,12 @@ def load_model(folder: Path, *, dtype: torch.dtype | None, device: str, allow_pi
     model: PreTrainedModel
     model, info = found
     _check_complete(folder, info)
-    _check_finite(folder, model)
+    if paged:
+        _check_mapped(folder, model)
+        drop_after_use(model)
+    _check_finite(folder, model, paged=paged)
+    if paged:
+        return model
     for parameter in model.parameters():
         # Out of the mapped file, whose pages stay in memory for as long as one tensor lies there (docs/decisions/0013).
         parameter.data = parameter.data.clone()
@@ -176,13 +186,23 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> None:
         raise CheckpointError(f"the weights in {folder} do not match its config.json: " + "; ".join(problems))
 
 
-def _check_finite(folder: Path, model: PreTrainedModel) -> None:
+def _check_finite(folder: Path, model: PreTrainedModel, *, paged: bool) -> None:
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+        if not all_finite(parameter):
             raise NumericsError(
                 f"{name} in {folder} holds NaN or infinity as {parameter.dtype}; the checkpoint is damaged, or the "
                 "weights exceed what this dtype can hold"
             )
+        if paged:
+            drop_pages([parameter])
+
+
+def _check_mapped(folder: Path, model: PreTrainedModel) -> None:
+    if names := unmapped(model):
+        raise CheckpointError(
+            f"weights in {folder} are converted as they are read, and so need memory: {_listed(names)}. Load the model "
+            "with transformers and save it again, in the dtype that its config names, or leave --max-memory out"
+        )
 
 
 def _listed(names: Iterable[str], shown: int = 8) -> str:

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from neuromeld.checkpoint import modeling
 from neuromeld.checkpoint.classes import auto_class
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.load import load_model
 from neuromeld.errors import CheckpointError
+from neuromeld.paging import drop_pages
 from neuromeld.streams import Batch, model_inputs
 
 REMOTE_MODULE = "modeling_neuromeld"
@@ -29,14 +35,21 @@ def save_checkpoint(
     folder: Path,
     *,
     recipe_yaml: str | None,
-    max_shard_size: str = "5GB",
+    max_shard_size: int | str = "5GB",
+    paged: bool = False,
 ) -> None:
     """Write weights, configs, processor (such as a tokenizer) and recipe, if any, into a `new_folder`.
+
+    paged   hold the pages of one shard of the weights at a time
 
     A native model takes its code along, so that it loads with `trust_remote_code=True` without neuromeld.
     """
     check_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if paged:
+        model.save_pretrained(folder, state_dict={})  # all but the weights
+        _save_weights(model, folder, max_shard_size)
+    else:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
     processor.save_pretrained(folder)
     if recipe_yaml is not None:
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
@@ -51,6 +64,21 @@ def save_checkpoint(
             auto_class(type(model)).__name__: f"{REMOTE_MODULE}.{type(model).__name__}",
         }
     _write_json(path, config)
+
+
+def _save_weights(model: PreTrainedModel, folder: Path, max_shard_size: int | str) -> None:
+    """The weights as `save_pretrained` lays them out, a shard at a time."""
+    ignored = model._keys_to_ignore_on_save or ()
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in ignored}
+    tensors = revert_weight_conversion(model, remove_tied_weights_from_state_dict(tensors, model))
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
+    for file, names in split.filename_to_tensors.items():
+        shard = {name: tensors[name].contiguous() for name in names}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        drop_pages(shard.values())
+    if split.is_sharded:
+        metadata = {"total_parameters": model.num_parameters(), **split.metadata}
+        _write_json(folder / SAFE_WEIGHTS_INDEX_NAME, {"metadata": metadata, "weight_map": split.tensor_to_filename})
 
 
 def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> None:
@@ -69,12 +97,14 @@ def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def verify_checkpoint(folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype) -> float:
+def verify_checkpoint(
+    folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype, paged: bool = False
+) -> float:
     """Load `folder` as a user would and compare its `outputs` on a batch with those of the model that was saved.
 
     Returns the largest difference over the largest value; `CheckpointError` if that exceeds the dtype's tolerance.
     """
-    model = load_model(folder, dtype=None, device=str(expected.device))
+    model = load_model(folder, dtype=None, device=str(expected.device), paged=paged)
     if model.dtype != dtype:
         raise CheckpointError(f"{folder} loads as {model.dtype}, but the model that was saved is {dtype}")
     expected = expected.double()

@@ -13,6 +13,7 @@ from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
 from neuromeld.cli.recipes import Asked, takes_recipe
 from neuromeld.compress import choose, compress, open_job, plan_for
+from neuromeld.errors import UserInputError
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.planner import Choice
 from neuromeld.recipe import Recipe
@@ -31,6 +32,7 @@ def compress_command(
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
+    max_memory: o.MaxMemory = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.")] = False,
     as_json: o.Json = False,
 ) -> None:
@@ -38,11 +40,12 @@ def compress_command(
     o.quiet_transformers()
     o.check_device(device)
     check_free(out, force=force)
+    limit = _limit(max_memory, asked)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     with open_job(out) as journal:
         first = is_first_rank()
         recipe, choice = _settle(model, asked, settings, show=first and not as_json, journal=journal, force=force)
-        settings |= {"force": force, "choice": choice, "journal": journal}
+        settings |= {"force": force, "choice": choice, "journal": journal, "max_memory": limit}
         result = compress(model, recipe, out, evaluate=evaluate, progress=True, **settings)
     if not first:
         return
@@ -71,6 +74,7 @@ def plan_command(
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
+    max_memory: o.MaxMemory = None,
     as_json: o.Json = False,
 ) -> None:
     """Show what `compress` would make of MODEL, and write nothing.
@@ -78,9 +82,10 @@ def plan_command(
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
     o.quiet_transformers()
+    limit = _limit(max_memory, asked)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
-    plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle)
+    plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle, max_memory=limit)
     _warn([*plan.warnings, *(choice.warnings if choice else [])])
     if as_json:
         typer.echo(json.dumps(json.loads(plan.to_json()) | ({"candidates": choice.record()} if choice else {})))
@@ -95,7 +100,19 @@ def plan_command(
     if plan.recipe.width is not None:
         table.add_row("bases", "", str(len(plan.starts)))
     table.add_row("peak memory of the job (predicted)", "", f"{plan.peak_bytes / 2**30:.2f} GiB")
+    table.add_row("disk space of the job (predicted)", "", f"{plan.disk_bytes / 2**30:.2f} GiB")
+    if plan.paged:
+        table.caption = "the weights stay on the disk"
     Console().print(table)
+
+
+def _limit(max_memory: str | None, asked: Asked) -> int | None:
+    """The memory that a job may take, in bytes."""
+    if max_memory is not None and asked.budget is not None:
+        raise UserInputError(
+            "--max-memory needs stages that are named, as by --ffn-ratio: candidates for a budget are built in memory"
+        )
+    return o.num_bytes(max_memory)
 
 
 def _settle(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 from transformers.utils import logging
 
 from neuromeld.errors import UserInputError
@@ -26,6 +27,12 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Load and write in this type.")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept pickled weights (tensors only).")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory", metavar="SIZE", help="As 2GB: a job that would take more leaves the weights on the disk."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else is on stderr.")]
 
 
@@ -33,6 +40,16 @@ def torch_dtype(chosen: Dtype | None) -> torch.dtype | None:
     """The torch dtype of an option that may not have been given."""
     found: torch.dtype | None = getattr(torch, chosen.value) if chosen else None
     return found
+
+
+def num_bytes(size: str | None) -> int | None:
+    """The number of bytes of an option as 2GB or 500MiB that may not have been given."""
+    if size is None:
+        return None
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(size))
+    except ValidationError:
+        raise UserInputError(f"--max-memory {size} must be a size, as 2GB or 500MiB") from None
 
 
 def check_device(device: str) -> None:

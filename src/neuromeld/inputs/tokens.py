@@ -6,13 +6,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neuromeld.checkpoint import load_tokenizer
 from neuromeld.inputs.examples import Examples, Pool
-from neuromeld.recipe import Calibration
+from neuromeld.recipe import BATCH_WINDOWS, Calibration
 from neuromeld.regression import HELD_OUT
 from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
-
-BATCH_WINDOWS = 4
-"""Windows in one calibration batch, at most."""
 
 PROBE_TOKENS = 64
 

@@ -48,8 +48,7 @@ def leverage(
 ) -> Float[Tensor, "f"]:
     """Ridge leverage score: how little the other neurons could stand in for it (after MoDeGPT, arXiv:2408.09632)."""
     damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
-    eye = torch.eye(len(features.gram), dtype=features.gram.dtype, device=features.gram.device)
-    inverse: Tensor = torch.linalg.inv(features.gram + damping * eye)
+    inverse: Tensor = torch.linalg.inv(_damped(features.gram, damping))
     return 1 - damping * inverse.diagonal()
 
 
@@ -62,9 +61,14 @@ def residual(
     `|w_j|^2 / (G + lambda I)^-1_jj` (the saliency of Optimal Brain Surgeon, for whole neurons).
     """
     damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
-    eye = torch.eye(len(features.gram), dtype=features.gram.dtype, device=features.gram.device)
-    inverse: Tensor = torch.linalg.inv(features.gram + damping * eye)
+    inverse: Tensor = torch.linalg.inv(_damped(features.gram, damping))
     return weights.square().sum(1) / inverse.diagonal()
+
+
+def _damped(gram: Float[Tensor, "f f"], damping: Tensor) -> Float[Tensor, "f f"]:
+    damped = gram.clone()
+    damped.diagonal().add_(damping)
+    return damped
 
 
 def gradient(

@@ -76,8 +76,8 @@ def narrow_neurons(
     num_groups  groups of heads of each layer at the start
     heads, ffn  the options, and how many groups or neurons each layer keeps; None leaves the space alone
 
-    Memory: the residual stream of all batches, and the Gram matrix of one sublayer twice; before that, for selectors
-    that look at gradients, all activations of one window.
+    Memory: the residual stream of all batches, unless the journal holds it, and the Gram matrix of one sublayer twice;
+    before that, for selectors that look at gradients, all activations of one window.
     """
     check_compensation(model, arch, heads[0] if heads else None, ffn[0] if ffn else None)
     spaces = [space for options, space in ((heads, HEADS), (ffn, FFN)) if options and options[0].selector in NEEDS_FELT]
@@ -104,14 +104,14 @@ def narrow_neurons(
 
     for index in range(arch.num_layers):
         if index in arch.starts:
-            calls = record_calls(model, arch, batches, arch.starts.index(index))
+            calls = record_calls(model, arch, batches, arch.starts.index(index), journal.hold)
         layer = model.get_submodule(arch.layer_path(index))
         found: list[Narrowing] = change_once(
             journal, f"neurons-{index}", layer, partial(narrow, calls, index), _NARROWINGS
         )
         done += found
         for b, x in enumerate(calls.hidden):
-            calls.hidden[b] = calls.run(layer, index, b, x)
+            calls.hidden[b] = journal.hold(calls.run(layer, index, b, x))
         release_memory()
         advance(index + 1)
     return done
@@ -170,20 +170,24 @@ def _narrow_ffn(sublayer: Sublayer | Expert, options: Ffn, keep: int, seed: int)
     model, consumer = sublayer.model, sublayer.consumer
     fitted, held_out = _moments(sublayer)
     matrix = read_matrix(model, consumer).to(ACCUMULATE)
+    before = len(matrix)
     kept = torch.topk(sublayer.score(options.selector, fitted, seed), keep).indices.sort().values
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
     targets = [_written(sublayer, b) for b in range(sublayer.num_batches)] if mixed else []
     for producer in sublayer.producers:
         mix_outputs(model, producer, shares / shares.sum(0) if mixed else kept)
-    moments = (fitted.narrow(kept), held_out.narrow(kept))
+    # One after the other: with their sums over the whole width these are the largest matrices of the job.
+    fitted = fitted.narrow(kept)
+    held_out = held_out.narrow(kept)
     if mixed:
         # Averages before the nonlinearity are not averages behind it: look again at what the neurons do now.
-        moments = _moments_against(sublayer, targets, keep)
+        fitted, held_out = _moments_against(sublayer, targets, keep)
     followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
-    fit = _refit_consumer(sublayer, followed, options.compensate, *moments)
     merges = summarise_plan(shares, kept) if mixed else None
-    return [Narrowing(sublayer.layer, FFN, len(matrix), keep, tuple(kept.tolist()), fit.fit, merges=merges)]
+    del shares, matrix
+    fit = _refit_consumer(sublayer, followed, options.compensate, fitted, held_out)
+    return [Narrowing(sublayer.layer, FFN, before, keep, tuple(kept.tolist()), fit.fit, merges=merges)]
 
 
 def _written(sublayer: Sublayer | Expert, batch: int) -> Tensor:
@@ -197,7 +201,8 @@ def _moments(sublayer: Sublayer | Expert) -> tuple[Features, Features]:
     for b in range(sublayer.num_batches):
         sums[sublayer.is_held_out(b)].update(sublayer.features(b))
     reduce(*sums)
-    return sums[0].finalize(matrix), sums[1].finalize(matrix)
+    held_out = sums.pop().finalize(matrix)
+    return sums.pop().finalize(matrix), held_out
 
 
 def _moments_against(sublayer: Sublayer | Expert, targets: Sequence[Tensor], width: int) -> tuple[Features, Features]:
@@ -206,7 +211,8 @@ def _moments_against(sublayer: Sublayer | Expert, targets: Sequence[Tensor], wid
     for b, y in enumerate(targets):
         sums[sublayer.is_held_out(b)].update(sublayer.features(b), y)
     reduce(*sums)
-    return sums[0].finalize(), sums[1].finalize()
+    held_out = sums.pop().finalize()
+    return sums.pop().finalize(), held_out
 
 
 def _refit_consumer(

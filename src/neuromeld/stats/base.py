@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
+from neuromeld.memory import all_finite
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stats.gram import Gram, symmetric
+from neuromeld.stats.gram import Gram, fill_upper
 
 TOKENS_PER_BLOCK = 1024
 """Bounds the float64 copies that an update makes; larger blocks are no faster (docs/decisions/0002)."""
@@ -83,14 +84,14 @@ class Statistic(ABC):
         """Every sum over the number of tokens; refuses an empty statistic and one that met NaN or infinity."""
         if self.num_tokens == 0:
             raise UserInputError(f"{type(self).__name__} has seen no tokens: calibrate with at least one")
-        broken = [name for name, value in self._sums.items() if not bool(value.isfinite().all())]
+        broken = [name for name, value in self._sums.items() if not all_finite(value)]
         if broken:
             raise NumericsError(
                 f"{type(self).__name__}: {', '.join(broken)} not finite after {self.num_tokens} tokens. "
                 "The activations hold NaN or infinity; if the model runs in float16, calibrate in bfloat16 or float32"
             )
         return {
-            name: (symmetric(value) if name in self._grams else value) / self.num_tokens
+            name: (fill_upper(value) if name in self._grams else value) / self.num_tokens
             for name, value in self._sums.items()
             if name != "num_tokens"
         }

@@ -28,6 +28,11 @@ class Gram:
         dsyrk(1.0, x.contiguous().numpy().T, beta=1.0, c=total.numpy().T, overwrite_c=True)
 
 
-def symmetric(total: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
-    """The whole matrix, from its lower triangle."""
-    return total.tril() + total.tril(-1).mT
+def fill_upper(total: Float64[Tensor, "d d"], rows: int = 512) -> Float64[Tensor, "d d"]:
+    """Copy the lower triangle of `total` into the upper one, in place, some rows at a time."""
+    for start in range(0, len(total), rows):
+        end = start + rows
+        block = total[start:end, start:end]
+        block.copy_(block.tril() + block.tril(-1).mT)
+        total[start:end, end:] = total[end:, start:end].mT
+    return total

@@ -28,9 +28,14 @@ def consume(
     return narrow - narrow.mean(0, keepdim=True) + (bias.to(ACCUMULATE) @ matrix) / read.shape[0]
 
 
+ROWS = 8192
+"""How much of a large matrix, such as that of a vocabulary, is worked on at once."""
+
+
 def narrow_producer(model: nn.Module, weight: Weight, write: Float[Tensor, "d k"]) -> None:
     """`W <- W write`, `b <- b write`."""
-    write_matrix(model, weight, read_matrix(model, weight).to(ACCUMULATE) @ write)
+    matrix = read_matrix(model, weight)
+    write_matrix(model, weight, torch.cat([(rows.to(ACCUMULATE) @ write).to(rows) for rows in matrix.split(ROWS)]))
     bias = read_bias(model, weight)
     if bias is not None:
         write_bias(model, weight, bias.to(ACCUMULATE) @ write)
@@ -40,7 +45,9 @@ def narrow_consumer(model: nn.Module, weight: Weight, read: Float[Tensor, "k d"]
     """Rewrite a consumer of `model` from the weight and the norm that `source` still has at full width."""
     assert weight.reads is not None
     gain, bias = read_norm(source, weight.reads)
-    write_matrix(model, weight, consume(read, gain, bias, read_matrix(source, weight)))
+    parts = read_matrix(source, weight).split(ROWS, dim=-1)
+    narrow = [consume(read, gain, bias, part).to(part).mT for part in parts]
+    write_matrix(model, weight, torch.cat(narrow, dim=-2).mT)  # laid out as a linear layer stores it
 
 
 def narrow_norm(model: nn.Module, norm: Norm, k: int) -> None:

@@ -10,7 +10,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.streams import norm_epsilon
 from neuromeld.surgery import read_matrix, read_norm, remove_module, scale_rows, write_matrix
-from neuromeld.width.consumers import narrow_producer
+from neuromeld.width.consumers import ROWS, narrow_producer
 from neuromeld.width.width_map import Basis, centred
 
 
@@ -35,7 +35,7 @@ def narrow_embeddings(model: nn.Module, arch: Architecture, basis: Basis) -> Tie
     return tied_table(full, read_matrix(model, tokens)) if arch.tied else None
 
 
-def tied_table(full: Float[Tensor, "v d"], narrow: Float[Tensor, "v k"], rows: int = 8192) -> TiedTable:
+def tied_table(full: Float[Tensor, "v d"], narrow: Float[Tensor, "v k"], rows: int = ROWS) -> TiedTable:
     """Sums over the vocabulary, in blocks of `rows`."""
     k, d = narrow.shape[1], full.shape[1]
     gram = torch.zeros(k, k, dtype=ACCUMULATE, device=full.device)

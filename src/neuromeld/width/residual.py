@@ -19,7 +19,7 @@ from neuromeld.archs.spec import RESIDUAL, Norm
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.memory import release_memory
 from neuromeld.regression import Fit, is_held_out, refit
-from neuromeld.replay import change_once
+from neuromeld.replay import change_once, paged_out
 from neuromeld.stats import Cross, CrossMoments
 from neuromeld.stats.distributed import place, reduce
 from neuromeld.streams import Batch, LayerCalls, normalise, real_tokens, record_calls
@@ -77,7 +77,8 @@ def narrow_residual(
     if arch.tied and stock:
         done.bases[0], diagonal = diagonal_head_basis(model, arch, bases[0])
     streams = _open(model, arch, refit_on, done.bases[0]) if refit_on is not None else None
-    table = narrow_embeddings(model, arch, done.bases[0])
+    with paged_out(journal, model):
+        table = narrow_embeddings(model, arch, done.bases[0])
     basis = done.bases[0]
     for index in range(arch.num_layers):
         if index in starts[1:]:
@@ -96,7 +97,8 @@ def narrow_residual(
     moments = None
     if streams is not None:
         moments = _cross_moments(model, arch.final_norm, streams.original, streams.narrow, refit_on or [], basis)
-    narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
+    with paged_out(journal, model):
+        narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
     return done
 
 
@@ -113,7 +115,7 @@ def _narrow_layer(
     """Narrow one layer in place and, where there are streams, refit its consumers and move both streams past it."""
     path = arch.layer_path(index)
     layer = model.get_submodule(path)
-    original = copy.deepcopy(layer)
+    original = copy.deepcopy(layer, {id(parameter): parameter for parameter in layer.parameters()})
     full = _holder(path, original)
     weights, norms = arch.layer_weights(index), arch.cut_norms(index)
     read_by_norms = _run_original(streams, original, path, index, norms) if streams is not None else {}

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from neuromeld.stats import FeatureMoments, TargetMoments
+from neuromeld.stats.gram import fill_upper
 
 RTOL = 1e-10
 
@@ -61,3 +62,9 @@ def test_the_gram_matrix_says_all_of_targets_that_are_written_from_the_features(
     for name in ("gram", "cross", "mean", "mean_abs", "target_mean", "target_energy"):
         same(getattr(found, name), getattr(expected, name))
     assert found.num_tokens == expected.num_tokens
+
+
+def test_one_triangle_says_everything():
+    total = torch.randn(8, 8, dtype=torch.float64)
+    expected = total.tril() + total.tril(-1).T
+    assert torch.equal(fill_upper(total, rows=3), expected)

