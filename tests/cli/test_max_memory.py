@@ -90,7 +90,7 @@ def test_the_result_is_that_of_a_job_in_memory_bit_for_bit(stages, cli, text, tm
 @linux_only
 def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
     peaks, sizes = [], []
-    for layers in (2, 26):
+    for layers in (2, 14):
         model = build(tmp_path / str(layers), layers=layers, width=512)
         recipe = {"ffn": {"ratio": 0.5}, "calibration": {"source": text, "tokens": 1024, "seqlen": 32}}
         most = plan_for(str(model), parse_recipe(recipe)).peak_bytes - 1
@@ -109,7 +109,7 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
         peaks.append(record["peak_rss_bytes"])
         sizes.append(record["bytes_on_disk_before"])
         assert record["peak_rss_bytes"] == pytest.approx(record["memory"]["predicted"]["peak_rss_bytes"], rel=0.15)
-    assert sizes[1] - sizes[0] > 240e6
+    assert sizes[1] - sizes[0] > 120e6
     assert peaks[1] - peaks[0] < 0.25 * (sizes[1] - sizes[0])
 
 

@@ -91,5 +91,8 @@ SELECTORS: Registry[Selector] = Registry(
     "selector", {f.__name__: f for f in (magnitude, wanda, fluctuation, leverage, residual, gradient, random)}
 )
 
+NEEDS_INVERSE = ("leverage", "residual")
+"""Selectors that invert a Gram matrix, which takes several times its memory."""
+
 NEEDS_FELT = ("gradient",)
 """Selectors that cost a backward pass over the calibration data."""

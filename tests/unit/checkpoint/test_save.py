@@ -87,6 +87,23 @@ def test_what_a_stock_folder_holds(folder, llama):
     assert AutoTokenizer.from_pretrained(folder)("w5")["input_ids"] == [5]
 
 
+@pytest.mark.parametrize("size", ["4KB", "5GB"])
+@pytest.mark.parametrize("build", [build_stock, narrow])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_written_a_shard_at_a_time_are_laid_out_as_transformers_does(family, build, size, tmp_path):
+    model = build(family)
+    ours, theirs = (
+        write(model, tmp_path / name, max_shard_size=size, paged=paged)
+        for name, paged in (("ours", True), ("theirs", False))
+    )
+    assert names(ours) == names(theirs)
+    for name in names(theirs):
+        if name.endswith(".json"):
+            assert json.loads((ours / name).read_text()) == json.loads((theirs / name).read_text())
+        else:
+            assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
 def test_no_path_of_this_machine_is_written(llama, tmp_path):
     source = write(llama, tmp_path / "source")
     model = type(llama).from_pretrained(source)
