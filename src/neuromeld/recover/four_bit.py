@@ -61,7 +61,8 @@ class FourBit:
         whole_oi = _whole_blocks(weight_oi)
         held.weight = Params4bit(whole_oi, quant_type="nf4", compress_statistics=True).to(whole_oi.device)
         held.bias = matrix.bias
-        held.register_forward_pre_hook(lambda _, inputs: (_whole_blocks(inputs[0]),))
+        if num_in % BLOCK:
+            held.register_forward_pre_hook(lambda _, inputs: (_whole_blocks(inputs[0]),))
         return held
 
 
