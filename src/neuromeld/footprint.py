@@ -112,7 +112,7 @@ class Footprint:
     def _regression(self, stage: Ffn | Heads, f: int, k: int) -> int:
         """Of `f` features, `k` are kept: sums for a fit and a test, and what is done with them (`neurons/walk.py`)."""
         d = self.arch.width
-        gram = 8 * f * f
+        gram, sums = 8 * f * f, 8 * f * (f + d)
         block = 2 * 8 * TOKENS_PER_BLOCK * f + self._batch * self.itemsize * (f + 2 * d)
         collecting = 3 * gram + 3 * 8 * f * d + block
         solving = 2 * 8 * k * (k + d) + 3 * 8 * k * k + 5 * 8 * k * d

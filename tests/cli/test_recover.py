@@ -52,6 +52,8 @@ def test_words_for_people(cli, checkpoint, text, tmp_path):
         (["--steps", "0"], 2, "steps=0"),
         (["--temperature", "2"], 2, "no distill_from"),
         (["--lora-rank", "4", "--no-lora"], 2, "give one of them"),
+        (["--lora", "--qlora"], 2, "--qlora and --lora"),
+        (["--no-lora", "--qlora"], 2, "--qlora and --no-lora"),
         (["--learning-rate", "1e30"], 4, "Lower --learning-rate (now 1e+30)"),
         (["--distill-from", "./nowhere"], 2, "./nowhere does not exist"),
         (["--seqlen", "2048"], 2, "2048"),

@@ -64,9 +64,10 @@ def check_device(device: str) -> None:
 
 
 def quiet_transformers() -> None:
-    """Leave the terminal to this program's own bars and messages: transformers and the task harness say little."""
+    """Leave the terminal to this program's own bars and messages: libraries say little."""
     logging.set_verbosity_error()
     getLogger("lm_eval").setLevel(ERROR)
+    getLogger("bitsandbytes").setLevel(ERROR)
     logging.disable_progress_bar()
 
 

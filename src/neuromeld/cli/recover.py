@@ -13,7 +13,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.recover import Recovery, load_recovery, parse_recovery, recover
 
 LORA_RANK = 16
-"""Of `--lora`, where neither the recipe nor `--lora-rank` says another."""
+"""Of `--lora` and `--qlora`, where neither the recipe nor `--lora-rank` says another."""
 
 
 class Schedule(StrEnum):
@@ -41,7 +41,12 @@ def recover_command(
     lora: Annotated[bool | None, typer.Option("--lora/--no-lora", help="Train low-rank updates, and merge them.")] = (
         None
     ),
-    lora_rank: Annotated[int | None, typer.Option(help=f"Their rank; {LORA_RANK} with --lora alone.")] = None,
+    qlora: Annotated[
+        bool, typer.Option("--qlora", help="The same, with the layers' matrices held in 4 bits meanwhile.")
+    ] = False,
+    lora_rank: Annotated[
+        int | None, typer.Option(help=f"Their rank; {LORA_RANK} with --lora or --qlora alone.")
+    ] = None,
     distill_from: Annotated[str | None, typer.Option(help="The original model, to learn from its predictions.")] = None,
     distill_weight: Annotated[float | None, typer.Option(help="Share of the distillation in the loss.")] = None,
     temperature: Annotated[float | None, typer.Option(help="That softens both predictions.")] = None,
@@ -65,6 +70,7 @@ def recover_command(
     settings = _settings(
         recipe,
         lora,
+        qlora,
         train=train,
         steps=steps,
         batch_tokens=batch_tokens,
@@ -84,21 +90,29 @@ def recover_command(
         typer.echo(json.dumps({"out": str(out)} | result.record))
         return
     found = result.record["recovery"]
+    held = found.get("matrix_bytes")
     Console().print(
         f"recovered checkpoint in {o.folder_argument(out)}: held-out loss {found['held_out']['loss_before']:.3f} "
         f"before, {found['held_out']['loss_after']:.3f} after {found['tokens_seen']:,} tokens; "
-        f"{found['parameters_trained']:,} parameters trained; {found['seconds']:.0f} s",
+        f"{found['parameters_trained']:,} parameters trained; "
+        + (f"matrices held in {held['held'] / 1e6:.1f} MB of {held['own_dtype'] / 1e6:.1f} MB; " if held else "")
+        + f"{found['seconds']:.0f} s",
         highlight=False,
     )
 
 
-def _settings(recipe: str, lora: bool | None, **given: Any) -> Recovery:
+def _settings(recipe: str, lora: bool | None, qlora: bool, **given: Any) -> Recovery:
     """The recipe with every option that was given in the place of its own."""
     stated = load_recovery(recipe).model_dump(exclude_unset=True)
-    if lora is False:
+    if qlora and lora is not None:
+        raise UserInputError(
+            f"--qlora and --{'' if lora else 'no-'}lora: the first trains low-rank updates with the matrices held in 4 "
+            "bits, the second says otherwise; give one of them"
+        )
+    if lora or qlora:
+        stated |= {"lora_rank": stated.get("lora_rank") or LORA_RANK, "base_bits": 4 if qlora else None}
+    elif lora is False:
         if given["lora_rank"] is not None:
             raise UserInputError("--lora-rank is for low-rank updates, which --no-lora turns off; give one of them")
-        stated.pop("lora_rank", None)
-    elif lora:
-        stated["lora_rank"] = stated.get("lora_rank") or LORA_RANK
+        stated |= {"lora_rank": None, "base_bits": None}
     return parse_recovery(stated | {key: value for key, value in given.items() if value is not None})

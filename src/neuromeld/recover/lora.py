@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.recover.four_bit import FourBit, kept_whole
 
 ALPHA = 2
 """`lora_alpha` over the rank: what the product of the two matrices is multiplied by."""
@@ -23,8 +24,10 @@ def check_peft() -> None:
 
 
 @contextmanager
-def low_rank_updates(model: PreTrainedModel, rank: int) -> Iterator[nn.Module]:
+def low_rank_updates(model: PreTrainedModel, rank: int, base: FourBit | None = None) -> Iterator[nn.Module]:
     """The model with a trainable update of `rank` on every matrix inside its layers, merged into them at the end.
+
+    base   hold the matrices in 4 bits meanwhile; the updates are merged into the unquantised ones, read again
 
     Matrices that share one weight share one update: each with its own, the merged weight would be the sum of updates
     that were trained apart.  Embeddings, norms and the head stay as they are.
@@ -32,14 +35,23 @@ def low_rank_updates(model: PreTrainedModel, rank: int) -> Iterator[nn.Module]:
     from peft import LoraConfig, get_peft_model
 
     first, others = _matrices(model)
+    if base is not None:
+        for path in first:
+            if path.rpartition(".")[2] not in kept_whole(model):
+                _put(model, path, base.hold(model.get_submodule(path)))
     config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=first)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft finds every matrix's orientation, and says so of each Conv1D
         tuned: Any = get_peft_model(model, config)
-    own = {path: model.get_submodule(path) for path in others}
+    own = {path: model.get_submodule(path) for path in others} if base is None else {}
     for path, shared in others.items():
         _put(model, path, model.get_submodule(shared))
     yield tuned
+    if base is not None:
+        whole = base.unquantised()
+        own = {path: whole.get_submodule(path).to(model.device) for path in others}
+        for path in first:
+            _put_back(model.get_submodule(path), whole.get_submodule(path).to(model.device))
     for path, module in own.items():
         _put(model, path, module)
     tuned.merge_and_unload()
@@ -71,3 +83,8 @@ def _matrices(model: nn.Module) -> tuple[list[str], dict[str, str]]:
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)
+
+
+def _put_back(layer: Any, matrix: nn.Module) -> None:
+    """Let the layer's update be merged into `matrix`, in its orientation."""
+    layer.base_layer, layer.fan_in_fan_out = matrix, isinstance(matrix, Conv1D)

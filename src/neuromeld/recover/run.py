@@ -14,6 +14,7 @@ from neuromeld.checkpoint.folder import check_space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.inputs import READERS, Reader, inputs_of
+from neuromeld.recover.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recover.held_out import held_out_loss
 from neuromeld.recover.lora import check_peft
 from neuromeld.recover.resume import work_in
@@ -59,6 +60,8 @@ def recover(
     check_free(out, force=force)
     if settings.lora_rank is not None:
         check_peft()
+    if settings.base_bits:
+        check_bitsandbytes()
     where = _device(device)
     bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16
     located = locate(source, allow_pickle=allow_pickle)
@@ -72,23 +75,28 @@ def recover(
     original = _original(settings, located, reader)
     model = located.load(None, device)
     before = measure(model)
-    facts = {"source_sha256": located.fingerprint(), f"{kind}_sha256": pool.sha256, "bf16": bf16}
+    sha256 = located.fingerprint()
+    facts = {"source_sha256": sha256, f"{kind}_sha256": pool.sha256, "bf16": bf16}
     facts |= {"original_sha256": original.fingerprint()} if original else {}
     work = work_folder(out)
     with work_in(work, settings.stated() | facts, force=force) as resume_from:
         if settings.lora_rank is None:
             check_space(work, BYTES_PER_PARAMETER * unique_parameters(model))
         teacher = original.load(torch.bfloat16 if bf16 else None, device) if original else None
-        tuning = tune(model, teacher, pool, Job(settings, bf16, where, work, resume_from), progress=progress)
+        compute = torch.bfloat16 if bf16 else torch.float32
+        base = FourBit(located, sha256, compute) if settings.base_bits else None
+        tuning = tune(model, teacher, pool, Job(settings, bf16, where, work, resume_from, base), progress=progress)
         del teacher
         after = measure(model)
-        packages = ("torch", "transformers", "accelerate", *(("peft",) if settings.lora_rank else ()))
+        packages = ["torch", "transformers", "accelerate"]
+        packages += ["peft"] * (settings.lora_rank is not None) + ["bitsandbytes"] * (base is not None)
         recovery = facts | {
             "settings": settings.stated(),
             "device": where.type,
             "data": {"kind": kind, "source": pool.source, "split": "calibration", "tokens": pool.num_tokens},
             "tokens_seen": settings.steps * batch_examples * pool.num_tokens // pool.num_examples,
             "parameters_trained": tuning.parameters_trained,
+            **({"matrix_bytes": tuning.matrix_bytes} if tuning.matrix_bytes else {}),
             "loss_curve": tuning.loss_curve,
             "held_out": {"loss_before": before.nll, "loss_after": after.nll, "protocol": after.protocol},
             "resumed_from": resume_from.name if resume_from else None,

@@ -11,6 +11,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.images import IMAGE_SOURCES
 from neuromeld.inputs import Pool
 from neuromeld.recipe import Calibration, read_yaml, validate
+from neuromeld.recover.four_bit import FourBit
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Frozen
 from neuromeld.text import PAIR_SOURCES, TEXT_SOURCES
@@ -28,6 +29,7 @@ class Recovery(Frozen):
     schedule        after `warmup` steps of linear growth
     clip            the largest norm of the gradient
     lora_rank       train low-rank updates of the layers' matrices, merged at the end; None trains every parameter
+    base_bits       hold those matrices in 4 bits meanwhile; the updates are merged into the unquantised ones
     distill_from    the original model; loss = (1 - w) cross-entropy + w T^2 KL(original || model)
     distill_weight  w, and `temperature` T: set only with `distill_from`
     bf16            compute in bfloat16 by autocast; None where a CUDA device has it
@@ -43,6 +45,7 @@ class Recovery(Frozen):
     warmup: int = 0
     clip: float = 1.0
     lora_rank: int | None = None
+    base_bits: Literal[4] | None = None
     distill_from: str | None = None
     distill_weight: float = 0.5
     temperature: float = 1.0
@@ -90,6 +93,8 @@ class Recovery(Frozen):
             problems.append(f"warmup={self.warmup} leaves none of steps={self.steps} to train at full rate")
         if not 0 < self.distill_weight <= 1:
             problems.append(f"distill_weight={self.distill_weight} is outside (0, 1]; 1 is distillation alone")
+        if self.base_bits and self.lora_rank is None:
+            problems.append("base_bits is for low-rank updates; set lora_rank, or remove it")
         alone = sorted({"distill_weight", "temperature"} & self.model_fields_set)
         if alone and self.distill_from is None:
             problems.append(f"{' and '.join(alone)}: there is no distill_from; name the original model, or remove this")
@@ -100,13 +105,14 @@ class Recovery(Frozen):
 
 @dataclass(frozen=True)
 class Job:
-    """Settings, and what this machine and this call add to them."""
+    """Settings, and what this machine and this call add to them; `base` is set with `settings.base_bits`."""
 
     settings: Recovery
     bf16: bool
     device: torch.device
     work: Path
     resume_from: Path | None
+    base: FourBit | None
 
 
 _SHIPPED = Path(__file__).parent / "recipes"

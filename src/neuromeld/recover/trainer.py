@@ -100,8 +100,8 @@ class _RecoveryTrainer(Trainer):
             raise NumericsError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} of {settings.steps}; nothing was "
                 f"written. Lower --learning-rate (now {settings.learning_rate:g}), raise --warmup (now "
-                f"{settings.warmup}), train fewer parameters (--lora), and prefer bfloat16 to float16 for the model. "
-                "Then pass --force, to discard the checkpoints of this run"
+                f"{settings.warmup}), {'' if settings.lora_rank else 'train fewer parameters (--lora), '}and prefer "
+                "bfloat16 to float16 for the model. Then pass --force, to discard the checkpoints of this run"
             )
         return loss
 

@@ -188,6 +188,12 @@ def test_missing_peft_is_said_before_any_work(settings, tmp_path, monkeypatch):
         recover(str(tmp_path / "nothing"), settings(lora_rank=2), tmp_path / "out")
 
 
+def test_missing_bitsandbytes_is_said_before_any_work(settings, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(UserInputError, match=r"4 bits needs bitsandbytes: pip install 'neuromeld\[qlora\]'"):
+        recover(str(tmp_path / "nothing"), settings(lora_rank=2, base_bits=4), tmp_path / "out")
+
+
 def test_several_processes_are_refused(stock, settings, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserInputError, match="one process"):

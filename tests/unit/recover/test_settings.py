@@ -21,6 +21,8 @@ from neuromeld.recover import RECOVERY_RECIPES, load_recovery, parse_recovery
         ({"steps": 9, "temperature": 2}, "temperature: there is no distill_from"),
         ({"steps": 9, "distill_from": "x", "distill_weight": 0}, "distill_weight=0.0 is outside"),
         ({"steps": 9, "lora_rank": 0}, "lora_rank=0 must be at least 1"),
+        ({"steps": 9, "base_bits": 4}, "base_bits is for low-rank updates; set lora_rank"),
+        ({"steps": 9, "lora_rank": 1, "base_bits": 8}, "base_bits: Input should be 4"),
     ],
 )
 def test_mistakes_are_explained(stated, message):
