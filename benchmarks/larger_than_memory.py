@@ -1,7 +1,7 @@
 """Compress a checkpoint that is larger than the memory allowed: a random Llama, built on the disk.
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
-    python benchmarks/larger_than_memory.py --recipe "--kv-groups 2" --tokens 4096 --max-memory 1GB
+    python benchmarks/larger_than_memory.py --recipe "--kv-groups 2" --tokens 4096 --max-memory 1.1GB
 
 Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
 thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a paged job holds depends on the
