@@ -128,7 +128,8 @@ def load_model(
         return model
     for parameter in model.parameters():
         # Out of the mapped file, whose pages stay in memory for as long as one tensor lies there (docs/decisions/0013).
-        parameter.data = parameter.data.clone()
+        mapped, parameter.data = parameter.data, parameter.data.clone()
+        drop_pages([mapped])
     model.to(device)  # type: ignore[arg-type]
     return model
 
