@@ -35,7 +35,7 @@ class Footprint:
     itemsize: int
 
     def peak(self, weights: int) -> int:
-        """Bytes of memory, of a model of that many bytes: twice that for a moment (docs/decisions/0013)."""
+        """Bytes of memory, of a model of that many bytes: at most twice that to load it (docs/decisions/0013)."""
         return INTERPRETER_BYTES + weights + max(weights, self._plain_work())
 
     def paged_peak(self, weights: int, max_memory: int) -> int:
