@@ -11,6 +11,7 @@ import yaml
 from neuromeld import compress, parse_recipe
 from neuromeld.cli import main
 from neuromeld.evaluate import perplexity
+from neuromeld.recover import parse_recovery, recover
 from neuromeld.sources import locate
 from neuromeld.text import token_windows
 
@@ -74,6 +75,36 @@ def test_a_number_is_that_of_the_checkpoint_that_compress_writes(cli, checkpoint
     assert line["perplexity"] == pytest.approx(perplexity(source.load(None, "cpu"), windows).perplexity, rel=1e-5)
     assert line["parameters"] == result.record["parameters_after"]
     assert line["recipe"] == json.loads(json.dumps(recipe.model_dump(exclude_none=True)))
+
+
+TUNING = {"steps": 4, "batch_tokens": 128, "learning_rate": 0.001, "bf16": False}
+
+
+def test_recovered_rows_are_those_of_compress_and_recover(cli, checkpoint, text, tmp_path):
+    """Also where FFNs share their weights: ties are kept in memory as in a file."""
+    rows = ROWS | {"merged": {"recipe": {"merge_ffs": {"window": [0, 1]}}}}
+    del rows["slicegpt"]
+    arguments = ("--json", "--rows", "merged;ffn", "--set", f"recovery={json.dumps(TUNING)}")
+    code, stdout, stderr = cli(*arguments, rows=rows, keep=[0.8])
+    assert code == 0, stderr
+    found = {line["row"]: line for line in json.loads(stdout)["results"]}
+    source = locate(str(checkpoint))
+    windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=640, seqlen=32)
+    settings = parse_recovery(TUNING | {"train": text, "seqlen": 32})
+    sources = {"dense": checkpoint} | {name: tmp_path / name for name in ("merged", "ffn")}
+    for name, folder in sources.items():
+        if name != "dense":
+            compress(str(checkpoint), parse_recipe(found[name]["recipe"]), folder)
+        recover(str(folder), settings, tmp_path / f"{name}-tuned")
+        model = locate(str(tmp_path / f"{name}-tuned")).load(None, "cpu")
+        assert found[name]["recovered"]["perplexity"] == pytest.approx(perplexity(model, windows).perplexity, rel=1e-4)
+        assert found[name]["recovered"]["perplexity"] != pytest.approx(found[name]["perplexity"], rel=1e-3)
+        ratio = found[name]["recovered"]["perplexity"] / found["dense"]["recovered"]["perplexity"]
+        assert found[name]["recovered_loss"] == pytest.approx(math.log(ratio))
+    drawing = ElementTree.parse(tmp_path / "results" / "tiny.svg").getroot()
+    assert "excess loss after recovery (nats)" in [element.text for element in drawing.iter()]
+    _, shown, _ = cli(*arguments[1:], rows=rows, keep=[0.8])
+    assert "tuned" in shown
 
 
 def test_a_dry_run_predicts_and_writes_nothing(cli, tmp_path):

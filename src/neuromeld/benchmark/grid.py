@@ -1,4 +1,4 @@
-"""What a benchmark measures: models x rows x budgets x seeds, by one protocol."""
+"""What a benchmark measures: models x rows x budgets x seeds, by one protocol, before and after the same recovery."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from neuromeld.benchmark.fit import FREE_SIZES, with_size
 from neuromeld.errors import UserInputError
 from neuromeld.planner import Budget
 from neuromeld.recipe import Calibration, parse_recipe, read_yaml_file, validate
+from neuromeld.recover import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.settings import Frozen
 from neuromeld.text import TEXT_SOURCES
@@ -67,7 +68,10 @@ class Row(Frozen):
 
 
 class Protocol(Frozen):
-    """How one number was measured, apart from what the row is: calibration and evaluation are splits of `text`."""
+    """How one number was measured, apart from what the row is: calibration and evaluation are splits of `text`.
+
+    recovery   how every row, the dense one too, is trained after it was measured, to be measured again; as plain values
+    """
 
     model: str
     text: str = "wikipedia-sample"
@@ -76,6 +80,7 @@ class Protocol(Frozen):
     calibration_tokens: int = 32768
     seqlen: int = 512
     seed: int = 0
+    recovery: dict[str, Any] | None = None
 
     @property
     def calibration(self) -> Calibration:
@@ -97,7 +102,10 @@ class Case:
 
 
 class Grid(Frozen):
-    """All rows of all models at all budgets with all seeds; see `Row` and `Protocol`."""
+    """All rows of all models at all budgets with all seeds; see `Row` and `Protocol`.
+
+    recovery   keys of a recovery recipe, without the text, the window length and the seed, which are those of the grid
+    """
 
     models: tuple[str, ...]
     keep: tuple[float, ...] = ()
@@ -107,6 +115,7 @@ class Grid(Frozen):
     evaluation_tokens: int = 32768
     calibration_tokens: int = 32768
     seqlen: int = 512
+    recovery: dict[str, Any] | None = None
     rows: dict[str, Row]
 
     @model_validator(mode="after")
@@ -127,6 +136,9 @@ class Grid(Frozen):
             problems.append(str(error))
         if not self.text.startswith("file:") and self.text not in TEXT_SOURCES:
             problems.append(unknown_name(TEXT_SOURCES.kind, self.text, list(TEXT_SOURCES)))
+        simulated = [name for name, row in self.rows.items() if row.slicegpt is not None]
+        if self.recovery is not None and simulated:
+            problems.append(f"recovery: {', '.join(simulated)} is simulated at full width and cannot be trained")
         if self.evaluation_tokens < self.seqlen:
             problems.append(f"evaluation_tokens={self.evaluation_tokens} is less than one window of {self.seqlen}")
         if problems:
@@ -144,7 +156,20 @@ class Grid(Frozen):
     def _protocols(self) -> Iterator[Protocol]:
         shared = {name: getattr(self, name) for name in Protocol.model_fields if name in Grid.model_fields}
         for model in self.models:
-            yield from (Protocol(model=model, seed=seed, **shared) for seed in self.seeds)
+            for seed in self.seeds:
+                yield Protocol(model=model, seed=seed, **shared | {"recovery": self._recovery(seed)})
+
+    def _recovery(self, seed: int) -> dict[str, Any] | None:
+        """The settings of the recovery, on the text of the grid."""
+        if self.recovery is None:
+            return None
+        given = {"train": self.text, "seqlen": self.seqlen, "seed": seed}
+        twice = sorted(given.keys() & self.recovery.keys())
+        if twice:
+            raise UserInputError(f"recovery: {', '.join(twice)} is the same for all that is done, and set for the grid")
+        if self.recovery.get("base_bits"):
+            raise UserInputError("recovery: base_bits is for checkpoints; the rows of a grid are tuned in memory")
+        return parse_recovery(self.recovery | given).stated()
 
 
 def load_grid(path: Path, changes: dict[str, Any] | None = None) -> Grid:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.benchmark.fit import fitted
 from neuromeld.benchmark.grid import Case, Protocol, Row
-from neuromeld.benchmark.results import Line, row_as_asked
+from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
 from neuromeld.compress import choose, search_batches
 from neuromeld.evaluate import flops_per_token, perplexity, unique_parameters
@@ -20,6 +20,7 @@ from neuromeld.pipeline import compress_model
 from neuromeld.plan import make_plan, skeleton
 from neuromeld.planner import Budget, Choice
 from neuromeld.recipe import Recipe, parse_recipe
+from neuromeld.recover import parse_recovery, recover_model
 from neuromeld.sources import locate
 from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, token_windows
@@ -39,18 +40,30 @@ class Bench:
         started = time.monotonic()
         model, facts = self._smaller(case, progress)
         measured = perplexity(model, self._evaluation, progress=progress)
+        seconds = time.monotonic() - started
         return Line(
             **self.protocol.model_dump(),
             row=case.name,
             keep=case.keep,
             asked=row_as_asked(case),
             perplexity=measured.perplexity,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
             evaluation_sha256=self._evaluation.sha256,
             dtype=str(model.dtype).removeprefix("torch."),
             device=self.device,
             versions=versions(),
+            recovered=self._recovered(model, progress),
             **facts,
+        )
+
+    def _recovered(self, model: PreTrainedModel, progress: bool) -> Recovered | None:
+        if self.protocol.recovery is None:
+            return None
+        settings = parse_recovery(self.protocol.recovery)
+        told = recover_model(model, settings, self.source.tokenizer(), progress=progress)
+        measured = perplexity(model, self._evaluation, progress=progress)
+        return Recovered(
+            perplexity=measured.perplexity, **{k: v for k, v in told.items() if k in Recovered.model_fields}
         )
 
     def predicted_parameters(self, case: Case) -> int | None:

@@ -10,9 +10,20 @@ from pydantic import ValidationError
 
 from neuromeld.benchmark.grid import DENSE, Case, Protocol
 from neuromeld.errors import UserInputError
+from neuromeld.settings import Frozen
 
 OF_CALIBRATION = ("calibration_tokens", "seed")
-"""What does not concern the dense model."""
+"""What does not concern the dense model as it comes."""
+
+
+class Recovered(Frozen):
+    """A row after the recovery of its protocol; `loss_curve` has the mean training loss up to each step."""
+
+    perplexity: float
+    bf16: bool
+    tokens_seen: int
+    loss_curve: list[dict[str, float]]
+    seconds: float
 
 
 class Line(Protocol):
@@ -21,7 +32,8 @@ class Line(Protocol):
     asked              the row as the grid has it; None in lines from before it was recorded
     recipe             what was run, free sizes set and the planner's choice made
     candidates         what the planner weighed
-    seconds            of everything: planning, compressing and evaluating
+    seconds            of planning, compressing and evaluating
+    recovered          the same model tuned, with a recovery in the protocol
     evaluation_sha256  of the token ids
     """
 
@@ -38,6 +50,7 @@ class Line(Protocol):
     dtype: str | None = None
     device: str | None = None
     versions: dict[str, str] | None = None
+    recovered: Recovered | None = None
 
 
 class Results:
@@ -80,9 +93,10 @@ class Results:
         self.lines.append(line)
 
     def _of_dense(self, protocol: Protocol) -> Line | None:
-        wanted = _protocol(protocol, without=OF_CALIBRATION)
+        without = OF_CALIBRATION if protocol.recovery is None else OF_CALIBRATION[:1]  # its seed draws the training
+        wanted = _protocol(protocol, without=without)
         found = (line for line in self.lines if line.row == DENSE)
-        return next((line for line in found if _protocol(line, without=OF_CALIBRATION) == wanted), None)
+        return next((line for line in found if _protocol(line, without=without) == wanted), None)
 
 
 def row_as_asked(case: Case) -> dict[str, Any] | None:
@@ -93,6 +107,13 @@ def row_as_asked(case: Case) -> dict[str, Any] | None:
 def excess_loss(line: Line, dense: Line) -> float:
     """`ln(perplexity / dense perplexity)`, in nats a token."""
     return math.log(line.perplexity / dense.perplexity)
+
+
+def recovered_loss(line: Line, dense: Line) -> float | None:
+    """The excess loss after recovery over that of the dense model, tuned alike; None without one."""
+    if line.recovered is None or dense.recovered is None:
+        return None
+    return math.log(line.recovered.perplexity / dense.recovered.perplexity)
 
 
 def _protocol(line: Protocol, without: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from neuromeld.benchmark import Bench, Grid, Line, Results, draw_results, excess_loss, load_grid
+from neuromeld.benchmark import Bench, Grid, Line, Results, draw_results, excess_loss, load_grid, recovered_loss
 from neuromeld.benchmark.grid import DENSE, Case, Protocol
 from neuromeld.cli import options as o
 from neuromeld.errors import NeuromeldError, UserInputError
@@ -130,7 +130,8 @@ def _show_plan(cases: list[Case], results: Results, *, as_json: bool) -> None:
 
 
 def _show(results: Results, found: list[Line], protocol: Protocol) -> None:
-    table = Table("row", "asked", "parameters kept", "perplexity", "excess loss (nats)", "seconds")
+    after = ["tuned", "excess then"] if protocol.recovery else []
+    table = Table("row", "asked", "parameters kept", "perplexity", "excess loss (nats)", *after, "seconds")
     for line in found:
         compared = _compared(results, line)
         table.add_row(
@@ -139,14 +140,19 @@ def _show(results: Results, found: list[Line], protocol: Protocol) -> None:
             f"{compared['kept_ratio']:.3f}",
             f"{line.perplexity:.2f}",
             f"{compared['excess_loss']:.3f}",
+            *([f"{line.recovered.perplexity:.2f}", f"{compared['recovered_loss']:.3f}"] if line.recovered else []),
             "" if line.seconds is None else f"{line.seconds:.0f}",
         )
     console = Console()
     console.print(table)
-    console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.model_dump().items()), highlight=False)
+    console.print(
+        "protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.model_dump(exclude_none=True).items()), highlight=False
+    )
 
 
 def _compared(results: Results, line: Line) -> dict[str, float]:
     dense = results.dense(line)
     assert dense is not None, "the dense model is measured first"
-    return {"kept_ratio": line.parameters / dense.parameters, "excess_loss": excess_loss(line, dense)}
+    compared = {"kept_ratio": line.parameters / dense.parameters, "excess_loss": excess_loss(line, dense)}
+    after = recovered_loss(line, dense)
+    return compared if after is None else compared | {"recovered_loss": after}

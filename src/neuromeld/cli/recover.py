@@ -51,7 +51,7 @@ def recover_command(
     distill_weight: Annotated[float | None, typer.Option(help="Share of the distillation in the loss.")] = None,
     temperature: Annotated[float | None, typer.Option(help="That softens both predictions.")] = None,
     bf16: Annotated[
-        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where the GPU has it.")
+        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where the device has it.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Draws the data and the low-rank matrices.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -1,6 +1,14 @@
 """Recovery tuning: train a compressed checkpoint on text, images or speech, in the shapes and ties that it has."""
 
-from neuromeld.recover.run import RecoverResult, recover
+from neuromeld.recover.run import RecoverResult, recover, recover_model
 from neuromeld.recover.settings import RECOVERY_RECIPES, Recovery, load_recovery, parse_recovery
 
-__all__ = ["RECOVERY_RECIPES", "RecoverResult", "Recovery", "load_recovery", "parse_recovery", "recover"]
+__all__ = [
+    "RECOVERY_RECIPES",
+    "RecoverResult",
+    "Recovery",
+    "load_recovery",
+    "parse_recovery",
+    "recover",
+    "recover_model",
+]

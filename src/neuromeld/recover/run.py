@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from neuromeld.checkpoint import check_free
 from neuromeld.checkpoint.folder import check_space
@@ -63,7 +64,7 @@ def recover(
     if settings.base_bits:
         check_bitsandbytes()
     where = _device(device)
-    bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported() if settings.bf16 is None else settings.bf16
+    bf16 = _has_bf16(where) if settings.bf16 is None else settings.bf16
     located = locate(source, allow_pickle=allow_pickle)
     config = located.config()
     inputs = inputs_of(config)
@@ -105,6 +106,47 @@ def recover(
         }
         record = write_recovered(model, processor, located.folder, out, recovery, pool.probe, force=force)
     return RecoverResult(out, record)
+
+
+def recover_model(
+    model: PreTrainedModel, settings: Recovery, processor: Any, *, progress: bool = False
+) -> dict[str, Any]:
+    """Train a live `model` in place, as `recover` trains a checkpoint, and tell of it as its record does.
+
+    processor   the tokenizer, image processor or feature extractor that the data is read with
+
+    Nothing is written and no checkpoints are kept, so it cannot go on where it was interrupted, and a base in 4 bits,
+    which is read again at the end, is a `UserInputError`.
+    """
+    if settings.base_bits:
+        raise UserInputError("a base held in 4 bits is read again from its checkpoint: use recover on a folder")
+    if settings.lora_rank is not None:
+        check_peft()
+    started = time.monotonic()
+    pool = READERS[inputs_of(model.config)].training(settings.data, processor, model.config)
+    bf16 = _has_bf16(model.device) if settings.bf16 is None else settings.bf16
+    teacher = None
+    if settings.distill_from is not None:
+        teacher = locate(settings.distill_from).load(torch.bfloat16 if bf16 else None, str(model.device))
+    tuning = tune(model, teacher, pool, Job(settings, bf16, model.device), progress=progress)
+    return {
+        "settings": settings.stated(),
+        "bf16": bf16,
+        "tokens_seen": settings.steps * settings.batch_examples(pool) * pool.num_tokens // pool.num_examples,
+        "parameters_trained": tuning.parameters_trained,
+        "loss_curve": tuning.loss_curve,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether matrices are multiplied in bfloat16 by instructions of their own, on a card or a processor."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 
 
 def _device(device: str) -> torch.device:

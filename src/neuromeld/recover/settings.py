@@ -32,7 +32,7 @@ class Recovery(Frozen):
     base_bits       hold those matrices in 4 bits meanwhile; the updates are merged into the unquantised ones
     distill_from    the original model; loss = (1 - w) cross-entropy + w T^2 KL(original || model)
     distill_weight  w, and `temperature` T: set only with `distill_from`
-    bf16            compute in bfloat16 by autocast; None where a CUDA device has it
+    bf16            compute in bfloat16 by autocast; None where the device multiplies matrices in it
     seed            draws the text windows, dropout and the low-rank matrices
     """
 
@@ -105,14 +105,17 @@ class Recovery(Frozen):
 
 @dataclass(frozen=True)
 class Job:
-    """Settings, and what this machine and this call add to them; `base` is set with `settings.base_bits`."""
+    """Settings, and what this machine and this call add to them; `base` is set with `settings.base_bits`.
+
+    Checkpoints of the run are kept in `work`; without it, none are.
+    """
 
     settings: Recovery
     bf16: bool
     device: torch.device
-    work: Path
-    resume_from: Path | None
-    base: FourBit | None
+    work: Path | None = None
+    resume_from: Path | None = None
+    base: FourBit | None = None
 
 
 _SHIPPED = Path(__file__).parent / "recipes"

@@ -1,5 +1,6 @@
 """The training itself, through transformers' Trainer.  Suffixes of tensors: n predictions, v what is told apart."""
 
+from tempfile import gettempdir
 from typing import Any, cast
 
 import torch
@@ -35,7 +36,7 @@ def train(
     size = settings.batch_examples(pool)
     every = max(1, min(settings.steps // LOG_POINTS, LONGEST_LOG))
     arguments = TrainingArguments(
-        output_dir=str(job.work),
+        output_dir=str(job.work or gettempdir()),
         max_steps=settings.steps,
         num_train_epochs=1,
         per_device_train_batch_size=size,
@@ -50,7 +51,7 @@ def train(
         dataloader_pin_memory=job.device.type != "cpu",
         logging_steps=every,
         logging_nan_inf_filter=False,
-        save_strategy="steps",
+        save_strategy="steps" if job.work else "no",
         save_steps=every * LOGS_PER_CHECKPOINT,
         save_total_limit=2,  # one may be half-written when the process is killed
         remove_unused_columns=False,

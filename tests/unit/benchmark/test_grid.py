@@ -1,13 +1,14 @@
 """Grids: what they expand to, every mistake said at once, and the results found again by what they are."""
 
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from neuromeld.benchmark import Line, Results, excess_loss, load_grid
+from neuromeld.benchmark import Line, Results, excess_loss, load_grid, recovered_loss
 from neuromeld.errors import UserInputError
 
 ROWS = {
@@ -51,6 +52,10 @@ MISTAKES = {
     "give one of ratio and size": {"rows": {"a": {"recipe": {"ffn": {"ratio": 0.5}}, "fit": "ffn.size"}}},
     "unknown selector 'best'": {"rows": {"a": {"recipe": {"ffn": {"size": 8, "selector": "best"}}}}},
     "unknown grid key 'rows.a.reciep'. Did you mean 'recipe'": {"rows": {"a": {"reciep": {}}}},
+    "recovery: seed, seqlen is the same for all": {"recovery": {"steps": 5, "seed": 1, "seqlen": 64}},
+    "recovery: base_bits is for checkpoints": {"recovery": {"steps": 5, "lora_rank": 4, "base_bits": 4}},
+    "learning_rate=-1.0 must be positive": {"recovery": {"steps": 5, "learning_rate": -1.0}},
+    "recovery: slice is simulated": {"recovery": {"steps": 5}, "rows": ROWS | {"slice": {"slicegpt": {}}}},
     "unknown grid key 'model'. Did you mean 'models'": {"model": "one"},
 }
 
@@ -121,6 +126,23 @@ def test_dense_is_measured_once_for_all_calibrations(grid, tmp_path):
         assert (results.dense(line_of(case)) is not None) == wanted
     assert excess_loss(line_of(case), results.lines[0]) == pytest.approx(0.6931471805599453)
     assert results.find(next(iter(grid(seqlen=128).cases()))) is None
+
+
+def test_recovery_is_part_of_the_protocol_and_draws_by_the_seed(grid, tmp_path):
+    tuned = list(grid(recovery={"steps": 5}).cases())
+    assert {case.protocol.recovery["seed"] for case in tuned} == {0, 1}
+    assert {case.protocol.recovery["train"] for case in tuned} == {"wikipedia-sample"}
+    results = Results(tmp_path / "found.jsonl")
+    after = {"bf16": False, "tokens_seen": 1, "loss_curve": [], "seconds": 1.0}
+    for case, first, then in ((tuned[0], 10.0, 8.0), (tuned[1], 20.0, 10.0)):
+        results.add(line_of(case, perplexity=first, recovered=after | {"perplexity": then}))
+    line, dense = Results(tmp_path / "found.jsonl").find(tuned[1]), results.find(tuned[0])
+    assert recovered_loss(line, dense) == pytest.approx(math.log(10 / 8))
+    assert recovered_loss(line_of(tuned[1]), dense) is None
+    other_seed = next(c for c in tuned if c.protocol.seed == 1 and c.protocol.model == tuned[0].protocol.model)
+    for other in (other_seed, *grid().cases(), *grid(recovery={"steps": 6}).cases()):
+        assert results.find(other) is None
+        assert results.dense(line_of(other)) is None
 
 
 def test_a_row_that_means_something_else_now_is_measured_again(grid, tmp_path):

@@ -55,7 +55,7 @@ def settings(pattern: str):
 
     def build(**changes: object) -> Recovery:
         stated = {"train": pattern, "steps": 30, "batch_tokens": 128, "seqlen": 16, "learning_rate": 0.01}
-        return parse_recovery(stated | {"schedule": "constant"} | changes)
+        return parse_recovery(stated | {"schedule": "constant", "bf16": False} | changes)
 
     return build
 
@@ -89,6 +89,6 @@ def digits():
 
     def build(**changes: object) -> Recovery:
         stated = {"train": "digits", "steps": 100, "batch_tokens": 512, "learning_rate": 0.005}
-        return parse_recovery(stated | {"schedule": "constant"} | changes)
+        return parse_recovery(stated | {"schedule": "constant", "bf16": False} | changes)
 
     return build

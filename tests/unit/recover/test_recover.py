@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from neuromeld.checkpoint import load_model
 from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.recover import recover
+from neuromeld.recover import recover, recover_model
+from neuromeld.sources import locate
 
 LEARNT = 0.5
 """Share of the held-out loss that may remain after thirty steps."""
@@ -81,6 +82,26 @@ def copy_as(folder, out, dtype):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (out / name).write_bytes((folder / name).read_bytes())
     return out
+
+
+@pytest.mark.parametrize("more", [{}, {"lora_rank": 4}], ids=["all", "low rank"])
+def test_a_live_model_is_trained_as_its_checkpoint_is(more, native, settings, tmp_path):
+    recover(str(native), settings(steps=5, **more), tmp_path / "out")
+    model = load_model(native, dtype=None, device="cpu")
+    told = recover_model(model, settings(steps=5, **more), locate(str(native)).tokenizer())
+    expected = load_model(tmp_path / "out", dtype=None, device="cpu").state_dict()
+    assert model.state_dict().keys() == expected.keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert told["tokens_seen"] == 5 * 128
+    assert not model.training
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_live_model_cannot_be_held_in_four_bits(native, settings):
+    model = load_model(native, dtype=None, device="cpu")
+    with pytest.raises(UserInputError, match="read again from its checkpoint"):
+        recover_model(model, settings(lora_rank=4, base_bits=4), None)
 
 
 def test_half_precision_is_trained_in_float32_and_rounded(stock, settings, tmp_path):
