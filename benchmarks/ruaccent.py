@@ -1,12 +1,13 @@
-"""ruaccent with fewer parameters, without tuning: how much of what it writes stays the same.
+"""ruaccent with fewer parameters, before and after tuning: how much of what it writes stays the same.
 
     python benchmarks/ruaccent.py --weights ruaccent/model --help-pages /usr/share/libreoffice/help/ru/text --work OUT
     python benchmarks/ruaccent.py ... --seed 1 --rows "narrow to 768: ridge"      other pairs to calibrate on
+    python benchmarks/ruaccent.py ... --steps 60                                  tuned, the uncompressed model too
 
 Weights: PyPI ruaccent-predictor 1.2.0 (MIT).  Text: Russian sentences of Debian's libreoffice-help-ru (MPL-2.0),
 lower-cased, drawn once by a seed, each once.  Each is paired with what the uncompressed model makes of it; calibration,
-the choice of layers and the measurements take pairs of their own splits.  One line of JSON a row goes to `--out`; rows
-that are there already are not run again.
+the choice of layers and the measurements take pairs of their own splits; what is tuned sees those for calibration.  One
+line of JSON a row goes to `--out`; rows that are there already are not run again.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from neuromeld.archs import BY_CLASS
 from neuromeld.evaluate import mean_loss, translation_quality, unique_parameters
 from neuromeld.inputs.pairs import Pairs
 from neuromeld.recipe import Calibration
+from neuromeld.recover import parse_recovery, recover_model
 from neuromeld.text import Pair, text_pairs
 from neuromeld.text.libreoffice import paragraphs
 from ruaccent_marian import SPEC, load
@@ -30,6 +32,7 @@ SENTENCES = 800
 EVALUATED = 200
 CALIBRATION = Calibration(tokens=65536, seqlen=256, seed=0)
 SEARCH_TOKENS = 16384
+RECOVERY = {"batch_tokens": 4096, "seqlen": 256, "learning_rate": 1e-4, "schedule": "linear"}
 LETTERS = "а-яё"  # noqa: RUF001
 MARK = "'"
 VOWELS = "аеиоуыэюя"
@@ -57,6 +60,8 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/ruaccent.jsonl"))
     arguments.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     arguments.add_argument("--seed", type=int, default=CALIBRATION.seed, help="draws the calibration pairs")
+    arguments.add_argument("--steps", type=int, default=0, help="of tuning; none by default")
+    arguments.add_argument("--learning-rate", type=float, default=RECOVERY["learning_rate"])
     given = arguments.parse_args()
     BY_CLASS[SPEC.model_class] = SPEC
     file = given.work / "pairs.tsv"
@@ -66,7 +71,12 @@ def main() -> None:
     settings = CALIBRATION.model_copy(update={"source": f"file:{file}", "seed": given.seed})
     evaluated = text_pairs(settings.source, "evaluation")[:EVALUATED]
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
-    done = {line["row"] for line in lines if line["calibration"]["seed"] == given.seed}
+    asked = (given.seed, given.steps, given.learning_rate if given.steps else None)
+    done = {
+        line["row"]
+        for line in lines
+        if (line["calibration"]["seed"], line.get("steps", 0), line.get("learning_rate")) == asked
+    }
     for row in [row for row in given.rows if row not in done]:
         started = time.monotonic()
         model, tokenizer = load(given.weights)
@@ -77,23 +87,33 @@ def main() -> None:
             plan = make_plan(model, parse_recipe(ROWS[row] | {"calibration": settings.model_dump()}))
             found = compress_model(model, plan, data.batches, validation=validation.batches)
             chosen = found.dropped or found.deleted or [part.window[0] for part in found.merged[:1]] or None
+        tuning = {}
+        if given.steps:
+            recovery = RECOVERY | {"steps": given.steps, "learning_rate": given.learning_rate, "seed": given.seed}
+            told = recover_model(model, parse_recovery(recovery | {"train": settings.source}), tokenizer)
+            tuning = {"steps": given.steps, "learning_rate": given.learning_rate, "recovery": told}
+            del told["settings"]["train"]  # a path
         made = translation_quality(model, tokenizer, evaluated)
-        result = {
-            "row": row,
-            "parameters": unique_parameters(model),
-            "first_layer": chosen and chosen[0],
-            "same_sentences": share(h == target for h, (_, target) in zip(made.hypotheses, evaluated, strict=True)),
-            "chrf": made.scores["chrf"],
-            "validation_loss": mean_loss(model, validation.batches),
-            "text_kept": share(
-                h.replace(MARK, "") == source for h, (source, _) in zip(made.hypotheses, evaluated, strict=True)
-            ),
-            "words_marked_once": share(word.count(MARK) == 1 for h in made.hypotheses for word in words_to_mark(h)),
-            "first": made.hypotheses[0],
-            "seconds": round(time.monotonic() - started),
-            "calibration": {"tokens": data.num_tokens, "seed": settings.seed, "sha256": data.sha256},
-            "validation_tokens": validation.num_tokens,
-        } | made.protocol
+        result = (
+            {
+                "row": row,
+                "parameters": unique_parameters(model),
+                "first_layer": chosen and chosen[0],
+                "same_sentences": share(h == target for h, (_, target) in zip(made.hypotheses, evaluated, strict=True)),
+                "chrf": made.scores["chrf"],
+                "validation_loss": mean_loss(model, validation.batches),
+                "text_kept": share(
+                    h.replace(MARK, "") == source for h, (source, _) in zip(made.hypotheses, evaluated, strict=True)
+                ),
+                "words_marked_once": share(word.count(MARK) == 1 for h in made.hypotheses for word in words_to_mark(h)),
+                "first": made.hypotheses[0],
+                "seconds": round(time.monotonic() - started),
+                "calibration": {"tokens": data.num_tokens, "seed": settings.seed, "sha256": data.sha256},
+                "validation_tokens": validation.num_tokens,
+            }
+            | made.protocol
+            | tuning
+        )
         given.out.parent.mkdir(parents=True, exist_ok=True)
         with given.out.open("a", encoding="utf-8") as out:
             out.write(json.dumps(result, ensure_ascii=False) + "\n")

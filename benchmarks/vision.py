@@ -1,6 +1,7 @@
 """A third of DINOv2-S's feed-forward sublayers merged, against other ways to the same number of parameters, and tuned.
 
-    python benchmarks/vision.py                 every row that is not in --out yet
+    python benchmarks/vision.py                           every row that is not in --out yet
+    python benchmarks/vision.py --seed 1 --rows 9 10      some rows, with other images to calibrate and tune on
 
 The backbone comes with a package (see `dinov2.py`); a linear head on it is trained once on FashionMNIST and kept, as a
 Hugging Face folder, in the cache.  Rows that say so are tuned, every parameter, on images of the calibration split; the
@@ -8,11 +9,11 @@ schedule is chosen on validation images, with the dense model.  One line of JSON
 """
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,22 +22,20 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from dinov2 import dinov2_classifier, processor
-from neuromeld import compress, parse_recipe
+from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.cache import cache_folder
 from neuromeld.checkpoint import load_model
 from neuromeld.evaluate import TaskScore, mean_loss, retained_performance, top1_accuracy, unique_parameters
 from neuromeld.images import LabelledImages, read_images
 from neuromeld.inputs import Images
 from neuromeld.inputs.images import chunks, image_batch
-from neuromeld.plan import architecture_of
 from neuromeld.recipe import Calibration
-from neuromeld.recover import parse_recovery, recover
+from neuromeld.recover import parse_recovery, recover_model
 from neuromeld.streams import Batch
-from neuromeld.sublayers import delete_ffs, search_windows, windows_of
 
 SIZE = 112
 TRAINING, VALIDATION, EVALUATION = 4000, 500, 1000
-CALIBRATION_TOKENS, SEARCH_TOKENS = 16384, 4096
+CALIBRATION_TOKENS, SEARCH_TOKENS, HELD_OUT_TOKENS = 16384, 4096, 8192
 DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)
 """Weight decays of the head; the best on validation images is taken."""
 
@@ -44,62 +43,62 @@ SCHEDULES = ({"learning_rate": 1e-5, "steps": 100}, {"learning_rate": 3e-5, "ste
 """The one that leaves the dense model the least loss on validation images is taken for all rows."""
 RECOVERY = {"train": Images.default, "batch_tokens": 1024, "schedule": "linear", "warmup": 10, "bf16": True}
 
-DELETED = "3 FFs deleted"
+DENSE = "dense"
 ROWS: dict[str, dict[str, Any]] = {
+    DENSE: {},
     "4 FFs merged: permute": {"merge_ffs": {"count": 4, "compensate": "none"}},
     "4 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 4}},
     "4 FFs merged: vanilla": {"merge_ffs": {"count": 4, "align": "none", "compensate": "none"}},
     "4 FFs merged: vanilla, shared ridge": {"merge_ffs": {"count": 4, "align": "none"}},
-    DELETED: {},
+    "3 FFs deleted": {"delete_ffs": {"count": 3}},
     "2 layers dropped": {"drop_layers": {"count": 2}},
     "every FF narrowed to 3/4, ridge": {"ffn": {"size": 1152}},
     "5 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 5}},
+    "4 FFs merged, all narrowed to 11/12: permute, shared ridge": {"ffn": {"size": 1408}, "merge_ffs": {"count": 4}},
 }
-"""A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; 5 merged FFs, 4.7 million."""
+"""A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; the last two, 4.7 and 4.4 million."""
 
-DENSE_TUNED = "dense, tuned"
-TUNED = {DENSE_TUNED: "dense"} | {f"{row}, tuned": row for row in ROWS if row.endswith("permute, shared ridge")}
-"""What each tuned row starts from."""
-
-Made = tuple[PreTrainedModel, dict[str, Any]]
-"""A row's model, and what else is said of it: such as the layers that were made smaller."""
-
-SAME_WINDOW = TUNED | {f"{row}, shared ridge": row for row in ("4 FFs merged: permute", "4 FFs merged: vanilla")}
+SAME_WINDOW = {row: "4 FFs merged: permute" for row in ROWS if row.startswith("4 FFs") and "permute" in row}
+SAME_WINDOW |= {row: "4 FFs merged: vanilla" for row in ROWS if "vanilla" in row}
 """Windows are searched without the refit, so that with it the same one would be found: it is not searched again."""
+
+TUNED = ", tuned"
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rows", type=int, nargs="*", default=range(len(ROWS) + len(TUNED)))
+    arguments.add_argument("--rows", type=int, nargs="*", default=range(2 * len(ROWS)), help="tuned ones come last")
+    arguments.add_argument("--seed", type=int, default=0, help="draws the images to calibrate and tune on")
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/vision.jsonl"))
     options = arguments.parse_args()
     folder = cache_folder() / "benchmarks" / f"dinov2-s-fashion-mnist-{SIZE}"
     if not folder.is_dir():
         train_head(folder)
     done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    reference = next((line for line in done if line["row"] == "dense"), None)
-    if reference is None:
-        reference = measure("dense", load_model(folder, dtype=None, device="cpu"), folder)
-        write(options.out, reference)
-    for row in [[*ROWS, *TUNED][number] for number in options.rows]:
-        if any(line["row"] == row for line in done):
+    for row in [[*ROWS, *(row + TUNED for row in ROWS)][number] for number in options.rows]:
+        if any((line["row"], line["seed"]) == (row, options.seed) for line in done):
             continue
         started = time.monotonic()
-        control = next((line for line in done if line["row"] == DENSE_TUNED), None)
-        with TemporaryDirectory() as out:
-            searched = next((line for line in done if line["row"] == SAME_WINDOW.get(row)), None)
-            small, layers = Path(out) / "small", searched and searched.get("layers")
-            if row in TUNED:
-                model, facts = tune(row, folder, small, layers, control)
-            else:
-                model, facts = build(row, folder, small, layers)
-            seconds = time.monotonic() - started
-            line = measure(row, model, folder) | facts | {"seconds": seconds}
-        line |= compare("retained", reference, line)
-        if row in TUNED and control:
-            line |= compare("retained_of_tuned", control, line)
+        base = row.removesuffix(TUNED)
+        model, facts = build(base, folder, options.seed, found_layers(base, done))
+        if row != base:
+            schedules = next(([line["schedule"]] for line in done if line["row"] == DENSE + TUNED), SCHEDULES)
+            model, tuning = tune(model, folder, options.seed, schedules)
+            facts |= tuning
+        line = {"row": row, "seed": options.seed} | facts | measure(model, folder)
+        line["seconds"] = time.monotonic() - started
+        for name, reference in {"retained": (DENSE, 0), "retained_of_tuned": (DENSE + TUNED, options.seed)}.items():
+            dense = next((x for x in done if (x["row"], x["seed"]) == reference), None)
+            if dense is not None and (row != base or name == "retained"):
+                line |= compare(name, dense, line)
         write(options.out, line)
         done.append(line)
+
+
+def found_layers(row: str, done: Sequence[dict[str, Any]]) -> list[int] | None:
+    """Where a search has put this row before, or one with the same window."""
+    same = (SAME_WINDOW.get(row), row)
+    return next((line["layers"] for line in done if line["row"] in same and line.get("layers")), None)
 
 
 def compare(name: str, reference: dict[str, Any], line: dict[str, Any]) -> dict[str, float]:
@@ -110,54 +109,48 @@ def compare(name: str, reference: dict[str, Any], line: dict[str, Any]) -> dict[
     return {name: retained.ratio, f"{name}_low": retained.low, f"{name}_high": retained.high}
 
 
-def tune(row: str, folder: Path, out: Path, layers: Sequence[int] | None, control: dict[str, Any] | None) -> Made:
-    """The model that the row starts from, tuned as the control was, with how that went; the control, as is best."""
-    source, facts = folder, dict[str, Any]()
-    if row != DENSE_TUNED:
-        source, facts = out, build(TUNED[row], folder, out, layers)[1]
-    runs = []
-    for number, schedule in enumerate([control["schedule"]] if control else SCHEDULES):
-        target = out.with_name(f"tuned-{number}")
+def tune(
+    model: PreTrainedModel, folder: Path, seed: int, schedules: Sequence[dict[str, Any]]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, tuned by the schedule that leaves the least loss on validation images, and how that went."""
+    reader, start, runs = Images(), copy.deepcopy(model.state_dict()), []
+    data = reader.validation(Calibration(), reader.processor(folder), model.config, HELD_OUT_TOKENS).batches
+    for schedule in schedules:
+        model.load_state_dict(start)
         with torch.enable_grad():
-            recovery = recover(str(source), parse_recovery(RECOVERY | schedule), target).record["recovery"]
-        runs.append((recovery["held_out"]["loss_after"], target, schedule, recovery))
-    _, target, schedule, recovery = min(runs, key=lambda run: run[0])
-    kept = ("settings", "held_out", "loss_curve", "tokens_seen", "parameters_trained", "seconds")
-    facts |= {"schedule": schedule, "recovery": {key: recovery[key] for key in kept}}
-    facts |= {"losses": [loss for loss, *_ in runs]}
-    return load_model(target, dtype=None, device="cpu"), facts
+            told = recover_model(model, parse_recovery(RECOVERY | schedule | {"seed": seed}), reader.processor(folder))
+        tuned = copy.deepcopy(model.state_dict())
+        runs.append((mean_loss(model, data), tuned, {"schedule": schedule, "recovery": told}))
+    _, best, facts = min(runs, key=lambda run: run[0])
+    model.load_state_dict(best)
+    return model, facts | {"losses": [loss for loss, *_ in runs]}
 
 
-def build(row: str, folder: Path, out: Path, layers: Sequence[int] | None = None) -> Made:
-    """The smaller model, and which layers it was made smaller in; `layers` were found by a search before."""
-    if row == DELETED:
-        model = load_model(folder, dtype=None, device="cpu")
-        arch, reader = architecture_of(model), Images()
-        settings = Calibration(tokens=CALIBRATION_TOKENS)
-        data = reader.validation(settings, reader.processor(folder), model.config, SEARCH_TOKENS).batches
-        search = search_windows(
-            model, windows_of(arch, 3), lambda window: delete_ffs(model, arch, window), lambda m: mean_loss(m, data)
-        )
-        delete_ffs(model, arch, search.best.window)
-        return model, {"layers": list(search.best.window)}
-    given = ROWS[row] | {"calibration": {"tokens": CALIBRATION_TOKENS}}
+def build(row: str, folder: Path, seed: int, layers: Sequence[int] | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The smaller model, and which layers it was made smaller in; those given are taken, else searched."""
+    model = load_model(folder, dtype=None, device="cpu")
+    if not ROWS[row]:
+        return model, {}
+    reader, given = Images(), {key: dict(value) for key, value in ROWS[row].items()}
     if layers:
-        found = {key: value for key, value in given["merge_ffs"].items() if key != "count"}
-        given |= {"merge_ffs": found | {"window": [layers[0], layers[-1]]}}
-    recipe = parse_recipe(given)
-    record = compress(str(folder), recipe, out).record
-    window = record.get("window")
-    layers = record.get("dropped") or (window and list(range(window["start"], window["end"] + 1)))
-    return load_model(out, dtype=None, device="cpu"), {"layers": layers}
+        for stage in given.keys() & {"merge_ffs", "delete_ffs", "drop_layers"}:
+            del given[stage]["count"]
+            given[stage] |= {"window": [layers[0], layers[-1]]} if stage == "merge_ffs" else {"layers": layers}
+    settings = Calibration(tokens=CALIBRATION_TOKENS, seed=seed)
+    recipe = parse_recipe(given | {"calibration": settings.model_dump()})
+    calibration = reader.calibration(settings, reader.processor(folder), model.config, CALIBRATION_TOKENS)
+    validation = reader.validation(settings, reader.processor(folder), model.config, SEARCH_TOKENS)
+    found = compress_model(model, make_plan(model, recipe), calibration.batches, validation=validation.batches)
+    merged = [layer for part in found.merged for layer in part.window]
+    return model, {"layers": found.dropped or found.deleted or merged or None}
 
 
-def measure(row: str, model: PreTrainedModel, folder: Path) -> dict[str, Any]:
+def measure(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
     parameters = unique_parameters(model)
     model.bfloat16()
     images = read_images(Images.default, "evaluation")
     found = top1_accuracy(model, batches(images, range(EVALUATION), folder, model))
     return {
-        "row": row,
         "accuracy": found.accuracy,
         "loss": found.nll,
         "parameters": parameters,
