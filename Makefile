@@ -31,7 +31,7 @@ check: install
 
 table: install
 	PYTHONPATH=tests $(BIN)/python -m contract.table
-	PYTHONPATH=tests $(BIN)/python -m readme_table
+	PYTHONPATH=tests $(BIN)/python -m result_tables
 
 bench: install
 	$(BIN)/neuromeld benchmark benchmarks/budget.yaml --set 'keep=[0.8]' --set calibration_tokens=32768

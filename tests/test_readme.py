@@ -2,12 +2,16 @@
 
 import re
 
-from readme_table import README, update
+import pytest
+
+from result_tables import ROOT, TABLES, update
+
+README = ROOT / "README.md"
 
 
-def test_the_table_is_that_of_the_results():
-    text = README.read_text(encoding="utf-8")
-    assert text == update(text), "write it anew: make table"
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_the_table_is_that_of_the_results(path):
+    assert path.read_text(encoding="utf-8") == update(path), "write it anew: make table"
 
 
 def test_python_snippet_runs(checkpoint, text, tmp_path):

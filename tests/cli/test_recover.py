@@ -70,4 +70,9 @@ def test_mistakes_are_one_message_and_no_output(cli, checkpoint, text, tmp_path,
 
 def test_recipes_are_listed(cli):
     _, stdout, _ = cli("list", "recovery-recipes", "--json")
-    assert [row["name"] for row in json.loads(stdout)["recovery-recipes"]] == ["language-model", "quick"]
+    assert [row["name"] for row in json.loads(stdout)["recovery-recipes"]] == [
+        "image-model",
+        "language-model",
+        "quick",
+        "translation",
+    ]

@@ -28,12 +28,16 @@ class Schedule(StrEnum):
 def recover_command(
     model: Annotated[str, typer.Argument(metavar="DIR", help="The checkpoint to tune: what `compress` wrote.")],
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="A YAML file, or quick or language-model.")] = "quick",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A YAML file, or one of `neuromeld list recovery-recipes`.")
+    ] = "quick",
     train: Annotated[
         str | None, typer.Option(help="Named text, pairs or images, or file:PATH; by default the usual for the model.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates in all.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens of one update; of images, positions.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples of one update, in the place of tokens.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Parts that they go through the model in.")] = None,
     seqlen: Annotated[int | None, typer.Option(help="Tokens in one window of text.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest of the schedule.")] = None,
     schedule: Annotated[Schedule | None, typer.Option(help="How the learning rate goes down.")] = None,
@@ -74,6 +78,8 @@ def recover_command(
         train=train,
         steps=steps,
         batch_tokens=batch_tokens,
+        batch_size=batch_size,
+        accumulate=accumulate,
         seqlen=seqlen,
         learning_rate=learning_rate,
         schedule=schedule and schedule.value,
@@ -104,6 +110,9 @@ def recover_command(
 def _settings(recipe: str, lora: bool | None, qlora: bool, **given: Any) -> Recovery:
     """The recipe with every option that was given in the place of its own."""
     stated = load_recovery(recipe).model_dump(exclude_unset=True)
+    for one, other in (("batch_tokens", "batch_size"), ("batch_size", "batch_tokens")):
+        if given[one] is not None and given[other] is None:
+            stated.pop(other, None)
     if qlora and lora is not None:
         raise UserInputError(
             f"--qlora and --{'' if lora else 'no-'}lora: the first trains low-rank updates with the matrices held in 4 "

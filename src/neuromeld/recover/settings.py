@@ -16,6 +16,8 @@ from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Frozen
 from neuromeld.text import PAIR_SOURCES, TEXT_SOURCES
 
+_LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1, "seed": 0}
+
 
 class Recovery(Frozen):
     """Training with AdamW, without weight decay.
@@ -24,9 +26,12 @@ class Recovery(Frozen):
                     None is the usual one for the inputs of the model
     steps           updates in all; data that is too short for them is read again, in another order
     batch_tokens    tokens of one update, a multiple of `seqlen`; in images, positions: as many images as fit
+    batch_size      or the examples of one update: windows of text, images, pairs, recordings
+    accumulate      parts that an update's examples go through the model in, for less memory and the same result
     seqlen          tokens of one window of text
     learning_rate   the highest of the schedule
-    schedule        after `warmup` steps of linear growth
+    schedule        after `warmup` steps of linear growth; `linear` goes down to `final_learning_rate` in `decay_steps`,
+                    all of them by default, and stays there
     clip            the largest norm of the gradient
     lora_rank       train low-rank updates of the layers' matrices, merged at the end; None trains every parameter
     base_bits       hold those matrices in 4 bits meanwhile; the updates are merged into the unquantised ones
@@ -39,10 +44,14 @@ class Recovery(Frozen):
     train: str | None = None
     steps: int
     batch_tokens: int = 2048
+    batch_size: int | None = None
+    accumulate: int = 1
     seqlen: int = 512
     learning_rate: float = 5e-5
     schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = "inverse_sqrt"
     warmup: int = 0
+    decay_steps: int | None = None
+    final_learning_rate: float = 0.0
     clip: float = 1.0
     lora_rank: int | None = None
     base_bits: Literal[4] | None = None
@@ -58,25 +67,32 @@ class Recovery(Frozen):
         return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
 
     def batch_examples(self, pool: Pool) -> int:
-        """Examples of one update, by their mean length.  `UserInputError` where not one fits."""
-        found = self.batch_tokens * pool.num_examples // pool.num_tokens
+        """Examples of one update, by their mean length where `batch_size` does not say.
+
+        `UserInputError` where not one fits, and where they are not so many equal parts as `accumulate` says.
+        """
+        found = self.batch_size or self.batch_tokens * pool.num_examples // pool.num_tokens
         if not found:
             raise UserInputError(
                 f"batch_tokens={self.batch_tokens} is less than one example of {pool.source}, which has "
                 f"{pool.num_tokens / pool.num_examples:.0f} tokens on average; raise it"
             )
+        if found % self.accumulate:
+            raise UserInputError(f"accumulate={self.accumulate} must divide the {found} examples of an update")
         return found
 
     def stated(self) -> dict[str, Any]:
         """The settings that take part, as plain values."""
         unused = set() if self.distill_from else {"distill_weight", "temperature"}
+        unused |= {"batch_tokens"} if self.batch_size else set()
+        unused |= {name for name in ("accumulate", "final_learning_rate") if name not in self.model_fields_set}
         return self.model_dump(exclude_none=True, exclude=unused)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recovery":
         problems = [
             f"{name}={getattr(self, name)} must be at least {least}"
-            for name, least in (("steps", 1), ("seqlen", 2), ("warmup", 0), ("lora_rank", 1), ("seed", 0))
+            for name, least in _LEAST.items()
             if getattr(self, name) is not None and getattr(self, name) < least
         ]
         problems += [
@@ -87,7 +103,18 @@ class Recovery(Frozen):
         named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
         if self.train is not None and not self.train.startswith("file:") and self.train not in named:
             problems.append(unknown_name("source of data (or file:PATH)", self.train, named))
-        if self.seqlen > 1 and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
+        if self.batch_size is not None and "batch_tokens" in self.model_fields_set:
+            problems.append(f"batch_size={self.batch_size} and batch_tokens={self.batch_tokens}: give one of them")
+        if self.schedule != "linear" and (self.decay_steps is not None or self.final_learning_rate):
+            problems.append(f"schedule={self.schedule} has no decay_steps or final_learning_rate; linear has")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            problems.append(f"final_learning_rate={self.final_learning_rate} is outside [0, learning_rate]")
+        if self.decay_steps is not None and not self.warmup < self.decay_steps <= self.steps:
+            problems.append(
+                f"decay_steps={self.decay_steps} is not above warmup={self.warmup} and at most steps={self.steps}"
+            )
+        windows = self.batch_size is None and self.seqlen > 1
+        if windows and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
             problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
         if self.warmup and self.warmup >= self.steps:
             problems.append(f"warmup={self.warmup} leaves none of steps={self.steps} to train at full rate")

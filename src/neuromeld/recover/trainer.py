@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    get_polynomial_decay_schedule_with_warmup,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from neuromeld.errors import NumericsError
@@ -39,7 +45,8 @@ def train(
         output_dir=str(job.work or gettempdir()),
         max_steps=settings.steps,
         num_train_epochs=1,
-        per_device_train_batch_size=size,
+        per_device_train_batch_size=size // settings.accumulate,
+        gradient_accumulation_steps=settings.accumulate,
         train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
         lr_scheduler_type=SCHEDULES.get(settings.schedule, settings.schedule),
@@ -87,6 +94,19 @@ def distillation_loss(logits_nv: Tensor, expected_nv: Tensor, temperature: float
 class _RecoveryTrainer(Trainer):
     teacher: PreTrainedModel | None
     settings: Recovery
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        settings = self.settings
+        if settings.schedule != "linear":
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = get_polynomial_decay_schedule_with_warmup(
+            optimizer or self.optimizer,
+            settings.warmup,
+            settings.decay_steps or num_training_steps,
+            lr_end=settings.final_learning_rate,
+            power=1.0,
+        )
+        return self.lr_scheduler
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         settings = self.settings

@@ -47,7 +47,8 @@ def tune(model: PreTrainedModel, teacher: PreTrainedModel | None, pool: Pool, jo
             _cast(model, dtype)
     except torch.OutOfMemoryError as error:
         raise UserInputError(
-            f"{job.device} has too little memory for batch_tokens={settings.batch_tokens}; lower it"
+            f"{job.device} has too little memory for an update of {settings.batch_examples(pool)} examples; take them "
+            f"in more parts (--accumulate, now {settings.accumulate})"
             + ("" if job.base else ", or pass --qlora" if settings.lora_rank else ", or pass --lora or --qlora")
         ) from error
     model.eval()

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from neuromeld.checkpoint import load_model
 from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.recover import recover, recover_model
+from neuromeld.recover import parse_recovery, recover, recover_model
+from neuromeld.recover.trainer import _Progress
 from neuromeld.sources import locate
 
 LEARNT = 0.5
@@ -96,6 +97,36 @@ def test_a_live_model_is_trained_as_its_checkpoint_is(more, native, settings, tm
     assert told["tokens_seen"] == 5 * 128
     assert not model.training
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def tuned_weights(native, settings):
+    model = load_model(native, dtype=None, device="cpu")
+    told = recover_model(model, settings, locate(str(native)).tokenizer())
+    return model.state_dict(), [point["loss"] for point in told["loss_curve"]]
+
+
+def test_an_update_in_parts_is_the_same_update(native, settings):
+    weights, curve = tuned_weights(native, settings(steps=3))
+    for changes in ({"accumulate": 4}, {"batch_size": 8, "batch_tokens": None}):
+        stated = settings(steps=3).model_dump(exclude_unset=True) | changes
+        found, losses = tuned_weights(
+            native, parse_recovery({key: value for key, value in stated.items() if value is not None})
+        )
+        assert losses == pytest.approx(curve, rel=1e-5)
+        for name, tensor in weights.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+    with pytest.raises(UserInputError, match="accumulate=3 must divide the 8 examples"):
+        tuned_weights(native, settings(steps=3, accumulate=3))
+
+
+def test_the_rate_goes_down_to_its_end_and_stays(native, settings, monkeypatch):
+    rates = []
+    monkeypatch.setattr(_Progress, "on_step_end", lambda *_, **now: rates.append(now["lr_scheduler"].get_last_lr()[0]))
+    chosen = settings(
+        steps=6, schedule="linear", warmup=1, decay_steps=4, learning_rate=0.01, final_learning_rate=0.001
+    )
+    tuned_weights(native, chosen)
+    assert rates == pytest.approx([0.01, 0.007, 0.004, 0.001, 0.001, 0.001])
 
 
 def test_a_live_model_cannot_be_held_in_four_bits(native, settings):

