@@ -22,7 +22,6 @@ from neuromeld.planner import Budget, Choice
 from neuromeld.recipe import Recipe, parse_recipe
 from neuromeld.recover import parse_recovery, recover_model
 from neuromeld.sources import locate
-from neuromeld.streams import Batch
 from neuromeld.text import TokenWindows, check_vocabulary, token_windows
 from neuromeld.version import versions
 
@@ -84,7 +83,7 @@ class Bench:
             width, narrow_head = self._slicegpt_width(case), row.slicegpt.narrow_head
             model = self.source.load(None, self.device)
             parameters = slicegpt_parameters(model, width, narrow_head=narrow_head)
-            simulate_slicegpt(model, self._calibration, width, narrow_head=narrow_head)
+            simulate_slicegpt(model, batches_of(self._calibration), width, narrow_head=narrow_head)
             return model, {"parameters": parameters, "recipe": {"hidden_size": width}}
         if row is not None and row.planner is not None:
             with TemporaryDirectory() as folder, open_journal(Path(folder) / "model") as journal:
@@ -99,8 +98,9 @@ class Bench:
     def _compressed(self, recipe: Recipe, journal: Journal, progress: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
         model = self.source.load(None, self.device)
         validation = search_batches(recipe, self.source)
-        plan = make_plan(model, recipe)
-        compress_model(model, plan, self._calibration, validation=validation, journal=journal, progress=progress)
+        plan, data = make_plan(model, recipe), batches_of(self._calibration)
+        cache = {"model": self.source.fingerprint(), "data": self._calibration.sha256, "dtype": str(model.dtype)}
+        compress_model(model, plan, data, validation=validation, cache=cache, journal=journal, progress=progress)
         return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")} | self._sizes(model)
 
     def _sizes(self, model: PreTrainedModel) -> dict[str, int]:
@@ -143,9 +143,8 @@ class Bench:
         return skeleton(self.source.config())
 
     @cached_property
-    def _calibration(self) -> list[Batch]:
-        asked = self.protocol
-        return batches_of(self._windows("calibration", asked.calibration_tokens, seed=asked.seed))
+    def _calibration(self) -> TokenWindows:
+        return self._windows("calibration", self.protocol.calibration_tokens, seed=self.protocol.seed)
 
     @cached_property
     def _evaluation(self) -> TokenWindows:
