@@ -21,7 +21,7 @@ demo: install
 	@echo "The smaller model is in $(OUT); load it with transformers.AutoModelForCausalLM.from_pretrained('$(OUT)')."
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: install
 	$(BIN)/ruff check .
