@@ -48,6 +48,7 @@ ROWS: dict[str, dict[str, Any]] = {
     DENSE: {},
     "4 FFs merged: permute": {"merge_ffs": {"count": 4, "compensate": "none"}},
     "4 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 4}},
+    "4 FFs merged: permute, shared ridge, scales": {"merge_ffs": {"count": 4, "gain": "scale"}},
     "4 FFs merged: vanilla": {"merge_ffs": {"count": 4, "align": "none", "compensate": "none"}},
     "4 FFs merged: vanilla, shared ridge": {"merge_ffs": {"count": 4, "align": "none"}},
     "3 FFs deleted": {"delete_ffs": {"count": 3}},

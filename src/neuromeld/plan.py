@@ -190,6 +190,10 @@ def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
     for stage, what in (("merge_ffs", "merged"), ("delete_ffs", "deleted")):
         if getattr(recipe, stage) is not None and stage in spec.refusals:
             refusals.append(f"FFNs cannot be {what} in {spec.model_type} models: {spec.refusals[stage]}")
+    if recipe.merge_ffs is not None and recipe.merge_ffs.gain == "scale" and spec.stacks[0].ffn_scale is None:
+        raise UnsupportedModelError(
+            f"gain=scale: {spec.model_type} models have no factors behind their FFNs that could be fitted; use channel"
+        )
     if refusals:
         works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
         works += [stage for stage in ("merge_ffs", "delete_ffs", "drop_layers") if stage not in spec.refusals]

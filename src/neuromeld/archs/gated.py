@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neuromeld.archs.spec import EXPERTS, FFN, RESIDUAL, ArchSpec, Norm, NormKind, Stack, Weight
+from neuromeld.archs.spec import EXPERTS, FFN, RESIDUAL, ArchSpec, Norm, NormKind, Scale, Stack, Weight
 
 EXPERT_MULTIPLE = 8
 """`torch.nn.functional.grouped_mm`, which transformers runs experts with, wants rows of a multiple of 16 bytes."""
@@ -20,6 +20,7 @@ def gated_decoder(
     reads: tuple[str | None, str | None] = ("input_layernorm", "post_attention_layernorm"),
     output_norms: tuple[str, ...] = (),
     norm_kind: NormKind = "rms",
+    norm_offset: float = 0.0,
     query_key_norm: Literal["head", "heads"] | None = None,
     width_of_whole_heads: bool = False,
     experts: bool = False,
@@ -28,6 +29,7 @@ def gated_decoder(
 
     reads                 the norms that attention and FFN read the stream through
     output_norms          the norms on what attention and FFN write
+    norm_offset           what is added to the parameter of a norm for its gain
     query_key_norm        there are norms on queries and keys: on every head, or on all heads at once
     width_of_whole_heads  the config insists that the width is a multiple of the number of heads
     experts               every FFN is several, with a router that sends each token to some of them
@@ -56,6 +58,7 @@ def gated_decoder(
                         for path, space in zip(("self_attn.q_norm", "self_attn.k_norm"), query_key_spaces, strict=False)
                     ),
                 ),
+                ffn_scale=Scale(f"{output_norms[1]}.weight", norm_offset) if output_norms else None,
             ),
         ),
         final_norm=Norm("model.norm", norm_kind),

@@ -83,6 +83,14 @@ class FirstOnly:
     flag: str
 
 
+@dataclass(frozen=True)
+class Scale:
+    """A factor for each channel of what a sublayer writes: a parameter, by its path in a layer, plus `offset`."""
+
+    path: str
+    offset: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """Layers, all of one shape but for `first_only`, that run one after the other.
@@ -92,6 +100,7 @@ class Stack:
     mask       the entry of a batch that says which tokens of this stack are real, where there is padding; None where
                all positions count
     count_key  the config key of their number
+    ffn_scale  the last thing that what an FFN writes passes, where it has a factor for each channel
     """
 
     layers: str
@@ -101,6 +110,7 @@ class Stack:
     first_only: FirstOnly | None = None
     mask: str | None = "attention_mask"
     count_key: str = "num_hidden_layers"
+    ffn_scale: Scale | None = None
 
 
 @dataclass(frozen=True)

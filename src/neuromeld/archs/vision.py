@@ -1,6 +1,6 @@
 """The shape that image encoders share: patches, a token for the whole image, pre-norm layers with plain FFNs."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Stack, Weight
+from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Scale, Stack, Weight
 
 PATCHES = (
     "cls_token",
@@ -29,6 +29,7 @@ def image_encoder(
     head: tuple[str, ...] = (),
     has_loss: bool = True,
     layer_extras: tuple[str, ...] = (),
+    ffn_scale: Scale | None = None,
     ffn_key: str | None = "intermediate_size",
     native_only: dict[str, str] | None = None,
     requires: tuple[Requirement, ...] = (),
@@ -60,6 +61,7 @@ def image_encoder(
                 ),
                 norms=(Norm(attention_norm, "layer"), Norm(ffn_norm, "layer")),
                 extras=layer_extras,
+                ffn_scale=ffn_scale,
             ),
         ),
         embedding_norm=Norm(base + embedding_norm, "layer") if embedding_norm else None,

@@ -20,12 +20,13 @@ from neuromeld.streams import Batch
 from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
 from neuromeld.sublayers.compensate import refit_shared
 from neuromeld.sublayers.members import Member, fit_members
+from neuromeld.sublayers.scales import fit_scales
 from neuromeld.sublayers.windows import Window, check_mergeable
 from neuromeld.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
 
 Align = Literal["permute", "none"]
 Compensate = Literal["ridge", "none"]
-Gain = Literal["channel", "none"]
+Gain = Literal["channel", "scale", "none"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def merge_ffs(
     anchor      the member whose order of hidden units the others take
     align       `none` averages units as they are numbered
     compensate  `ridge` refits the shared output matrix and bias on what each member's own sublayer wrote
-    gain, rank  what every member keeps for itself: `members.py`.  The caller makes it take part in the forward pass
+    gain, rank  what every member keeps for itself: `members.py`, `scales.py`.  The caller makes the former take part in
+                the forward pass
     alignments  those of this window, where they were collected before
 
     Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
@@ -69,7 +71,7 @@ def merge_ffs(
     check_mergeable(model, arch, window)
     if align == "none" and anchor != "first":
         raise UserInputError(f"anchor={anchor!r} has no effect where align='none': leave one of them out")
-    fits = compensate == "ridge" or gain == "channel" or rank > 0
+    fits = compensate == "ridge" or gain != "none" or rank > 0
     needed = 2 if fits else int(align == "permute" and alignments is None)
     if len(batches) < needed:
         raise UserInputError(
@@ -88,7 +90,9 @@ def merge_ffs(
     _average(model, arch, window, permutations)
     refit = refit_shared(model, arch, originals, batches) if compensate == "ridge" else None
     members: list[Member] = []
-    if gain == "channel" or rank:
+    if gain == "scale":
+        members = fit_scales(model, arch, originals, batches)
+    elif gain == "channel" or rank:
         members = fit_members(model, arch, originals, batches, gain=gain == "channel", rank=rank)
     return Merged(window, permutations, refit, members)
 

@@ -47,7 +47,8 @@ class MergeFfs(Frozen):
     anchor      the member whose order of hidden units the others take
     align       `permute` matches hidden units before averaging, `none` averages them as they are numbered
     compensate  `ridge` refits the shared output matrix on what each member wrote
-    gain        `channel` gives every member a factor of its own for each output of the shared matrix
+    gain        `channel` gives every member a factor of its own for each output of the shared matrix; `scale` fits
+                anew the factors that the model has behind each FFN, which takes no parameter
     rank        every member gets a matrix of this rank of its own beside the shared output matrix; 0 is none
     """
 
@@ -56,7 +57,7 @@ class MergeFfs(Frozen):
     anchor: Literal["first", "middle", "last"] = "first"
     align: Literal["permute", "none"] = "permute"
     compensate: Literal["ridge", "none"] = "ridge"
-    gain: Literal["channel", "none"] = "none"
+    gain: Literal["channel", "scale", "none"] = "none"
     rank: int = 0
 
     @model_validator(mode="after")
@@ -69,6 +70,8 @@ class MergeFfs(Frozen):
             raise ValueError(f"window={list(self.window)} must be first and last layer, counted from 0")
         if self.rank < 0:
             raise ValueError(f"rank={self.rank} must be 0 or more")
+        if self.rank and self.gain == "scale":
+            raise ValueError("gain=scale is fitted without a rank: leave rank out, or use channel")
         if self.length < 2:
             raise ValueError("at least two FFNs are needed to share weights")
         return self

@@ -7,5 +7,6 @@ SPEC = gated_decoder(
     model_class="Gemma2ForCausalLM",
     reads=("input_layernorm", "pre_feedforward_layernorm"),
     output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
+    norm_offset=1.0,
     width_of_whole_heads=True,
 )

@@ -7,6 +7,7 @@ SPEC = gated_decoder(
     model_class="Gemma3ForCausalLM",
     reads=("input_layernorm", "pre_feedforward_layernorm"),
     output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
+    norm_offset=1.0,
     query_key_norm="head",
     width_of_whole_heads=True,
 )

@@ -1,0 +1,90 @@
+"""Fit anew what a model scales the output of each FFN by, behind sublayers that were merged.
+
+Some models have a factor for each channel there, of every layer its own: LayerScale, or the gain of a norm on what the
+FFN writes.  It becomes the least-squares one, `argmin_s |s * n(Z W + b) - s_0 * n_0(y)|^2` for each channel, where `n`
+is the norm, if any: a gain for each member that takes no parameter.  Kept only if it lowers the error on held-out
+tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import RESIDUAL
+from neuromeld.regression import is_held_out
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stats import Statistic
+from neuromeld.stats.distributed import place, reduce
+from neuromeld.streams import Batch, real_tokens, record_calls
+from neuromeld.sublayers.members import Member
+from neuromeld.surgery import load_parameters
+
+
+class ChannelAgreement(Statistic):
+    """`x^2`, `x y` and `y^2` of each channel, summed over tokens; `update(x, y)` takes `(n, d)` twice."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, power=(width,), agreement=(width,), energy=(width,))
+
+    def _terms(self, x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> Mapping[str, Tensor]:
+        x, y = x.to(ACCUMULATE), y.to(ACCUMULATE)
+        return {"power": x.square().sum(0), "agreement": (x * y).sum(0), "energy": y.square().sum(0)}
+
+    def factor(self) -> Float[Tensor, " d"]:
+        """`argmin_g |g x - y|^2` of each channel; 1 where x is 0."""
+        means = self._means()
+        power = means["power"]
+        return torch.where(power > 0, means["agreement"] / power, torch.ones_like(power))
+
+    def error(self, factor: Float[Tensor, " d"] | float = 1.0) -> float:
+        """`|factor x - y|^2 / |y|^2`."""
+        means = self._means()
+        left = means["energy"] - 2 * factor * means["agreement"] + factor**2 * means["power"]
+        return float(left.sum() / means["energy"].sum().clamp(min=torch.finfo(ACCUMULATE).tiny))
+
+
+@torch.no_grad()
+def fit_scales(
+    model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
+) -> list[Member]:
+    """Fit and write the scales of the merged layers of `model`.
+
+    originals   copies of those layers from before the merge, adjacent and in order
+    batches     at least two, since some are held out
+
+    Both are taken on the original network's stream.
+    """
+    first = min(originals)
+    stack = max(index for index, start in enumerate(arch.starts) if start <= first)
+    scale = arch.stack(first).ffn_scale
+    assert scale is not None, "the plan refuses it"
+    path, _, name = scale.path.rpartition(".")
+    calls, mask = record_calls(model, arch, batches, stack), arch.stack(first).mask
+    members = []
+    for index in range(arch.starts[stack], max(originals) + 1):
+        merged = model.get_submodule(arch.layer_path(index))
+        original = originals.get(index, merged)
+        if index in originals:
+            sums = [ChannelAgreement(arch.widths[RESIDUAL]) for _ in range(2)]
+            for b, batch in enumerate(batches):
+                x, y = (
+                    layer.get_submodule(path)(
+                        calls.run_until(layer, index, b, calls.hidden[b], layer.get_submodule(path))
+                    )
+                    for layer in (merged, original)
+                )
+                sums[is_held_out(*place(batches, b))].update(real_tokens(x, batch, mask), real_tokens(y, batch, mask))
+            reduce(*sums)
+            fitted, held_out = sums
+            factor = fitted.factor()
+            before, after = held_out.error(), held_out.error(factor)
+            if after < before:
+                found = getattr(merged.get_submodule(path), name).to(ACCUMULATE) + scale.offset
+                load_parameters(merged, {scale.path: factor * found - scale.offset})
+            members.append(Member(index, before, min(before, after)))
+        for b, x in enumerate(calls.hidden):
+            calls.hidden[b] = calls.run(original, index, b, x)
+    return members
