@@ -2,7 +2,7 @@
 
 `W, b = argmin sum_i |Z_i W + b - Y_i|^2 + lambda |(W, b) - (W, b)_average|^2`, summed over the members `i` of the
 window; `Y_i` is what the member's own FF sublayer wrote, its bias included, and `Z_i` its hidden units under the shared
-input matrices.  Both are taken on the original network's stream, so that the members do not wait for each other.
+input matrices, both on the original network's stream.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.regression import Fit, is_held_out, refit
+from neuromeld.regression import Fit, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
-from neuromeld.stats.distributed import place, reduce
-from neuromeld.streams import Batch, real_tokens, record_calls
+from neuromeld.stats.distributed import reduce
+from neuromeld.streams import Batch
+from neuromeld.sublayers.side_by_side import side_by_side
 from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 
 
@@ -37,21 +38,11 @@ def refit_shared(
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
     sums = [CrossMoments(len(initial), arch.widths[RESIDUAL]) for _ in range(2)]
-    first = min(originals)
-    stack = arch.starts.index(max(start for start in arch.starts if start <= first))
-    calls, mask = record_calls(model, arch, batches, stack), arch.stack(first).mask
-    for b, batch in enumerate(batches):
-        x = calls.hidden[b]
-        for index in range(arch.starts[stack], max(originals) + 1):
-            merged = model.get_submodule(arch.layer_path(index))
-            original = originals.get(index, merged)
-            if index in originals:
-                path = arch.consumer(index, "ffn").path.removeprefix(arch.layer_path(index) + ".")
-                writes, reads = original.get_submodule(path), merged.get_submodule(path)
-                hidden = real_tokens(calls.run_until(merged, index, b, x, reads), batch, mask)
-                target = writes(real_tokens(calls.run_until(original, index, b, x, writes), batch, mask))
-                sums[is_held_out(*place(batches, b))].update(hidden if bias is None else _with_one(hidden), target)
-            x = calls.run(original, index, b, x)
+    for layer in side_by_side(model, arch, originals, batches):
+        path = arch.consumer(layer.index, "ffn").path.removeprefix(arch.layer_path(layer.index) + ".")
+        for held_out, hidden, own in layer.reads(path):
+            target = layer.original.get_submodule(path)(own)
+            sums[held_out].update(hidden if bias is None else with_one(hidden), target)
     reduce(*sums)
     found = refit(sums[0].finalize(), sums[1].finalize(), initial)
     width = len(matrix)
@@ -62,6 +53,6 @@ def refit_shared(
     return found.fit
 
 
-def _with_one(x: Float[Tensor, "n f"]) -> Float[Tensor, "n g"]:
+def with_one(x: Float[Tensor, "n f"]) -> Float[Tensor, "n g"]:
     """With a last column of ones, whose coefficient is a bias."""
     return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)

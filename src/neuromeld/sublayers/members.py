@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.regression import LAMBDAS, is_held_out, relative_error
+from neuromeld.regression import LAMBDAS, relative_error
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Cross, CrossMoments
-from neuromeld.stats.distributed import place, reduce
-from neuromeld.streams import Batch, real_tokens, record_calls
+from neuromeld.stats.distributed import reduce
+from neuromeld.streams import Batch
+from neuromeld.sublayers.compensate import with_one
+from neuromeld.sublayers.side_by_side import side_by_side
 from neuromeld.surgery import add_gain, add_low_rank, read_bias, read_matrix
 
 
@@ -44,32 +46,19 @@ def fit_members(
 ) -> list[Member]:
     """Fit and attach both for the merged layers of `model`; what is not asked for is not attached.
 
-    originals   copies of those layers from before the merge, adjacent and in order
-    batches     at least two, since some are held out
+    originals, batches  as `side_by_side` takes them
 
     Memory: the residual stream of all batches, and the Gram matrix of one member twice.
     """
-    first = min(originals)
-    stack = max(index for index, start in enumerate(arch.starts) if start <= first)
-    calls, mask = record_calls(model, arch, batches, stack), arch.stack(first).mask
-    stream = calls.hidden
     members = []
-    for index in range(arch.starts[stack], max(originals) + 1):
-        merged = model.get_submodule(arch.layer_path(index))
-        original = originals.get(index, merged)
-        if index in originals:
-            consumer = arch.consumer(index, "ffn")
-            path = consumer.path.removeprefix(arch.layer_path(index) + ".")
-            reads, writes = merged.get_submodule(path), original.get_submodule(path)
-            sums = [CrossMoments(len(read_matrix(model, consumer)) + 1, arch.widths[RESIDUAL]) for _ in range(2)]
-            for b, batch in enumerate(batches):
-                z = real_tokens(calls.run_until(merged, index, b, stream[b], reads), batch, mask)
-                y = writes(real_tokens(calls.run_until(original, index, b, stream[b], writes), batch, mask))
-                sums[is_held_out(*place(batches, b))].update(torch.cat([z, torch.ones_like(z[:, :1])], dim=1), y)
-            reduce(*sums)
-            members.append(_fit(model, arch, index, sums[0].finalize(), sums[1].finalize(), gain=gain, rank=rank))
-        for b, x in enumerate(stream):
-            stream[b] = calls.run(original, index, b, x)
+    for layer in side_by_side(model, arch, originals, batches):
+        consumer = arch.consumer(layer.index, "ffn")
+        path = consumer.path.removeprefix(arch.layer_path(layer.index) + ".")
+        sums = [CrossMoments(len(read_matrix(model, consumer)) + 1, arch.widths[RESIDUAL]) for _ in range(2)]
+        for held_out, hidden, own in layer.reads(path):
+            sums[held_out].update(with_one(hidden), layer.original.get_submodule(path)(own))
+        reduce(*sums)
+        members.append(_fit(model, arch, layer.index, sums[0].finalize(), sums[1].finalize(), gain=gain, rank=rank))
     return members
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.regression import is_held_out
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Statistic
-from neuromeld.stats.distributed import place, reduce
-from neuromeld.streams import Batch, real_tokens, record_calls
+from neuromeld.stats.distributed import reduce
+from neuromeld.streams import Batch
 from neuromeld.sublayers.members import Member
+from neuromeld.sublayers.side_by_side import side_by_side
 from neuromeld.surgery import load_parameters
 
 
@@ -50,41 +50,24 @@ class ChannelAgreement(Statistic):
 def fit_scales(
     model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
 ) -> list[Member]:
-    """Fit and write the scales of the merged layers of `model`.
+    """Fit and write the scales of the merged layers of `model`, whose architecture has them.
 
-    originals   copies of those layers from before the merge, adjacent and in order
-    batches     at least two, since some are held out
-
-    Both are taken on the original network's stream.
+    originals, batches  as `side_by_side` takes them
     """
-    first = min(originals)
-    stack = max(index for index, start in enumerate(arch.starts) if start <= first)
-    scale = arch.stack(first).ffn_scale
+    scale = arch.stack(min(originals)).ffn_scale
     assert scale is not None, "the plan refuses it"
     path, _, name = scale.path.rpartition(".")
-    calls, mask = record_calls(model, arch, batches, stack), arch.stack(first).mask
     members = []
-    for index in range(arch.starts[stack], max(originals) + 1):
-        merged = model.get_submodule(arch.layer_path(index))
-        original = originals.get(index, merged)
-        if index in originals:
-            sums = [ChannelAgreement(arch.widths[RESIDUAL]) for _ in range(2)]
-            for b, batch in enumerate(batches):
-                x, y = (
-                    layer.get_submodule(path)(
-                        calls.run_until(layer, index, b, calls.hidden[b], layer.get_submodule(path))
-                    )
-                    for layer in (merged, original)
-                )
-                sums[is_held_out(*place(batches, b))].update(real_tokens(x, batch, mask), real_tokens(y, batch, mask))
-            reduce(*sums)
-            fitted, held_out = sums
-            factor = fitted.factor()
-            before, after = held_out.error(), held_out.error(factor)
-            if after < before:
-                found = getattr(merged.get_submodule(path), name).to(ACCUMULATE) + scale.offset
-                load_parameters(merged, {scale.path: factor * found - scale.offset})
-            members.append(Member(index, before, min(before, after)))
-        for b, x in enumerate(calls.hidden):
-            calls.hidden[b] = calls.run(original, index, b, x)
+    for layer in side_by_side(model, arch, originals, batches):
+        merged, original = (each.get_submodule(path) for each in (layer.merged, layer.original))
+        fitted, held_out = sums = [ChannelAgreement(arch.widths[RESIDUAL]) for _ in range(2)]
+        for is_held_out, x, own in layer.reads(path):
+            sums[is_held_out].update(merged(x), original(own))
+        reduce(*sums)
+        factor = fitted.factor()
+        before, after = held_out.error(), held_out.error(factor)
+        if after < before:
+            found = getattr(merged, name).to(ACCUMULATE) + scale.offset
+            load_parameters(layer.merged, {scale.path: factor * found - scale.offset})
+        members.append(Member(layer.index, before, min(before, after)))
     return members
