@@ -15,8 +15,11 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import BY_CLASS
@@ -24,6 +27,7 @@ from neuromeld.evaluate import mean_loss, translation_quality, unique_parameters
 from neuromeld.inputs.pairs import Pairs
 from neuromeld.recipe import Calibration
 from neuromeld.recover import parse_recovery, recover_model
+from neuromeld.streams import Batch
 from neuromeld.text import Pair, text_pairs
 from neuromeld.text.libreoffice import paragraphs
 from ruaccent_marian import SPEC, load
@@ -85,38 +89,44 @@ def main() -> None:
         chosen = None
         if ROWS[row]:
             plan = make_plan(model, parse_recipe(ROWS[row] | {"calibration": settings.model_dump()}))
-            found = compress_model(model, plan, data.batches, validation=validation.batches)
-            chosen = found.dropped or found.deleted or [part.window[0] for part in found.merged[:1]] or None
-        tuning = {}
+            done_to = compress_model(model, plan, data.batches, validation=validation.batches)
+            chosen = done_to.dropped or done_to.deleted or [part.window[0] for part in done_to.merged[:1]] or None
+        found = measure(model, tokenizer, evaluated, validation.batches)
         if given.steps:
             recovery = RECOVERY | {"steps": given.steps, "learning_rate": given.learning_rate, "seed": given.seed}
             told = recover_model(model, parse_recovery(recovery | {"train": settings.source}), tokenizer)
-            tuning = {"steps": given.steps, "learning_rate": given.learning_rate, "recovery": told}
             del told["settings"]["train"]  # a path
-        made = translation_quality(model, tokenizer, evaluated)
-        result = (
-            {
-                "row": row,
-                "parameters": unique_parameters(model),
-                "first_layer": chosen and chosen[0],
-                "same_sentences": share(h == target for h, (_, target) in zip(made.hypotheses, evaluated, strict=True)),
-                "chrf": made.scores["chrf"],
-                "validation_loss": mean_loss(model, validation.batches),
-                "text_kept": share(
-                    h.replace(MARK, "") == source for h, (source, _) in zip(made.hypotheses, evaluated, strict=True)
-                ),
-                "words_marked_once": share(word.count(MARK) == 1 for h in made.hypotheses for word in words_to_mark(h)),
-                "first": made.hypotheses[0],
-                "seconds": round(time.monotonic() - started),
-                "calibration": {"tokens": data.num_tokens, "seed": settings.seed, "sha256": data.sha256},
-                "validation_tokens": validation.num_tokens,
-            }
-            | made.protocol
-            | tuning
-        )
+            untuned = {name: found[name] for name in ("same_sentences", "chrf", "validation_loss", "text_kept")}
+            found = measure(model, tokenizer, evaluated, validation.batches) | {"untuned": untuned}
+            found |= {"steps": given.steps, "learning_rate": given.learning_rate, "recovery": told}
+        result = {
+            "row": row,
+            "parameters": unique_parameters(model),
+            "first_layer": chosen and chosen[0],
+            **found,
+            "seconds": round(time.monotonic() - started),
+            "calibration": {"tokens": data.num_tokens, "seed": settings.seed, "sha256": data.sha256},
+            "validation_tokens": validation.num_tokens,
+        }
         given.out.parent.mkdir(parents=True, exist_ok=True)
         with given.out.open("a", encoding="utf-8") as out:
             out.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+def measure(
+    model: PreTrainedModel, tokenizer: Any, evaluated: Sequence[Pair], validation: Sequence[Batch]
+) -> dict[str, Any]:
+    """Agreement with what the uncompressed model writes, and the loss on validation pairs."""
+    made = translation_quality(model, tokenizer, evaluated)
+    pairs = list(zip(made.hypotheses, evaluated, strict=True))
+    return {
+        "same_sentences": share(h == target for h, (_, target) in pairs),
+        "chrf": made.scores["chrf"],
+        "validation_loss": mean_loss(model, validation),
+        "text_kept": share(h.replace(MARK, "") == source for h, (source, _) in pairs),
+        "words_marked_once": share(word.count(MARK) == 1 for h in made.hypotheses for word in words_to_mark(h)),
+        "first": made.hypotheses[0],
+    } | made.protocol
 
 
 def sentences(pages: Path) -> Iterator[str]:
