@@ -104,6 +104,7 @@ def recover_command(
         + (f"matrices held in {held['held'] / 1e6:.1f} MB of {held['own_dtype'] / 1e6:.1f} MB; " if held else "")
         + f"{found['seconds']:.0f} s",
         highlight=False,
+        soft_wrap=True,
     )
 
 
