@@ -9,7 +9,7 @@ from neuromeld.inputs.examples import Examples, Pool
 from neuromeld.recipe import BATCH_WINDOWS, Calibration
 from neuromeld.regression import HELD_OUT
 from neuromeld.streams import Batch
-from neuromeld.text import TokenWindows, check_vocabulary, first_windows, token_windows
+from neuromeld.text import TokenWindows, check_vocabulary, spread_windows, token_windows
 
 PROBE_TOKENS = 64
 
@@ -39,7 +39,7 @@ class Tokens:
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
         source = settings.source or self.default
-        windows = first_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
+        windows = spread_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
         return _examples(windows, config)
 
     def training(self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig) -> Pool:

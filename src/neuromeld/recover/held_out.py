@@ -12,7 +12,7 @@ from neuromeld.evaluate import Perplexity, mean_loss, perplexity
 from neuromeld.inputs import READERS, inputs_of
 from neuromeld.inputs.tokens import Tokens
 from neuromeld.recipe import Calibration
-from neuromeld.text import first_windows
+from neuromeld.text import spread_windows
 
 HELD_OUT_TOKENS = 8192
 """Validation tokens that the loss is measured on, at most."""
@@ -30,11 +30,11 @@ Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
 
 
 def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool) -> Measure:
-    """What measures a model on the first of the validation split: of language models, the perplexity."""
+    """What measures a model on part of the validation split: of language models, the perplexity."""
     inputs = inputs_of(config)
     if inputs == "tokens":
         source = data.source or Tokens.default
-        windows = first_windows(source, processor, split="validation", most=HELD_OUT_TOKENS, seqlen=data.seqlen)
+        windows = spread_windows(source, processor, split="validation", most=HELD_OUT_TOKENS, seqlen=data.seqlen)
         return lambda model: perplexity(model, windows, progress=progress)
     examples = READERS[inputs].validation(data, processor, config, HELD_OUT_TOKENS)
 

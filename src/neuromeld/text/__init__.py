@@ -5,7 +5,14 @@ from neuromeld.text.masking import MASKED_RATIO, in_frames, mask_tokens
 from neuromeld.text.pairs import PAIR_SOURCES, Pair, text_pairs
 from neuromeld.text.sources import TEXT_SOURCES
 from neuromeld.text.speech import Clip, read_audio, speech_clips
-from neuromeld.text.windows import TokenWindows, check_vocabulary, first_windows, read_documents, token_windows
+from neuromeld.text.windows import (
+    TokenWindows,
+    check_vocabulary,
+    first_windows,
+    read_documents,
+    spread_windows,
+    token_windows,
+)
 
 __all__ = [
     "MASKED_RATIO",
@@ -23,6 +30,7 @@ __all__ = [
     "read_audio",
     "read_documents",
     "speech_clips",
+    "spread_windows",
     "text_pairs",
     "token_windows",
 ]

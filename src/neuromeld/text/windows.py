@@ -17,8 +17,9 @@ from neuromeld.text.sources import TEXT_SOURCES
 DOCUMENTS_PER_BATCH = 64
 
 POOL = 16
-"""Calibration windows are drawn from this many times as many tokens, so that they come from many documents: with those
-of the few articles that would fill the windows in order, refits overfit (docs/decisions/0004)."""
+"""Windows to calibrate and to choose on are taken from this many times as many tokens, so that they come from many
+documents: with those of the few articles that would fill the windows in order, refits overfit (docs/decisions/0004),
+and choices hold for these articles (0020)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +80,7 @@ def token_windows(
     starts = range(len(tokens) // seqlen)
     chosen = draw.sample(starts, num_windows) if split == "calibration" else starts[:num_windows]
     input_ids = torch.tensor([tokens[i * seqlen : (i + 1) * seqlen] for i in chosen], dtype=torch.int64)
-    digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
-    return TokenWindows(input_ids, source, split, digest)
+    return _with_digest(input_ids, source, split)
 
 
 def first_windows(
@@ -91,6 +91,15 @@ def first_windows(
     return token_windows(source, tokenizer, split=split, num_tokens=max(seqlen, min(most, available)), seqlen=seqlen)
 
 
+def spread_windows(
+    source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
+) -> TokenWindows:
+    """Windows at even distances over a split that is not calibration: up to `most` tokens, and one window at least."""
+    found = first_windows(source, tokenizer, split=split, most=POOL * most, seqlen=seqlen).input_ids
+    num = min(len(found), max(1, most // seqlen))
+    return _with_digest(found[[i * len(found) // num for i in range(num)]], source, split)
+
+
 def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
     """Raise `UserInputError` when a token id is not one of the `vocab_size` that the model knows."""
     largest = int(windows.input_ids.max())
@@ -99,6 +108,11 @@ def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
             f"the tokenizer produced the token id {largest}, but the model's vocabulary ends at {vocab_size - 1}: "
             "the tokenizer is not the model's own; pass the one that was saved with it"
         )
+
+
+def _with_digest(input_ids: torch.Tensor, source: str, split: Split) -> TokenWindows:
+    digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
+    return TokenWindows(input_ids, source, split, digest)
 
 
 def _joined_tokens(

@@ -1,13 +1,21 @@
 import hashlib
 import json
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from neuromeld.errors import UserInputError
-from neuromeld.text import check_vocabulary, first_windows, read_documents, token_windows, windows
+from neuromeld.text import (
+    check_vocabulary,
+    first_windows,
+    read_documents,
+    spread_windows,
+    token_windows,
+    windows,
+)
 
 SPLITS = ("calibration", "validation", "evaluation")
 
@@ -134,3 +142,19 @@ def test_first_windows_are_at_most_what_was_asked_for(source, tokenizer, most, e
     assert torch.equal(found, everything[:expected])
     with pytest.raises(UserInputError, match="the validation split of .* has .* tokens"):
         first_windows(source, tokenizer, split="validation", most=most, seqlen=10**6)
+
+
+@pytest.mark.parametrize("most", [8, 32, 35, 10**9])
+def test_spread_windows_are_at_even_distances_in_the_pool(most, tokenizer, tmp_path):
+    (tmp_path / "numbers.jsonl").write_text("\n".join(json.dumps({"text": f"{n:08}" * 4}) for n in range(400)))
+    source = f"file:{tmp_path / 'numbers.jsonl'}"
+    everything = token_windows(source, tokenizer, split="validation", num_tokens=None, seqlen=8).input_ids
+    pool = everything[: windows.POOL * (most // 8)].tolist()
+    found = spread_windows(source, tokenizer, split="validation", most=most, seqlen=8).input_ids.tolist()
+    assert len(found) == min(most // 8, len(pool))
+    where = [pool.index(found[0])]
+    for window in found[1:]:
+        where.append(pool.index(window, where[-1] + 1))
+    gaps = [later - earlier for earlier, later in pairwise([*where, len(pool)])]
+    assert where[0] == 0
+    assert max(gaps) - min(gaps) <= 4  # the four windows of a document may be the same
