@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from cli.commands import CALIBRATION, leftovers
 from cli.test_interruption import DRIVER
+from neuromeld.checkpoint import load_model
 
 FLOAT64_SUMS = 1e-9
 RECIPES = {
@@ -58,9 +58,10 @@ def test_two_processes_do_what_one_does(recipe, cli, checkpoint, text, tmp_path)
     assert one["sizes_after"] == two["sizes_after"]
     assert errors(two) == pytest.approx(errors(one), rel=FLOAT64_SUMS)
     assert errors(one) or recipe in ("budget", "a basis for every layer")
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, msg=lambda message, name=name: f"{name}: {message}")
+    # Logits, not weights: a random model's stream has directions of equal variance, whose basis is free.
+    ids = torch.arange(24).reshape(2, 12)
+    logits = [load_model(tmp_path / name, dtype=None, device="cpu").eval()(ids).logits for name in ("one", "two")]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-5)
     assert sorted(leftovers(tmp_path)) == ["one", "two"]
 
 
