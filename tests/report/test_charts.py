@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 import neuromeld.report
-from neuromeld.report.axes import linear, positions
+from neuromeld.report.axes import linear, logarithmic, positions
 from neuromeld.report.charts import Series, bars, heat_map, lines
 
 STYLE = (Path(neuromeld.report.__file__).parent / "style.css").read_text()
@@ -24,6 +24,18 @@ def test_scale_holds_its_values_between_round_ends(values, zero):
     assert 2 <= len(scale.ticks) <= 8
     steps = [b - a for a, b in zip(scale.ticks, scale.ticks[1:], strict=False)]
     assert max(steps) == pytest.approx(min(steps))
+
+
+@pytest.mark.parametrize("values", [[0.203, 10.6], [1.0, 1.0], [2e-7, 5e-3], [5.0, 7.0]])
+def test_orders_of_magnitude_are_evenly_apart(values):
+    scale = logarithmic(values, 100, 0)
+    assert scale(scale.low) == 100
+    assert scale(scale.high) == 0
+    assert scale.low <= min(values) <= max(values) <= scale.high
+    assert scale.low > min(values) / 10
+    middle = (scale.low * scale.high) ** 0.5
+    assert scale(middle) == pytest.approx(50, abs=0.1)
+    assert all(f"{tick:e}"[0] in "125" for tick in scale.ticks)
 
 
 def test_positions_have_whole_ticks_inside_them():

@@ -13,6 +13,9 @@ from neuromeld.report.drawing import draw
 LOSS = "excess loss (nats)"
 AFTER = "excess loss after recovery (nats)"
 
+ORDER = 10
+"""Values that differ by more than this factor are drawn by orders of magnitude."""
+
 Measure = Callable[[Line, Line], float | None]
 
 
@@ -44,7 +47,9 @@ def _chart(model: str, label: str, measure: Measure, results: Results, found: Se
         names = sorted(points, key=lambda name: points[name][0][1])
         shown = [f"{name}, {points[name][0][0]:.1f} % kept" for name in names]
         return bars(title, label, shown, [(label, [points[name][0][1] for name in names])])
-    return lines(title, "% of the parameters kept", label, [Series(name, points[name]) for name in points])
+    ys = [y for found in points.values() for _, y in found]
+    log = min(ys) > 0 and max(ys) > ORDER * min(ys)
+    return lines(title, "% of the parameters kept", label, [Series(name, points[name]) for name in points], log=log)
 
 
 def _point(measure: Measure, results: Results, seeds: Sequence[Line]) -> tuple[float, float]:

@@ -147,10 +147,11 @@ def _candidates(choice: Choice) -> Table:
         "predicted",
         "from few tokens",
         "from all",
+        "± to the least",
     ]
     table = Table(*head, title="excess loss, nats a token")
     for c in choice.candidates:
-        measured = [c.latency_ratio, c.predicted, c.first_loss, c.excess_loss][0 if timed else 1 :]
+        measured = [c.latency_ratio, c.predicted, c.first_loss, c.excess_loss, c.uncertainty][0 if timed else 1 :]
         name = f"{c.name} (chosen)" if c.chosen else c.name
         numbers = ("" if value is None else f"{value:.3f}" for value in measured)
         table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *numbers)

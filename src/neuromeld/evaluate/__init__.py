@@ -3,7 +3,7 @@
 from neuromeld.evaluate.accuracy import Accuracy, top1_accuracy
 from neuromeld.evaluate.cost import bytes_on_disk, bytes_per_token, flops_per_token, unique_parameters
 from neuromeld.evaluate.generation import Generated, translation_quality, word_error_rate
-from neuromeld.evaluate.loss import mean_loss
+from neuromeld.evaluate.loss import batch_losses, mean_loss, mean_of
 from neuromeld.evaluate.outcome import OUTCOME_TOKENS, Outcome
 from neuromeld.evaluate.perplexity import Perplexity, perplexity, pseudo_perplexity
 from neuromeld.evaluate.retained import Retained, retained_performance
@@ -21,11 +21,13 @@ __all__ = [
     "Speed",
     "TaskScore",
     "TaskScores",
+    "batch_losses",
     "bytes_on_disk",
     "bytes_per_token",
     "evaluate_tasks",
     "flops_per_token",
     "mean_loss",
+    "mean_of",
     "measure_speed",
     "perplexity",
     "pseudo_perplexity",

@@ -23,16 +23,26 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
     Infinite, not an error, where a logit is not finite.  `UserInputError` for a model that predicts nothing, and for
     one that does not predict the next token where there are no labels.
     """
-    total, count = 0.0, 0
+    return mean_of(batch_losses(model, batches))
+
+
+def batch_losses(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[tuple[float, int]]:
+    """The nats and the number of predictions of each batch, as `mean_loss` counts them."""
+    losses = []
     with eval_mode(model):
         for batch in batches:
             logits, targets = predictions(model, batch)
             try:
-                total += sum_nll(logits, targets)
+                nats = sum_nll(logits, targets)
             except NumericsError:
-                return math.inf
-            count += len(targets)
-    return total / count
+                nats = math.inf
+            losses.append((nats, len(targets)))
+    return losses
+
+
+def mean_of(losses: Sequence[tuple[float, int]]) -> float:
+    """Nats per prediction of several batches."""
+    return sum(nats for nats, _ in losses) / sum(count for _, count in losses)
 
 
 def sum_nll(logits_nv: Tensor, targets_n: Tensor) -> float:

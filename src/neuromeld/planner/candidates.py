@@ -60,7 +60,10 @@ class Field:
 
 
 def candidates(field: Field) -> list[Candidate]:
-    """All ways that meet the budget; those that only the native format holds are left out where it may not be used."""
+    """All ways that meet the budget, the simplest first.
+
+    Those that only the native format holds are left out where it may not be used.
+    """
     ways = [*_uniform(field), *_with_layers_dropped(field), *_narrower_stream(field)]
     if field.settings["output"] != "stock":
         ways += [*_with_ffns_merged(field), *_by_layer(field)]

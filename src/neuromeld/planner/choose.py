@@ -1,4 +1,4 @@
-"""Build every promising candidate on a small sample, measure it, and take the best."""
+"""Build every promising candidate on a small sample, measure it, and take the simplest of the best."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import mean_loss
+from neuromeld.evaluate import batch_losses, mean_of
 from neuromeld.journal import NO_JOURNAL, Journal
 from neuromeld.pipeline import run_stages
 from neuromeld.plan import architecture_of, make_plan
@@ -35,9 +35,13 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a candidate loses, in nats a token, and the share of the original's time that it takes, if that counts."""
+    """What a candidate loses, in nats a token, and the share of the original's time that it takes, if that counts.
+
+    by_batch  nats a token of each batch of the validation text
+    """
 
     loss: float
+    by_batch: Sequence[float]
     latency: float | None
 
     @property
@@ -53,6 +57,7 @@ class Measured:
     """A candidate; `excess_loss` is that of the model built from all the data, None where it was no finalist.
 
     first_loss     the same from little data on a quarter of the validation text, None where it was not built
+    uncertainty    standard error of the difference between `excess_loss` and the least that was measured
     latency_ratio  time of a request over the original's, None where it was not measured
     """
 
@@ -63,6 +68,7 @@ class Measured:
     predicted: float | None
     first_loss: float | None
     excess_loss: float | None
+    uncertainty: float | None
     latency_ratio: float | None
     chosen: bool
 
@@ -97,6 +103,7 @@ class Choice:
                 "predicted_loss": c.predicted,
                 "first_loss": c.first_loss,
                 "measured_loss": c.excess_loss,
+                "uncertainty": c.uncertainty,
                 "latency_ratio": c.latency_ratio,
                 "chosen": c.chosen,
             }
@@ -117,7 +124,9 @@ def choose_recipe(
     timer: Timer = time_ratio,
     progress: bool = False,
 ) -> Choice:
-    """The recipe that meets `budget` and loses least; the model is as before when this returns.
+    """The recipe that meets `budget` and loses least, or a simpler one that cannot be told from it by this text.
+
+    The model is as before when this returns.
 
     calibration  goes into the recipe
     data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
@@ -144,17 +153,18 @@ def choose_recipe(
     def measure(
         what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], *, keep: bool
     ) -> dict[str, Outcome]:
-        def build(way: Candidate) -> tuple[float, float | None]:
+        def build(way: Candidate) -> tuple[list[tuple[float, int]], float | None]:
             with _built(model, way, on, text, journal.within(way.name) if keep else NO_JOURNAL):
                 latency = timer(model, original) if original is not None else None
-                return mean_loss(model, text), latency
+                return batch_losses(model, text), latency
 
-        dense = journal.once(f"{what} dense", mean_loss, model, text)
+        dense = mean_of(journal.once(f"{what} dense", batch_losses, model, text))
         outcomes = {}
         with track(what, len(those), enabled=progress) as advance:
             for done, way in enumerate(those, start=1):
-                loss, latency = journal.once(f"{what} {way.name}", build, way)
-                outcomes[way.name] = Outcome(loss - dense, latency)
+                losses, latency = journal.once(f"{what} {way.name}", build, way)
+                by_batch = [nats / count for nats, count in losses]
+                outcomes[way.name] = Outcome(mean_of(losses) - dense, by_batch, latency)
                 advance(done)
         return outcomes
 
@@ -167,13 +177,39 @@ def choose_recipe(
         sized = {name: sized_for_time(field, way, first[name].latency or 1) for name, way in finalists.items()}
         finalists = {name: way for name, way in sized.items() if way is not None}
     final = measure("measuring finalists", list(finalists.values()), data, validation, keep=True)
-    best = min(_in_time(budget, final), key=lambda name: final[name].loss)
+    compared = {name: final[name] for name in _in_time(budget, final)}
+    chosen = simplest_of_the_best(compared)
+    least = min(compared.values(), key=lambda outcome: outcome.loss)
     measured = [
-        _measured(model, finalists.get(way.name, way), first.get(way.name), final.get(way.name), way.name == best)
+        _measured(
+            model, finalists.get(way.name, way), first.get(way.name), final.get(way.name), least, way.name == chosen
+        )
         for way in ways
     ]
     measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
-    return Choice(finalists[best].recipe, measured, budget.objective)
+    return Choice(finalists[chosen].recipe, measured, budget.objective)
+
+
+def simplest_of_the_best(outcomes: Mapping[str, Outcome]) -> str:
+    """The first whose loss lies within one standard error of the least: candidates come in order of simplicity.
+
+    Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and Regression Trees
+    (1984), section 3.4.3, with the error of the difference.
+    """
+    best = min(outcomes.values(), key=lambda outcome: outcome.loss)
+    return next(
+        name
+        for name, outcome in outcomes.items()
+        if outcome is best or outcome.loss - best.loss <= standard_error(outcome, best)
+    )
+
+
+def standard_error(one: Outcome, other: Outcome) -> float:
+    """Of the difference between two losses on the same batches; zero where there is one batch, or one is infinite."""
+    differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
+    if len(differences) < 2 or not torch.isfinite(differences).all():
+        return 0.0
+    return float(differences.std()) / math.sqrt(len(differences))
 
 
 def _in_time(budget: Budget, final: Mapping[str, Outcome]) -> list[str]:
@@ -209,7 +245,7 @@ def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:
 
 
 def _measured(
-    model: PreTrainedModel, way: Candidate, first: Outcome | None, final: Outcome | None, chosen: bool
+    model: PreTrainedModel, way: Candidate, first: Outcome | None, final: Outcome | None, least: Outcome, chosen: bool
 ) -> Measured:
     plan = make_plan(model, way.recipe)
     last = final or first
@@ -221,6 +257,7 @@ def _measured(
         way.predicted,
         first_loss=first.loss if first else None,
         excess_loss=final.loss if final else None,
+        uncertainty=standard_error(final, least) if final else None,
         latency_ratio=last.latency if last else None,
         chosen=chosen,
     )

@@ -1,4 +1,4 @@
-"""The frame of a chart: a linear scale with round ticks, axes and labels, in the units of an SVG's view box."""
+"""The frame of a chart: scales with round ticks, axes and labels, in the units of an SVG's view box."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,18 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 8, 28, 44
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps `low .. high` to `start .. end`."""
+    """Maps `low .. high` to `start .. end`, evenly or, if `log`, by orders of magnitude."""
 
     ticks: tuple[float, ...]
     low: float
     high: float
     start: float
     end: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        low, high, value = map(math.log, (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
 
 def linear(values: Sequence[float], start: float, end: float, *, zero: bool = True) -> Scale:
@@ -33,6 +35,14 @@ def linear(values: Sequence[float], start: float, end: float, *, zero: bool = Tr
     step = _round_step((high - low) / 5)
     low, high = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return Scale(tuple(i * step for i in range(low, high + 1)), low * step, high * step, start, end)
+
+
+def logarithmic(values: Sequence[float], start: float, end: float) -> Scale:
+    """A scale by orders of magnitude, with round ends, that holds all values, which are above zero."""
+    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    steps = [m * 10.0**power for power in powers for m in (1, 2, 5)]
+    low, high = max(s for s in steps if s <= min(values)), min(s for s in steps if s > max(values))
+    return Scale(tuple(s for s in steps if low <= s <= high), low, high, start, end, log=True)
 
 
 def positions(values: Sequence[float], start: float, end: float) -> Scale:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from neuromeld.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, linear, positions
+from neuromeld.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, linear, logarithmic, positions
 from neuromeld.report.section import number
 
 NUM_COLOURS = 6
@@ -38,9 +38,12 @@ def lines(
     series: Sequence[Series],
     *,
     zero: bool = True,
+    log: bool = False,
     mark: float | None = None,
 ) -> Markup | None:
-    """One line a series, with zero on the y axis unless told otherwise; `mark` points out one x.
+    """One line a series; `mark` points out one x.
+
+    The y axis has zero on it unless told otherwise, or goes by orders of magnitude if `log`: all y are above zero then.
 
     None where no two points can be joined.
     """
@@ -49,7 +52,7 @@ def lines(
     if not any(len(piece) > 1 for found in pieces for piece in found):
         return None
     x = positions([x for s in series for x, _ in s.points], LEFT + 6, WIDTH - RIGHT - 6)
-    y = linear(ys, HEIGHT - BOTTOM, TOP, zero=zero)
+    y = logarithmic(ys, HEIGHT - BOTTOM, TOP) if log else linear(ys, HEIGHT - BOTTOM, TOP, zero=zero)
     drawn = [frame(x, y, x_label, y_label)]
     if mark is not None:
         drawn.append(

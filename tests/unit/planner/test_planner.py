@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
@@ -13,6 +14,7 @@ from neuromeld.plan import architecture_of
 from neuromeld.planner import choose_recipe
 from neuromeld.planner.allocate import CHUNK, above, neuron_costs
 from neuromeld.planner.candidates import Field, candidates
+from neuromeld.planner.choose import Outcome, simplest_of_the_best, standard_error
 from neuromeld.planner.sensitivity import information
 
 CALIBRATION = Calibration(tokens=1536, seqlen=16)
@@ -148,13 +150,39 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     config = model.config.to_dict()
     choices = [choose_recipe(model, Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5)) for _ in range(2)]
     choice = choices[0]
-    built = [c for c in choice.candidates if c.excess_loss is not None]
-    assert choice.recipe == min(built, key=lambda c: c.excess_loss).recipe
+    least = min(c.excess_loss for c in choice.candidates if c.excess_loss is not None)
+    chosen = next(c for c in choice.candidates if c.chosen)
+    assert choice.recipe == chosen.recipe
+    assert chosen.excess_loss <= least + chosen.uncertainty
     assert [c.chosen for c in choice.candidates].count(True) == 1
     assert choice.record() == choices[1].record()
     assert model.config.to_dict() == config
     assert {name: id(p) for name, p in model.named_parameters()} == {name: key for name, (key, _) in before.items()}
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
+
+
+def outcome(*by_batch: float) -> Outcome:
+    return Outcome(sum(by_batch) / len(by_batch), by_batch, None)
+
+
+@pytest.mark.parametrize(
+    ("simple", "chosen"),
+    [
+        ((1.0, 2.0, 3.0), "simple"),  # the same
+        ((1.1, 2.1, 3.1), "other"),  # worse on every batch alike
+        ((1.4, 1.8, 3.1), "simple"),  # worse by as much, now here and now there
+        ((0.9, 1.9, 2.9), "simple"),  # better
+        ((math.inf, 2.0, 3.0), "other"),
+    ],
+)
+def test_a_candidate_has_to_be_told_from_a_simpler_one(simple, chosen):
+    assert simplest_of_the_best({"simple": outcome(*simple), "other": outcome(1.0, 2.0, 3.0)}) == chosen
+
+
+def test_the_standard_error_is_that_of_the_difference():
+    one, other = outcome(1.0, 5.0, 9.0), outcome(0.9, 5.1, 8.6)
+    assert standard_error(one, other) == pytest.approx(stats.sem([0.1, -0.1, 0.4]))
+    assert standard_error(outcome(1.0), outcome(2.0)) == 0
 
 
 def test_what_the_best_candidate_was_made_of_is_kept_for_the_compression(tmp_path):

@@ -114,11 +114,11 @@ def candidates(record: Record) -> Section | None:
     rows = [
         (
             *(c["name"], f"{c['kept_ratio']:.1%}", number(c.get("latency_ratio"))),
-            *(number(c["predicted_loss"]), number(c["measured_loss"]), c["chosen"]),
+            *(number(c["predicted_loss"]), number(c["measured_loss"]), number(c.get("uncertainty")), c["chosen"]),
         )
         for c in found
     ]
-    head = ("candidate", "parameters kept", "time kept", "predicted loss", "measured loss", "chosen")
+    head = ("candidate", "parameters kept", "time kept", "predicted loss", "measured loss", "standard error", "chosen")
     chart = bars("Excess loss of the candidates", "excess loss (nats)", names, series)
     body = [figures([chart]) if chart else None, table("Candidates", head, rows)]
     return Section("Candidates", join(body))
