@@ -55,9 +55,8 @@ def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_
     plan = json.loads(stdout)
     assert plan["kept_ratio"] <= 0.8
     (chosen,) = [c for c in plan["candidates"] if c["chosen"]]
-    assert chosen["measured_loss"] == min(
-        c["measured_loss"] for c in plan["candidates"] if c["measured_loss"] is not None
-    )
+    least = min(c["measured_loss"] for c in plan["candidates"] if c["measured_loss"] is not None)
+    assert chosen["measured_loss"] <= least + chosen["uncertainty"]
     assert leftovers(tmp_path) == []
     _, stdout, _ = cli("compress", checkpoint, tmp_path / "out", *options)
     record = json.loads(stdout)
