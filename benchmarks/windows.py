@@ -108,9 +108,8 @@ def drawing(rows: Sequence[dict[str, Any]]) -> str:
             for row in rows
             if row["merged"] == merged
         ]
-        figure = lines(
-            f"What takes the parameters of {merged - 1} FFNs", "first layer of the window", "excess loss (nats)", series
-        )
+        title, x_label = f"What takes the parameters of {merged - 1} FFNs", "first layer of the window"
+        figure = lines(title, x_label, "excess loss (nats)", series, log=True)
         figures += [figure] if figure is not None else []
     return draw(figures)
 
