@@ -52,6 +52,8 @@ ROWS: dict[str, dict[str, object]] = {
     "narrow to 576: ridge": {"ffn": {"size": 576}},
     "merge 3: permute, ridge": {"merge_ffs": {"count": 3}},
     "narrow to 512: ridge": {"ffn": {"size": 512}},
+    "merge 2: permute, strongest, ridge": {"merge_ffs": {"count": 2, "combine": "strongest"}},
+    "merge 3: permute, strongest, ridge": {"merge_ffs": {"count": 3, "combine": "strongest"}},
     "delete 2 FFNs": {"delete_ffs": {"count": 2}},
 }
 """A window or a layer is one of each stack, found on validation pairs."""

@@ -60,6 +60,17 @@ def watch_outputs(
     _watch(model, arch, paths, "writes", batches, see, advance)
 
 
+def watch_inputs(
+    model: nn.Module,
+    arch: Architecture,
+    paths: Sequence[str],
+    batches: Sequence[Batch],
+    see: Callable[[str, Tensor], None],
+) -> None:
+    """Run the model and call `see(path, x)` with what each module reads, `(n, width)`; `paths` as they are executed."""
+    _watch(model, arch, paths, "reads", batches, see, lambda _: None)
+
+
 @torch.no_grad()
 def _watch(
     model: nn.Module,

@@ -99,6 +99,7 @@ def build_recipe(
     ] = None,
     anchor: Annotated[str | None, typer.Option(help="Of merged FFNs: first, middle or last.")] = None,
     align: Annotated[str | None, typer.Option(help="Of merged FFNs: permute or none.")] = None,
+    combine: Annotated[str | None, typer.Option(help="Of merged FFNs: average or strongest.")] = None,
     gain: Annotated[str | None, typer.Option(help="Of merged FFNs, one for each: channel or none.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of merged FFNs: of a matrix that each keeps for itself.")] = None,
     selector: Annotated[str | None, typer.Option(help="What to keep; see `list methods`.")] = None,
@@ -142,7 +143,7 @@ def build_recipe(
             "width",
             _given(decoder=decoder, regularisation=regularisation, weighting=weighting, basis=basis, refit=refit),
         ),
-        ("merge_ffs", _given(anchor=anchor, align=align, gain=gain, rank=rank)),
+        ("merge_ffs", _given(anchor=anchor, align=align, combine=combine, gain=gain, rank=rank)),
     )
     for stage, values in details:
         if values and stage not in chosen:

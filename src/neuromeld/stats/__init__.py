@@ -2,6 +2,7 @@
 
 from neuromeld.stats.base import Statistic
 from neuromeld.stats.cross import Cross, CrossMoments
+from neuromeld.stats.energy import Energy
 from neuromeld.stats.features import FeatureMoments, Features, TargetMoments
 from neuromeld.stats.moments import Moments, StreamMoments
 from neuromeld.stats.pair import Covariance, PairMoments
@@ -12,6 +13,7 @@ __all__ = [
     "Covariance",
     "Cross",
     "CrossMoments",
+    "Energy",
     "FeatureMoments",
     "Features",
     "Moments",

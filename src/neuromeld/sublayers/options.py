@@ -45,7 +45,8 @@ class MergeFfs(Frozen):
 
     window      first and last layer, counted from 0
     anchor      the member whose order of hidden units the others take
-    align       `permute` matches hidden units before averaging, `none` averages them as they are numbered
+    align       `permute` matches hidden units, `none` takes them as they are numbered
+    combine     `average` of the units that were matched, or the `strongest` of them
     compensate  `ridge` refits the shared output matrix on what each member wrote
     gain        `channel` gives every member a factor of its own for each output of the shared matrix; `scale` fits
                 anew the factors that the model has behind each FFN, which takes no parameter
@@ -56,6 +57,7 @@ class MergeFfs(Frozen):
     window: tuple[int, int] | None = None
     anchor: Literal["first", "middle", "last"] = "first"
     align: Literal["permute", "none"] = "permute"
+    combine: Literal["average", "strongest"] = "average"
     compensate: Literal["ridge", "none"] = "ridge"
     gain: Literal["channel", "scale", "none"] = "none"
     rank: int = 0

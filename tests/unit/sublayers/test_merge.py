@@ -9,6 +9,7 @@ from neuromeld.evaluate import unique_parameters
 from neuromeld.plan import architecture_of
 from neuromeld.streams import watch_outputs
 from neuromeld.sublayers import collect_alignments, merge_ffs
+from neuromeld.sublayers.combine import strengths
 from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
 from unit.sublayers.models import (
     EXACT,
@@ -39,12 +40,14 @@ def test_permuting_hidden_units_changes_nothing(family):
 
 
 @pytest.mark.parametrize("compensate", ["none", "ridge"])
-@pytest.mark.parametrize("anchor", ["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("anchor", "combine"), [("first", "average"), ("middle", "average"), ("last", "average"), ("middle", "strongest")]
+)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_permuted_copies_merge_without_loss(family, anchor, compensate):
+def test_permuted_copies_merge_without_loss(family, anchor, combine, compensate):
     model, arch, _ = permuted_copies(family)
     expected = logits(model)
-    merge_ffs(model, arch, WINDOW, batches(), anchor=anchor, compensate=compensate)
+    merge_ffs(model, arch, WINDOW, batches(), anchor=anchor, combine=combine, compensate=compensate)
     torch.testing.assert_close(logits(model), expected, rtol=EXACT, atol=EXACT)
 
 
@@ -86,6 +89,46 @@ def test_vanilla_merging_is_the_average(family):
         biases = [read_bias(original, member) for member in members]
         torch.testing.assert_close(read_matrix(model, weight), sum(matrices) / 3)
         torch.testing.assert_close(read_bias(model, weight), sum(biases) / 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_strongest_is_the_member_that_writes_while_the_others_are_silent(family):
+    """In each slot one member writes with a unit of its own and the others nothing: no unit that writes is lost."""
+    model = build(family)
+    arch = architecture_of(model)
+    size = arch.widths["ffn"]
+    owner = torch.arange(size) % len(WINDOW)
+    for number, layer in enumerate(WINDOW):
+        consumer = arch.consumer(layer, "ffn")
+        write_matrix(model, consumer, read_matrix(model, consumer) * (owner == number)[:, None])
+    own = {layer: [read_matrix(model, weight).clone() for weight in ff_weights(arch, layer)] for layer in WINDOW}
+    speaking = strengths(model, arch, WINDOW, batches())[owner, torch.arange(size)].nonzero().flatten().tolist()
+    assert speaking
+    merge_ffs(model, arch, WINDOW, batches(), align="none", combine="strongest")
+    for position, weight in enumerate(ff_weights(arch, WINDOW[0])):
+        found, repeats = read_matrix(model, weight), weight.repeats
+        for slot in speaking:
+            kept = own[WINDOW[int(owner[slot])]][position]
+            if weight.out != "ffn":
+                assert torch.equal(found[slot], kept[slot])
+            for repeat in range(repeats if weight.out == "ffn" else 0):
+                assert torch.equal(found[:, repeat * size + slot], kept[:, repeat * size + slot])
+
+
+def test_a_units_strength_is_the_size_of_what_it_writes():
+    model = build("llama")
+    arch = architecture_of(model)
+    layer = WINDOW[0]
+    found = strengths(model, arch, WINDOW, batches())
+    path, matrix = arch.consumer(layer, "ffn").path, read_matrix(model, arch.consumer(layer, "ffn")).double()
+    read = []
+    handle = model.get_submodule(path).register_forward_pre_hook(lambda _, args: read.append(args[0].flatten(0, -2)))
+    for batch in batches():
+        model(**batch)
+    handle.remove()
+    z = torch.cat(read).double()
+    written = (z[:, :, None] * matrix[None]).square().sum(2).mean(0).sqrt()
+    torch.testing.assert_close(found[0], written)
 
 
 def test_alignments_of_before_are_used():
@@ -222,9 +265,13 @@ def test_sublayers_of_different_widths_are_named():
     ("options", "data", "message"),
     [
         ({"align": "none", "anchor": "last"}, 0, "anchor='last' has no effect where align='none'"),
-        ({}, 0, "align='permute' with compensate='none' needs at least 1 calibration batches.*0 given"),
-        ({"align": "none", "compensate": "ridge"}, 0, "needs at least 2 .*0 given"),
-        ({"compensate": "ridge"}, 1, "needs at least 2 .*1 given"),
+        (
+            {},
+            0,
+            "align='permute' and combine='average' with compensate='none' need at least 1 calibration batches.*0 given",
+        ),
+        ({"align": "none", "compensate": "ridge"}, 0, "need at least 2 .*0 given"),
+        ({"compensate": "ridge"}, 1, "need at least 2 .*1 given"),
     ],
 )
 def test_options_that_do_not_go_together(options, data, message):
