@@ -58,7 +58,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "4 FFs merged, all narrowed to 11/12: permute, shared ridge": {"ffn": {"size": 1408}, "merge_ffs": {"count": 4}},
     "4 FFs merged: permute, strongest, shared ridge": {"merge_ffs": {"count": 4, "combine": "strongest"}},
 }
-"""A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; 5 merged 4.7, 4 merged and all narrow 4.4."""
+"""A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; 5 merged 4.7, 4 and all narrow 4.4."""
 
 SAME_WINDOW = {row: "4 FFs merged: permute" for row in ROWS if row.startswith("4 FFs") and "permute" in row}
 SAME_WINDOW |= {row: "4 FFs merged: vanilla" for row in ROWS if "vanilla" in row}

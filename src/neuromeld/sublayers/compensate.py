@@ -1,8 +1,8 @@
 """The shared ridge refit: the one output matrix that serves all members of a merged window best.
 
-`W, b = argmin sum_i |Z_i W + b - Y_i|^2 + lambda |(W, b) - (W, b)_before|^2`, summed over the members `i` of the
+`W, b = argmin sum_i |Z_i W + b - Y_i|^2 + lambda |(W, b) - (W, b)_combined|^2`, summed over the members `i` of the
 window; `Y_i` is what the member's own FF sublayer wrote, its bias included, and `Z_i` its hidden units under the shared
-input matrices, both on the original network's stream; before the refit `W, b` are what the members were combined to.
+input matrices, both on the original network's stream; the refit starts from what `combine.py` leaves.
 """
 
 from collections.abc import Mapping, Sequence
