@@ -31,7 +31,10 @@ FFN = {"ratio": 2 / 3}
 ROWS = {
     "ffn 2/3, pruned": {"ffn": FFN | {"compensate": "none"}},
     "ffn 2/3, ridge": {"ffn": FFN},
-    **{f"ffs {first} and {first + 1} merged": {"merge_ffs": {"window": [first, first + 1]}} for first in range(5)},
+    **{
+        f"ffs {first} and {first + 1} merged": {"merge_ffs": {"window": [first, first + 1], "combine": "average"}}
+        for first in range(5)
+    },
 }
 
 

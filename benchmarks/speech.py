@@ -40,13 +40,13 @@ RECOVERY = {"batch_tokens": 6144, "learning_rate": 1e-5, "schedule": "linear"}
 
 ROWS: dict[str, dict[str, object]] = {
     "dense": {},
-    "merge 2: permute, ridge": {"merge_ffs": {"count": 2}},
+    "merge 2: permute, ridge": {"merge_ffs": {"count": 2, "combine": "average"}},
     "narrow to 1152: ridge": {"ffn": {"size": 1152}},
     "drop 1 layer": {"drop_layers": {"count": 1}},
     "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
     "delete 1 FFN": {"delete_ffs": {"count": 1}},
     "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
-    "merge 3: permute, ridge": {"merge_ffs": {"count": 3}},
+    "merge 3: permute, ridge": {"merge_ffs": {"count": 3, "combine": "average"}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
 }
 """A window or a layer is one of each stack, found on validation speech."""

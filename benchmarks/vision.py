@@ -47,16 +47,19 @@ DENSE = "dense"
 ROWS: dict[str, dict[str, Any]] = {
     DENSE: {},
     "4 FFs merged: permute": {"merge_ffs": {"count": 4, "compensate": "none"}},
-    "4 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 4}},
-    "4 FFs merged: permute, shared ridge, scales": {"merge_ffs": {"count": 4, "gain": "scale"}},
+    "4 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 4, "combine": "average"}},
+    "4 FFs merged: permute, shared ridge, scales": {"merge_ffs": {"count": 4, "gain": "scale", "combine": "average"}},
     "4 FFs merged: vanilla": {"merge_ffs": {"count": 4, "align": "none", "compensate": "none"}},
-    "4 FFs merged: vanilla, shared ridge": {"merge_ffs": {"count": 4, "align": "none"}},
+    "4 FFs merged: vanilla, shared ridge": {"merge_ffs": {"count": 4, "align": "none", "combine": "average"}},
     "3 FFs deleted": {"delete_ffs": {"count": 3}},
     "2 layers dropped": {"drop_layers": {"count": 2}},
     "every FF narrowed to 3/4, ridge": {"ffn": {"size": 1152}},
-    "5 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 5}},
-    "4 FFs merged, all narrowed to 11/12: permute, shared ridge": {"ffn": {"size": 1408}, "merge_ffs": {"count": 4}},
-    "4 FFs merged: permute, strongest, shared ridge": {"merge_ffs": {"count": 4, "combine": "strongest"}},
+    "5 FFs merged: permute, shared ridge": {"merge_ffs": {"count": 5, "combine": "average"}},
+    "4 FFs merged, all narrowed to 11/12: permute, shared ridge": {
+        "ffn": {"size": 1408},
+        "merge_ffs": {"count": 4, "combine": "average"},
+    },
+    "4 FFs merged: permute, strongest, shared ridge": {"merge_ffs": {"count": 4}},
 }
 """A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; 5 merged 4.7, 4 and all narrow 4.4."""
 

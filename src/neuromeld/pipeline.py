@@ -294,7 +294,7 @@ def _merge_ffs(
             )
         done.searches["merge_ffs"] = search
         best = search.best.window
-    return merge(best, combine=options.combine, compensate=options.compensate, gain=options.gain, rank=options.rank)
+    return merge(best, combine=options.combined, compensate=options.compensate, gain=options.gain, rank=options.rank)
 
 
 def _statistics(

@@ -99,7 +99,9 @@ def build_recipe(
     ] = None,
     anchor: Annotated[str | None, typer.Option(help="Of merged FFNs: first, middle or last.")] = None,
     align: Annotated[str | None, typer.Option(help="Of merged FFNs: permute or none.")] = None,
-    combine: Annotated[str | None, typer.Option(help="Of merged FFNs: average or strongest.")] = None,
+    combine: Annotated[
+        str | None, typer.Option(help="Of merged FFNs: average or strongest, the default with a refit.")
+    ] = None,
     gain: Annotated[str | None, typer.Option(help="Of merged FFNs, one for each: channel or none.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of merged FFNs: of a matrix that each keeps for itself.")] = None,
     selector: Annotated[str | None, typer.Option(help="What to keep; see `list methods`.")] = None,

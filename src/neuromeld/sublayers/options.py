@@ -46,7 +46,8 @@ class MergeFfs(Frozen):
     window      first and last layer, counted from 0
     anchor      the member whose order of hidden units the others take
     align       `permute` matches hidden units, `none` takes them as they are numbered
-    combine     `average` of the units that were matched, or the `strongest` of them
+    combine     `average` of the units that were matched, or the `strongest` of them; None is the strongest where the
+                output matrix is refitted, which then has more to build on, and else the average
     compensate  `ridge` refits the shared output matrix on what each member wrote
     gain        `channel` gives every member a factor of its own for each output of the shared matrix; `scale` fits
                 anew the factors that the model has behind each FFN, which takes no parameter
@@ -57,7 +58,7 @@ class MergeFfs(Frozen):
     window: tuple[int, int] | None = None
     anchor: Literal["first", "middle", "last"] = "first"
     align: Literal["permute", "none"] = "permute"
-    combine: Literal["average", "strongest"] = "average"
+    combine: Literal["average", "strongest"] | None = None
     compensate: Literal["ridge", "none"] = "ridge"
     gain: Literal["channel", "scale", "none"] = "none"
     rank: int = 0
@@ -77,6 +78,11 @@ class MergeFfs(Frozen):
         if self.length < 2:
             raise ValueError("at least two FFNs are needed to share weights")
         return self
+
+    @property
+    def combined(self) -> Literal["average", "strongest"]:
+        """What `combine` means."""
+        return self.combine or ("strongest" if self.compensate == "ridge" else "average")
 
     @property
     def length(self) -> int:
