@@ -46,6 +46,7 @@ ROWS: dict[str, dict[str, object]] = {
     "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
     "delete 1 FFN": {"delete_ffs": {"count": 1}},
     "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
+    "merge 2: permute, strongest, ridge": {"merge_ffs": {"count": 2}},
     "merge 3: permute, ridge": {"merge_ffs": {"count": 3, "combine": "average"}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
 }
