@@ -10,6 +10,7 @@ from neuromeld.plan import architecture_of
 from neuromeld.streams import watch_outputs
 from neuromeld.sublayers import collect_alignments, merge_ffs
 from neuromeld.sublayers.combine import strengths
+from neuromeld.sublayers.options import MergeFfs
 from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
 from unit.sublayers.models import (
     EXACT,
@@ -113,6 +114,12 @@ def test_the_strongest_is_the_member_that_writes_while_the_others_are_silent(fam
                 assert torch.equal(found[slot], kept[slot])
             for repeat in range(repeats if weight.out == "ffn" else 0):
                 assert torch.equal(found[:, repeat * size + slot], kept[:, repeat * size + slot])
+
+
+@pytest.mark.parametrize(("options", "combined"), [({}, "strongest"), ({"compensate": "none"}, "average")])
+def test_the_strongest_units_are_the_default_where_a_refit_follows(options, combined):
+    assert MergeFfs(count=2, **options).combined == combined
+    assert MergeFfs(count=2, combine="average", **options).combined == "average"
 
 
 def test_a_units_strength_is_the_size_of_what_it_writes():
