@@ -46,7 +46,7 @@ def make_one(
     orders    of each member, the unit that goes into each slot
     strength  of each member's units; None averages.  What has no slots, the output bias, is averaged anyway
     """
-    best = None if strength is None else strength.gather(1, orders).argmax(0)
+    best = None if strength is None else strength.gather(1, orders.to(strength.device)).argmax(0)
     sublayers = [(*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")) for layer in window]
     for members in zip(*sublayers, strict=True):
         hidden_is_out = members[0].out == "ffn"

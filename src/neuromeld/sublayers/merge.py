@@ -85,7 +85,7 @@ def merge_ffs(
         chosen = anchor_of(window, anchor)
         permutations = {member: alignments.permutation(chosen, member) for member in window if member != chosen}
     unchanged = torch.arange(arch.widths["ffn"])
-    orders = torch.stack([permutations.get(layer, unchanged) for layer in window])
+    orders = torch.stack([permutations.get(layer, unchanged).cpu() for layer in window])
     strength = strengths(model, arch, window, batches) if combine == "strongest" else None
     layers = window if fits else ()
     originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in layers}
