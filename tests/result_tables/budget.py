@@ -1,15 +1,9 @@
-"""Tables made of `benchmarks/results`: that of the README's first screen, and that of all budgets.
+"""Every way to spend a budget: the table of the README's first screen, and that of all budgets."""
 
-`PYTHONPATH=src:tests python -m result_tables` writes them.
-"""
-
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 from neuromeld.benchmark import Line, Results, excess_loss
-
-ROOT = Path(__file__).parents[1]
+from result_tables.markdown import strong, table
 
 ROWS = {
     "planner, native": "planner: FFNs narrowed by layer, ridge; native",
@@ -37,20 +31,17 @@ def first_screen() -> str:
     dense = _line("dense", None)
     found = {label: _line(row, KEEP) for row, label in ROWS.items()}
     losses = {label: excess_loss(line, dense) for label, line in found.items()}
-    lines = ["| what was made smaller | parameters kept | perplexity | excess loss |", "|---|---|---|---|",
-             f"| dense | 1 | {dense.perplexity:.2f} | 0 |"]  # fmt: skip
+    rows = [["dense", "1", f"{dense.perplexity:.2f}", "0"]]
     for label in sorted(losses, key=losses.__getitem__):
         best = losses[label] == min(losses.values())
         kept = f"{found[label].parameters / dense.parameters:.3f}"
-        lines.append(
-            f"| {label} | {kept} | {_strong(f'{found[label].perplexity:.2f}', best)} "
-            f"| {_strong(f'{losses[label]:.3f}', best)} |"
-        )
+        measured = f"{found[label].perplexity:.2f}", f"{losses[label]:.3f}"
+        rows.append([label, kept, *(strong(cell, best) for cell in measured)])
     said = (
         f"Perplexity on {dense.evaluation_tokens:,} tokens of Wikipedia articles, windows of {dense.seqlen} without "
         f"overlap, float32; calibration on\n{PROTOCOL['calibration_tokens']:,} tokens of other articles; one seed."
     )
-    return "\n".join([*lines, "", said, ""])
+    return table(["what was made smaller", "parameters kept", "perplexity", "excess loss"], rows) + f"\n{said}\n"
 
 
 def all_budgets() -> str:
@@ -59,34 +50,14 @@ def all_budgets() -> str:
     dense = _line("dense", None)
     found = {row: [_loss(row, keep, dense) for keep in budgets] for row in ROWS}
     least = [min(loss for loss in column if loss is not None) for column in zip(*found.values(), strict=True)]
-    lines = ["| excess loss, nats | " + " | ".join(f"{keep:g} kept" for keep in budgets) + " |",
-             "|---|" + "---:|" * len(budgets)]  # fmt: skip
+    rows = []
     for row in sorted(found, key=lambda row: found[row][budgets.index(KEEP)] or 0):
         cells = [
-            "not measured" if loss is None else _strong(f"{loss:.3f}", loss == best)
+            "not measured" if loss is None else strong(f"{loss:.3f}", loss == best)
             for loss, best in zip(found[row], least, strict=True)
         ]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-TABLES: dict[Path, Callable[[], str]] = {
-    ROOT / "README.md": first_screen,
-    ROOT / "docs" / "methods" / "planner.md": all_budgets,
-}
-
-BLOCK = re.compile(r"(?<=<!-- made by make table -->\n).*?(?=<!-- end -->\n)", flags=re.DOTALL)
-
-
-def update(path: Path) -> str:
-    """The text of the file with its table made anew."""
-    text = path.read_text(encoding="utf-8")
-    assert len(BLOCK.findall(text)) == 1
-    return BLOCK.sub(lambda _: TABLES[path](), text)
-
-
-def _strong(text: str, best: bool) -> str:
-    return f"**{text}**" if best else text
+        rows.append([row, *cells])
+    return table(["excess loss, nats", *(f"{keep:g} kept" for keep in budgets)], rows)
 
 
 def _loss(row: str, keep: float, dense: Line) -> float | None:
@@ -100,11 +71,6 @@ def _line(row: str, keep: float | None) -> Line:
 
 _LINES = [
     line
-    for line in Results(ROOT / "benchmarks" / "results" / "budget.jsonl").lines
+    for line in Results(Path(__file__).parents[2] / "benchmarks" / "results" / "budget.jsonl").lines
     if all(getattr(line, name) == value for name, value in PROTOCOL.items())
 ]
-
-
-if __name__ == "__main__":
-    for path in TABLES:
-        path.write_text(update(path), encoding="utf-8")

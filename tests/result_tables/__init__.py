@@ -1,0 +1,35 @@
+"""Tables in the documents, made of `benchmarks/results`: a test fails when the two disagree.
+
+`PYTHONPATH=src:tests python -m result_tables` writes them all.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from result_tables import budget, merging
+
+ROOT = Path(__file__).parents[2]
+
+TABLES: dict[str, Callable[[], str]] = {
+    "first-screen": budget.first_screen,
+    "budgets": budget.all_budgets,
+    "after-tuning": merging.after_tuning,
+    "smollm2-window": merging.smollm2_window,
+    "smollm2-five": merging.smollm2_five,
+    "smollm2-ten": merging.smollm2_ten,
+    "dinov2": merging.dinov2,
+    "whisper": merging.whisper,
+    "ruaccent": merging.ruaccent,
+}
+
+BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)
+
+DOCUMENTS = [
+    path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if BLOCK.search(path.read_text())
+]
+
+
+def update(path: Path) -> str:
+    """The text of the file with its tables made anew."""
+    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], path.read_text(encoding="utf-8"))
