@@ -102,7 +102,7 @@ def build_recipe(
     combine: Annotated[
         str | None, typer.Option(help="Of merged FFNs: average or strongest, the default with a refit.")
     ] = None,
-    gain: Annotated[str | None, typer.Option(help="Of merged FFNs, one for each: channel or none.")] = None,
+    gain: Annotated[str | None, typer.Option(help="Of merged FFNs, one for each: channel, scale or none.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of merged FFNs: of a matrix that each keeps for itself.")] = None,
     selector: Annotated[str | None, typer.Option(help="What to keep; see `list methods`.")] = None,
     merge: Annotated[str | None, typer.Option(help="How the rest reaches it; see `list methods`.")] = None,

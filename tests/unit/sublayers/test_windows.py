@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from contract.families import build
+from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
+from neuromeld.evaluate import mean_loss
 from neuromeld.plan import architecture_of
 from neuromeld.sublayers import (
     collect_alignments,
@@ -90,6 +92,17 @@ def test_the_window_of_permuted_copies_is_found():
     assert found.best.window == range(1, 4)
     assert found.best.loss < 1e-9 < found.candidates[0].loss
     assert done == [1, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"compensate": "none"}, {"combine": "average"}, {"align": "none"}])
+def test_what_is_tried_is_what_is_done(options):
+    """So few batches that windows are tried on all of them."""
+    model, validation = build("llama"), batches(8, seed=2)
+    plan = make_plan(model, parse_recipe({"merge_ffs": {"count": 2, **options}}))
+    found = compress_model(model, plan, batches(48), validation=validation)
+    search = found.searches["merge_ffs"]
+    assert len(search.candidates) == 3
+    assert search.best.loss == pytest.approx(mean_loss(found.model, validation), rel=1e-12)
 
 
 def test_a_loss_that_is_not_a_number_never_wins():
