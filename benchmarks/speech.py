@@ -47,7 +47,7 @@ ROWS: dict[str, dict[str, object]] = {
     "delete 1 FFN": {"delete_ffs": {"count": 1}},
     "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
     "merge 2: permute, strongest, ridge": {"merge_ffs": {"count": 2}},
-    "merge 3: permute, ridge": {"merge_ffs": {"count": 3, "combine": "average"}},
+    "merge 3: permute, strongest, ridge": {"merge_ffs": {"count": 3}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
 }
 """A window or a layer is one of each stack, found on validation speech."""

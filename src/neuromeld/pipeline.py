@@ -25,6 +25,7 @@ from neuromeld.sublayers import (
     Window,
     WindowSearch,
     collect_alignments,
+    collect_strengths,
     delete_ffs,
     drop_layers,
     merge_ffs,
@@ -35,7 +36,7 @@ from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
 SAMPLE_EVERY = 4
-"""FFNs are aligned, and windows of them tried, on every fourth calibration batch: more text finds no better ones."""
+"""What FFNs to merge, and how, is found on every fourth calibration batch: more text finds nothing better."""
 
 
 @dataclass
@@ -263,11 +264,14 @@ def _merge_ffs(
         windows = [range(options.window[0], options.window[1] + 1)]
     else:
         windows = windows_of(arch, options.length, at_least=2)
-    alignments = None
+    everywhere = [part for window in windows for part in arch.in_step(window)]
+    alignments = strengths = None
     if options.align == "permute":
-        everywhere = [part for window in windows for part in arch.in_step(window)]
         with track("aligning FFNs", len(sample), enabled=progress) as advance:
             alignments = collect_alignments(model, arch, everywhere, options.anchor, sample, advance)
+    if options.combined == "strongest":
+        with track("measuring units of FFNs", len(sample), enabled=progress) as advance:
+            strengths = collect_strengths(model, arch, everywhere, sample, advance)
 
     def merge(window: Window, batches: Sequence[Batch], **kept: Any) -> list[Merged]:
         return [
@@ -281,6 +285,7 @@ def _merge_ffs(
                 combine=options.combined,
                 compensate=options.compensate,
                 alignments=alignments,
+                strengths=strengths,
                 **kept,
             )
             for part in arch.in_step(window)

@@ -66,9 +66,10 @@ def watch_inputs(
     paths: Sequence[str],
     batches: Sequence[Batch],
     see: Callable[[str, Tensor], None],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the model and call `see(path, x)` with what each module reads, `(n, width)`; `paths` as they are executed."""
-    _watch(model, arch, paths, "reads", batches, see, lambda _: None)
+    _watch(model, arch, paths, "reads", batches, see, advance)
 
 
 @torch.no_grad()

@@ -25,12 +25,12 @@ KINDS = {
     "dense": ("dense", "dense", "dense"),
     "merged: strongest units, ridge": (
         "5 FFNs merged, permuted, strongest, ridge",
-        "4 FFs merged: permute, strongest, shared ridge",
+        "4 FFs merged: permute, strongest, ridge",
         "merge 2: permute, strongest, ridge",
     ),
     "merged: averages, ridge": (
         "5 FFNs merged, permuted, ridge",
-        "4 FFs merged: permute, shared ridge",
+        "4 FFs merged: permute, ridge",
         "merge 2: permute, ridge",
     ),
     "merged: averages (the paper's)": ("5 FFNs merged, permuted", "4 FFs merged: permute", "merge 2: permute"),

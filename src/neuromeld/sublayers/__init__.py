@@ -1,6 +1,7 @@
 """Merge the feed-forward sublayers of adjacent layers, and the baselines that remove them; how alike they are."""
 
 from neuromeld.sublayers.align import Alignments, Anchor, collect_alignments
+from neuromeld.sublayers.combine import collect_strengths
 from neuromeld.sublayers.members import Member, fit_members
 from neuromeld.sublayers.merge import Align, Compensate, Merged, merge_ffs
 from neuromeld.sublayers.removal import DELETED_WIDTH, delete_ffs, drop_layers
@@ -20,6 +21,7 @@ __all__ = [
     "Window",
     "WindowSearch",
     "collect_alignments",
+    "collect_strengths",
     "delete_ffs",
     "drop_layers",
     "fit_members",

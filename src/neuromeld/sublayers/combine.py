@@ -6,7 +6,7 @@ arXiv:2306.11695, for a whole unit).  Units that are alike may be averaged; of u
 work of none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -18,20 +18,30 @@ from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Energy
 from neuromeld.stats.distributed import reduce
 from neuromeld.streams import Batch, watch_inputs
-from neuromeld.sublayers.windows import Window
+from neuromeld.sublayers.windows import Window, check_mergeable
 from neuromeld.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
 
 Combine = Literal["average", "strongest"]
 
 
-def strengths(model: nn.Module, arch: Architecture, window: Window, batches: Sequence[Batch]) -> Float64[Tensor, "n f"]:
-    """Of the units of each member, as they are numbered there."""
-    consumers = [arch.consumer(layer, "ffn") for layer in window]
-    energies = {weight.path: Energy(arch.widths["ffn"]) for weight in consumers}
-    watch_inputs(model, arch, list(energies), batches, lambda path, x: energies[path].update(x))
+def collect_strengths(
+    model: nn.Module,
+    arch: Architecture,
+    windows: Iterable[Window],
+    batches: Sequence[Batch],
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[int, Float64[Tensor, " f"]]:
+    """By layer, of the units as they are numbered there.  `UserInputError` for a window that cannot be merged."""
+    layers: set[int] = set()
+    for window in windows:
+        check_mergeable(model, arch, window)
+        layers |= set(window)
+    consumers = {layer: arch.consumer(layer, "ffn") for layer in sorted(layers)}
+    energies = {weight.path: Energy(arch.widths["ffn"]) for weight in consumers.values()}
+    watch_inputs(model, arch, list(energies), batches, lambda path, x: energies[path].update(x), advance)
     reduce(*energies.values())
-    rows = [read_matrix(model, weight).to(ACCUMULATE).norm(dim=1) for weight in consumers]
-    return torch.stack([energies[w.path].finalize().sqrt() * row for w, row in zip(consumers, rows, strict=True)])
+    rows = {layer: read_matrix(model, weight).to(ACCUMULATE).norm(dim=1) for layer, weight in consumers.items()}
+    return {layer: energies[consumers[layer].path].finalize().sqrt() * row for layer, row in rows.items()}
 
 
 def make_one(

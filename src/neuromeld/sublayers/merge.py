@@ -4,12 +4,12 @@ Memory falls by all but one of them; the work per token stays what it was.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
@@ -17,7 +17,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.regression import Fit
 from neuromeld.streams import Batch
 from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
-from neuromeld.sublayers.combine import Combine, make_one, strengths
+from neuromeld.sublayers.combine import Combine, collect_strengths, make_one
 from neuromeld.sublayers.compensate import refit_shared
 from neuromeld.sublayers.members import Member, fit_members
 from neuromeld.sublayers.scales import fit_scales
@@ -55,6 +55,7 @@ def merge_ffs(
     gain: Gain = "none",
     rank: int = 0,
     alignments: Alignments | None = None,
+    strengths: Mapping[int, Float64[Tensor, " f"]] | None = None,
 ) -> Merged:
     """Give every FF sublayer of `window` one made of them all, as the same parameters; norms stay per layer.
 
@@ -66,6 +67,7 @@ def merge_ffs(
     gain, rank  what every member keeps for itself: `members.py`, `scales.py`.  The caller makes the former take part in
                 the forward pass
     alignments  those of this window, where they were collected before
+    strengths   those of its layers, likewise
 
     Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
     """
@@ -73,7 +75,8 @@ def merge_ffs(
     if align == "none" and anchor != "first":
         raise UserInputError(f"anchor={anchor!r} has no effect where align='none': leave one of them out")
     fits = compensate == "ridge" or gain != "none" or rank > 0
-    needed = 2 if fits else int(combine == "strongest" or (align == "permute" and alignments is None))
+    collects = (align == "permute" and alignments is None) or (combine == "strongest" and strengths is None)
+    needed = 2 if fits else int(collects)
     if len(batches) < needed:
         raise UserInputError(
             f"align={align!r} and combine={combine!r} with compensate={compensate!r} need at least {needed} "
@@ -86,7 +89,10 @@ def merge_ffs(
         permutations = {member: alignments.permutation(chosen, member) for member in window if member != chosen}
     unchanged = torch.arange(arch.widths["ffn"])
     orders = torch.stack([permutations.get(layer, unchanged).cpu() for layer in window])
-    strength = strengths(model, arch, window, batches) if combine == "strongest" else None
+    strength = None
+    if combine == "strongest":
+        strengths = strengths or collect_strengths(model, arch, [window], batches)
+        strength = torch.stack([strengths[layer] for layer in window])
     layers = window if fits else ()
     originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in layers}
     make_one(model, arch, window, orders, strength)

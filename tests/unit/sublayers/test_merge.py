@@ -9,7 +9,7 @@ from neuromeld.evaluate import unique_parameters
 from neuromeld.plan import architecture_of
 from neuromeld.streams import watch_outputs
 from neuromeld.sublayers import collect_alignments, merge_ffs
-from neuromeld.sublayers.combine import strengths
+from neuromeld.sublayers.combine import collect_strengths
 from neuromeld.sublayers.options import MergeFfs
 from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
 from unit.sublayers.models import (
@@ -103,7 +103,8 @@ def test_the_strongest_is_the_member_that_writes_while_the_others_are_silent(fam
         consumer = arch.consumer(layer, "ffn")
         write_matrix(model, consumer, read_matrix(model, consumer) * (owner == number)[:, None])
     own = {layer: [read_matrix(model, weight).clone() for weight in ff_weights(arch, layer)] for layer in WINDOW}
-    speaking = strengths(model, arch, WINDOW, batches())[owner, torch.arange(size)].nonzero().flatten().tolist()
+    strength = torch.stack([*collect_strengths(model, arch, [WINDOW], batches()).values()])
+    speaking = strength[owner, torch.arange(size)].nonzero().flatten().tolist()
     assert speaking
     merge_ffs(model, arch, WINDOW, batches(), align="none", combine="strongest")
     for position, weight in enumerate(ff_weights(arch, WINDOW[0])):
@@ -126,7 +127,7 @@ def test_a_units_strength_is_the_size_of_what_it_writes():
     model = build("llama")
     arch = architecture_of(model)
     layer = WINDOW[0]
-    found = strengths(model, arch, WINDOW, batches())
+    found = collect_strengths(model, arch, [WINDOW], batches())
     path, matrix = arch.consumer(layer, "ffn").path, read_matrix(model, arch.consumer(layer, "ffn")).double()
     read = []
     handle = model.get_submodule(path).register_forward_pre_hook(lambda _, args: read.append(args[0].flatten(0, -2)))
@@ -135,16 +136,18 @@ def test_a_units_strength_is_the_size_of_what_it_writes():
     handle.remove()
     z = torch.cat(read).double()
     written = (z[:, :, None] * matrix[None]).square().sum(2).mean(0).sqrt()
-    torch.testing.assert_close(found[0], written)
+    torch.testing.assert_close(found[layer], written)
 
 
-def test_alignments_of_before_are_used():
-    """The moments of all windows, collected once, give what a window of its own would."""
+@pytest.mark.parametrize("combine", ["average", "strongest"])
+def test_what_was_collected_before_is_used(combine):
+    """Sums for all windows, collected once, give what a window of its own would."""
     model, alone = build("llama"), build("llama")
     arch = architecture_of(model)
     alignments = collect_alignments(model, arch, [range(0, 3), WINDOW], "first", batches())
-    given = merge_ffs(model, arch, WINDOW, alignments=alignments)
-    own = merge_ffs(alone, arch, WINDOW, batches())
+    strengths = collect_strengths(model, arch, [range(0, 3), WINDOW], batches())
+    given = merge_ffs(model, arch, WINDOW, combine=combine, alignments=alignments, strengths=strengths)
+    own = merge_ffs(alone, arch, WINDOW, batches(), combine=combine)
     assert {layer: order.tolist() for layer, order in given.permutations.items()} == {
         layer: order.tolist() for layer, order in own.permutations.items()
     }
