@@ -1,7 +1,8 @@
 """Ridge regression from sums, with part of the data held out to choose by.
 
-`M = argmin |y - x M|^2 + lambda |M - initial|^2`.  It shrinks towards what is there already (a decoder, a pruned
-matrix): a ridge towards zero silences the directions of small variance, which a gain behind them may make large.
+`M = argmin |y - x M|^2 + lambda |M - M_0|^2`.  It shrinks towards what is there already (a decoder, a pruned matrix),
+or a multiple of it: a ridge towards zero silences the directions of small variance, which a gain behind them may make
+large.
 The held-out tokens choose lambda, and the fit is kept only where it lowers the error there.
 """
 
@@ -17,7 +18,8 @@ from neuromeld.memory import all_finite
 from neuromeld.stats import Cross
 
 LAMBDAS = (1e-5, 1e-4, 1e-3)
-"""Tried in turn, each times the mean diagonal of the Gram matrix."""
+FFN_LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
+"""Tried in turn, each times the mean diagonal of the Gram matrix: for the residual stream, and for FFNs and heads."""
 
 HELD_OUT = 8
 """Every eighth calibration batch is held out."""
@@ -55,25 +57,38 @@ def is_held_out(batch: int, num_batches: int) -> bool:
     return batch % every == every - 1
 
 
-def refit(fitted: Cross, held_out: Cross, initial: Float[Tensor, "k d"], lambdas: Sequence[float] = LAMBDAS) -> Refit:
-    """Regress on `fitted`, choose on `held_out`, start from `initial`."""
+def refit(
+    fitted: Cross,
+    held_out: Cross,
+    initial: Float[Tensor, "k d"],
+    lambdas: Sequence[float] = LAMBDAS,
+    towards: Float[Tensor, "k d"] | None = None,
+) -> Refit:
+    """Regress on `fitted`, choose on `held_out` between that and `initial`; shrink towards it, or `towards`."""
+    towards = initial if towards is None else towards
     before = relative_error(held_out, initial)
     best = Refit(initial, Fit(before, before, None, None))
     scale = fitted.gram.diagonal().mean()
-    residual = fitted.cross - fitted.gram @ initial
+    residual = fitted.cross - fitted.gram @ towards
     for ridge in lambdas:
         damped = fitted.gram.clone()
         damped.diagonal().add_(ridge * scale)
         factor, info = torch.linalg.cholesky_ex(damped)
         if info != 0:
             continue
-        matrix = initial + torch.cholesky_solve(residual, factor)
+        matrix = towards + torch.cholesky_solve(residual, factor)
         error = relative_error(held_out, matrix)
         if error < best.fit.error_after:
             best = Refit(matrix, Fit(before, error, ridge, _condition(damped, factor)))
     if not all_finite(best.matrix):
         raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
     return best
+
+
+def best_multiple(moments: Cross, matrix: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    """The multiple of `matrix` with the least squared error; itself where it writes nothing."""
+    power = (matrix * (moments.gram @ matrix)).sum()
+    return matrix * ((matrix * moments.cross).sum() / power) if power > 0 else matrix
 
 
 def relative_error(moments: Cross, matrix: Float[Tensor, "k d"]) -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from neuromeld.regression import refit, relative_error
+from neuromeld.regression import best_multiple, refit, relative_error
 from neuromeld.stats import CrossMoments
 
 FLOAT64 = 1e-9
@@ -41,3 +41,22 @@ def test_what_does_not_help_on_held_out_tokens_is_not_kept():
     assert not result.fit.kept
     assert result.matrix is truth
     assert result.fit.error_after == result.fit.error_before
+
+
+def test_a_ridge_that_rules_leaves_what_it_shrinks_towards():
+    x, y = randn(200, 4, seed=0), randn(200, 6, seed=1)
+    initial, towards = randn(4, 6, seed=2), 0.01 * randn(4, 6, seed=3)
+    result = refit(cross(x, y), cross(x, y), initial, lambdas=[1e12], towards=towards)
+    torch.testing.assert_close(result.matrix, towards, rtol=0, atol=1e-9)
+    assert result.fit.error_before == relative_error(cross(x, y), initial)
+
+
+def test_no_multiple_errs_less():
+    x, y, matrix = randn(50, 4, seed=0), randn(50, 6, seed=1), randn(4, 6, seed=2)
+    moments = cross(x, y)
+    found = best_multiple(moments, matrix)
+    error = relative_error(moments, found)
+    assert all(error < relative_error(moments, factor * found) for factor in (0.99, 1.01))
+    torch.testing.assert_close(found / found[0, 0], matrix / matrix[0, 0])
+    nothing = torch.zeros_like(matrix)
+    assert best_multiple(moments, nothing) is nothing

@@ -22,7 +22,7 @@ from neuromeld.neurons.merges import MERGES
 from neuromeld.neurons.options import Compensate, Ffn, Heads
 from neuromeld.neurons.selectors import NEEDS_FELT
 from neuromeld.neurons.sublayer import Expert, Sublayer, experts_of, write_experts
-from neuromeld.regression import Fit, Refit, is_held_out, refit
+from neuromeld.regression import FFN_LAMBDAS, Fit, Refit, is_held_out, refit
 from neuromeld.replay import change_once
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features, TargetMoments
@@ -30,9 +30,6 @@ from neuromeld.stats.distributed import num_ranks, reduce
 from neuromeld.streams import Batch, LayerCalls, record_calls
 from neuromeld.surgery import mix_outputs, read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.transport import PlanSummary, summarise_plan
-
-LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
-"""Ridge parameters tried, each times the mean diagonal of the Gram matrix."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +223,7 @@ def _refit_consumer(
         fitted.regression(intercept),
         held_out.regression(intercept),
         initial.to(ACCUMULATE),
-        LAMBDAS if compensate == "ridge" else (),
+        FFN_LAMBDAS if compensate == "ridge" else (),
     )
     write_matrix(model, consumer, fit.matrix)
     if bias is not None and intercept is not None:

@@ -1,8 +1,9 @@
 """The shared ridge refit: the one output matrix that serves all members of a merged window best.
 
-`W, b = argmin sum_i |Z_i W + b - Y_i|^2 + lambda |(W, b) - (W, b)_combined|^2`, summed over the members `i` of the
+`W, b = argmin sum_i |Z_i W + b - Y_i|^2 + lambda |(W, b) - a (W, b)_combined|^2`, summed over the members `i` of the
 window; `Y_i` is what the member's own FF sublayer wrote, its bias included, and `Z_i` its hidden units under the shared
-input matrices, both on the original network's stream; the refit starts from what `combine.py` leaves.
+input matrices, both on the original network's stream.  `combine.py` leaves `(W, b)_combined`, which writes too much
+where units are not alike: `a` is the factor with which it errs least.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
-from neuromeld.regression import Fit, refit
+from neuromeld.regression import FFN_LAMBDAS, Fit, best_multiple, refit
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import CrossMoments
 from neuromeld.stats.distributed import reduce
@@ -44,7 +45,8 @@ def refit_shared(
             target = layer.original.get_submodule(path)(own)
             sums[held_out].update(hidden if bias is None else with_one(hidden), target)
     reduce(*sums)
-    found = refit(sums[0].finalize(), sums[1].finalize(), initial)
+    fitted, held_out = (part.finalize() for part in sums)
+    found = refit(fitted, held_out, initial, FFN_LAMBDAS, towards=best_multiple(fitted, initial))
     width = len(matrix)
     write_matrix(model, consumer, found.matrix[:width])
     if bias is not None:
