@@ -44,33 +44,37 @@ EQUAL = {
 }
 """Lengths of windows: 4 FFNs have the parameters of 3 layers, 9 those of 6.75."""
 
+CALIBRATION_TOKENS = {REFITTED: 8192, "FFNs merged": 4096}
+"""A refit takes more than an alignment; the others take none."""
+
 Treatment = Callable[[range], object]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--merged", type=int, nargs="+", choices=EQUAL, default=list(EQUAL))
-    arguments.add_argument("--calibration-tokens", type=int, default=4096)
     arguments.add_argument("--validation-tokens", type=int, default=4096)
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/windows.jsonl"))
     options = arguments.parse_args()
     source = locate(MODEL)
     model = source.load(None, "cpu")
     tokenizer, most = source.tokenizer(), options.validation_tokens
-    calibration = token_windows(
-        TEXT, tokenizer, split="calibration", num_tokens=options.calibration_tokens, seqlen=SEQLEN, seed=0
-    )
-    validation = spread_windows(TEXT, tokenizer, split="validation", most=most, seqlen=SEQLEN)
-    data, text = batches_of(calibration), batches_of(validation)
+    text = batches_of(spread_windows(TEXT, tokenizer, split="validation", most=most, seqlen=SEQLEN))
     dense = mean_loss(model, text)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.is_file() else []
-    protocol = {"calibration_tokens": options.calibration_tokens, "validation_tokens": options.validation_tokens}
     for merged in options.merged:
         for name, length in EQUAL[merged].items():
-            asked = {"model": MODEL, "merged": merged, "treatment": name, "length": length, "seqlen": SEQLEN} | protocol
+            tokens = CALIBRATION_TOKENS.get(name, 0)
+            asked = {"model": MODEL, "merged": merged, "treatment": name, "length": length, "seqlen": SEQLEN}
+            asked |= {"calibration_tokens": tokens, "validation_tokens": most}
             if any(all(row[key] == value for key, value in asked.items()) for row in rows):
                 continue
+            data: list[Batch] = []
+            if tokens:
+                data = batches_of(
+                    token_windows(TEXT, tokenizer, split="calibration", num_tokens=tokens, seqlen=SEQLEN, seed=0)
+                )
             excess = curve(model, name, length, data, text, dense)
             rows.append(asked | {"dense": dense, "excess": excess})
             with options.out.open("a") as file:

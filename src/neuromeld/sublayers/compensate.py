@@ -45,8 +45,8 @@ def refit_shared(
             target = layer.original.get_submodule(path)(own)
             sums[held_out].update(hidden if bias is None else with_one(hidden), target)
     reduce(*sums)
-    fitted, held_out = (part.finalize() for part in sums)
-    found = refit(fitted, held_out, initial, FFN_LAMBDAS, towards=best_multiple(fitted, initial))
+    fitted, tested = (part.finalize() for part in sums)
+    found = refit(fitted, tested, initial, FFN_LAMBDAS, towards=best_multiple(fitted, initial))
     width = len(matrix)
     write_matrix(model, consumer, found.matrix[:width])
     if bias is not None:

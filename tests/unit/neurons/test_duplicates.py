@@ -47,7 +47,7 @@ def test_duplicates_are_merged_without_loss(family, merge, compensate, monkeypat
 @pytest.mark.parametrize("family", ["llama", "llama-biased", "opt"])
 def test_ridge_makes_up_for_neurons_that_are_linear_in_those_kept(family, monkeypatch):
     """Copies of another strength: linear where the activation is ReLU, or behind the gate."""
-    monkeypatch.setattr(walk, "LAMBDAS", (1e-12,))
+    monkeypatch.setattr(walk, "FFN_LAMBDAS", (1e-12,))
     model, arch, half = with_copies(family, scale=2.5)
     expected = logits(model)
     done = narrow(model, ffn=[half] * arch.num_layers)
