@@ -35,8 +35,8 @@ from neuromeld.sublayers import (
 from neuromeld.sublayers.options import DeleteFfs, DropLayers, MergeFfs
 from neuromeld.width import FittedRun, Narrowed, collect, empty_statistics, fit_run, narrow_residual
 
-SAMPLE_EVERY = 4
-"""What FFNs to merge, and how, is found on every fourth calibration batch: more text finds nothing better."""
+SAMPLE_EVERY, SAMPLE_LEAST = 4, 4
+"""What FFNs to merge, and how, is found on every fourth calibration batch, or on more of them to have four."""
 
 
 @dataclass
@@ -155,8 +155,8 @@ def run_stages(
 
 
 def _sample(data: Sequence[Batch]) -> Sequence[Batch]:
-    """This rank's share of every fourth batch, or of all where that would leave a rank fewer than two."""
-    return own_share(data[:: SAMPLE_EVERY if len(data) >= 2 * SAMPLE_EVERY * num_ranks() else 1])
+    """This rank's share of every fourth batch, or of more where that would leave it fewer than four."""
+    return own_share(data[:: min(SAMPLE_EVERY, max(1, len(data) // (SAMPLE_LEAST * num_ranks())))])
 
 
 def _holds_out(plan: Plan) -> bool:
