@@ -155,8 +155,8 @@ def run_stages(
 
 
 def _sample(data: Sequence[Batch]) -> Sequence[Batch]:
-    """This rank's share of every fourth batch, or of more where that would leave it fewer than four."""
-    return own_share(data[:: min(SAMPLE_EVERY, max(1, len(data) // (SAMPLE_LEAST * num_ranks())))])
+    """This rank's share of every fourth batch, or of more where these would be fewer than four, or than ranks."""
+    return own_share(data[:: min(SAMPLE_EVERY, max(1, len(data) // max(SAMPLE_LEAST, num_ranks())))])
 
 
 def _holds_out(plan: Plan) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
 from neuromeld.regression import Fit
+from neuromeld.stats.distributed import place
 from neuromeld.streams import Batch
 from neuromeld.sublayers.align import Alignments, Anchor, anchor_of, collect_alignments
 from neuromeld.sublayers.combine import Combine, collect_strengths, make_one
@@ -77,10 +78,11 @@ def merge_ffs(
     fits = compensate == "ridge" or gain != "none" or rank > 0
     collects = (align == "permute" and alignments is None) or (combine == "strongest" and strengths is None)
     needed = 2 if fits else int(collects)
-    if len(batches) < needed:
+    _, total = place(batches, 0)
+    if total < needed:
         raise UserInputError(
             f"align={align!r} and combine={combine!r} with compensate={compensate!r} need at least {needed} "
-            f"calibration batches, of which a refit holds part out; {len(batches)} given: give more"
+            f"calibration batches, of which a refit holds part out; {total} given: give more"
         )
     permutations = {}
     if align == "permute":
