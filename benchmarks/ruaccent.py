@@ -43,14 +43,12 @@ VOWELS = "аеиоуыэюя"
 
 ROWS: dict[str, dict[str, object]] = {
     "dense": {},
-    "merge 2: permute, ridge": {"merge_ffs": {"count": 2, "combine": "average"}},
     "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
     "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
     "delete 1 FFN": {"delete_ffs": {"count": 1}},
     "drop 1 layer": {"drop_layers": {"count": 1}},
     "narrow to 576: ridge": {"ffn": {"size": 576}},
-    "merge 3: permute, ridge": {"merge_ffs": {"count": 3, "combine": "average"}},
     "narrow to 512: ridge": {"ffn": {"size": 512}},
     "merge 2: permute, strongest, ridge": {"merge_ffs": {"count": 2}},
     "merge 3: permute, strongest, ridge": {"merge_ffs": {"count": 3}},

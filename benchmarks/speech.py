@@ -40,7 +40,6 @@ RECOVERY = {"batch_tokens": 6144, "learning_rate": 1e-5, "schedule": "linear"}
 
 ROWS: dict[str, dict[str, object]] = {
     "dense": {},
-    "merge 2: permute, ridge": {"merge_ffs": {"count": 2, "combine": "average"}},
     "narrow to 1152: ridge": {"ffn": {"size": 1152}},
     "drop 1 layer": {"drop_layers": {"count": 1}},
     "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},

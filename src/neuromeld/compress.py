@@ -40,8 +40,8 @@ from neuromeld.streams import Batch
 from neuromeld.text import first_windows
 from neuromeld.version import versions
 
-SEARCH_TOKENS = 4096
-"""Validation tokens that windows of layers are chosen on."""
+SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES = 4096, 16384
+"""Validation tokens that windows of layers are chosen on; all tokens of an image make one prediction."""
 
 FINAL_TOKENS = 16384
 """Validation tokens that the finalists of a budget are measured on."""
@@ -268,7 +268,8 @@ def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
         return None
     config = source.config()
     reader = reader_for(config)
-    return reader.validation(recipe.calibration, reader.processor(source.folder), config, SEARCH_TOKENS)
+    most = SEARCH_TOKENS_OF_IMAGES if inputs_of(config) == "images" else SEARCH_TOKENS
+    return reader.validation(recipe.calibration, reader.processor(source.folder), config, most)
 
 
 def _outcome(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:

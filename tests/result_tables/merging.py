@@ -28,11 +28,6 @@ KINDS = {
         "4 FFs merged: permute, strongest, ridge",
         "merge 2: permute, strongest, ridge",
     ),
-    "merged: averages, ridge": (
-        "5 FFNs merged, permuted, ridge",
-        "4 FFs merged: permute, ridge",
-        "merge 2: permute, ridge",
-    ),
     "merged: averages (the paper's)": ("5 FFNs merged, permuted", "4 FFs merged: permute", "merge 2: permute"),
     "merged: averages as numbered": ("5 FFNs merged, as numbered", "4 FFs merged: vanilla", "merge 2: vanilla"),
     "FFNs deleted": ("4 FFNs deleted", "3 FFs deleted", "delete 1 FFN"),
