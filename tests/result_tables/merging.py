@@ -50,7 +50,7 @@ def after_tuning() -> str:
         found = (
             (_losses_after(language.get(text, [])), "{:.3f}"),
             ([run["accuracy"] for run in images.get(image + TUNED, [])], "{:.3f}"),
-            ([run["same_sentences"] for run in marks[mark]] if mark else [], "{:.1%}"),
+            ([run["same_sentences"] for run in marks.get(mark or "", [])], "{:.1%}"),
         )
         return [kind, *(form.format(mean(values)) if values else "" for values, form in found)]
 
