@@ -22,40 +22,48 @@ Runs = Mapping[str, Sequence[dict[str, Any]]]
 
 
 KINDS = {
-    "dense": ("dense", "dense", "dense"),
+    "dense": ("dense", "dense", "dense", "dense"),
     "merged: strongest units, ridge": (
         "5 FFNs merged, permuted, strongest, ridge",
         "4 FFs merged: permute, strongest, ridge",
         "merge 2: permute, strongest, ridge",
+        "merge 2: permute, strongest, ridge",
     ),
-    "merged: averages (the paper's)": ("5 FFNs merged, permuted", "4 FFs merged: permute", "merge 2: permute"),
-    "merged: averages as numbered": ("5 FFNs merged, as numbered", "4 FFs merged: vanilla", "merge 2: vanilla"),
-    "FFNs deleted": ("4 FFNs deleted", "3 FFs deleted", "delete 1 FFN"),
-    "layers dropped": ("3 layers dropped", "2 layers dropped", None),
+    "merged: averages (the paper's)": (
+        "5 FFNs merged, permuted",
+        "4 FFs merged: permute",
+        "merge 2: permute",
+        "merge 2: permute",
+    ),
+    "FFNs deleted": ("4 FFNs deleted", "3 FFs deleted", "delete 1 FFN", "delete 1 FFN"),
+    "layers dropped": ("3 layers dropped", "2 layers dropped", "", ""),
     "every FFN narrowed, ridge": (
         "every FFN narrowed, ridge",
         "every FF narrowed to 3/4, ridge",
         "narrow to 768: ridge",
+        "narrow to 1152: ridge",
     ),
 }
-"""What is compared, and the rows of SmolLM2, DINOv2 and ruaccent."""
+"""What is compared, and the rows of SmolLM2, DINOv2, ruaccent and Whisper that keep the same number of parameters."""
 
 
 def after_tuning() -> str:
     """One number for each model and kind of row, the mean over seeds."""
-    language, images, marks = _recovered(0.9), _runs("vision.jsonl"), _runs("ruaccent.jsonl")
+    language = _recovered(0.9)
+    images, marks, speech = (_runs(f"{name}.jsonl") for name in ("vision", "ruaccent", "speech"))
 
     def cells(kind: str) -> list[str]:
-        text, image, mark = KINDS[kind]
+        text, image, mark, spoken = KINDS[kind]
         found = (
             (_losses_after(language.get(text, [])), "{:.3f}"),
             ([run["accuracy"] for run in images.get(image + TUNED, [])], "{:.3f}"),
-            ([run["same_sentences"] for run in marks.get(mark or "", [])], "{:.1%}"),
+            ([run["same_sentences"] for run in marks.get(mark, [])], "{:.1%}"),
+            ([run["prompts"]["word_error_rate"] for run in speech.get(spoken, []) if run.get("steps")], "{:.1%}"),
         )
         return [kind, *(form.format(mean(values)) if values else "" for values, form in found)]
 
-    head = ["after the same tuning", "SmolLM2, excess loss", "DINOv2, accuracy", "ruaccent, sentences kept"]
-    return table(head, map(cells, KINDS))
+    titles = ("SmolLM2, excess loss", "DINOv2, accuracy", "ruaccent, sentences kept", "Whisper, word errors")
+    return table(["after the same tuning", *titles], map(cells, KINDS))
 
 
 def smollm2_window() -> str:
