@@ -35,6 +35,12 @@ KINDS = {
         "merge 2: permute",
         "merge 2: permute",
     ),
+    "merged: averages as numbered": (
+        "5 FFNs merged, as numbered",
+        "4 FFs merged: vanilla",
+        "merge 2: vanilla",
+        "merge 2: vanilla",
+    ),
     "FFNs deleted": ("4 FFNs deleted", "3 FFs deleted", "delete 1 FFN", "delete 1 FFN"),
     "layers dropped": ("3 layers dropped", "2 layers dropped", "", ""),
     "every FFN narrowed, ridge": (
