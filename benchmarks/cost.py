@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
 from neuromeld.benchmark.slicegpt import simulate_slicegpt
-from neuromeld.sources import locate
-from neuromeld.streams import Batch
-from neuromeld.text import token_windows
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.text import token_windows
+from neuromeld.model.capture import Batch
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ffn": {"ffn": {"ratio": 0.66}},

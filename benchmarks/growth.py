@@ -23,9 +23,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.memory import peak_rss_bytes
-from neuromeld.report.charts import Series, lines
-from neuromeld.report.drawing import draw
+from neuromeld.drawing.charts import Series, lines
+from neuromeld.drawing.svg import draw
+from neuromeld.runtime.memory import peak_rss_bytes
 
 RECIPES: dict[str, dict[str, Any]] = {
     "FFNs": {"ffn": {"ratio": 0.66}},

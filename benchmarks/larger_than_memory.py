@@ -1,11 +1,12 @@
 """Compress a checkpoint that is larger than the memory allowed: a random Llama, built on the disk.
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
-    python benchmarks/larger_than_memory.py --recipe "--kv-groups 2" --tokens 4096 --max-memory 1.1GB
+    python benchmarks/larger_than_memory.py --recipe "--num-kv-heads 2" --tokens 4096 --max-memory 1.1GB
 
 Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
-thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a paged job holds depends on the
-largest layer and not on how many there are, so a wide and shallow model of the same size takes more (a hidden layer of
+thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a memory-mapped job holds
+depends on the largest layer and not on how many there are, so a wide and shallow model of the same size takes
+more (a hidden layer of
 11008 neurons: sums of 1 GB each, where these are 0.25).  One line of JSON goes to `--out`.
 """
 
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig
 
-from neuromeld.sources import locate
+from neuromeld.checkpoint.source import locate
 
 RECIPE = "--ffn-ratio 0.5"
 

@@ -23,13 +23,13 @@ from transformers import PreTrainedModel
 
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import BY_CLASS
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import Pair, text_pairs
+from neuromeld.data.text.libreoffice import paragraphs
 from neuromeld.evaluate import mean_loss, translation_quality, unique_parameters
-from neuromeld.inputs.pairs import Pairs
-from neuromeld.recipe import Calibration
+from neuromeld.modalities.pairs import Pairs
+from neuromeld.model.capture import Batch
 from neuromeld.recover import parse_recovery, recover_model
-from neuromeld.streams import Batch
-from neuromeld.text import Pair, text_pairs
-from neuromeld.text.libreoffice import paragraphs
 from ruaccent_marian import SPEC, load
 
 SENTENCES = 800
@@ -43,16 +43,16 @@ VOWELS = "аеиоуыэюя"
 
 ROWS: dict[str, dict[str, object]] = {
     "dense": {},
-    "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
-    "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
+    "merge 2: permute": {"share_ffns": {"count": 2, "compensate": "none"}},
+    "merge 2: vanilla": {"share_ffns": {"count": 2, "align": "none", "compensate": "none"}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
-    "delete 1 FFN": {"delete_ffs": {"count": 1}},
+    "delete 1 FFN": {"remove_ffns": {"count": 1}},
     "drop 1 layer": {"drop_layers": {"count": 1}},
     "narrow to 576: ridge": {"ffn": {"size": 576}},
     "narrow to 512: ridge": {"ffn": {"size": 512}},
-    "merge 2: permute, strongest, ridge": {"merge_ffs": {"count": 2}},
-    "merge 3: permute, strongest, ridge": {"merge_ffs": {"count": 3}},
-    "delete 2 FFNs": {"delete_ffs": {"count": 2}},
+    "merge 2: permute, strongest, ridge": {"share_ffns": {"count": 2}},
+    "merge 3: permute, strongest, ridge": {"share_ffns": {"count": 3}},
+    "delete 2 FFNs": {"remove_ffns": {"count": 2}},
 }
 """A window or a layer is one of each stack, found on validation pairs."""
 

@@ -25,11 +25,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import Clip, speech_clips
 from neuromeld.evaluate import mean_loss, unique_parameters, word_error_rate
-from neuromeld.inputs.speech import Speech, speech_batches
-from neuromeld.recipe import Calibration
+from neuromeld.modalities.speech import Speech, speech_batches
 from neuromeld.recover import parse_recovery, recover_model
-from neuromeld.text import Clip, speech_clips
 from whisper_tiny import convert
 
 CALIBRATION = Calibration(tokens=36000, seed=0)
@@ -42,11 +42,11 @@ ROWS: dict[str, dict[str, object]] = {
     "dense": {},
     "narrow to 1152: ridge": {"ffn": {"size": 1152}},
     "drop 1 layer": {"drop_layers": {"count": 1}},
-    "merge 2: vanilla": {"merge_ffs": {"count": 2, "align": "none", "compensate": "none"}},
-    "delete 1 FFN": {"delete_ffs": {"count": 1}},
-    "merge 2: permute": {"merge_ffs": {"count": 2, "compensate": "none"}},
-    "merge 2: permute, strongest, ridge": {"merge_ffs": {"count": 2}},
-    "merge 3: permute, strongest, ridge": {"merge_ffs": {"count": 3}},
+    "merge 2: vanilla": {"share_ffns": {"count": 2, "align": "none", "compensate": "none"}},
+    "delete 1 FFN": {"remove_ffns": {"count": 1}},
+    "merge 2: permute": {"share_ffns": {"count": 2, "compensate": "none"}},
+    "merge 2: permute, strongest, ridge": {"share_ffns": {"count": 2}},
+    "merge 3: permute, strongest, ridge": {"share_ffns": {"count": 3}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
 }
 """A window or a layer is one of each stack, found on validation speech."""

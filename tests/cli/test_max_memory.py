@@ -18,10 +18,10 @@ from cli.commands import CALIBRATION, leftovers
 from cli.test_interruption import content, finished_steps, stopped, work
 from neuromeld import parse_recipe, plan_for
 from neuromeld.checkpoint import load_model, new_folder, save_checkpoint
-from neuromeld.footprint import INTERPRETER_BYTES
-from neuromeld.journal import open_journal
-from neuromeld.neurons import narrow_neurons
-from neuromeld.plan import architecture_of
+from neuromeld.planning.memory import INTERPRETER_BYTES
+from neuromeld.planning.plan import architecture_of
+from neuromeld.runtime.journal import open_journal
+from neuromeld.units import narrow_neurons
 
 MAPS = Path("/proc/self/maps")
 linux_only = pytest.mark.skipif(not MAPS.exists(), reason="only Linux drops pages when it is told to")
@@ -55,12 +55,12 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 STAGES = {
     "ffn": ["--ffn-ratio", 0.66],
     "merged": ["--ffn-ratio", 0.66, "--merge", "transport"],
-    "heads": ["--kv-groups", 2],
+    "heads": ["--num-kv-heads", 2],
     "dropped": ["--drop-layers", 1],
-    "deleted": ["--delete-ffs", 1, "--native"],
+    "deleted": ["--remove-ffns", 1, "--native"],
     "width": ["--hidden-size", 48],
     "bases": ["--hidden-size", 48, "--basis", "run:2", "--native"],
-    "all": ["--drop-layers", 1, "--kv-groups", 2, "--ffn-ratio", 0.66, "--hidden-size", 48],
+    "all": ["--drop-layers", 1, "--num-kv-heads", 2, "--ffn-ratio", 0.66, "--hidden-size", 48],
 }
 
 
@@ -71,20 +71,20 @@ def test_the_result_is_that_of_a_job_in_memory_bit_for_bit(stages, cli, text, tm
     model = build(tmp_path / "model", dtype=dtype, tie_word_embeddings=number % 4 < 2)
     most = limit(model, *STAGES[stages], cli=cli)
     found = {}
-    for name, options in (("plain", []), ("paged", ["--max-memory", most])):
+    for name, options in (("plain", []), ("memory_mapped", ["--max-memory", most])):
         monkeypatch.setenv("NEUROMELD_CACHE", str(tmp_path / name))  # statistics are those of the run itself
         out = tmp_path / f"{name}-out"
         code, _, said = cli("compress", model, out, *STAGES[stages], "--calibration", text, *CALIBRATION, *options)
         assert code == 0, said
         found[name] = content(out)["record.json"], tensors(out)
         assert not work(out).exists()
-    plain, paged = found["plain"], found["paged"]
-    assert paged[0].pop("memory")["paged"]
-    assert [found[0].pop("bytes_on_disk") > 0 for found in (plain, paged)] == [True, True]  # not as many files
-    assert paged[0] == plain[0]
-    assert paged[1].keys() == plain[1].keys()
+    plain, memory_mapped = found["plain"], found["memory_mapped"]
+    assert memory_mapped[0].pop("memory")["memory_mapped"]
+    assert [found[0].pop("bytes_on_disk") > 0 for found in (plain, memory_mapped)] == [True, True]  # not as many files
+    assert memory_mapped[0] == plain[0]
+    assert memory_mapped[1].keys() == plain[1].keys()
     for name, value in plain[1].items():
-        assert torch.equal(value, paged[1][name]), name
+        assert torch.equal(value, memory_mapped[1][name]), name
 
 
 @linux_only
@@ -105,7 +105,7 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
             check=True,
         )
         record = json.loads(done.stdout)
-        assert record["memory"]["paged"]
+        assert record["memory"]["memory_mapped"]
         peaks.append(record["peak_rss_bytes"])
         sizes.append(record["bytes_on_disk_before"])
         assert record["peak_rss_bytes"] == pytest.approx(record["memory"]["predicted"]["peak_rss_bytes"], rel=0.15)
@@ -118,7 +118,7 @@ def test_the_disk_is_used_as_predicted(tmp_path):
     model = build(tmp_path / "model", layers=6)
     recipe = parse_recipe({"ffn": {"ratio": 0.5}, "calibration": {"tokens": 4096, "seqlen": 64}})
     plan = plan_for(str(model), recipe, max_memory=plan_for(str(model), recipe).peak_bytes - 1)
-    assert plan.paged
+    assert plan.memory_mapped
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(64, (4096 // 64, 64), generator=generator)
     out, used = tmp_path / "out", []
@@ -129,15 +129,17 @@ def test_the_disk_is_used_as_predicted(tmp_path):
         used.append(kept + sum(int(end, 16) - int(start, 16) for start, end in spans))
 
     with open_journal(out) as journal:
-        journal.paged = True
-        live = load_model(model, dtype=None, device="cpu", paged=True)
+        journal.memory_mapped = True
+        live = load_model(model, dtype=None, device="cpu", memory_mapped=True)
         arch = architecture_of(live)
         batches = [{"input_ids": rows} for rows in ids.split(4)]
-        groups, ffn = plan.before.groups[0], (recipe.ffn, plan.after.ffn)
-        narrow_neurons(live, arch, batches, num_groups=groups, ffn=ffn, journal=journal, advance=measure)
+        groups, ffn = plan.before.num_kv_heads[0], (recipe.ffn, plan.after.ffn)
+        narrow_neurons(live, arch, batches, num_kv_heads=groups, ffn=ffn, journal=journal, advance=measure)
         live.config.intermediate_size = plan.after.ffn[0]
         with new_folder(out, force=False, beside=journal.folder) as folder:
-            save_checkpoint(live, PreTrainedTokenizerFast.from_pretrained(model), folder, recipe_yaml=None, paged=True)
+            save_checkpoint(
+                live, PreTrainedTokenizerFast.from_pretrained(model), folder, recipe_yaml=None, memory_mapped=True
+            )
     used[-1] += sum(file.stat().st_size for file in out.glob("*.safetensors"))
     assert max(used) == pytest.approx(plan.disk_bytes, rel=0.15)
 
@@ -151,17 +153,17 @@ def test_a_memory_that_is_too_small_is_refused_with_one_that_is_not(cli, tmp_pat
     assert smallest > INTERPRETER_BYTES / 1e6
     code, out, _ = cli(*options, f"{smallest}MB")
     assert code == 0
-    assert json.loads(out)["paged"]
+    assert json.loads(out)["memory_mapped"]
     assert json.loads(out)["peak_bytes"] <= smallest * 1e6
     assert cli(*options, f"{smallest - 1}MB")[0] == 2
     _, out, _ = cli(*options, "8GiB")
-    assert not json.loads(out)["paged"]
+    assert not json.loads(out)["memory_mapped"]
 
 
 def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
     model = build(tmp_path / "model", layers=12, width=128)
     cases = {
-        "merge_ffs holds": ["--merge-ffs", 2],
+        "share_ffns holds": ["--share-ffns", 2],
         "refit of the width": ["--hidden-size", 96, "--refit"],
         "selector=gradient holds": ["--ffn-ratio", 0.5, "--selector", "gradient"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
@@ -184,9 +186,9 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
 @pytest.mark.parametrize(
     ("event", "pattern", "before"),
     [
-        ("os.rename", r"neurons-2\.safetensors$", "paged"),
+        ("os.rename", r"neurons-2\.safetensors$", "memory_mapped"),
         ("os.rename", r"residual-1\.safetensors$", "plain"),
-        ("open", r"record\.json$", "paged"),
+        ("open", r"record\.json$", "memory_mapped"),
     ],
 )
 def test_killed_it_goes_on_to_the_same_bits(event, pattern, before, cli, text, tmp_path):
@@ -194,14 +196,16 @@ def test_killed_it_goes_on_to_the_same_bits(event, pattern, before, cli, text, t
     model = build(tmp_path / "model")
     stages = STAGES["all"]
     command = ["compress", model, tmp_path / "out", *stages, "--calibration", text, *CALIBRATION]
-    paged = ["--max-memory", limit(model, *stages, cli=cli)]
-    code, said = stopped(event, pattern, signal.SIGKILL, *command, *(paged if before == "paged" else []))
+    memory_mapped = ["--max-memory", limit(model, *stages, cli=cli)]
+    code, said = stopped(
+        event, pattern, signal.SIGKILL, *command, *(memory_mapped if before == "memory_mapped" else [])
+    )
     assert code == -signal.SIGKILL, said
     done = finished_steps(tmp_path / "out")
     assert done > 0
-    assert cli(*command, *paged)[0] == 0
+    assert cli(*command, *memory_mapped)[0] == 0
     undisturbed = tmp_path / "undisturbed"
-    assert cli(*command[:2], undisturbed, *command[3:], *paged)[0] == 0
+    assert cli(*command[:2], undisturbed, *command[3:], *memory_mapped)[0] == 0
     assert json.loads((tmp_path / "out" / "record.json").read_text())["steps_recalled"] == done
     assert content(tmp_path / "out") == content(undisturbed)
     assert sorted(leftovers(tmp_path)) == ["model", "out", "undisturbed"]

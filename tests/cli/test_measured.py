@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from neuromeld.record import with_measurements
+from neuromeld.report.record import with_measurements
 
 
 @pytest.fixture

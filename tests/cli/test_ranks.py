@@ -17,10 +17,10 @@ from neuromeld.checkpoint import load_model
 
 FLOAT64_SUMS = 1e-9
 RECIPES = {
-    "neurons": ["--kv-groups", 1, "--ffn-size", 12],
+    "neurons": ["--num-kv-heads", 1, "--ffn-size", 12],
     "stream": ["--hidden-size", 16, "--selector", "magnitude", "--merge", "transport", "--refit"],
     "a basis for every layer": ["--hidden-size", 16, "--basis", "layer"],
-    "merge": ["--merge-ffs", 2, "--native"],
+    "merge": ["--share-ffns", 2, "--native"],
     "budget": ["--keep", 0.8],
 }
 

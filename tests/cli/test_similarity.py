@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from neuromeld.checkpoint.source import locate
 from neuromeld.cli import main
-from neuromeld.plan import architecture_of
-from neuromeld.sources import locate
-from neuromeld.sublayers import similarity
-from neuromeld.text import token_windows
+from neuromeld.data.text import token_windows
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import similarity
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -42,7 +42,7 @@ def listener(tmp_path):
 def test_merged_translator_generates(cli, translator, tmp_path):
     model, pairs = translator
     code, _, err = cli(
-        "compress", model, tmp_path / "out", "--merge-ffs", 2, "--calibration", pairs, "--calibration-tokens", 800
+        "compress", model, tmp_path / "out", "--share-ffns", 2, "--calibration", pairs, "--calibration-tokens", 800
     )
     assert code == 0, err
     record = json.loads((tmp_path / "out" / "record.json").read_text())
@@ -56,7 +56,7 @@ def test_merged_translator_generates(cli, translator, tmp_path):
 
 def test_merged_listener_listens(cli, listener, tmp_path):
     model, speech = listener
-    code, _, err = cli("compress", model, tmp_path / "out", "--merge-ffs", 2, "--calibration", speech)
+    code, _, err = cli("compress", model, tmp_path / "out", "--share-ffns", 2, "--calibration", speech)
     assert code == 0, err
     smaller = AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path / "out")
     features = AutoProcessor.from_pretrained(tmp_path / "out")(
@@ -68,7 +68,7 @@ def test_merged_listener_listens(cli, listener, tmp_path):
 @pytest.mark.parametrize("kind", ["translator", "listener"])
 def test_merged_model_recovers(cli, kind, tmp_path, request):
     model, data = request.getfixturevalue(kind)
-    assert cli("compress", model, tmp_path / "small", "--merge-ffs", 2, "--calibration", data)[0] == 0
+    assert cli("compress", model, tmp_path / "small", "--share-ffns", 2, "--calibration", data)[0] == 0
     options = ["--train", data, "--steps", 10, "--batch-tokens", 512, "--learning-rate", 0.003, "--json"]
     code, out, err = cli("recover", tmp_path / "small", tmp_path / "out", *options, "--distill-from", model)
     assert code == 0, err
@@ -81,7 +81,7 @@ def test_merged_model_recovers(cli, kind, tmp_path, request):
 
 def test_calibration_data_must_be_named(cli, translator, listener, tmp_path):
     for model in (translator[0], listener[0]):
-        code, _, err = cli("compress", model, tmp_path / "out", "--merge-ffs", 2)
+        code, _, err = cli("compress", model, tmp_path / "out", "--share-ffns", 2)
         assert code == 2
         assert "no usual calibration data" in " ".join(err.split())
         assert not (tmp_path / "out").exists()

@@ -12,15 +12,15 @@ from contract.families import FAMILIES
 from neuromeld import make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES, UNSUPPORTED
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.plan import skeleton
+from neuromeld.planning.plan import meta_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
 
 METHODS = {
     "width": {"hidden_ratio": 0.75},
-    "heads": {"kv_groups": 1},
+    "heads": {"num_kv_heads": 1},
     "ffn": {"size": 24},
-    "merge_ffs": {"window": [0, 1]},
+    "share_ffns": {"window": [0, 1]},
     "drop_layers": {"layers": [0, 1]},
 }
 
@@ -40,7 +40,7 @@ def render() -> str:
     lines = ["| architecture | | " + " | ".join(METHODS) + " |", "|---|---|" + "---|" * len(METHODS)]
     for name in ARCHITECTURES:
         family = next(family for family in FAMILIES if family.split("-")[0] == name)
-        model = skeleton(FAMILIES[family]())
+        model = meta_model(FAMILIES[family]())
         cells = []
         for method, options in METHODS.items():
             outcome, *why = ask(model, {method: options})

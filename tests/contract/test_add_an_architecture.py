@@ -12,9 +12,9 @@ from contract.families import GATED, exact_norms, randomise
 from contract.test_contract import EXACT, SAME_AFTER_SAVING, logits, narrow, recipe, stages
 from neuromeld.archs import ARCHITECTURES, ArchSpec
 from neuromeld.checkpoint import load_model, save_checkpoint
-from neuromeld.checkpoint.native import register_native
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.plan import architecture_of, make_plan
+from neuromeld.model.native.block import register_native
+from neuromeld.planning.plan import architecture_of, make_plan
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "add-an-architecture.md"
 
@@ -59,7 +59,12 @@ def test_tied_head_behind_a_layer_norm_is_not_stock():
 @pytest.mark.parametrize("output", ["stock", "native"])
 def test_everything_works_afterwards(output, tmp_path, tokenizer):
     model = build(tied=output == "native").float()
-    given = {"drop_layers": {"count": 1}, "heads": {"kv_groups": 1}, "ffn": {"size": 24}, "width": {"hidden_size": 18}}
+    given = {
+        "drop_layers": {"count": 1},
+        "heads": {"num_kv_heads": 1},
+        "ffn": {"size": 24},
+        "width": {"hidden_size": 18},
+    }
     model, plan = narrow(model, stages(output=output, **given))
     assert plan.format == output
     save_checkpoint(model, tokenizer, tmp_path, recipe_yaml="")

@@ -9,12 +9,12 @@ from contract.families import FAMILIES, GATED, WIDTH, batches_for, build, exact_
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
-from neuromeld.checkpoint.classes import auto_class
 from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token, unique_parameters
-from neuromeld.pipeline import run_stages
-from neuromeld.plan import CONTEXT, Plan, architecture_of, skeleton
-from neuromeld.surgery import reversible
+from neuromeld.model.native.classes import auto_class
+from neuromeld.model.surgery import reversible
+from neuromeld.planning.pipeline import run_stages
+from neuromeld.planning.plan import CONTEXT, Plan, architecture_of, meta_model
 
 EXACT = 1e-9
 SAME_AFTER_SAVING = 1e-5
@@ -54,21 +54,21 @@ STAGES = {
     "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "gradient"}},
     "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "residual"}},
     "drop": {"drop_layers": {"count": 2}},
-    "merge": {"merge_ffs": {"count": 2}},
-    "delete": {"delete_ffs": {"count": 2}},
-    "merge-members": {"merge_ffs": {"count": 2, "gain": "channel", "rank": 3}},
-    "merge-vanilla": {"merge_ffs": {"window": [1, 3], "align": "none", "compensate": "none"}},
+    "merge": {"share_ffns": {"count": 2}},
+    "delete": {"remove_ffns": {"count": 2}},
+    "merge-members": {"share_ffns": {"count": 2, "gain": "channel", "rank": 3}},
+    "merge-vanilla": {"share_ffns": {"window": [1, 3], "align": "none", "compensate": "none"}},
     "drop-ffn-width-merge": {
         "drop_layers": {"layers": [0, 2]},
         **FFN,
         "width": {"hidden_size": WIDTH - 6},
-        "merge_ffs": {"window": [0, 1]},
+        "share_ffns": {"window": [0, 1]},
     },
 }
 GROUPS = {
-    "heads": {"heads": {"kv_groups": 1}},
-    "heads-per-layer": {"heads": {"kv_groups": [1, 2, 2, 1], "selector": "magnitude", "compensate": "none"}},
-    "heads-ffn-width": {"heads": {"kv_groups": 1}, **FFN, "width": {"hidden_size": WIDTH - 6, "basis": "run:2"}},
+    "heads": {"heads": {"num_kv_heads": 1}},
+    "heads-per-layer": {"heads": {"num_kv_heads": [1, 2, 2, 1], "selector": "magnitude", "compensate": "none"}},
+    "heads-ffn-width": {"heads": {"num_kv_heads": 1}, **FFN, "width": {"hidden_size": WIDTH - 6, "basis": "run:2"}},
 }
 
 
@@ -120,7 +120,7 @@ def test_every_space_is_stock_native_or_refused(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_default_config_is_covered(name):
-    assert architecture_of(skeleton(AutoConfig.for_model(name))).spec is ARCHITECTURES[name]
+    assert architecture_of(meta_model(AutoConfig.for_model(name))).spec is ARCHITECTURES[name]
 
 
 @pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
@@ -164,7 +164,7 @@ def test_narrow_model_is_the_simulated_one(family, method):
     compressed = compress_model(model, plan, batches_for(model))
     basis = compressed.narrowed.bases[0]
     projection = basis.write @ basis.read
-    for norm in architecture_of(simulated).cuts:
+    for norm in architecture_of(simulated).residual_reads:
         simulated.get_submodule(norm.path).register_forward_pre_hook(lambda _, args: (args[0] @ projection,))
     expected = logits(simulated)
     assert (logits(compressed.model) - expected).norm() / expected.norm() < EXACT
@@ -182,7 +182,7 @@ def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_
 @pytest.mark.parametrize("stage", [{"ffn": {"size": 23}}, {"width": {"hidden_size": 18}}])
 def test_sizes_that_kernels_cannot_run_are_refused(family, stage):
     with pytest.raises(UserInputError, match="(23|18) cannot be run.*multiples of 8"):
-        make_plan(skeleton(FAMILIES[family]()), stages(**stage))
+        make_plan(meta_model(FAMILIES[family]()), stages(**stage))
 
 
 @pytest.mark.parametrize("family", EXPERTS)
@@ -190,7 +190,7 @@ def test_experts_are_not_merged(family):
     with pytest.raises(
         UnsupportedModelError, match="FFNs cannot be merged in .* expert.*Stages.*: heads, ffn, width, d"
     ):
-        make_plan(skeleton(FAMILIES[family]()), stages(**STAGES["merge"]))
+        make_plan(meta_model(FAMILIES[family]()), stages(**STAGES["merge"]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -199,7 +199,7 @@ def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, 
     chosen = possible(family, STAGES[method])
     if family in [*EXPERTS, *NO_LOSS] and method == "ffn-gradient":
         with pytest.raises(NeuromeldError, match="selector=gradient"):
-            make_plan(skeleton(FAMILIES[family]()), stages(**chosen))
+            make_plan(meta_model(FAMILIES[family]()), stages(**chosen))
         return
     if chosen:
         check_saving(family, stages(**chosen), tmp_path, tokenizer)
@@ -219,7 +219,7 @@ def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method
 @pytest.mark.parametrize("family", HEADS)
 def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
     model, silenced = build(family), build(family)
-    plan = make_plan(model, stages(heads={"kv_groups": 1, "compensate": "none"}))
+    plan = make_plan(model, stages(heads={"num_kv_heads": 1, "compensate": "none"}))
     compressed = compress_model(model, plan, batches_for(model))
     arch = architecture_of(silenced)
     for done in compressed.neurons:
@@ -233,7 +233,7 @@ def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
 
 @pytest.mark.parametrize("family", NO_WIDTH)
 def test_width_is_refused_with_the_reason_where_it_cannot_be(family):
-    model = skeleton(FAMILIES[family]())
+    model = meta_model(FAMILIES[family]())
     for output in ("stock", "native"):
         with pytest.raises(
             UnsupportedModelError,
@@ -243,14 +243,14 @@ def test_width_is_refused_with_the_reason_where_it_cannot_be(family):
 
 
 @pytest.mark.parametrize("family", NO_LOSS)
-@pytest.mark.parametrize("stage", ["drop_layers", "merge_ffs"])
+@pytest.mark.parametrize("stage", ["drop_layers", "share_ffns"])
 def test_layers_are_not_chosen_by_a_loss_that_is_not_there(family, stage):
     with pytest.raises(UnsupportedModelError, match="cannot be chosen by their loss.*--window"):
-        make_plan(skeleton(FAMILIES[family]()), stages(**{stage: {"count": 2}}))
+        make_plan(meta_model(FAMILIES[family]()), stages(**{stage: {"count": 2}}))
 
 
 def test_unsupported_architecture_is_refused_with_the_reason():
-    model = skeleton(OlmoeConfig(**GATED, num_experts=2))
+    model = meta_model(OlmoeConfig(**GATED, num_experts=2))
     with pytest.raises(UnsupportedModelError, match="olmoe are not supported: .*experts"):
         make_plan(model, stages(ffn={"size": 24}))
 
@@ -277,7 +277,7 @@ def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
     model, plan = narrow(model, stages(drop_layers={"layers": [1]}))
     assert plan.format == "stock"
     arch = architecture_of(skipping)
-    for start in arch.starts:
+    for start in arch.stack_offsets:
         layer = skipping.get_submodule(arch.layer_path(start + 1))
         layer.register_forward_hook(lambda _, args, out: (args[0], *out[1:]) if isinstance(out, tuple) else args[0])
     model.save_pretrained(tmp_path)
@@ -288,15 +288,18 @@ def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
 
 def possible(family: str, given: dict[str, object]) -> dict[str, object]:
     """Without what a family refuses, with the layers where no loss chooses them, and a size for each."""
-    refused = [*(["width"] if family in NO_WIDTH else []), *(["merge_ffs", "delete_ffs"] if family in EXPERTS else [])]
+    refused = [
+        *(["width"] if family in NO_WIDTH else []),
+        *(["share_ffns", "remove_ffns"] if family in EXPERTS else []),
+    ]
     chosen = {stage: options for stage, options in given.items() if stage not in refused}
     if family in NO_LOSS:
         layers = {"layers": [1, 2]}
-        named = {"drop_layers": layers, "delete_ffs": layers, "merge_ffs": {"window": [0, 1]}}
+        named = {"drop_layers": layers, "remove_ffns": layers, "share_ffns": {"window": [0, 1]}}
         chosen |= {stage: options for stage, options in named.items() if "count" in chosen.get(stage, {})}
     sizes = chosen.get("ffn", {}).get("size")
     if isinstance(sizes, list):
-        layers = architecture_of(skeleton(FAMILIES[family]())).num_layers
+        layers = architecture_of(meta_model(FAMILIES[family]())).num_layers
         chosen["ffn"] = chosen["ffn"] | {"size": (3 * sizes)[:layers]}
     return chosen
 
@@ -305,7 +308,7 @@ def check_saving(family, chosen, tmp_path, tokenizer):
     """What the plan says of the parameters is so, in memory and on disk, and what is loaded is what was saved."""
     model = build(family, dtype=torch.float32)
     chosen = sized(model, chosen)
-    predicted = make_plan(skeleton(model.config), chosen, dtype=torch.float32)
+    predicted = make_plan(meta_model(model.config), chosen, dtype=torch.float32)
     model, plan = narrow(model, chosen)
     assert predicted == plan
     assert unique_parameters(model) == plan.parameters_after
@@ -333,7 +336,7 @@ def test_native_checkpoint_of_a_stock_one_that_calls_its_weights_otherwise(famil
     """transformers renames the weights of old families on their way from and to disk."""
     build(family, dtype=torch.float32).save_pretrained(tmp_path / "stock")
     model = load_model(tmp_path / "stock", dtype=None, device="cpu")
-    model, _ = narrow(model, stages(merge_ffs={"window": [0, 2]}))
+    model, _ = narrow(model, stages(share_ffns={"window": [0, 2]}))
     (tmp_path / "native").mkdir()
     save_checkpoint(model, tokenizer, tmp_path / "native", recipe_yaml="")
     again = load_model(tmp_path / "native", dtype=None, device="cpu")

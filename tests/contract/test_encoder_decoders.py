@@ -14,13 +14,13 @@ from contract.test_contract import ENCODER_DECODERS, logits, narrow, stages
 from contract.test_random_configs import back_from_disk
 from neuromeld import compress_model, make_plan
 from neuromeld.archs.classes import stock_class
-from neuromeld.checkpoint.classes import auto_class
+from neuromeld.archs.sizes import predict_flops, sizes_of
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import flops_per_token
-from neuromeld.plan import architecture_of, skeleton
-from neuromeld.sizes import predict_flops, sizes_of
-from neuromeld.sublayers import drop_layers
-from neuromeld.surgery import reversible
+from neuromeld.model.native.classes import auto_class
+from neuromeld.model.surgery import reversible
+from neuromeld.planning.plan import architecture_of, meta_model
+from neuromeld.stages.share_ffns import drop_layers
 from unit.sublayers.models import copy_ff, quiet, shuffle
 
 CONTEXT = 16
@@ -29,11 +29,11 @@ CONTEXT = 16
 @pytest.mark.parametrize("family", ["marian", "t5-gated", "whisper"])
 def test_permuted_copies_merge_without_loss_in_both_stacks(family):
     model, arch = quiet(family)
-    for start in arch.starts:
+    for start in arch.stack_offsets:
         for layer in (start + 2, start + 3):
             copy_ff(model, arch, start + 1, layer, shuffle(arch.widths["ffn"], layer))
     before = logits(model)
-    merged, plan = narrow(model, stages(merge_ffs={"window": [1, 3]}))
+    merged, plan = narrow(model, stages(share_ffns={"window": [1, 3]}))
     torch.testing.assert_close(logits(merged), before, rtol=0, atol=1e-6)
     assert plan.parameters_before - plan.parameters_after == 2 * 2 * ffn_parameters(merged, arch)
 
@@ -49,7 +49,7 @@ def test_the_table_of_positions_outlives_the_layer_that_it_is_in(family):
     model, skipping = build(family, dtype=torch.float32), build(family, dtype=torch.float32)
     before = logits(model)
     arch = architecture_of(skipping)
-    for start in arch.starts:
+    for start in arch.stack_offsets:
         layer = skipping.get_submodule(arch.layer_path(start))
         layer.register_forward_hook(lambda _, args, out: (args[0], *out[1:]))
     with reversible(model):
@@ -69,7 +69,7 @@ def test_padding_on_either_side_is_not_seen(family):
     results = []
     for filler in (5, 60):
         data = [padded(batch, filler) for batch in batches_for(build(family))]
-        model, chosen = build(family), stages(ffn={"size": 24, "merge": "transport"}, merge_ffs={"count": 2})
+        model, chosen = build(family), stages(ffn={"size": 24, "merge": "transport"}, share_ffns={"count": 2})
         results.append(logits(compress_model(model, make_plan(model, chosen), data).model))
     torch.testing.assert_close(*results, rtol=0, atol=1e-9)
 
@@ -116,10 +116,10 @@ def predicted_flops(model) -> int:
 
 
 def test_windows_are_those_of_the_shorter_stack():
-    model = skeleton(FAMILIES["bart"]())
+    model = meta_model(FAMILIES["bart"]())
     assert architecture_of(model).depths == (4, 5)
     with pytest.raises(UserInputError, match="model has 4 FFNs"):
-        make_plan(model, stages(merge_ffs={"count": 5}))
+        make_plan(model, stages(share_ffns={"count": 5}))
     with pytest.raises(UserInputError, match="model has 4 layers"):
         make_plan(model, stages(drop_layers={"layers": [4]}))
 
@@ -128,7 +128,7 @@ def test_stacks_with_ffns_of_different_widths_are_refused_by_name():
     config = FAMILIES["marian"]()
     config.decoder_ffn_dim = 48
     with pytest.raises(UnsupportedModelError, match=r"'ffn' has several sizes: .*40 \(.*encoder.*48 \(.*decoder"):
-        architecture_of(skeleton(config))
+        architecture_of(meta_model(config))
 
 
 @st.composite
@@ -174,7 +174,7 @@ def test_every_stage_at_once_comes_back_from_disk(config):
     torch.manual_seed(0)
     model = randomise(stock_class(config)._from_config(config).eval())
     depth = min(architecture_of(model).depths)
-    chosen = {"ffn": {"ratio": 0.7}, "merge_ffs": {"count": 2}}
+    chosen = {"ffn": {"ratio": 0.7}, "share_ffns": {"count": 2}}
     if depth > 2:
         chosen |= {"drop_layers": {"count": depth - 2}}
     plan = make_plan(model, stages(**chosen))

@@ -12,7 +12,7 @@ quantization = pytest.importorskip("torchao.quantization", reason="pip install '
 STAGES = {
     "ffn": ({"ffn": {"size": 24}}, "stock"),
     "width": ({"width": {"hidden_size": 18, "refit": False}}, "stock"),
-    "merge_ffs": ({"merge_ffs": {"window": [1, 2], "gain": "channel", "rank": 3}}, "native"),
+    "share_ffns": ({"share_ffns": {"window": [1, 2], "gain": "channel", "rank": 3}}, "native"),
 }
 
 
@@ -48,7 +48,7 @@ def test_a_compressed_checkpoint_is_quantised_and_survives_saving(name, tmp_path
 @pytest.mark.parametrize("named", [False, True])
 def test_shared_ffns_stay_as_they_are_unless_what_stays_is_named(named, tmp_path):
     settings = {"modules_to_not_convert": ["lm_head"]} if named else {}
-    model, quantised = quantise(*STAGES["merge_ffs"], tmp_path, **settings)
+    model, quantised = quantise(*STAGES["share_ffns"], tmp_path, **settings)
     first, second = (quantised.model.layers[layer].mlp.up_proj for layer in (1, 2))
     assert first.weight is second.weight
     assert (steps(first, model.model.layers[1].mlp.up_proj).max() > 0) == named

@@ -13,8 +13,8 @@ from contract.test_contract import SAME_AFTER_SAVING, logits, stages
 from neuromeld import compress_model, make_plan
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
-from neuromeld.checkpoint.classes import auto_class
-from neuromeld.plan import architecture_of
+from neuromeld.model.native.classes import auto_class
+from neuromeld.planning.plan import architecture_of
 
 OWN_KEYS = {
     "bloom": {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
@@ -83,11 +83,11 @@ def test_every_stage_at_once_comes_back_from_disk(name, size, basis):
     dropped = {"count": 1} if spec.has_loss else {"layers": [1]}
     chosen: dict[str, object] = {"drop_layers": dropped, "ffn": {"size": narrow_ffn}}
     if size["num_key_value_heads"] > 1 and spec.refusal("heads") is None:
-        chosen["heads"] = {"kv_groups": 1}
+        chosen["heads"] = {"num_kv_heads": 1}
     if narrow_stream >= 4 and spec.refusal("residual") is None:
         chosen["width"] = {"hidden_size": narrow_stream, "basis": basis}
-    if "merge_ffs" not in spec.refusals and ("width" not in chosen or basis == "shared"):
-        chosen["merge_ffs"] = {"count": 2} if spec.has_loss else {"window": [0, 1]}
+    if "share_ffns" not in spec.refusals and ("width" not in chosen or basis == "shared"):
+        chosen["share_ffns"] = {"count": 2} if spec.has_loss else {"window": [0, 1]}
     plan = make_plan(model, stages(output="native", **chosen))
     compressed = compress_model(model, plan, batches_for(model, 24)).model
     again = back_from_disk(compressed, plan)

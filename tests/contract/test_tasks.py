@@ -13,7 +13,7 @@ from contract.test_contract import recipe
 from neuromeld import compress_model, make_plan
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import evaluate_tasks
-from neuromeld.plan import architecture_of
+from neuromeld.planning.plan import architecture_of
 
 pytest.importorskip("lm_eval")
 
@@ -103,7 +103,7 @@ def test_native_model_answers_as_the_simulated_full_width_one(task_folder, token
     assert plan.format == "native"
     basis = compressed.narrowed.bases[0]
     projection = basis.write @ basis.read
-    for norm in architecture_of(simulated).cuts:
+    for norm in architecture_of(simulated).residual_reads:
         simulated.get_submodule(norm.path).register_forward_pre_hook(lambda _, args: (args[0] @ projection,))
     narrow, full, dense = (
         evaluate_tasks(m, tokenizer, ["words"], include_path=task_folder)["words"].correct

@@ -10,8 +10,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from neuromeld import compress, parse_recipe
 
@@ -28,8 +35,8 @@ MODELS = {
 
 STAGES: dict[str, dict[str, Any]] = {
     "drop": {"drop_layers": {"count": 1}},
-    "delete": {"delete_ffs": {"count": 1}},
-    "heads": {"heads": {"kv_groups": 1}},
+    "delete": {"remove_ffns": {"count": 1}},
+    "heads": {"heads": {"num_kv_heads": 1}},
     "ffn": {"ffn": {"ratio": 0.6}},
     "ffn-transport": {"ffn": {"size": [24, 16, 24, 32], "selector": "fluctuation", "merge": "transport"}},
     "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "gradient", "compensate": "none"}},
@@ -37,13 +44,13 @@ STAGES: dict[str, dict[str, Any]] = {
     "width-runs": {
         "width": {"hidden_size": 18, "selector": "magnitude", "merge": "transport", "basis": "run:2", "refit": True}
     },
-    "merge": {"merge_ffs": {"count": 2, "gain": "channel", "rank": 3}},
+    "merge": {"share_ffns": {"count": 2, "gain": "channel", "rank": 3}},
     "all": {
         "drop_layers": {"layers": [1]},
-        "heads": {"kv_groups": 1},
+        "heads": {"num_kv_heads": 1},
         "ffn": {"size": 24},
         "width": {"hidden_size": 20},
-        "merge_ffs": {"window": [0, 1]},
+        "share_ffns": {"window": [0, 1]},
     },
 }
 
@@ -90,6 +97,8 @@ def run(folder: Path, family: str, case: str, out: Path) -> dict[str, Any]:
     record = {key: value for key, value in result.record.items() if key not in VOLATILE}
     for entry in (plan["recipe"], record["recipe"], record):
         entry["calibration"].pop("source")
+    for measured in record.get("evaluation", []):
+        measured["protocol"].pop("source")
     return {"plan": plan, "record": record, "tensors": tensors(out)}
 
 

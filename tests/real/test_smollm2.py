@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.text import token_windows
 from neuromeld.evaluate import perplexity
-from neuromeld.sources import locate
-from neuromeld.text import token_windows
 
 TOKENS = 8192
 

@@ -17,8 +17,8 @@ LEAST: dict[str, Any] = {
     "kept_ratio": 0.78125,
     "hidden_size_before": 576,
     "hidden_size_after": 450,
-    "sizes_before": {"hidden": 576, "ffn": [1536] * LAYERS, "groups": [3] * LAYERS, "shared_ffns": 1},
-    "sizes_after": {"hidden": 450, "ffn": [1536] * LAYERS, "groups": [3] * LAYERS, "shared_ffns": 1},
+    "sizes_before": {"hidden": 576, "ffn": [1536] * LAYERS, "num_kv_heads": [3] * LAYERS, "shared_ffns": 1},
+    "sizes_after": {"hidden": 450, "ffn": [1536] * LAYERS, "num_kv_heads": [3] * LAYERS, "shared_ffns": 1},
     "changes": ["width of the residual stream: 576 -> 450"],
     "bytes_on_disk_before": 538090408,
     "bytes_on_disk": 420389752,
@@ -101,7 +101,7 @@ def everything() -> dict[str, Any]:
     record["ffn"] = sublayers("width", 1536, 1152)
     record["ffn"][0]["merges"] = merges
     record["heads"] = sublayers("groups", 8, 6)
-    record["sizes_before"] |= {"groups": [8] * LAYERS}
+    record["sizes_before"] |= {"num_kv_heads": [8] * LAYERS}
     record["sizes_after"] |= {key: [entry[f"{unit}_after"] for entry in record[name]] for key, unit, name in (
         ("ffn", "width", "ffn"), ("groups", "groups", "heads"))}  # fmt: skip
     record["changes"] = [
@@ -128,8 +128,8 @@ def everything() -> dict[str, Any]:
     record["window_refits"] = [{"error_before": 0.41, "error_after": 0.23, "ridge": 1e-4, "condition": 1e4}]
     record["dropped_windows"] = [{"start": i, "end": i + 1, "loss": wave(i, 3, 5)} for i in range(LAYERS - 1)]
     record["dropped"] = [24, 25]
-    record["deleted_ffs_windows"] = [{"start": i, "end": i, "loss": wave(i, 3, 4)} for i in range(LAYERS)]
-    record["deleted_ffs"] = [9]
+    record["removed_ffns_windows"] = [{"start": i, "end": i, "loss": wave(i, 3, 4)} for i in range(LAYERS)]
+    record["removed_ffns"] = [9]
     record["similarity"] = {
         name: [[math.exp(-abs(i - j) / scale) for j in range(LAYERS)] for i in range(LAYERS)]
         for name, scale in (("ffn", 6), ("attention", 12))

@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-import neuromeld.report
-from neuromeld.report.axes import linear, logarithmic, positions
-from neuromeld.report.charts import Series, bars, heat_map, lines
+import neuromeld.drawing
+from neuromeld.drawing.axes import linear, logarithmic, positions
+from neuromeld.drawing.charts import Series, bars, heat_map, lines
 
-STYLE = (Path(neuromeld.report.__file__).parent / "style.css").read_text()
+STYLE = (Path(neuromeld.drawing.__file__).parent / "style.css").read_text()
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.29], [3.0, 3.0], [-2e-7, 5e-8], [0.0, 0.0], [1e6, 4.2e7], [-5.0, -1.0]])

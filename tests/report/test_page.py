@@ -34,7 +34,7 @@ OPTIONAL = {
     "ffn": "Feed-forward networks",
     "heads": "Attention heads",
     "dropped_windows": "Removed layers",
-    "deleted_ffs_windows": "Removed feed-forward networks",
+    "removed_ffns_windows": "Removed feed-forward networks",
     "windows": "Shared feed-forward networks",
     "similarity": "Similarity of layers",
 }

@@ -8,8 +8,8 @@ import torch
 from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.journal import Journal, open_journal
-from neuromeld.workspace import open_workspace, work_folder
+from neuromeld.runtime.journal import Journal, open_journal
+from neuromeld.runtime.workspace import open_workspace, work_folder
 from unit.sublayers.models import batches
 
 RECIPE = {"ffn": {"size": 24}, "width": {"hidden_size": 18, "refit": True, "basis": "run:2"}}

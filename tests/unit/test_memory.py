@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from neuromeld.memory import all_finite, peak_rss_bytes
+from neuromeld.runtime.memory import all_finite, peak_rss_bytes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -24,7 +24,7 @@ def test_one_value_that_is_not_finite_is_found(dtype, value, place):
 
 def test_the_peak_is_not_that_of_the_process_that_started_it():
     held = torch.ones(1 << 30, dtype=torch.uint8)
-    code = "from neuromeld.memory import peak_rss_bytes; print(peak_rss_bytes())"
+    code = "from neuromeld.runtime.memory import peak_rss_bytes; print(peak_rss_bytes())"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) < held.nbytes < peak_rss_bytes()

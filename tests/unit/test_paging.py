@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from neuromeld.paging import drop_after_use, drop_pages, to_file, unmapped
+from neuromeld.runtime.paging import drop_after_use, drop_pages, to_file, unmapped
 
 SMAPS = Path("/proc/self/smaps")
 PAGE, LARGE = 4096, 2 << 20

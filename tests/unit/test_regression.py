@@ -2,7 +2,7 @@
 
 import torch
 
-from neuromeld.regression import best_multiple, refit, relative_error
+from neuromeld.linalg.ridge import best_multiple, refit, relative_error
 from neuromeld.stats import CrossMoments
 
 FLOAT64 = 1e-9

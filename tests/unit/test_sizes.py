@@ -42,7 +42,7 @@ def stages(draw: st.DrawFn, config: LlamaConfig) -> dict[str, object]:
         chosen["drop_layers"] = {"layers": list(range(first, first + dropped))}
         layers -= dropped
     if draw(st.booleans()):
-        chosen["heads"] = {"kv_groups": draw(sizes(config.num_key_value_heads)), "compensate": "none"}
+        chosen["heads"] = {"num_kv_heads": draw(sizes(config.num_key_value_heads)), "compensate": "none"}
     merged = layers > 1 and draw(st.booleans())
     if draw(st.booleans()):
         most = config.intermediate_size
@@ -53,7 +53,7 @@ def stages(draw: st.DrawFn, config: LlamaConfig) -> dict[str, object]:
     if merged:
         first = draw(st.integers(0, layers - 2))
         window = [first, draw(st.integers(first + 1, layers - 1))]
-        chosen["merge_ffs"] = {"window": window, "align": "none", "compensate": "none"}
+        chosen["share_ffns"] = {"window": window, "align": "none", "compensate": "none"}
     return chosen or {"ffn": {"ratio": 1}}
 
 

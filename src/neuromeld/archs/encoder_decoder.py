@@ -15,8 +15,8 @@ def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bo
     """
     attention = _attention("self_attn", HEADS, "kv", pre_norm)
     norms = (Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer"))
-    reads = "final_layer_norm" if pre_norm else None
-    ffn = (Weight("fc1", in_=RESIDUAL, out=FFN, reads=reads), Weight("fc2", in_=FFN, out=RESIDUAL))
+    norm = "final_layer_norm" if pre_norm else None
+    ffn = (Weight("fc1", in_=RESIDUAL, out=FFN, input_norm=norm), Weight("fc2", in_=FFN, out=RESIDUAL))
     encoder = Stack(
         layers=f"{path}.encoder.layers",
         weights=(*attention, *ffn),
@@ -35,12 +35,12 @@ def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bo
 
 
 def _attention(path: str, heads: str, kv: str, pre_norm: bool) -> tuple[Weight, ...]:
-    reads = f"{path}_layer_norm" if pre_norm else None
+    norm = f"{path}_layer_norm" if pre_norm else None
     # What comes from the encoder is normalised there.
-    reads_keys = reads if heads == HEADS else None
+    norm_of_keys = norm if heads == HEADS else None
     return (
-        Weight(f"{path}.q_proj", in_=RESIDUAL, out=heads, reads=reads),
-        Weight(f"{path}.k_proj", in_=RESIDUAL, out=kv, reads=reads_keys),
-        Weight(f"{path}.v_proj", in_=RESIDUAL, out=kv, reads=reads_keys),
+        Weight(f"{path}.q_proj", in_=RESIDUAL, out=heads, input_norm=norm),
+        Weight(f"{path}.k_proj", in_=RESIDUAL, out=kv, input_norm=norm_of_keys),
+        Weight(f"{path}.v_proj", in_=RESIDUAL, out=kv, input_norm=norm_of_keys),
         Weight(f"{path}.out_proj", in_=heads, out=RESIDUAL),
     )

@@ -8,8 +8,8 @@ EXPERT_MULTIPLE = 8
 """`torch.nn.functional.grouped_mm`, which transformers runs experts with, wants rows of a multiple of 16 bytes."""
 
 EXPERT_REFUSALS = {
-    "merge_ffs": "an expert has no counterpart in the next layer",
-    "delete_ffs": "the routers would be left over",
+    "share_ffns": "an expert has no counterpart in the next layer",
+    "remove_ffns": "the routers would be left over",
 }
 
 
@@ -17,24 +17,24 @@ def gated_decoder(
     *,
     model_type: str,
     model_class: str,
-    reads: tuple[str | None, str | None] = ("input_layernorm", "post_attention_layernorm"),
+    input_norms: tuple[str | None, str | None] = ("input_layernorm", "post_attention_layernorm"),
     output_norms: tuple[str, ...] = (),
     norm_kind: NormKind = "rms",
     norm_offset: float = 0.0,
     query_key_norm: Literal["head", "heads"] | None = None,
-    width_of_whole_heads: bool = False,
+    hidden_multiple_of_heads: bool = False,
     experts: bool = False,
 ) -> ArchSpec:
     """The spec of a decoder of this shape.
 
-    reads                 the norms that attention and FFN read the stream through
+    input_norms           the norms that attention and FFN read the stream through
     output_norms          the norms on what attention and FFN write
     norm_offset           what is added to the parameter of a norm for its gain
     query_key_norm        there are norms on queries and keys: on every head, or on all heads at once
-    width_of_whole_heads  the config insists that the width is a multiple of the number of heads
+    hidden_multiple_of_heads  the config insists that the width is a multiple of the number of heads
     experts               every FFN is several, with a router that sends each token to some of them
     """
-    attention_norm, ffn_norm = reads
+    attention_norm, ffn_norm = input_norms
     query_key_spaces = {"head": ("head", "head"), "heads": ("heads", "kv"), None: ()}[query_key_norm]
     return ArchSpec(
         model_type=model_type,
@@ -44,14 +44,14 @@ def gated_decoder(
             Stack(
                 layers="model.layers",
                 weights=(
-                    Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", reads=attention_norm),
-                    Weight("self_attn.k_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
-                    Weight("self_attn.v_proj", in_=RESIDUAL, out="kv", reads=attention_norm),
+                    Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", input_norm=attention_norm),
+                    Weight("self_attn.k_proj", in_=RESIDUAL, out="kv", input_norm=attention_norm),
+                    Weight("self_attn.v_proj", in_=RESIDUAL, out="kv", input_norm=attention_norm),
                     Weight("self_attn.o_proj", in_="heads", out=RESIDUAL),
                     *(_experts(ffn_norm) if experts else _ffn(ffn_norm)),
                 ),
                 norms=(
-                    *(Norm(path, norm_kind) for path in reads if path is not None),
+                    *(Norm(path, norm_kind) for path in input_norms if path is not None),
                     *(Norm(path, norm_kind, on_output=True) for path in output_norms),
                     *(
                         Norm(path, norm_kind, over=space)
@@ -62,27 +62,27 @@ def gated_decoder(
             ),
         ),
         final_norm=Norm("model.norm", norm_kind),
-        head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.norm"),
+        head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="model.norm"),
         stock_keys={RESIDUAL: "hidden_size", FFN: "intermediate_size"},
         head_keys=("num_attention_heads", "num_key_value_heads"),
-        stock_multiple="num_attention_heads" if width_of_whole_heads else None,
+        stock_multiple="num_attention_heads" if hidden_multiple_of_heads else None,
         kernel_multiple=EXPERT_MULTIPLE if experts else 1,
-        pins_head_dim=True,
+        writes_head_dim=True,
         refusals=EXPERT_REFUSALS if experts else {},
     )
 
 
 def _ffn(norm: str | None) -> tuple[Weight, ...]:
     return (
-        Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", reads=norm),
-        Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", reads=norm),
+        Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", input_norm=norm),
+        Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", input_norm=norm),
         Weight("mlp.down_proj", in_="ffn", out=RESIDUAL),
     )
 
 
 def _experts(norm: str | None) -> tuple[Weight, ...]:
     return (
-        Weight("mlp.gate", in_=RESIDUAL, out=EXPERTS, reads=norm),
-        Weight("mlp.experts", in_=RESIDUAL, out="ffn", reads=norm, repeats=2, name="gate_up_proj"),
+        Weight("mlp.gate", in_=RESIDUAL, out=EXPERTS, input_norm=norm),
+        Weight("mlp.experts", in_=RESIDUAL, out="ffn", input_norm=norm, repeats=2, name="gate_up_proj"),
         Weight("mlp.experts", in_="ffn", out=RESIDUAL, name="down_proj"),
     )

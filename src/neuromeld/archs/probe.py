@@ -59,14 +59,14 @@ def _paths(spec: ArchSpec) -> set[str]:
         for path in (
             *(weight.path for weight in stack.weights),
             *(norm.path for norm in stack.norms),
-            *(extra.rpartition(".")[0] for extra in stack.extras),
+            *(extra.rpartition(".")[0] for extra in stack.untouched_parameters),
             *([f"{stack.first_only.owner}.{stack.first_only.embedding}"] if stack.first_only else []),
         )
     }
     weights = {weight.path for weight in (*spec.embeddings, spec.head) if weight is not None}
     norms = {norm.path for norm in (spec.embedding_norm, spec.final_norm) if norm is not None}
-    extras = {extra.rpartition(".")[0] for extra in spec.extras}
-    return {_without_numbers(path) for path in in_layers | weights | norms | extras}
+    untouched_parameters = {extra.rpartition(".")[0] for extra in spec.untouched_parameters}
+    return {_without_numbers(path) for path in in_layers | weights | norms | untouched_parameters}
 
 
 def _without_numbers(path: str) -> str:

@@ -17,9 +17,9 @@ T = TypeVar("T")
 class Architecture:
     """A spec bound to one model; all paths here are full module paths, and layers are counted through all stacks.
 
-
-    `depths` are the numbers of layers of each stack.  `cuts` are the norms that read the residual stream, in order,
-    the final norm last.  `widths` gives the size of each space.  `tied` says whether the output head is the embedding.
+    `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
+    order, the final norm last.  `widths` gives the size of each space.
+    `tied` says whether the output head is the embedding.
     `active` is the number of experts that a token is sent to.
     """
 
@@ -47,7 +47,7 @@ class Architecture:
         return self.spec.head
 
     @property
-    def starts(self) -> tuple[int, ...]:
+    def stack_offsets(self) -> tuple[int, ...]:
         """The first layer of each stack."""
         return tuple(sum(self.depths[:index]) for index in range(len(self.depths)))
 
@@ -65,7 +65,7 @@ class Architecture:
 
     def in_step(self, window: range) -> list[range]:
         """The layers of each stack that `window`, counted from 0 in every stack, stands for."""
-        return [range(start + window.start, start + window.stop) for start in self.starts]
+        return [range(start + window.start, start + window.stop) for start in self.stack_offsets]
 
     def without(self, count: int) -> "Architecture":
         """With `count` layers less in every stack."""
@@ -74,7 +74,9 @@ class Architecture:
     def layer_weights(self, layer: int) -> tuple[Weight, ...]:
         """The weights of one layer, with full paths."""
         return tuple(
-            replace(w, path=self.layer_path(layer, w.path), reads=w.reads and self.layer_path(layer, w.reads))
+            replace(
+                w, path=self.layer_path(layer, w.path), input_norm=w.input_norm and self.layer_path(layer, w.input_norm)
+            )
             for w in self.stack(layer).weights
         )
 
@@ -87,19 +89,23 @@ class Architecture:
         (weight,) = (weight for weight in self.layer_weights(layer) if weight.in_ == space)
         return weight
 
-    def cut_norms(self, layer: int) -> tuple[Norm, ...]:
+    def residual_norms(self, layer: int) -> tuple[Norm, ...]:
         """The norms of one layer that read the residual stream, with full paths."""
-        return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.spec.cut_norms)
+        return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.spec.residual_norms)
 
     def layer_norms(self, layer: int) -> tuple[Norm, ...]:
         """Every norm of one layer, with full paths."""
         return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.stack(layer).norms)
 
-    def layer_extras(self, layer: int) -> tuple[str, ...]:
+    def layer_untouched_parameters(self, layer: int) -> tuple[str, ...]:
         """The full paths of the parameters of one layer that no method touches."""
         stack, index = self._place(layer)
         first = stack.first_only if index == 0 else None
-        paths = (*stack.extras, f"{first.owner}.{first.embedding}.weight") if first else stack.extras
+        paths = (
+            (*stack.untouched_parameters, f"{first.owner}.{first.embedding}.weight")
+            if first
+            else stack.untouched_parameters
+        )
         return tuple(self.layer_path(layer, path) for path in paths)
 
     @property
@@ -109,8 +115,8 @@ class Architecture:
         return (*self.spec.embeddings, *layers, *_given(self.spec.head))
 
     @property
-    def cuts(self) -> tuple[Norm, ...]:
-        layers = (norm for layer in range(self.num_layers) for norm in self.cut_norms(layer))
+    def residual_reads(self) -> tuple[Norm, ...]:
+        layers = (norm for layer in range(self.num_layers) for norm in self.residual_norms(layer))
         return (*layers, *_given(self.spec.final_norm))
 
     @property
@@ -119,23 +125,26 @@ class Architecture:
         layers = (norm for layer in range(self.num_layers) for norm in self.layer_norms(layer))
         return (*_given(self.spec.embedding_norm), *layers, *_given(self.spec.final_norm))
 
-    def extras(self, model: nn.Module) -> list[nn.Parameter]:
+    def untouched_parameters(self, model: nn.Module) -> list[nn.Parameter]:
         """The parameters of `model` that no method touches, where it has them and they are not tied to others."""
-        paths = [*self.spec.extras, *(path for layer in range(self.num_layers) for path in self.layer_extras(layer))]
+        paths = [
+            *self.spec.untouched_parameters,
+            *(path for layer in range(self.num_layers) for path in self.layer_untouched_parameters(layer)),
+        ]
         modules = (find_module(model, weight.path) for weight in self.weights)
         described = {id(p) for module in modules if module is not None for p in module.parameters(recurse=False)}
         found = (_find_parameter(model, path) for path in paths)
         return [parameter for parameter in found if parameter is not None and id(parameter) not in described]
 
-    def extra_matrices(self, model: nn.Module) -> int:
+    def untouched_matrix_entries(self, model: nn.Module) -> int:
         """Entries of the linear maps among them."""
         modules = (module for module in model.modules() if isinstance(module, nn.Linear))
         weights = {id(module.weight) for module in modules}
-        return sum(parameter.numel() for parameter in self.extras(model) if id(parameter) in weights)
+        return sum(parameter.numel() for parameter in self.untouched_parameters(model) if id(parameter) in weights)
 
     def _place(self, layer: int) -> tuple[Stack, int]:
-        index = max(i for i, start in enumerate(self.starts) if start <= layer)
-        return self.spec.stacks[index], layer - self.starts[index]
+        index = max(i for i, start in enumerate(self.stack_offsets) if start <= layer)
+        return self.spec.stacks[index], layer - self.stack_offsets[index]
 
 
 def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
@@ -179,7 +188,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         for name, parameter in module.named_parameters(recurse=False):
             _claim(claims, parameter, f"{norm.path}.{name}", problems)
 
-    for parameter in unbound.extras(model):
+    for parameter in unbound.untouched_parameters(model):
         _claim(claims, parameter, "a parameter that no method touches", problems)
 
     problems += [
@@ -220,6 +229,11 @@ def find_module(model: nn.Module, path: str) -> nn.Module | None:
         if module is None:
             return None
     return module
+
+
+def has_bias(model: nn.Module, weight: Weight) -> bool:
+    """Tell whether the module of a weight has a bias."""
+    return getattr(find_module(model, weight.path), "bias", None) is not None
 
 
 def _find_parameter(model: nn.Module, path: str) -> nn.Parameter | None:

@@ -4,7 +4,7 @@ A *space* is a named set of coordinates shared by every axis that must be narrow
 is the residual stream, `ffn` one layer's hidden units, `heads` and `kv` the attention channels, `qkv` both in one
 matrix, and so on.
 A weight whose `out` is the residual stream *produces* into it; one whose `in_` is the residual stream
-*consumes* it; where that is through a norm, `reads` names it.
+*consumes* it; where that is through a norm, `input_norm` names it.
 
 Paths are module paths.  Those of layer weights and norms start at the layer; all others at the model.
 """
@@ -45,7 +45,7 @@ class Weight:
     path: str
     in_: str
     out: str
-    reads: str | None = None
+    input_norm: str | None = None
     layout: Layout = "linear"
     repeats: int = 1
     name: str = "weight"
@@ -96,7 +96,7 @@ class Stack:
     """Layers, all of one shape but for `first_only`, that run one after the other.
 
     layers     path of their list in the model
-    extras     paths, in a layer, of parameters that no method touches
+    untouched_parameters     paths, in a layer, of parameters that no method touches
     mask       the entry of a batch that says which tokens of this stack are real, where there is padding; None where
                all positions count
     count_key  the config key of their number
@@ -106,7 +106,7 @@ class Stack:
     layers: str
     weights: tuple[Weight, ...]
     norms: tuple[Norm, ...]
-    extras: tuple[str, ...] = ()
+    untouched_parameters: tuple[str, ...] = ()
     first_only: FirstOnly | None = None
     mask: str | None = "attention_mask"
     count_key: str = "num_hidden_layers"
@@ -127,17 +127,18 @@ class ArchSpec:
     """Everything the methods know of one model class.
 
     `stacks` are in the order of execution: an encoder before its decoder.  `has_loss`: the model says something that
-    calibration data can contradict.  `extras` are the paths of parameters that no method touches, outside of layers; a
-    model need not have them all.  `final_norm` and `head` are None where the residual stream ends without.
+    calibration data can contradict.  `untouched_parameters` are the paths of parameters that no method touches,
+    outside of layers; a model need not have them all.  `final_norm` and `head` are None where the residual
+    stream ends without.
     `stock_keys` maps a space to the config keys that state its size, apart from that of any other space; `native_only`
     says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all,
-    beyond what `refusal` finds in the norms, and under `merge_ffs` and `delete_ffs` why FFNs
+    beyond what `refusal` finds in the norms, and under `share_ffns` and `remove_ffns` why FFNs
     cannot be merged or deleted.
     `head_keys` are the config keys of the numbers of query heads and of key-value heads, where whole groups of heads
     can be taken out.
     `stock_multiple` is the config key that a stock residual width must be a multiple of.
     `kernel_multiple` is what the widths of the stream and of FFNs must be multiples of, for transformers' kernels.
-    `pins_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
+    `writes_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
     `variants` describe the same model class under config values that `requires` excludes here.
@@ -151,7 +152,7 @@ class ArchSpec:
     embeddings: tuple[Weight, ...] = ()
     final_norm: Norm | None = None
     head: Weight | None = None
-    extras: tuple[str, ...] = ()
+    untouched_parameters: tuple[str, ...] = ()
     embedding_norm: Norm | None = None
     stock_keys: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     native_only: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +160,7 @@ class ArchSpec:
     head_keys: tuple[str, str] | None = None
     stock_multiple: str | None = None
     kernel_multiple: int = 1
-    pins_head_dim: bool = False
+    writes_head_dim: bool = False
     layer_lists: tuple[str, ...] = ("layer_types",)
     requires: tuple[Requirement, ...] = ()
     variants: tuple["ArchSpec", ...] = ()
@@ -188,15 +189,15 @@ class ArchSpec:
             return "there are norms on what sublayers write, which a change of basis cannot pass"
         if space == HEADS and any(norm.over in GROUPED for norm in self.norms):
             return "the norms on queries and keys run over all heads at once"
-        if space == RESIDUAL and (self.final_norm is None or len(self.stacks) > 1 or self._has_extras):
+        if space == RESIDUAL and (self.final_norm is None or len(self.stacks) > 1 or self._has_untouched_parameters):
             return "its residual stream is not described in full"
         return None
 
     @property
-    def cut_norms(self) -> tuple[Norm, ...]:
+    def residual_norms(self) -> tuple[Norm, ...]:
         """The norms of one layer that read the residual stream, in order of execution, of models with one stack."""
         return tuple(norm for norm in self.norms if norm.over == RESIDUAL and not norm.on_output)
 
     @property
-    def _has_extras(self) -> bool:
-        return bool(self.extras) or any(stack.extras for stack in self.stacks)
+    def _has_untouched_parameters(self) -> bool:
+        return bool(self.untouched_parameters) or any(stack.untouched_parameters for stack in self.stacks)

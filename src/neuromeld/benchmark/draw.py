@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from neuromeld.benchmark.grid import DENSE
 from neuromeld.benchmark.results import Line, Results, excess_loss, recovered_loss
-from neuromeld.report.charts import Series, bars, lines
-from neuromeld.report.drawing import draw
+from neuromeld.drawing.charts import Series, bars, lines
+from neuromeld.drawing.svg import draw
 
 LOSS = "excess loss (nats)"
 AFTER = "excess loss after recovery (nats)"

@@ -8,13 +8,13 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
+from neuromeld.archs.sizes import sizes_of
 from neuromeld.archs.spec import FFN
 from neuromeld.errors import NeuromeldError, UserInputError
-from neuromeld.plan import architecture_of
-from neuromeld.planner import Budget
-from neuromeld.recipe import Recipe, parse_recipe
+from neuromeld.planning import Budget
+from neuromeld.planning.plan import architecture_of
+from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.registry import Registry
-from neuromeld.sizes import sizes_of
 
 FFN_STEP = 8
 """Between the widths of FFNs that are tried: what their kernels accept."""
@@ -35,10 +35,10 @@ FREE_SIZES: Registry[FreeSize] = Registry(
     "free size",
     {
         "ffn.size": FreeSize(2, lambda _, arch: range(FFN_STEP, arch.widths[FFN], FFN_STEP)),
-        "heads.kv_groups": FreeSize(2, lambda model, arch: range(1, sizes_of(arch, model.config).groups[0])),
+        "heads.num_kv_heads": FreeSize(2, lambda model, arch: range(1, sizes_of(arch, model.config).num_kv_heads[0])),
         "width.hidden_ratio": FreeSize(0.5, lambda *_: [step * RATIO_STEP for step in range(100, 400)]),
         "drop_layers.count": FreeSize(2, lambda _, arch: range(arch.num_layers - 1, 0, -1)),
-        "merge_ffs.count": FreeSize(2, lambda _, arch: range(arch.num_layers, 1, -1)),
+        "share_ffns.count": FreeSize(2, lambda _, arch: range(arch.num_layers, 1, -1)),
     },
 )
 
@@ -50,7 +50,7 @@ def with_size(stages: dict[str, Any], free: str, value: float) -> dict[str, Any]
 
 
 def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Budget) -> Recipe:
-    """The recipe with the largest result that the budget allows; the model may be a skeleton.
+    """The recipe with the largest result that the budget allows; the model may be a meta_model.
 
     `UserInputError` where even the smallest is too large.
     """

@@ -8,26 +8,27 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from neuromeld.benchmark.fit import FREE_SIZES, with_size
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
-from neuromeld.planner import Budget
-from neuromeld.recipe import Calibration, parse_recipe, read_yaml_file, validate
+from neuromeld.planning import Budget
+from neuromeld.planning.recipe import parse_recipe, read_yaml_file, validate
 from neuromeld.recover import parse_recovery
 from neuromeld.registry import unknown_name
-from neuromeld.settings import Frozen
-from neuromeld.text import TEXT_SOURCES
+from neuromeld.settings import Settings
 
 DENSE = "dense"
 """The row of the model as it comes, which every other is compared with; it is always measured."""
 
 
-class SliceGpt(Frozen):
+class SliceGpt(Settings):
     """The published SliceGPT form, simulated: of `hidden_size`, or of the largest that the budget allows."""
 
     hidden_size: int | None = None
     narrow_head: bool = True
 
 
-class Row(Frozen):
+class Row(Settings):
     """One way to make a model smaller: exactly one of `recipe`, `planner` and `slicegpt`.
 
     recipe    the stages of a recipe
@@ -67,7 +68,7 @@ class Row(Frozen):
         return self
 
 
-class Protocol(Frozen):
+class Protocol(Settings):
     """How one number was measured, apart from what the row is: calibration and evaluation are splits of `text`.
 
     recovery   how every row, the dense one too, is trained after it was measured, to be measured again; as plain values
@@ -101,7 +102,7 @@ class Case:
     protocol: Protocol
 
 
-class Grid(Frozen):
+class Grid(Settings):
     """All rows of all models at all budgets with all seeds; see `Row` and `Protocol`.
 
     recovery   keys of a recovery recipe, without the text, the window length and the seed, which are those of the grid

@@ -8,21 +8,21 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from neuromeld.api import choose, search_batches
 from neuromeld.benchmark.fit import fitted
 from neuromeld.benchmark.grid import Case, Protocol, Row
 from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
-from neuromeld.compress import choose, search_batches
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.text import TokenWindows, check_vocabulary, token_windows
 from neuromeld.evaluate import flops_per_token, perplexity, unique_parameters
-from neuromeld.inputs import batches_of
-from neuromeld.journal import NO_JOURNAL, Journal, open_journal
-from neuromeld.pipeline import compress_model
-from neuromeld.plan import make_plan, skeleton
-from neuromeld.planner import Budget, Choice
-from neuromeld.recipe import Recipe, parse_recipe
+from neuromeld.modalities import batches_of
+from neuromeld.planning import Budget, Choice
+from neuromeld.planning.pipeline import compress_model
+from neuromeld.planning.plan import make_plan, meta_model
+from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.recover import parse_recovery, recover_model
-from neuromeld.sources import locate
-from neuromeld.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.version import versions
 
 
@@ -68,13 +68,13 @@ class Bench:
     def predicted_parameters(self, case: Case) -> int | None:
         """From the config alone; None for the planner, who has to measure first."""
         if case.row is None:
-            return unique_parameters(self._skeleton)
+            return unique_parameters(self._meta_model)
         if case.row.planner is not None:
             return None
         if case.row.slicegpt is not None:
             width, narrow_head = self._slicegpt_width(case), case.row.slicegpt.narrow_head
-            return slicegpt_parameters(self._skeleton, width, narrow_head=narrow_head)
-        return make_plan(self._skeleton, self._recipe(case)).parameters_after
+            return slicegpt_parameters(self._meta_model, width, narrow_head=narrow_head)
+        return make_plan(self._meta_model, self._recipe(case)).parameters_after
 
     def _smaller(self, case: Case, progress: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
         """The model of a case, and what its line says of it."""
@@ -114,7 +114,7 @@ class Bench:
         stages = case.row.recipe | {"calibration": self.protocol.calibration.model_dump()}
         if case.row.fit is None:
             return parse_recipe(stages)
-        return fitted(self._skeleton, stages, case.row.fit, Budget(keep=case.keep))
+        return fitted(self._meta_model, stages, case.row.fit, Budget(keep=case.keep))
 
     def _slicegpt_width(self, case: Case) -> int:
         assert case.row is not None
@@ -123,8 +123,8 @@ class Bench:
         if form.hidden_size is not None:
             return form.hidden_size
         assert case.keep is not None
-        budget = round(case.keep * unique_parameters(self._skeleton))
-        return slicegpt_width(self._skeleton, budget, narrow_head=form.narrow_head)
+        budget = round(case.keep * unique_parameters(self._meta_model))
+        return slicegpt_width(self._meta_model, budget, narrow_head=form.narrow_head)
 
     def _choice(self, row: Row, keep: float | None, journal: Journal, progress: bool) -> Choice:
         assert row.planner is not None
@@ -139,8 +139,8 @@ class Bench:
         )
 
     @cached_property
-    def _skeleton(self) -> PreTrainedModel:
-        return skeleton(self.source.config())
+    def _meta_model(self) -> PreTrainedModel:
+        return meta_model(self.source.config())
 
     @cached_property
     def _calibration(self) -> TokenWindows:
@@ -155,5 +155,5 @@ class Bench:
         windows = token_windows(
             asked.text, self.source.tokenizer(), split=split, num_tokens=tokens, seqlen=asked.seqlen, **seed
         )
-        check_vocabulary(windows, self._skeleton.config.get_text_config().vocab_size)
+        check_vocabulary(windows, self._meta_model.config.get_text_config().vocab_size)
         return windows

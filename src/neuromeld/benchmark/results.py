@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from neuromeld.benchmark.grid import DENSE, Case, Protocol
 from neuromeld.errors import UserInputError
-from neuromeld.settings import Frozen
+from neuromeld.settings import Settings
 
 OF_CALIBRATION = ("calibration_tokens", "seed")
 """What does not concern the dense model as it comes."""
 
 
-class Recovered(Frozen):
+class Recovered(Settings):
     """A row after the recovery of its protocol; `loss_curve` has the mean training loss up to each step."""
 
     perplexity: float

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.plan import architecture_of
-from neuromeld.streams import Batch, record_calls
+from neuromeld.model.capture import Batch, record_calls
+from neuromeld.planning.plan import architecture_of
 
 DAMPING = 0.01
 """Added to the second moment, over its mean diagonal: the published code's."""
@@ -39,7 +39,7 @@ def simulate_slicegpt(model: PreTrainedModel, batches: Sequence[Batch], k: int, 
         layer = model.get_submodule(arch.layer_path(index))
         first = projection(hidden, k, centred=centred)
         hidden = [x @ first for x in hidden]
-        norm = model.get_submodule(arch.cut_norms(index)[1].path)
+        norm = model.get_submodule(arch.residual_norms(index)[1].path)
         second = projection(
             [calls.run_until(layer, index, b, x, norm) for b, x in enumerate(hidden)], k, centred=centred
         )
@@ -80,7 +80,7 @@ def _project(layer: nn.Module, attention_output: nn.Module, first: Tensor, secon
 
 
 def slicegpt_parameters(model: PreTrainedModel, k: int, *, narrow_head: bool) -> int:
-    """What the form stores at width `k`; the model may be a skeleton."""
+    """What the form stores at width `k`; the model may be a meta_model."""
     arch = _architecture(model)
     widths = arch.widths | {RESIDUAL: k}
     last = k if narrow_head else arch.width

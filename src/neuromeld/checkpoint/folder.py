@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.workspace import is_disk_full
+from neuromeld.runtime.workspace import is_disk_full
 
 
 def check_free(out: Path, *, force: bool) -> None:

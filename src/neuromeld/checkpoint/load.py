@@ -19,12 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from neuromeld.checkpoint.classes import model_class
-from neuromeld.checkpoint.modeling import native_model_type
-from neuromeld.checkpoint.native import register_native
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
-from neuromeld.memory import all_finite
-from neuromeld.paging import drop_after_use, drop_pages, unmapped
+from neuromeld.model.native.block import register_native
+from neuromeld.model.native.classes import model_class
+from neuromeld.model.native.modeling import native_model_type
+from neuromeld.runtime.memory import all_finite
+from neuromeld.runtime.paging import drop_after_use, drop_pages, unmapped
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """A tokenizer has at least one of these."""
@@ -87,12 +87,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False, paged: bool = False
+    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False, memory_mapped: bool = False
 ) -> PreTrainedModel:
     """The model in eval mode, every weight of it from the checkpoint and finite.
 
     dtype   None keeps the checkpoint's own
-    paged   leave the weights in their files: what is in memory of them is what is being used (`paging.py`)
+    memory_mapped   leave the weights in their files: what is in memory of them is what is being used (`paging.py`)
 
     Raises `CheckpointError` for files that are missing or damaged and for weights that do not match the config,
     `UnsupportedModelError` for a quantised model, `NumericsError` for NaN or infinity.
@@ -120,11 +120,11 @@ def load_model(
     model: PreTrainedModel
     model, info = found
     _check_complete(folder, info)
-    if paged:
+    if memory_mapped:
         _check_mapped(folder, model)
         drop_after_use(model)
-    _check_finite(folder, model, paged=paged)
-    if paged:
+    _check_finite(folder, model, memory_mapped=memory_mapped)
+    if memory_mapped:
         return model
     for parameter in model.parameters():
         # Out of the mapped file, whose pages stay in memory for as long as one tensor lies there (docs/decisions/0013).
@@ -187,14 +187,14 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> None:
         raise CheckpointError(f"the weights in {folder} do not match its config.json: " + "; ".join(problems))
 
 
-def _check_finite(folder: Path, model: PreTrainedModel, *, paged: bool) -> None:
+def _check_finite(folder: Path, model: PreTrainedModel, *, memory_mapped: bool) -> None:
     for name, parameter in model.named_parameters():
         if not all_finite(parameter):
             raise NumericsError(
                 f"{name} in {folder} holds NaN or infinity as {parameter.dtype}; the checkpoint is damaged, or the "
                 "weights exceed what this dtype can hold"
             )
-        if paged:
+        if memory_mapped:
             drop_pages([parameter])
 
 

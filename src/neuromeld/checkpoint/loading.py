@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from neuromeld.checkpoint.classes import auto_class
+from neuromeld.model.native.classes import auto_class
 
 PIPELINES = {
     "AutoModelForCausalLM": "text-generation",

@@ -14,13 +14,13 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from neuromeld.checkpoint import modeling
-from neuromeld.checkpoint.classes import auto_class
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.load import load_model
 from neuromeld.errors import CheckpointError
-from neuromeld.paging import drop_pages
-from neuromeld.streams import Batch, model_inputs
+from neuromeld.model.capture import Batch, model_inputs
+from neuromeld.model.native import modeling
+from neuromeld.model.native.classes import auto_class
+from neuromeld.runtime.paging import drop_pages
 
 REMOTE_MODULE = "modeling_neuromeld"
 """The name under which a native checkpoint carries `modeling.py`."""
@@ -36,16 +36,16 @@ def save_checkpoint(
     *,
     recipe_yaml: str | None,
     max_shard_size: int | str = "5GB",
-    paged: bool = False,
+    memory_mapped: bool = False,
 ) -> None:
     """Write weights, configs, processor (such as a tokenizer) and recipe, if any, into a `new_folder`.
 
-    paged   hold the pages of one shard of the weights at a time
+    memory_mapped   hold the pages of one shard of the weights at a time
 
     A native model takes its code along, so that it loads with `trust_remote_code=True` without neuromeld.
     """
     check_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
-    if paged:
+    if memory_mapped:
         model.save_pretrained(folder, state_dict={})  # all but the weights
         _save_weights(model, folder, max_shard_size)
     else:
@@ -98,13 +98,13 @@ def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def verify_checkpoint(
-    folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype, paged: bool = False
+    folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype, memory_mapped: bool = False
 ) -> float:
     """Load `folder` as a user would and compare its `outputs` on a batch with those of the model that was saved.
 
     Returns the largest difference over the largest value; `CheckpointError` if that exceeds the dtype's tolerance.
     """
-    model = load_model(folder, dtype=None, device=str(expected.device), paged=paged)
+    model = load_model(folder, dtype=None, device=str(expected.device), memory_mapped=memory_mapped)
     if model.dtype != dtype:
         raise CheckpointError(f"{folder} loads as {model.dtype}, but the model that was saved is {dtype}")
     expected = expected.double()

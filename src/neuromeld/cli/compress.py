@@ -9,23 +9,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from neuromeld.api import choose, compress, open_job, plan_for
+from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
-from neuromeld.cli.recipes import Asked, takes_recipe
-from neuromeld.compress import choose, compress, open_job, plan_for
+from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.journal import NO_JOURNAL, Journal
-from neuromeld.planner import Choice
-from neuromeld.recipe import Recipe
-from neuromeld.sizes import changes
-from neuromeld.stats.distributed import is_first_rank
+from neuromeld.planning import Choice
+from neuromeld.planning.recipe import Recipe
+from neuromeld.runtime.distributed import is_first_rank
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
 
 
 @takes_recipe
 def compress_command(
     model: o.Model,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
-    asked: Asked,
+    asked: Request,
     evaluate: Annotated[
         bool, typer.Option("--evaluate/--no-evaluate", help="Measure a little perplexity, and write samples.")
     ] = True,
@@ -70,7 +70,7 @@ def compress_command(
 @takes_recipe
 def plan_command(
     model: o.Model,
-    asked: Asked,
+    asked: Request,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -98,15 +98,15 @@ def plan_command(
     table.add_row("kept ratio", "1", f"{plan.kept_ratio:.3f}")
     table.add_row("weights on disk", "", f"{plan.bytes_after / 1e6:,.1f} MB")
     if plan.recipe.width is not None:
-        table.add_row("bases", "", str(len(plan.starts)))
+        table.add_row("bases", "", str(len(plan.basis_starts)))
     table.add_row("peak memory of the job (predicted)", "", f"{plan.peak_bytes / 2**30:.2f} GiB")
     table.add_row("disk space of the job (predicted)", "", f"{plan.disk_bytes / 2**30:.2f} GiB")
-    if plan.paged:
+    if plan.memory_mapped:
         table.caption = "the weights stay on the disk"
     Console().print(table)
 
 
-def _limit(max_memory: str | None, asked: Asked) -> int | None:
+def _limit(max_memory: str | None, asked: Request) -> int | None:
     """The memory that a job may take, in bytes."""
     if max_memory is not None and asked.budget is not None:
         raise UserInputError(
@@ -117,7 +117,7 @@ def _limit(max_memory: str | None, asked: Asked) -> int | None:
 
 def _settle(
     model: str,
-    asked: Asked,
+    asked: Request,
     settings: dict[str, Any],
     *,
     show: bool,

@@ -13,10 +13,11 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import render_card, save_record
-from neuromeld.checkpoint.classes import auto_class
+from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.quality import MEASURES
-from neuromeld.cli.wanted import Wanted
+from neuromeld.cli.wanted import EvalData
+from neuromeld.data.text import check_vocabulary, token_windows
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import (
     Retained,
@@ -31,12 +32,11 @@ from neuromeld.evaluate import (
     retained_performance,
     unique_parameters,
 )
-from neuromeld.inputs import inputs_of
-from neuromeld.memory import peak_rss_bytes
-from neuromeld.record import with_measurements
+from neuromeld.modalities import inputs_of
+from neuromeld.model.native.classes import auto_class
 from neuromeld.report import load_record, save_report
-from neuromeld.sources import locate
-from neuromeld.text import check_vocabulary, token_windows
+from neuromeld.report.record import with_measurements
+from neuromeld.runtime.memory import peak_rss_bytes
 
 FORMATS = {
     "parameters": "{:,}",
@@ -145,7 +145,7 @@ def evaluate_command(
         _check_options(name, inputs, text=text, tasks=tasks, speed=speed or None, **data, **numbers)
         if inputs in MEASURES:
             model = source.load(o.torch_dtype(dtype), device)
-            wanted = Wanted(data[inputs], num_images if inputs == "images" else num_examples)
+            wanted = EvalData(data[inputs], num_images if inputs == "images" else num_examples)
             results[name], answers = MEASURES[inputs](model, source, wanted)
             scores |= {name: answers} if answers else {}
             continue

@@ -11,22 +11,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neuromeld import neurons
+from neuromeld import units
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.probe import Probe, probe
 from neuromeld.archs.spec import RESIDUAL, ArchSpec
+from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.data.images import IMAGE_SOURCES
+from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
-from neuromeld.images import IMAGE_SOURCES
-from neuromeld.plan import skeleton
-from neuromeld.recipe import RECIPES
+from neuromeld.planning.plan import meta_model
+from neuromeld.planning.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
 from neuromeld.registry import Registry
-from neuromeld.sources import locate
-from neuromeld.text import TEXT_SOURCES
-from neuromeld.width.decoders import DECODERS
-from neuromeld.width.merges import MERGES
-from neuromeld.width.selectors import SELECTORS
+from neuromeld.stages.width.decoders import DECODERS
+from neuromeld.stages.width.merges import MERGES
+from neuromeld.stages.width.selectors import SELECTORS
 
 
 class What(StrEnum):
@@ -52,7 +52,7 @@ def list_command(
     if probe_model is not None:
         if what is not What.architectures:
             raise UserInputError(f"--probe compares a model with architectures, not with {what}")
-        _show_probe(probe(skeleton(locate(probe_model).config())), as_json=as_json)
+        _show_probe(probe(meta_model(locate(probe_model).config())), as_json=as_json)
         return
     rows = _ROWS[what]()
     if as_json:
@@ -90,8 +90,8 @@ def _methods() -> list[tuple[str, str]]:
         *((f"width selector {name}", _summary(entry)) for name, entry in SELECTORS.items()),
         *((f"width merge {name}", _summary(entry.fit)) for name, entry in MERGES.items()),
         *((f"width decoder {name}", _summary(entry)) for name, entry in DECODERS.items()),
-        *((f"ffn and heads selector {name}", _summary(entry)) for name, entry in neurons.SELECTORS.items()),
-        *((f"ffn merge {name}", _summary(entry)) for name, entry in neurons.MERGES.items()),
+        *((f"ffn and heads selector {name}", _summary(entry)) for name, entry in units.SELECTORS.items()),
+        *((f"ffn merge {name}", _summary(entry)) for name, entry in units.MERGES.items()),
     ]
 
 

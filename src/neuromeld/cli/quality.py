@@ -9,20 +9,20 @@ from rich.progress import track
 from transformers import PreTrainedModel
 
 from neuromeld.archs.spec import Inputs
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.cli.generated import on_pairs, on_speech
-from neuromeld.cli.wanted import Wanted
+from neuromeld.cli.wanted import EvalData
+from neuromeld.data.images import read_images
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import TaskScore, TaskScores, bytes_on_disk, flops_per_token, top1_accuracy, unique_parameters
-from neuromeld.images import read_images
-from neuromeld.inputs import Images
-from neuromeld.inputs.images import chunks, image_batch, known_classes, positions_of
-from neuromeld.sources import ModelSource
-from neuromeld.streams import Batch
+from neuromeld.modalities import Images
+from neuromeld.modalities.images import chunks, image_batch, known_classes, positions_of
+from neuromeld.model.capture import Batch
 
 BATCH_IMAGES = 32
 
 
-def on_images(model: PreTrainedModel, source: ModelSource, wanted: Wanted) -> tuple[dict[str, Any], TaskScores]:
+def on_images(model: PreTrainedModel, source: ModelSource, wanted: EvalData) -> tuple[dict[str, Any], TaskScores]:
     """Size, cost and loss of an image classifier, and its answers under the name of the data."""
     reader = Images()
     name = wanted.data or reader.default
@@ -66,6 +66,6 @@ def on_images(model: PreTrainedModel, source: ModelSource, wanted: Wanted) -> tu
     return measured, {name: TaskScore(found.accuracy, tuple(map(float, found.correct)), protocol)}
 
 
-Measure = Callable[[PreTrainedModel, ModelSource, Wanted], tuple[dict[str, Any], TaskScores]]
+Measure = Callable[[PreTrainedModel, ModelSource, EvalData], tuple[dict[str, Any], TaskScores]]
 
 MEASURES: dict[Inputs, Measure] = {"images": on_images, "pairs": on_pairs, "speech": on_speech}

@@ -8,15 +8,16 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
-from neuromeld.planner import Budget, Objective
-from neuromeld.recipe import Calibration, Recipe, load_recipe, parse_recipe
+from neuromeld.planning import Budget, Objective
+from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
 
 DEFAULT_RECIPE = "default"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What a user asked for: a recipe, or a budget for the planner with the settings of the recipe it is to find."""
 
     recipe: Recipe | None
@@ -41,7 +42,7 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
             if given:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
         recipe = build_recipe(**options)
-        asked = Asked(recipe if budget is None else None, budget, recipe.calibration, recipe.output)
+        asked = Request(recipe if budget is None else None, budget, recipe.calibration, recipe.output)
         command(asked=asked, **values)
 
     arguments = [p for p in own if p.default is p.empty]
@@ -89,10 +90,10 @@ def build_recipe(
     hidden_size: Annotated[int | None, typer.Option(help="Width of the residual stream to narrow to.")] = None,
     ffn_ratio: Annotated[float | None, typer.Option(help="Share of the FFNs' hidden neurons to keep.")] = None,
     ffn_size: Annotated[int | None, typer.Option(help="Hidden neurons of each FFN to keep.")] = None,
-    kv_groups: Annotated[int | None, typer.Option(help="Groups of attention heads of each layer to keep.")] = None,
+    num_kv_heads: Annotated[int | None, typer.Option(help="Groups of attention heads of each layer to keep.")] = None,
     drop_layers: Annotated[int | None, typer.Option(help="Adjacent layers to remove.")] = None,
-    delete_ffs: Annotated[int | None, typer.Option(help="Adjacent FFNs to remove; their attention stays.")] = None,
-    merge_ffs: Annotated[int | None, typer.Option(help="Adjacent FFNs to merge into one that they share.")] = None,
+    remove_ffns: Annotated[int | None, typer.Option(help="Adjacent FFNs to remove; their attention stays.")] = None,
+    share_ffns: Annotated[int | None, typer.Option(help="Adjacent FFNs to merge into one that they share.")] = None,
     window: Annotated[
         str | None,
         typer.Option(metavar="START-END", help="Layers to drop, or FFNs to delete or merge, counted from 0."),
@@ -111,7 +112,7 @@ def build_recipe(
     regularisation: Annotated[float | None, typer.Option(help="Of the width's transport, in median distances.")] = None,
     weighting: Annotated[str | None, typer.Option(help="The stream the width is chosen by: normalised or raw.")] = None,
     basis: Annotated[str | None, typer.Option(help="Of the width: shared, layer, or run:N.")] = None,
-    refit: Annotated[bool | None, typer.Option("--refit/--no-refit", help="Refit what reads the width.")] = None,
+    refit: Annotated[bool | None, typer.Option("--refit/--no-refit", help="RidgeFit what reads the width.")] = None,
     stock: Annotated[bool | None, typer.Option("--stock/--native", help="Insist on one output format.")] = None,
     calibration: Annotated[str | None, typer.Option("--calibration", help="Named data, or file:PATH.")] = None,
     calibration_tokens: Annotated[int | None, typer.Option(help="Calibration tokens in all.")] = None,
@@ -122,15 +123,15 @@ def build_recipe(
 
     Without `--recipe`, the stages that options name; without those, the default recipe.
     """
-    span = _span(window, drop_layers, delete_ffs, merge_ffs)
+    span = _span(window, drop_layers, remove_ffns, share_ffns)
     layers = None if span is None else {"layers": list(range(span[0], span[1] + 1))}
     targets: dict[str, dict[str, Any]] = {
         "drop_layers": layers if layers and drop_layers else _given(count=drop_layers),
-        "delete_ffs": layers if layers and delete_ffs else _given(count=delete_ffs),
-        "heads": _given(kv_groups=kv_groups),
+        "remove_ffns": layers if layers and remove_ffns else _given(count=remove_ffns),
+        "heads": _given(num_kv_heads=num_kv_heads),
         "ffn": _given(ratio=ffn_ratio, size=ffn_size),
         "width": _given(hidden_ratio=hidden_ratio, hidden_size=hidden_size),
-        "merge_ffs": _given(count=merge_ffs) if span is None or merge_ffs is None else {"window": span},
+        "share_ffns": _given(count=share_ffns) if span is None or share_ffns is None else {"window": span},
     }
     named = any(targets.values())
     chosen: dict[str, Any] = {}
@@ -145,7 +146,7 @@ def build_recipe(
             "width",
             _given(decoder=decoder, regularisation=regularisation, weighting=weighting, basis=basis, refit=refit),
         ),
-        ("merge_ffs", _given(anchor=anchor, align=align, combine=combine, gain=gain, rank=rank)),
+        ("share_ffns", _given(anchor=anchor, align=align, combine=combine, gain=gain, rank=rank)),
     )
     for stage, values in details:
         if values and stage not in chosen:
@@ -153,7 +154,7 @@ def build_recipe(
         chosen[stage] = chosen.get(stage, {}) | values
     _apply(chosen, {"selector": selector}, (("width",), ("ffn", "heads")))
     _apply(chosen, {"merge": merge}, (("width",), ("ffn",)))
-    _apply(chosen, {"compensate": compensate}, (("ffn", "heads", "merge_ffs"),))
+    _apply(chosen, {"compensate": compensate}, (("ffn", "heads", "share_ffns"),))
     texts = _given(source=calibration, tokens=calibration_tokens, seqlen=seqlen, seed=seed)
     chosen["calibration"] = chosen.get("calibration", {}) | texts
     if stock is not None:
@@ -162,7 +163,7 @@ def build_recipe(
 
 
 _SETTINGS = ("stock", "calibration", "calibration_tokens", "seqlen", "seed")
-_TARGETS = ("count", "window", "layers", "kv_groups", "ratio", "size", "hidden_ratio", "hidden_size")
+_TARGETS = ("count", "window", "layers", "num_kv_heads", "ratio", "size", "hidden_ratio", "hidden_size")
 
 
 def _apply(chosen: dict[str, Any], values: dict[str, Any], kinds: tuple[tuple[str, ...], ...]) -> None:
@@ -188,7 +189,7 @@ def _span(window: str | None, *counts_given: int | None) -> list[int] | None:
     span = [int(first), int(last)]
     counts = [count for count in counts_given if count is not None]
     if len(counts) != 1:
-        raise UserInputError("--window needs one of --drop-layers, --delete-ffs and --merge-ffs")
+        raise UserInputError("--window needs one of --drop-layers, --remove-ffns and --share-ffns")
     if counts[0] != span[1] - span[0] + 1:
         raise UserInputError(f"--window {window} spans {span[1] - span[0] + 1} layers, not {counts[0]}")
     return span

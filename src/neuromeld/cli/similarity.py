@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
-from neuromeld.inputs import reader_for
-from neuromeld.plan import architecture_of
-from neuromeld.progress import track
-from neuromeld.recipe import Calibration, validate
+from neuromeld.evaluate.similarity import SIMILARITY_TOKENS
+from neuromeld.modalities import reader_for
+from neuromeld.planning.plan import architecture_of
+from neuromeld.planning.recipe import validate
 from neuromeld.report import draw_maps, render_maps
-from neuromeld.sources import locate
-from neuromeld.sublayers import similar_windows, similarity
-from neuromeld.sublayers.similarity import SIMILARITY_TOKENS
+from neuromeld.runtime.progress import track
+from neuromeld.stages.share_ffns import similar_windows, similarity
 
 LENGTHS = (2, 3, 4)
 SHOWN = 3

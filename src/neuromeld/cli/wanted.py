@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvalData:
     """The data to measure on, and how many examples of it, from the first; None is the usual one, and all."""
 
     data: str | None

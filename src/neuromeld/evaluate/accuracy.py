@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.loss import sum_nll
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.streams import Batch, predictions
+from neuromeld.model.capture import Batch, predictions
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
+from neuromeld.data.text import Clip, Pair, read_audio
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.text import Clip, Pair, read_audio
 
 BATCH_SIZE = 8
 """Examples generated at once; it changes nothing but time and memory."""

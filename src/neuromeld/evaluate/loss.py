@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import NumericsError
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.streams import predictions
+from neuromeld.model.capture import predictions
 
 ROWS_PER_BLOCK = 512
 """Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from neuromeld.data.text import TokenWindows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluate.mode import eval_mode
 from neuromeld.evaluate.perplexity import Perplexity, perplexity
-from neuromeld.text import TokenWindows
 
 OUTCOME_TOKENS = 8192
 """Evaluation tokens of the perplexity, at most."""

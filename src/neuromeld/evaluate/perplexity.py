@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in_frames, mask_tokens
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.loss import sum_nll
 from neuromeld.evaluate.mode import eval_mode
-from neuromeld.streams import predictions
-from neuromeld.text import MASKED_RATIO, TokenWindows, check_vocabulary, in_frames, mask_tokens
+from neuromeld.model.capture import predictions
 
 DEFINITION = (
     "exp(total negative log-likelihood / predicted tokens); float32 log-softmax; fixed windows without overlap, "

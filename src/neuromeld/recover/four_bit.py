@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.sources import ModelSource
 
 BLOCK = 64
 """Weights with one scale."""
@@ -46,7 +46,7 @@ class FourBit:
             )
         return self.source.load(None, "cpu")
 
-    def hold(self, matrix: nn.Module) -> nn.Linear:
+    def quantise(self, matrix: nn.Module) -> nn.Linear:
         """The same map with its matrix (out, in) in 4 bits and its bias as it is.
 
         Rows are filled up with zeros to whole blocks, and so are inputs: bitsandbytes 0.50 reads rows of, say, 1008

@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import spread_windows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluate import Perplexity, mean_loss, perplexity
-from neuromeld.inputs import READERS, inputs_of
-from neuromeld.inputs.tokens import Tokens
-from neuromeld.recipe import Calibration
-from neuromeld.text import spread_windows
+from neuromeld.modalities import READERS, inputs_of
+from neuromeld.modalities.tokens import Tokens
 
 HELD_OUT_TOKENS = 8192
 """Validation tokens that the loss is measured on, at most."""

@@ -38,7 +38,7 @@ def low_rank_updates(model: PreTrainedModel, rank: int, base: FourBit | None = N
     if base is not None:
         for path in first:
             if path.rpartition(".")[2] not in kept_whole(model):
-                _put(model, path, base.hold(model.get_submodule(path)))
+                _put(model, path, base.quantise(model.get_submodule(path)))
     config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules=first)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft finds every matrix's orientation, and says so of each Conv1D

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neuromeld.workspace import open_workspace
+from neuromeld.runtime.workspace import open_workspace
 
 
 @contextmanager

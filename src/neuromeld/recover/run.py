@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 
 from neuromeld.checkpoint import check_free
 from neuromeld.checkpoint.folder import check_space
+from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.inputs import READERS, Reader, inputs_of
+from neuromeld.modalities import READERS, Reader, inputs_of
 from neuromeld.recover.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recover.held_out import held_out_loss
 from neuromeld.recover.lora import check_peft
@@ -22,9 +23,8 @@ from neuromeld.recover.resume import work_in
 from neuromeld.recover.settings import Job, Recovery
 from neuromeld.recover.tune import tune
 from neuromeld.recover.write import write_recovered
-from neuromeld.sources import ModelSource, locate
+from neuromeld.runtime.workspace import work_folder
 from neuromeld.version import __version__
-from neuromeld.workspace import work_folder
 
 BYTES_PER_PARAMETER = 3 * (4 + 8)
 """On disk while training: three checkpoints at once, each with the weights and AdamW's two moments in float32."""
@@ -104,7 +104,7 @@ def recover(
             "seconds": time.monotonic() - started,
             "versions": {"neuromeld": __version__} | {name: version(name) for name in packages},
         }
-        record = write_recovered(model, processor, located.folder, out, recovery, pool.probe, force=force)
+        record = write_recovered(model, processor, located.folder, out, recovery, pool.check_batch, force=force)
     return RecoverResult(out, record)
 
 

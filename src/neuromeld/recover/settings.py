@@ -7,19 +7,20 @@ from typing import Any, Literal
 import torch
 from pydantic import model_validator
 
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.images import IMAGE_SOURCES
+from neuromeld.data.text import PAIR_SOURCES, TEXT_SOURCES
 from neuromeld.errors import UserInputError
-from neuromeld.images import IMAGE_SOURCES
-from neuromeld.inputs import Pool
-from neuromeld.recipe import Calibration, read_yaml, validate
+from neuromeld.modalities import TrainingSet
+from neuromeld.planning.recipe import read_yaml, validate
 from neuromeld.recover.four_bit import FourBit
 from neuromeld.registry import Registry, unknown_name
-from neuromeld.settings import Frozen
-from neuromeld.text import PAIR_SOURCES, TEXT_SOURCES
+from neuromeld.settings import Settings
 
 _LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1, "seed": 0}
 
 
-class Recovery(Frozen):
+class Recovery(Settings):
     """Training with AdamW, without weight decay.
 
     train           a named source or `file:PATH`: its calibration split is trained on, its validation split measured;
@@ -66,7 +67,7 @@ class Recovery(Frozen):
         """What a reader is asked for."""
         return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
 
-    def batch_examples(self, pool: Pool) -> int:
+    def batch_examples(self, pool: TrainingSet) -> int:
         """Examples of one update, by their mean length where `batch_size` does not say.
 
         `UserInputError` where not one fits, and where they are not so many equal parts as `accumulate` says.

@@ -17,10 +17,10 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from neuromeld.errors import NumericsError
-from neuromeld.inputs import Pool
-from neuromeld.progress import Advance
+from neuromeld.modalities import TrainingSet
+from neuromeld.model.capture import predictions
 from neuromeld.recover.settings import Job, Recovery
-from neuromeld.streams import predictions
+from neuromeld.runtime.progress import Advance
 
 LOG_POINTS = 50
 """Points of the loss curve, at least, and at most one every `LONGEST_LOG` steps."""
@@ -32,7 +32,7 @@ SCHEDULES = {"constant": "constant_with_warmup"}
 
 
 def train(
-    model: nn.Module, teacher: PreTrainedModel | None, pool: Pool, job: Job, advance: Advance
+    model: nn.Module, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job, advance: Advance
 ) -> list[dict[str, float]]:
     """Train `model` in place and return the loss curve: means over the steps up to each `step`.
 

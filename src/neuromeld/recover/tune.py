@@ -8,11 +8,11 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.inputs import Pool
-from neuromeld.progress import track
+from neuromeld.modalities import TrainingSet
 from neuromeld.recover.four_bit import matrix_bytes
 from neuromeld.recover.lora import low_rank_updates
 from neuromeld.recover.settings import Job
+from neuromeld.runtime.progress import track
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Tuning:
     matrix_bytes: dict[str, int] | None
 
 
-def tune(model: PreTrainedModel, teacher: PreTrainedModel | None, pool: Pool, job: Job, *, progress: bool) -> Tuning:
+def tune(
+    model: PreTrainedModel, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job, *, progress: bool
+) -> Tuning:
     """Train `model` in place.
 
     Half-precision weights are trained in float32 and rounded at the end; under low-rank updates they stay as they are,
@@ -56,7 +58,7 @@ def tune(model: PreTrainedModel, teacher: PreTrainedModel | None, pool: Pool, jo
     return result
 
 
-def _train(model: nn.Module, teacher: PreTrainedModel | None, pool: Pool, job: Job, *, progress: bool) -> Tuning:
+def _train(model: nn.Module, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job, *, progress: bool) -> Tuning:
     from neuromeld.recover.trainer import train  # transformers' Trainer takes seconds to import
 
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

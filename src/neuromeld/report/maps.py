@@ -1,8 +1,8 @@
 """The similarity of layers on its own: as a page, or as one drawing."""
 
-from neuromeld.report.drawing import draw
+from neuromeld.drawing.section import Record
+from neuromeld.drawing.svg import draw
 from neuromeld.report.page import render_page
-from neuromeld.report.section import Record
 from neuromeld.report.sections.sharing import similarity, similarity_maps
 
 

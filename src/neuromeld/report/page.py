@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
+from neuromeld.drawing.section import Record, Section
+from neuromeld.drawing.style import STYLE
 from neuromeld.errors import CheckpointError
-from neuromeld.report.section import Record, Section
 from neuromeld.report.sections import layers, origin, overview, quality, sharing
 
 HERE = Path(__file__).parent
-STYLE = Markup((HERE / "style.css").read_text(encoding="utf-8"))
 
 SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     overview.summary,

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
-from neuromeld.memory import all_finite
+from neuromeld.runtime.distributed import num_ranks, sum_tensor
+from neuromeld.runtime.memory import all_finite
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats.gram import Gram, fill_upper
 
@@ -95,3 +96,11 @@ class Statistic(ABC):
             for name, value in self._sums.items()
             if name != "num_tokens"
         }
+
+
+def reduce(*statistics: Statistic) -> None:
+    """Let each statistic hold the sums of all ranks.  `LostRankError` where another rank has ended."""
+    if num_ranks() == 1:
+        return
+    for statistic in statistics:
+        statistic.load_state({name: sum_tensor(value) for name, value in statistic.state().items()})

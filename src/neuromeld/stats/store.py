@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from neuromeld.cache import cache_folder
+from neuromeld.runtime.cache import cache_folder
 
 
 def cache_key(**facts: object) -> str:

@@ -6,7 +6,7 @@ from contract.families import build
 from neuromeld import Budget, parse_recipe
 from neuromeld.benchmark.fit import FREE_SIZES, fitted, with_size
 from neuromeld.errors import NeuromeldError, UserInputError
-from neuromeld.plan import architecture_of
+from neuromeld.planning.plan import architecture_of
 
 CALIBRATION = {"tokens": 1536, "seqlen": 16}
 

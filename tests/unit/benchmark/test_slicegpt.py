@@ -13,8 +13,8 @@ from neuromeld.benchmark.slicegpt import (
     slicegpt_width,
 )
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.plan import architecture_of, skeleton
-from neuromeld.streams import watch
+from neuromeld.model.capture import watch
+from neuromeld.planning.plan import architecture_of, meta_model
 
 
 def batches() -> list[dict[str, torch.Tensor]]:
@@ -23,7 +23,7 @@ def batches() -> list[dict[str, torch.Tensor]]:
 
 def test_opt_125m_at_20_percent_has_the_published_number_of_parameters():
     config = OPTConfig(hidden_size=768, ffn_dim=3072, num_hidden_layers=12, num_attention_heads=12)
-    model = skeleton(config)
+    model = meta_model(config)
     assert sum(p.numel() for p in model.parameters()) == 125_239_296
     # int(0.8 * 768), rounded down to a multiple of 8; arXiv:2401.15024, the published code's log.
     assert slicegpt_parameters(model, 608, narrow_head=False) == 147_250_880
@@ -36,7 +36,7 @@ def test_parameters_of_a_tiny_form_by_hand():
     layer = 3 * (k * 6 + 6) + (6 * k + k) + (k * 8 + 8) + (8 * k + k) + 2 * k * k
     embeddings = (10 + 7) * k  # OPT's positions start at 2
     head = 10 * k + 10
-    model = skeleton(config)
+    model = meta_model(config)
     assert slicegpt_parameters(model, k, narrow_head=True) == 2 * layer + embeddings + head
     wider = 2 * (8 + 1 + k + 10)  # 6 - 4 more columns of the last FFN, its shortcut and the head
     assert slicegpt_parameters(model, k, narrow_head=False) == 2 * layer + embeddings + head + wider
@@ -60,7 +60,7 @@ def test_every_norm_reads_a_stream_of_the_asked_width(family, narrow_head):
     simulate_slicegpt(model, batches(), 9, narrow_head=narrow_head)
     ranks = {}
     watch(model, arch, [{"input_ids": tokens(8, seed=3)}], lambda path, x: ranks.update({path: rank(x)}))
-    *before_layers, last = (ranks[norm.path] for norm in arch.cuts)
+    *before_layers, last = (ranks[norm.path] for norm in arch.residual_reads)
     assert set(before_layers) == {9}
     assert last == (9 if narrow_head else WIDTH)
 

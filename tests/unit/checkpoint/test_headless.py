@@ -13,9 +13,9 @@ from transformers import AutoModel
 
 from contract.families import build, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.checkpoint.modeling import check_vllm
-from neuromeld.checkpoint.vllm import register_with_vllm
 from neuromeld.errors import UserInputError
+from neuromeld.model.native.modeling import check_vllm
+from neuromeld.model.native.vllm import register_with_vllm
 from unit.checkpoint.tiny import STOCK_CONFIGS, narrow, write
 from unit.sublayers.models import batches
 
@@ -47,7 +47,7 @@ def test_the_stream_without_the_head_is_the_stream_with_it(family, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
 @pytest.mark.parametrize(
-    "stage", [{"ffn": {"size": [24, 40, 8, 16]}}, {"merge_ffs": {"count": 2}}], ids=["ffn", "merge"]
+    "stage", [{"ffn": {"size": [24, 40, 8, 16]}}, {"share_ffns": {"count": 2}}], ids=["ffn", "merge"]
 )
 def test_layers_of_several_widths_and_shared_ones_too(family, stage, tmp_path):
     model = compressed(family, **stage)
@@ -76,8 +76,8 @@ def test_it_loads_by_its_own_code_where_there_is_no_neuromeld(tmp_path):
     ("stage", "message"),
     [
         ({"width": {"hidden_size": 18}}, "a width of its own for residual"),
-        ({"heads": {"kv_groups": [1, 2, 2, 2]}}, "a width of its own for heads, kv"),
-        ({"merge_ffs": {"count": 2}}, "FFNs that share weights"),
+        ({"heads": {"num_kv_heads": [1, 2, 2, 2]}}, "a width of its own for heads, kv"),
+        ({"share_ffns": {"count": 2}}, "FFNs that share weights"),
     ],
     ids=["width", "heads", "merge"],
 )

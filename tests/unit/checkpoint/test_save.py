@@ -93,8 +93,8 @@ def test_what_a_stock_folder_holds(folder, llama):
 def test_weights_written_a_shard_at_a_time_are_laid_out_as_transformers_does(family, build, size, tmp_path):
     model = build(family)
     ours, theirs = (
-        write(model, tmp_path / name, max_shard_size=size, paged=paged)
-        for name, paged in (("ours", True), ("theirs", False))
+        write(model, tmp_path / name, max_shard_size=size, memory_mapped=memory_mapped)
+        for name, memory_mapped in (("ours", True), ("theirs", False))
     )
     assert names(ours) == names(theirs)
     for name in names(theirs):

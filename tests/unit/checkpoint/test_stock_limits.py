@@ -10,8 +10,8 @@ from neuromeld import make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
 from neuromeld.errors import UserInputError
-from neuromeld.plan import architecture_of
-from neuromeld.sublayers import merge_ffs
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import share_ffns
 
 KINDS = [family for family, config in FAMILIES.items() if ARCHITECTURES[config().model_type].config_keys("ffn")]
 """Where a config has a key for the width of FFNs."""
@@ -28,7 +28,7 @@ def test_layers_of_several_widths_are_refused(family):
             model_class._from_config(config)
 
 
-@pytest.mark.parametrize("stage", [{"ffn": {"size": [24, 40, 8, 16]}}, {"heads": {"kv_groups": [1, 2, 2, 1]}}])
+@pytest.mark.parametrize("stage", [{"ffn": {"size": [24, 40, 8, 16]}}, {"heads": {"num_kv_heads": [1, 2, 2, 1]}}])
 def test_who_asks_for_stock_layers_of_several_widths_is_told_what_to_do(stage):
     recipe = parse_recipe(stage | {"output": "stock", "calibration": {"tokens": 1536, "seqlen": 16}})
     message = "do not read transformers' per_layer_config.*stays stock.*Use --native, which .* llama.cpp does not"
@@ -40,7 +40,7 @@ def test_who_asks_for_stock_layers_of_several_widths_is_told_what_to_do(stage):
 def test_shared_ffns_are_neither_saved_nor_loaded(family, tmp_path):
     model = build(family, dtype=torch.float32)
     arch = architecture_of(model)
-    merge_ffs(model, arch, range(1, 3), align="none")
+    share_ffns(model, arch, range(1, 3), align="none")
     with pytest.raises(RuntimeError, match="shared tensors"):
         model.save_pretrained(tmp_path)
     model.config.save_pretrained(tmp_path)

@@ -20,7 +20,7 @@ from transformers import (
 
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import save_checkpoint
-from neuromeld.checkpoint.modeling import native_model
+from neuromeld.model.native.modeling import native_model
 
 VOCAB, D = 37, 12
 IDS = torch.arange(20).reshape(2, 10)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from neuromeld.text import TokenWindows
+from neuromeld.data.text import TokenWindows
 
 VOCAB = 37
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from contract.families import build
+from neuromeld.data.text import TokenWindows
 from neuromeld.evaluate import Outcome, perplexity
 from neuromeld.evaluate.outcome import continuations
-from neuromeld.text import TokenWindows
 
 
 class Words:

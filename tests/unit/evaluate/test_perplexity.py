@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
+from neuromeld.data.text import mask_tokens
 from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.evaluate import mean_loss, perplexity, pseudo_perplexity
-from neuromeld.text import mask_tokens
 
 FLOAT32 = 1e-6
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neuromeld.data.images import IMAGE_SOURCES, read_images, rgb
+from neuromeld.data.images.fashion_mnist import FOLDER
+from neuromeld.data.images.labelled import content
 from neuromeld.errors import UserInputError
-from neuromeld.images import IMAGE_SOURCES, read_images, rgb
-from neuromeld.images.fashion_mnist import FOLDER
-from neuromeld.images.labelled import content
 
 SPLITS = ("calibration", "validation", "evaluation")
 NEEDS_FASHION = pytest.mark.skipif(not FOLDER.is_dir(), reason="apt-get install dataset-fashion-mnist")

@@ -8,11 +8,11 @@ from transformers import PreTrainedTokenizerFast, WhisperProcessor
 
 from contract.families import FAMILIES
 from neuromeld.archs.classes import stock_class
+from neuromeld.data.calibration import Calibration
 from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.evaluate import mean_loss
-from neuromeld.inputs import reader_for
-from neuromeld.plan import architecture_of
-from neuromeld.recipe import Calibration
+from neuromeld.modalities import reader_for
+from neuromeld.planning.plan import architecture_of
 from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
 
 PAIRS = [

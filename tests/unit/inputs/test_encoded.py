@@ -8,10 +8,10 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, PreTrained
 from contract.families import BERT
 from neuromeld import compress, parse_recipe
 from neuromeld.archs.classes import stock_class
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UnsupportedModelError
-from neuromeld.inputs import reader_for
-from neuromeld.recipe import Calibration
-from neuromeld.sources import locate
+from neuromeld.modalities import reader_for
 
 
 @pytest.fixture(params=["BertForMaskedLM", "BertModel"])
@@ -34,11 +34,11 @@ def test_batches_are_framed_and_masked_where_the_model_guesses(encoder, text):
     reader = reader_for(config)
     found = reader.calibration(settings, reader.processor(located.folder), config, 640)
     assert len(found.batches) >= 8
-    for batch in (*found.batches, found.probe):
+    for batch in (*found.batches, found.check_batch):
         ids = batch["input_ids"]
         assert set(ids[:, 0].tolist()) == {90}
         assert set(ids[:, -1].tolist()) == {91}
-        assert ("labels" in batch) == (masked and batch is not found.probe)
+        assert ("labels" in batch) == (masked and batch is not found.check_batch)
         if "labels" in batch:
             assert torch.equal(batch["labels"] != -100, ids == 92)
     again = reader.calibration(settings, reader.processor(located.folder), config, 640)

@@ -4,12 +4,12 @@ from transformers import BitImageProcessorPil, ViTConfig
 
 from contract.families import FAMILIES
 from neuromeld.archs.classes import stock_class
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.images import read_images
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.images import read_images
-from neuromeld.inputs import Images, inputs_of, reader_for
-from neuromeld.inputs.images import known_classes, positions_of
-from neuromeld.plan import skeleton
-from neuromeld.recipe import Calibration
+from neuromeld.modalities import Images, inputs_of, reader_for
+from neuromeld.modalities.images import known_classes, positions_of
+from neuromeld.planning.plan import meta_model
 
 PROCESSOR = BitImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
 TINY = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
@@ -87,7 +87,7 @@ def test_positions_are_those_that_the_layers_see(family):
     config = FAMILIES[family]()
     beside = 2 if config.model_type == "deit" else 1
     pixels = torch.zeros(1, 3, 16, 16)
-    assert positions_of(skeleton(config), pixels.to("meta")) == 16 + beside
+    assert positions_of(meta_model(config), pixels.to("meta")) == 16 + beside
     assert positions_of(stock_class(config)(config).eval(), pixels) == 16 + beside
 
 

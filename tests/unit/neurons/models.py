@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 from contract.families import FAMILIES
 from neuromeld.archs import Architecture
-from neuromeld.neurons import Ffn, Heads, Narrowing, narrow_neurons
-from neuromeld.plan import architecture_of
-from neuromeld.sizes import sizes_of
-from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.archs.sizes import sizes_of
+from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.planning.plan import architecture_of
+from neuromeld.units import Ffn, Heads, SublayerResult, narrow_neurons
 from unit.sublayers.models import batches
 
 EXACT = 1e-9
@@ -28,16 +28,16 @@ def narrow(
     seed: int = 0,
     merge: str = "none",
     **options: str,
-) -> list[Narrowing]:
+) -> list[SublayerResult]:
     """Narrow FFNs to `ffn` neurons a layer and attention to `groups` a layer; `arch` is that of the whole model."""
     arch = arch or architecture_of(model)
     return narrow_neurons(
         model,
         arch,
         batches() if data is None else data,
-        num_groups=sizes_of(arch, model.config).groups[0],
+        num_kv_heads=sizes_of(arch, model.config).num_kv_heads[0],
         ffn=None if ffn is None else (Ffn(size=tuple(ffn), merge=merge, **options), ffn),
-        heads=None if groups is None else (Heads(kv_groups=tuple(groups), **options), groups),
+        heads=None if groups is None else (Heads(num_kv_heads=tuple(groups), **options), groups),
         seed=seed,
     )
 

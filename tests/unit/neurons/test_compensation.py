@@ -6,9 +6,9 @@ import torch
 from contract.families import build
 from neuromeld import make_plan, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.plan import architecture_of, skeleton
-from neuromeld.regression import is_held_out
-from neuromeld.surgery import read_bias, read_matrix
+from neuromeld.linalg.ridge import is_held_out
+from neuromeld.model.surgery import read_bias, read_matrix
+from neuromeld.planning.plan import architecture_of, meta_model
 from unit.neurons.models import EXACT, calls, narrow, one_layer
 from unit.sublayers.models import batches
 
@@ -115,6 +115,6 @@ def test_bias_is_refused_where_there_is_none(family, space):
             compensate="bias",
         )
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-    recipe = parse_recipe({space: {"ffn": {"size": 20}, "heads": {"kv_groups": 1}}[space] | {"compensate": "bias"}})
+    recipe = parse_recipe({space: {"ffn": {"size": 20}, "heads": {"num_kv_heads": 1}}[space] | {"compensate": "bias"}})
     with pytest.raises(UserInputError, match=f"compensate=bias: {path} has no bias"):
-        make_plan(skeleton(model.config), recipe)
+        make_plan(meta_model(model.config), recipe)

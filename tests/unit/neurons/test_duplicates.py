@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import neuromeld.neurons.merges as merges
-import neuromeld.neurons.walk as walk
+import neuromeld.units.merges as merges
+import neuromeld.units.walk as walk
 from contract.families import build
-from neuromeld.plan import architecture_of
-from neuromeld.surgery import read_matrix, write_matrix
+from neuromeld.model.surgery import read_matrix, write_matrix
+from neuromeld.planning.plan import architecture_of
 from unit.neurons.models import EXACT, GROUPED, hide_copies, narrow
 from unit.sublayers.models import logits
 

@@ -6,10 +6,10 @@ from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, Mixtr
 
 from contract.families import GATED, batches_for, build, randomise, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.neurons.sublayer import Sublayer, experts_of
-from neuromeld.plan import architecture_of
-from neuromeld.streams import record_calls
-from neuromeld.surgery import read_matrix
+from neuromeld.model.capture import record_calls
+from neuromeld.model.surgery import read_matrix
+from neuromeld.planning.plan import architecture_of
+from neuromeld.units.sublayer import Sublayer, experts_of
 
 
 def narrow(model, **stages):

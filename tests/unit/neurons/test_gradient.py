@@ -5,9 +5,9 @@ import torch
 
 from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.neurons.felt import loss_felt
-from neuromeld.plan import architecture_of
-from neuromeld.regression import is_held_out
+from neuromeld.linalg.ridge import is_held_out
+from neuromeld.planning.plan import architecture_of
+from neuromeld.units.taylor import taylor_importance
 from unit.neurons.models import narrow
 from unit.sublayers.models import batches, padded
 
@@ -40,7 +40,7 @@ def derivative_by_a_mask(model, path, data):
 def test_felt_is_the_mean_absolute_derivative_by_a_mask(family, space):
     model, data = build(family), batches(16)
     arch = architecture_of(model)
-    found = loss_felt(model, arch, [space], data)
+    found = taylor_importance(model, arch, [space], data)
     assert list(found) == [arch.consumer(layer, space).path for layer in range(arch.num_layers)]
     for layer in (0, 2):
         path = arch.consumer(layer, space).path
@@ -50,8 +50,8 @@ def test_felt_is_the_mean_absolute_derivative_by_a_mask(family, space):
 def test_padding_is_not_felt():
     model = build("llama")
     arch = architecture_of(model)
-    plain = loss_felt(model, arch, ["ffn", "heads"], batches(16))
-    found = loss_felt(model, arch, ["ffn", "heads"], padded(batches(16), 7))
+    plain = taylor_importance(model, arch, ["ffn", "heads"], batches(16))
+    found = taylor_importance(model, arch, ["ffn", "heads"], padded(batches(16), 7))
     for path, felt in plain.items():
         torch.testing.assert_close(found[path], felt, rtol=1e-4, atol=0)
 
@@ -74,7 +74,7 @@ def test_selector_works_in_a_recipe():
     recipe = parse_recipe(
         {
             "ffn": {"size": 24, "selector": "gradient"},
-            "heads": {"kv_groups": 1, "selector": "gradient"},
+            "heads": {"num_kv_heads": 1, "selector": "gradient"},
             "calibration": {"tokens": 1536, "seqlen": 16},
         }
     )

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from neuromeld.errors import UserInputError
-from neuromeld.neurons.selectors import LEVERAGE_RIDGE, SELECTORS
 from neuromeld.stats import FeatureMoments
+from neuromeld.units.selectors import LEVERAGE_RIDGE, SELECTORS
 
 RTOL = 1e-9
 N, F, D = 300, 7, 5

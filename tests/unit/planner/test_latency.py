@@ -8,11 +8,11 @@ import torch
 from contract.families import build
 from neuromeld import Budget, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.plan import architecture_of
-from neuromeld.planner import choose_recipe
-from neuromeld.planner.candidates import Candidate, Field, candidates
-from neuromeld.planner.latency import MARGIN, sized_for_time, time_ratio, twin_of
-from neuromeld.planner.sensitivity import information
+from neuromeld.planning import choose_recipe
+from neuromeld.planning.candidates import Candidate, Field, candidates
+from neuromeld.planning.latency import MARGIN, alias_copy, sized_for_time, time_ratio
+from neuromeld.planning.plan import architecture_of
+from neuromeld.planning.sensitivity import information
 from unit.planner.test_planner import CALIBRATION, batches, settings
 
 BUDGET = Budget(keep=0.8, objective="latency")
@@ -94,7 +94,7 @@ def test_no_clock_is_asked_for_other_objectives():
 @pytest.mark.parametrize("family", ["llama-tied", "gpt2"])
 def test_the_clock_runs_both_models_on_their_cache(family):
     model = build(family)
-    twin = twin_of(model)
+    twin = alias_copy(model)
     assert [id(p) for p in twin.parameters()] == [id(p) for p in model.parameters()]
     assert not {id(m) for m in twin.modules()} & {id(m) for m in model.modules()}
     assert time_ratio(model, twin) > 0

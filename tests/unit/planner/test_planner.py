@@ -9,13 +9,13 @@ from scipy import stats
 from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.journal import open_journal
-from neuromeld.plan import architecture_of
-from neuromeld.planner import choose_recipe
-from neuromeld.planner.allocate import CHUNK, above, neuron_costs
-from neuromeld.planner.candidates import Field, candidates
-from neuromeld.planner.choose import Outcome, simplest_of_the_best, standard_error
-from neuromeld.planner.sensitivity import information
+from neuromeld.planning import choose_recipe
+from neuromeld.planning.allocate import CHUNK, above, neuron_costs
+from neuromeld.planning.candidates import Field, candidates
+from neuromeld.planning.choose import Outcome, simplest_of_the_best, standard_error
+from neuromeld.planning.plan import architecture_of
+from neuromeld.planning.sensitivity import information
+from neuromeld.runtime.journal import open_journal
 
 CALIBRATION = Calibration(tokens=1536, seqlen=16)
 
@@ -82,8 +82,8 @@ def test_costs_are_those_of_the_plan():
     arch = architecture_of(model)
     per_neuron, per_layer = neuron_costs(arch)
     field = Field(model, arch, Budget(keep=0.9), None, settings())
-    full = make_plan(model, field.recipe(ffn={"size": 40}, heads={"kv_groups": 2}))
-    less = make_plan(model, field.recipe(ffn={"size": 39}, heads={"kv_groups": 1}))
+    full = make_plan(model, field.recipe(ffn={"size": 40}, heads={"num_kv_heads": 2}))
+    less = make_plan(model, field.recipe(ffn={"size": 39}, heads={"num_kv_heads": 1}))
     assert full.parameters_after - less.parameters_after == 4 * (per_neuron + per_layer // 2)
 
 
@@ -131,8 +131,8 @@ def test_the_ffns_that_are_merged_are_those_in_a_row_that_carry_least():
     carried = [float(scores.sum()) for scores in found.ffn]
     pairs = [carried[first] + carried[first + 1] for first in range(arch.num_layers - 1)]
     first = pairs.index(min(pairs))
-    assert merged.recipe.merge_ffs is not None
-    assert merged.recipe.merge_ffs.window == (first, first + 1)
+    assert merged.recipe.share_ffns is not None
+    assert merged.recipe.share_ffns.window == (first, first + 1)
     assert merged.predicted >= min(carried[first : first + 2])
 
 

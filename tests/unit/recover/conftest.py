@@ -78,7 +78,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merged_vit(vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its layers 1 to 3 have one FFN between them."""
     folder = tmp_path_factory.mktemp("merged-vit") / "merged"
-    recipe = {"merge_ffs": {"window": [1, 3]}, "calibration": {"source": "digits", "tokens": 1700}}
+    recipe = {"share_ffns": {"window": [1, 3]}, "calibration": {"source": "digits", "tokens": 1700}}
     compress(str(vit), parse_recipe(recipe), folder)
     return folder
 

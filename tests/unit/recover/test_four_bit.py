@@ -11,12 +11,12 @@ from torch import nn
 
 from contract.families import FAMILIES, build, tokens
 from neuromeld.checkpoint import load_model
+from neuromeld.checkpoint.source import locate
 from neuromeld.errors import CheckpointError, NumericsError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.recover import recover
 from neuromeld.recover.four_bit import FourBit, matrix_bytes
 from neuromeld.recover.lora import ALPHA, low_rank_updates
-from neuromeld.sources import locate
 from unit.recover.test_recover import held_out, shapes, unchanged
 from unit.recover.test_resume import killed
 

@@ -9,11 +9,11 @@ from transformers import AutoModelForImageClassification, ViTConfig, ViTForImage
 
 from contract.families import build
 from neuromeld.checkpoint import load_model
+from neuromeld.data.images import read_images
 from neuromeld.errors import NumericsError, UnsupportedModelError, UserInputError
 from neuromeld.evaluate import top1_accuracy, unique_parameters
-from neuromeld.images import read_images
-from neuromeld.inputs import Images
-from neuromeld.inputs.images import image_batch
+from neuromeld.modalities import Images
+from neuromeld.modalities.images import image_batch
 from neuromeld.recover import recover
 
 CHANCE = 0.1

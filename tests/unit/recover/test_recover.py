@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from neuromeld.checkpoint import load_model
+from neuromeld.checkpoint.source import locate
 from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.recover import parse_recovery, recover, recover_model
 from neuromeld.recover.trainer import _Progress
-from neuromeld.sources import locate
 
 LEARNT = 0.5
 """Share of the held-out loss that may remain after thirty steps."""

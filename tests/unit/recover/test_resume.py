@@ -16,7 +16,7 @@ from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.recover import recover
 from neuromeld.recover.resume import work_in
-from neuromeld.workspace import work_folder
+from neuromeld.runtime.workspace import work_folder
 
 RUN = """
 import json, sys

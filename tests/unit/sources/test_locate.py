@@ -8,9 +8,9 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-import neuromeld.sources
+import neuromeld.checkpoint.source
+from neuromeld.checkpoint.source import locate
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.sources import locate
 from unit.checkpoint.tiny import build_stock, logits_of, names, narrow, write
 from unit.sources.tiny_gguf import CHAT_TEMPLATE, write_gguf
 
@@ -30,7 +30,7 @@ def hub(monkeypatch):
         calls.append((hub_id, options))
         raise LocalEntryNotFoundError("An error happened while trying to locate the files on the Hub.\nmore")
 
-    monkeypatch.setattr(neuromeld.sources, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(neuromeld.checkpoint.source, "snapshot_download", snapshot_download)
     return calls
 
 
@@ -127,7 +127,7 @@ def test_the_hub(llama, tmp_path, monkeypatch):
         asked.update(options, hub_id=hub_id)
         return str(snapshot)
 
-    monkeypatch.setattr(neuromeld.sources, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(neuromeld.checkpoint.source, "snapshot_download", snapshot_download)
     source = locate("org/name")
     assert (source.name, source.kind, source.folder) == ("org/name", "hub", snapshot)
     assert asked["hub_id"] == "org/name"
@@ -167,7 +167,7 @@ def test_a_gguf_file_becomes_a_folder_once(llama, tmp_path, cache, monkeypatch):
     assert source.tokenizer().chat_template == CHAT_TEMPLATE
     assert str(tmp_path) not in (source.folder / "config.json").read_text()
 
-    monkeypatch.setattr(neuromeld.sources, "AutoModelForCausalLM", None)
+    monkeypatch.setattr(neuromeld.checkpoint.source, "AutoModelForCausalLM", None)
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(file.read_bytes())
     assert locate(str(copy)).folder == source.folder

@@ -2,7 +2,7 @@
 
 import pytest
 
-from neuromeld.stats.distributed import own_device
+from neuromeld.runtime.distributed import own_device
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from transformers import PreTrainedModel
 
 from contract.families import build, tokens
 from neuromeld.archs import Architecture
-from neuromeld.plan import architecture_of
-from neuromeld.surgery import read_bias, read_matrix, read_norm, write_bias, write_matrix, write_norm
+from neuromeld.model.surgery import read_bias, read_matrix, read_norm, write_bias, write_matrix, write_norm
+from neuromeld.planning.plan import architecture_of
 
 FAMILIES = ["llama", "llama-biased", "mistral", "qwen2", "qwen3", "opt", "bloom", "gpt2"]
 EXACT = 1e-9

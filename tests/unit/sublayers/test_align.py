@@ -6,10 +6,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from contract.families import build
-from neuromeld.plan import architecture_of
-from neuromeld.streams import watch_outputs
-from neuromeld.sublayers import collect_alignments
-from neuromeld.sublayers.align import anchor_of
+from neuromeld.model.capture import capture_outputs
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import collect_alignments
+from neuromeld.stages.share_ffns.align import anchor_of
 from unit.sublayers.models import EXACT, batches, padded, permuted_copies
 
 
@@ -20,7 +20,7 @@ def test_correlation_equals_numpy_and_assignment_scipy(family, anchor, member):
     arch = architecture_of(model)
     seen = {}
     paths = [arch.producers(layer, "ffn")[-1].path for layer in range(3)]
-    watch_outputs(model, arch, paths, batches(), lambda path, x: seen.setdefault(path, []).append(x))
+    capture_outputs(model, arch, paths, batches(), lambda path, x: seen.setdefault(path, []).append(x))
     features = [torch.cat(seen[path]).numpy() for path in paths]
     f = arch.widths["ffn"]
     expected = np.corrcoef(features[anchor], features[member], rowvar=False)[:f, f:]

@@ -5,8 +5,8 @@ import torch
 
 from contract.families import batches_for, build, inputs_for
 from neuromeld.checkpoint import outputs
-from neuromeld.plan import architecture_of
-from neuromeld.sublayers import merge_ffs
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import share_ffns
 
 
 @pytest.mark.parametrize("family", ["dinov2", "vit"])
@@ -29,8 +29,10 @@ def test_permuted_copies_of_one_ffn_merge_without_loss_and_layer_scales_stay(fam
     norms[1].weight.copy_(norms[0].weight)
     norms[1].bias.copy_(norms[0].bias)
     expected = outputs(model, inputs_for(model, 4))
-    extras = {path: model.get_parameter(path).clone() for layer in (1, 2) for path in arch.layer_extras(layer)}
-    merge_ffs(model, arch, range(1, 3), batches_for(model))
+    extras = {
+        path: model.get_parameter(path).clone() for layer in (1, 2) for path in arch.layer_untouched_parameters(layer)
+    }
+    share_ffns(model, arch, range(1, 3), batches_for(model))
     assert second.mlp.fc1.weight is first.mlp.fc1.weight
     torch.testing.assert_close(outputs(model, inputs_for(model, 4)), expected, rtol=1e-9, atol=1e-9)
     assert len(extras) == (4 if family == "dinov2" else 0)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from neuromeld.checkpoint.modeling import attach_member_hooks
+from neuromeld.model.native.modeling import attach_member_hooks
+from neuromeld.stages.share_ffns import share_ffns
+from neuromeld.stages.share_ffns.corrections import low_rank, output_gains
 from neuromeld.stats import CrossMoments
-from neuromeld.sublayers import merge_ffs
-from neuromeld.sublayers.members import low_rank, output_gains
 from unit.sublayers.models import EXACT, batches, logits, quiet
 
 WINDOW = range(1, 4)
@@ -61,8 +61,8 @@ def test_members_write_what_was_fitted_and_err_less(family):
     model, arch = quiet(family)
     expected = logits(model)
     plain, _ = quiet(family)
-    merge_ffs(plain, arch, WINDOW, batches())
-    merged = merge_ffs(model, arch, WINDOW, batches(), gain="channel", rank=4)
+    share_ffns(plain, arch, WINDOW, batches())
+    merged = share_ffns(model, arch, WINDOW, batches(), gain="channel", rank=4)
     assert [member.layer for member in merged.members] == list(WINDOW)
     assert all(member.error_after < 0.9 * member.error_before for member in merged.members)
 

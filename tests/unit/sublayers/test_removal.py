@@ -8,8 +8,8 @@ from contract.families import FAMILIES as CONFIGS
 from contract.families import build, tokens
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.plan import architecture_of
-from neuromeld.sublayers import delete_ffs, drop_layers
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import drop_layers, remove_ffns
 from unit.sublayers.models import EXACT, FAMILIES, logits
 
 
@@ -74,7 +74,7 @@ def test_a_deleted_ff_writes_its_bias(family):
     arch = architecture_of(model)
     for layer in range(arch.num_layers):
         silenced.get_submodule(arch.consumer(layer, "ffn").path).register_forward_hook(only_bias)
-    delete_ffs(model, arch, range(arch.num_layers))
+    remove_ffns(model, arch, range(arch.num_layers))
     torch.testing.assert_close(logits(model), logits(silenced), rtol=EXACT, atol=EXACT)
     generated = generate(model)
     assert generated.shape == (2, 22)
@@ -89,7 +89,7 @@ def test_parameters_that_deletion_leaves(family):
     model = build(family)
     arch = architecture_of(model)
     before = unique_parameters(model)
-    delete_ffs(model, arch, [1])
+    remove_ffns(model, arch, [1])
     producers, consumer = arch.producers(1, "ffn"), arch.consumer(1, "ffn")
     f, d = arch.widths["ffn"], arch.width
     biased = model.get_submodule(producers[0].path).bias is not None
@@ -97,7 +97,7 @@ def test_parameters_that_deletion_leaves(family):
     assert unique_parameters(model) == before - gone
 
 
-@pytest.mark.parametrize("remove", [drop_layers, delete_ffs])
+@pytest.mark.parametrize("remove", [drop_layers, remove_ffns])
 def test_layers_that_do_not_exist(remove):
     model = build("llama")
     with pytest.raises(UserInputError, match=r"layers -1, 4 do not exist: those of this model are 0 to 3"):

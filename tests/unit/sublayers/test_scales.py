@@ -10,12 +10,12 @@ from neuromeld import make_plan, parse_recipe
 from neuromeld.checkpoint import outputs
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.plan import architecture_of
-from neuromeld.regression import is_held_out
-from neuromeld.streams import record_calls
-from neuromeld.sublayers import merge_ffs
-from neuromeld.sublayers.scales import ChannelAgreement
-from neuromeld.surgery import read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.linalg.ridge import is_held_out
+from neuromeld.model.capture import record_calls
+from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import share_ffns
+from neuromeld.stages.share_ffns.scales import ChannelAgreement
 
 WINDOW = range(1, 4)
 
@@ -51,9 +51,9 @@ def test_copies_that_differ_by_what_they_scale_merge_without_loss():
         write_bias(model, consumer, read_bias(model, consumer) * factor)
     expected, parameters = outputs(model, inputs_for(model, 4)), unique_parameters(model)
     plain = copy.deepcopy(model)
-    merge_ffs(plain, arch, WINDOW, batches_for(model), align="none")
+    share_ffns(plain, arch, WINDOW, batches_for(model), align="none")
     assert (outputs(plain, inputs_for(model, 4)) - expected).norm() > 0.01 * expected.norm()
-    merged = merge_ffs(model, arch, WINDOW, batches_for(model), align="none", gain="scale")
+    merged = share_ffns(model, arch, WINDOW, batches_for(model), align="none", gain="scale")
     torch.testing.assert_close(outputs(model, inputs_for(model, 4)), expected, rtol=1e-9, atol=1e-9)
     assert all(member.error_after < 1e-15 < member.error_before for member in merged.members)
     assert unique_parameters(model) == unique_parameters(plain) < parameters
@@ -66,7 +66,7 @@ def test_what_is_written_errs_as_much_as_was_said(family):
     model = build(family)
     arch, data = architecture_of(model), batches_for(model)
     original = copy.deepcopy(model)
-    merged = merge_ffs(model, arch, WINDOW, data, gain="scale")
+    merged = share_ffns(model, arch, WINDOW, data, gain="scale")
     path = arch.stack(1).ffn_scale.path.rpartition(".")[0]
     missed = total = 0.0
     calls = record_calls(original, arch, data)
@@ -87,11 +87,11 @@ def test_what_is_written_errs_as_much_as_was_said(family):
 
 
 def test_models_without_such_factors_are_refused_and_so_is_a_rank():
-    recipe = parse_recipe({"merge_ffs": {"count": 2, "gain": "scale"}})
+    recipe = parse_recipe({"share_ffns": {"count": 2, "gain": "scale"}})
     with pytest.raises(UnsupportedModelError, match="llama models have no factors behind their FFNs .* use channel"):
         make_plan(build("llama"), recipe)
     plan = make_plan(build("dinov2"), recipe)
-    bare = make_plan(build("dinov2"), parse_recipe({"merge_ffs": {"count": 2}}))
+    bare = make_plan(build("dinov2"), parse_recipe({"share_ffns": {"count": 2}}))
     assert plan.parameters_after == bare.parameters_after
     with pytest.raises(UserInputError, match="leave rank out"):
-        parse_recipe({"merge_ffs": {"count": 2, "gain": "scale", "rank": 2}})
+        parse_recipe({"share_ffns": {"count": 2, "gain": "scale", "rank": 2}})

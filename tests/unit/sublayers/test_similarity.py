@@ -6,12 +6,12 @@ import torch
 
 from contract.families import build
 from neuromeld.errors import UserInputError
-from neuromeld.plan import architecture_of
+from neuromeld.evaluate.similarity import linear_cka
+from neuromeld.model.capture import capture_outputs
+from neuromeld.model.surgery import read_bias, read_matrix, share, write_bias, write_matrix
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import similar_windows, similarity
 from neuromeld.stats import PairMoments
-from neuromeld.streams import watch_outputs
-from neuromeld.sublayers import similar_windows, similarity
-from neuromeld.sublayers.similarity import linear_cka
-from neuromeld.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 from unit.sublayers.models import EXACT, batches, padded
 
 
@@ -28,7 +28,7 @@ def test_equals_numpy(family):
     for space, matrix in (("ffn", found.ffn), ("heads", found.attention)):
         seen = {}
         paths = [arch.consumer(layer, space).path for layer in range(arch.num_layers)]
-        watch_outputs(
+        capture_outputs(
             model, arch, paths, batches(), lambda path, x, seen=seen: seen.setdefault(path, []).append(x.clone())
         )
         outputs = [torch.cat(seen[path]).numpy() for path in paths]
@@ -73,7 +73,7 @@ def silence(model, arch):
 
 
 def share_inputs(model, arch, layer):
-    (norm, first_norm) = (arch.cut_norms(index)[-1].path for index in (layer, 0))
+    (norm, first_norm) = (arch.residual_norms(index)[-1].path for index in (layer, 0))
     (producer,), (first,) = arch.producers(layer, "ffn"), arch.producers(0, "ffn")
     share(model, [first.path, producer.path])
     share(model, [first_norm, norm])

@@ -9,13 +9,13 @@ from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss
-from neuromeld.plan import architecture_of
-from neuromeld.sublayers import (
+from neuromeld.planning.plan import architecture_of
+from neuromeld.stages.share_ffns import (
     collect_alignments,
-    delete_ffs,
     drop_layers,
-    merge_ffs,
+    remove_ffns,
     search_windows,
+    share_ffns,
     windows_of,
 )
 from unit.sublayers.models import FAMILIES, batches, logits, permuted_copies
@@ -24,10 +24,10 @@ from unit.sublayers.models import FAMILIES, batches, logits, permuted_copies
 def treatments(model, arch):
     alignments = collect_alignments(model, arch, windows_of(arch, 2, at_least=2), "first", batches(16))
     return {
-        "merge": lambda window: merge_ffs(model, arch, window, alignments=alignments),
-        "ridge": lambda window: merge_ffs(model, arch, window, batches(16), alignments=alignments, compensate="ridge"),
+        "merge": lambda window: share_ffns(model, arch, window, alignments=alignments),
+        "ridge": lambda window: share_ffns(model, arch, window, batches(16), alignments=alignments, compensate="ridge"),
         "drop": lambda window: drop_layers(model, arch, window),
-        "delete": lambda window: delete_ffs(model, arch, window),
+        "delete": lambda window: remove_ffns(model, arch, window),
     }
 
 
@@ -84,7 +84,7 @@ def test_the_window_of_permuted_copies_is_found():
     found = search_windows(
         model,
         windows_of(arch, 3, at_least=2),
-        lambda window: merge_ffs(model, arch, window, alignments=alignments),
+        lambda window: share_ffns(model, arch, window, alignments=alignments),
         lambda merged: float((logits(merged) - expected).norm()),
         done.append,
     )
@@ -98,9 +98,9 @@ def test_the_window_of_permuted_copies_is_found():
 def test_what_is_tried_is_what_is_done(options):
     """So few batches that windows are tried on all of them."""
     model, validation = build("llama"), batches(8, seed=2)
-    plan = make_plan(model, parse_recipe({"merge_ffs": {"count": 2, **options}}))
+    plan = make_plan(model, parse_recipe({"share_ffns": {"count": 2, **options}}))
     found = compress_model(model, plan, batches(48), validation=validation)
-    search = found.searches["merge_ffs"]
+    search = found.searches["share_ffns"]
     assert len(search.candidates) == 3
     assert search.best.loss == pytest.approx(mean_loss(found.model, validation), rel=1e-12)
 

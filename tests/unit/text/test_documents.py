@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuromeld.data.splits import Document, select_split, split_of
 from neuromeld.errors import UserInputError
-from neuromeld.text.documents import Document, select_split, split_of
 
 SPLITS = ("calibration", "validation", "evaluation")
 DOCUMENTS = [Document(f"name {i}", f"text {i}") for i in range(2000)]

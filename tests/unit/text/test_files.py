@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from neuromeld.data.text import read_documents
+from neuromeld.data.text.files import json_lines, paragraph_runs
 from neuromeld.errors import UserInputError
-from neuromeld.text import read_documents
-from neuromeld.text.files import json_lines, paragraph_runs
 
 SPLITS = ("calibration", "validation", "evaluation")
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

@@ -3,8 +3,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from neuromeld.data.text import MASKED_RATIO, in_frames, mask_tokens
 from neuromeld.errors import UserInputError
-from neuromeld.text import MASKED_RATIO, in_frames, mask_tokens
 
 IDS = torch.randint(40, (50, 20), generator=torch.Generator().manual_seed(0))
 

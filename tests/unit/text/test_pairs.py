@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from neuromeld.data.text import text_pairs
+from neuromeld.data.text.libreoffice import libreoffice_help
 from neuromeld.errors import UserInputError
-from neuromeld.text import text_pairs
-from neuromeld.text.libreoffice import libreoffice_help
 
 PAIRS = [(f"source {i % 40}", f"target {i}") for i in range(50)]
 SPLITS = ("calibration", "validation", "evaluation")

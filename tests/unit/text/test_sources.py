@@ -3,10 +3,10 @@ from importlib.util import find_spec
 import datasets
 import pytest
 
+from neuromeld.data.text import TEXT_SOURCES, hub, read_documents
+from neuromeld.data.text.gensim_data import INSTALL
+from neuromeld.data.text.python_docs import docstrings, module_files
 from neuromeld.errors import UserInputError
-from neuromeld.text import TEXT_SOURCES, hub, read_documents
-from neuromeld.text.gensim_data import INSTALL
-from neuromeld.text.python_docs import docstrings, module_files
 
 SPLITS = ("calibration", "validation", "evaluation")
 

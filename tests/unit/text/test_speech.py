@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
+from neuromeld.data.text import Clip, read_audio, speech_clips
 from neuromeld.errors import UserInputError
-from neuromeld.text import Clip, read_audio, speech_clips
 
 RATE = 16000
 

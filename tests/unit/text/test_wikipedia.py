@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from neuromeld.data.text import gensim_data, wikipedia
+from neuromeld.data.text.news import news_sample
+from neuromeld.data.text.wikitext import is_disambiguation, strip_markup
 from neuromeld.errors import UserInputError
-from neuromeld.text import gensim_data, wikipedia
-from neuromeld.text.news import news_sample
-from neuromeld.text.wikitext import is_disambiguation, strip_markup
 
 SPLITS = ("calibration", "validation", "evaluation")
 LEFTOVER = re.compile(

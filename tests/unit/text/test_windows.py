@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuromeld.errors import UserInputError
-from neuromeld.text import (
+from neuromeld.data.text import (
     check_vocabulary,
     first_windows,
     read_documents,
@@ -16,6 +15,7 @@ from neuromeld.text import (
     token_windows,
     windows,
 )
+from neuromeld.errors import UserInputError
 
 SPLITS = ("calibration", "validation", "evaluation")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from neuromeld.stages.width.decoders import DECODERS, RIDGE
+from neuromeld.stages.width.merges import MERGES, Merge
+from neuromeld.stages.width.selectors import SELECTORS
 from neuromeld.stats import PairwiseL1, StreamMoments
-from neuromeld.width.decoders import DECODERS, RIDGE
-from neuromeld.width.merges import MERGES, Merge
-from neuromeld.width.selectors import SELECTORS
 
 FLOAT64 = 1e-9
 

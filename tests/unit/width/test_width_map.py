@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuromeld.errors import NumericsError
-from neuromeld.width.width_map import Basis, WidthMap, basis_of, centred, map_rank, rotate, shortcut
+from neuromeld.stages.width.width_map import Basis, WidthMap, basis_of, centred, map_rank, rotate, shortcut
 
 FLOAT64 = 1e-9
 KINDS = st.sampled_from(["rms", "layer"])

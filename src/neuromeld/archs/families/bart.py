@@ -14,7 +14,7 @@ SPEC = ArchSpec(
     ),
     stacks=layers_of("model", source="attention_mask", target="decoder_attention_mask", pre_norm=False),
     head=Weight("lm_head", in_=RESIDUAL, out="vocab"),
-    extras=tuple(
+    untouched_parameters=tuple(
         f"model.{side}.layernorm_embedding.{name}" for side in ("encoder", "decoder") for name in ("weight", "bias")
     ),
     stock_keys={FFN: ("encoder_ffn_dim", "decoder_ffn_dim")},

@@ -9,13 +9,19 @@ POST_NORM = (
 
 
 def post_norm_encoder(
-    model_type: str, model_class: str, *, prefix: str, inputs: Inputs, head: str | None = None, extras: tuple[str, ...]
+    model_type: str,
+    model_class: str,
+    *,
+    prefix: str,
+    inputs: Inputs,
+    head: str | None = None,
+    untouched_parameters: tuple[str, ...],
 ) -> ArchSpec:
     """The spec of a model around BERT's encoder.
 
     prefix  goes before the paths of the encoder
     head    the output head, whose matrix may be the embedding
-    extras  parameters of what stands between encoder and head, or in the place of the head
+    untouched_parameters  parameters of what stands between encoder and head, or in the place of the head
     """
     attention = ("attention.self.query", "attention.self.key", "attention.self.value")
     embeddings = ("word_embeddings", "position_embeddings", "token_type_embeddings")
@@ -46,7 +52,7 @@ def post_norm_encoder(
             ),
         ),
         head=Weight(head, in_=RESIDUAL, out="vocab") if head else None,
-        extras=extras,
+        untouched_parameters=untouched_parameters,
         stock_keys={FFN: "intermediate_size"},
         native_only={HEADS: "BERT's config has no head size apart from hidden_size // num_attention_heads"},
         refusals={RESIDUAL: POST_NORM},
@@ -69,7 +75,7 @@ SPEC = post_norm_encoder(
     prefix="bert.",
     inputs="masked",
     head="cls.predictions.decoder",
-    extras=(
+    untouched_parameters=(
         *module("cls.predictions.transform.dense"),
         *module("cls.predictions.transform.LayerNorm"),
         "cls.predictions.bias",
@@ -77,12 +83,12 @@ SPEC = post_norm_encoder(
 )
 
 MORE = (
-    post_norm_encoder("bert", "BertModel", prefix="", inputs="sentences", extras=module("pooler.dense")),
+    post_norm_encoder("bert", "BertModel", prefix="", inputs="sentences", untouched_parameters=module("pooler.dense")),
     post_norm_encoder(
         "bert",
         "BertForSequenceClassification",
         prefix="bert.",
         inputs="sentences",
-        extras=(*module("bert.pooler.dense"), *module("classifier")),
+        untouched_parameters=(*module("bert.pooler.dense"), *module("classifier")),
     ),
 )

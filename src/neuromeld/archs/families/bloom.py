@@ -11,16 +11,16 @@ SPEC = ArchSpec(
         Stack(
             layers="transformer.h",
             weights=(
-                Weight("self_attention.query_key_value", in_=RESIDUAL, out="qkv", reads="input_layernorm"),
+                Weight("self_attention.query_key_value", in_=RESIDUAL, out="qkv", input_norm="input_layernorm"),
                 Weight("self_attention.dense", in_="heads", out=RESIDUAL),
-                Weight("mlp.dense_h_to_4h", in_=RESIDUAL, out="ffn", reads="post_attention_layernorm"),
+                Weight("mlp.dense_h_to_4h", in_=RESIDUAL, out="ffn", input_norm="post_attention_layernorm"),
                 Weight("mlp.dense_4h_to_h", in_="ffn", out=RESIDUAL),
             ),
             norms=(Norm("input_layernorm", "layer"), Norm("post_attention_layernorm", "layer")),
         ),
     ),
     final_norm=Norm("transformer.ln_f", "layer"),
-    head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
+    head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="transformer.ln_f"),
     native_only={
         RESIDUAL: "BLOOM's config has one width for the residual stream and for attention",
         FFN: "BLOOM's FFN is always four times as wide as the residual stream",

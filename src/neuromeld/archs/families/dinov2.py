@@ -13,7 +13,7 @@ def _dinov2(model_class: str, base: str, head: tuple[str, ...]) -> ArchSpec:
         norms=("norm1", "norm2"),
         head=head,
         has_loss=bool(head),
-        layer_extras=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+        layer_untouched_parameters=("layer_scale1.lambda1", "layer_scale2.lambda1"),
         ffn_scale=Scale("layer_scale2.lambda1"),
         ffn_key=None,
         native_only={FFN: "DINOv2's config states the size of the FFNs as a whole multiple of the width"},

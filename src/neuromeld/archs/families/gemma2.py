@@ -5,8 +5,8 @@ from neuromeld.archs.gated import gated_decoder
 SPEC = gated_decoder(
     model_type="gemma2",
     model_class="Gemma2ForCausalLM",
-    reads=("input_layernorm", "pre_feedforward_layernorm"),
+    input_norms=("input_layernorm", "pre_feedforward_layernorm"),
     output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
     norm_offset=1.0,
-    width_of_whole_heads=True,
+    hidden_multiple_of_heads=True,
 )

@@ -5,9 +5,9 @@ from neuromeld.archs.gated import gated_decoder
 SPEC = gated_decoder(
     model_type="gemma3_text",
     model_class="Gemma3ForCausalLM",
-    reads=("input_layernorm", "pre_feedforward_layernorm"),
+    input_norms=("input_layernorm", "pre_feedforward_layernorm"),
     output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
     norm_offset=1.0,
     query_key_norm="head",
-    width_of_whole_heads=True,
+    hidden_multiple_of_heads=True,
 )

@@ -13,16 +13,16 @@ SPEC = ArchSpec(
         Stack(
             layers="transformer.h",
             weights=(
-                Weight("attn.c_attn", in_=RESIDUAL, out="qkv", reads="ln_1", layout="conv1d"),
+                Weight("attn.c_attn", in_=RESIDUAL, out="qkv", input_norm="ln_1", layout="conv1d"),
                 Weight("attn.c_proj", in_="heads", out=RESIDUAL, layout="conv1d"),
-                Weight("mlp.c_fc", in_=RESIDUAL, out="ffn", reads="ln_2", layout="conv1d"),
+                Weight("mlp.c_fc", in_=RESIDUAL, out="ffn", input_norm="ln_2", layout="conv1d"),
                 Weight("mlp.c_proj", in_="ffn", out=RESIDUAL, layout="conv1d"),
             ),
             norms=(Norm("ln_1", "layer"), Norm("ln_2", "layer")),
         ),
     ),
     final_norm=Norm("transformer.ln_f", "layer"),
-    head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="transformer.ln_f"),
+    head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="transformer.ln_f"),
     stock_keys={FFN: "n_inner"},
     native_only={
         RESIDUAL: "GPT-2's config has one width for the residual stream and for attention",

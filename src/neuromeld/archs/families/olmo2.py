@@ -5,7 +5,7 @@ from neuromeld.archs.gated import gated_decoder
 SPEC = gated_decoder(
     model_type="olmo2",
     model_class="Olmo2ForCausalLM",
-    reads=(None, None),
+    input_norms=(None, None),
     output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
     query_key_norm="heads",
 )

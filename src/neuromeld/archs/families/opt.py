@@ -13,18 +13,18 @@ SPEC = ArchSpec(
         Stack(
             layers="model.decoder.layers",
             weights=(
-                Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
-                Weight("self_attn.k_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
-                Weight("self_attn.v_proj", in_=RESIDUAL, out="heads", reads="self_attn_layer_norm"),
+                Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", input_norm="self_attn_layer_norm"),
+                Weight("self_attn.k_proj", in_=RESIDUAL, out="heads", input_norm="self_attn_layer_norm"),
+                Weight("self_attn.v_proj", in_=RESIDUAL, out="heads", input_norm="self_attn_layer_norm"),
                 Weight("self_attn.out_proj", in_="heads", out=RESIDUAL),
-                Weight("fc1", in_=RESIDUAL, out="ffn", reads="final_layer_norm"),
+                Weight("fc1", in_=RESIDUAL, out="ffn", input_norm="final_layer_norm"),
                 Weight("fc2", in_="ffn", out=RESIDUAL),
             ),
             norms=(Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer")),
         ),
     ),
     final_norm=Norm("model.decoder.final_layer_norm", "layer"),
-    head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="model.decoder.final_layer_norm"),
+    head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="model.decoder.final_layer_norm"),
     stock_keys={FFN: "ffn_dim"},
     native_only={
         RESIDUAL: "OPT's config has one width for the residual stream and for attention",

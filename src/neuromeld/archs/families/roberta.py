@@ -8,16 +8,18 @@ SPEC = post_norm_encoder(
     prefix="roberta.",
     inputs="masked",
     head="lm_head.decoder",
-    extras=(*module("lm_head.dense"), *module("lm_head.layer_norm"), "lm_head.bias"),
+    untouched_parameters=(*module("lm_head.dense"), *module("lm_head.layer_norm"), "lm_head.bias"),
 )
 
 MORE = (
-    post_norm_encoder("roberta", "RobertaModel", prefix="", inputs="sentences", extras=module("pooler.dense")),
+    post_norm_encoder(
+        "roberta", "RobertaModel", prefix="", inputs="sentences", untouched_parameters=module("pooler.dense")
+    ),
     post_norm_encoder(
         "roberta",
         "RobertaForSequenceClassification",
         prefix="roberta.",
         inputs="sentences",
-        extras=(*module("classifier.dense"), *module("classifier.out_proj")),
+        untouched_parameters=(*module("classifier.dense"), *module("classifier.out_proj")),
     ),
 )

@@ -10,7 +10,7 @@ SPEC = replace(
     stock_keys={FFN: "intermediate_size"},
     native_only={RESIDUAL: "StableLM's config has one width for the residual stream and for attention"},
     refusals={HEADS: "StableLM's attention reads the number of its heads from the config, next to the width"},
-    pins_head_dim=False,
+    writes_head_dim=False,
     requires=(
         Requirement("use_parallel_residual", False, "FFNs that read attention's norm"),
         Requirement("qk_layernorm", False, "a norm for each query and key head on its own"),

@@ -29,14 +29,14 @@ def _stack(name: str, *, gated: bool) -> Stack:
                 weight
                 for index, (path, heads, kv) in enumerate(attentions[:ffn])
                 for weight in (
-                    Weight(f"{path}.q", in_=RESIDUAL, out=heads, reads=f"layer.{index}.layer_norm"),
-                    Weight(f"{path}.k", in_=RESIDUAL, out=kv, reads=None if index else "layer.0.layer_norm"),
-                    Weight(f"{path}.v", in_=RESIDUAL, out=kv, reads=None if index else "layer.0.layer_norm"),
+                    Weight(f"{path}.q", in_=RESIDUAL, out=heads, input_norm=f"layer.{index}.layer_norm"),
+                    Weight(f"{path}.k", in_=RESIDUAL, out=kv, input_norm=None if index else "layer.0.layer_norm"),
+                    Weight(f"{path}.v", in_=RESIDUAL, out=kv, input_norm=None if index else "layer.0.layer_norm"),
                     Weight(f"{path}.o", in_=heads, out=RESIDUAL),
                 )
             ),
             *(
-                Weight(f"layer.{ffn}.DenseReluDense.{i}", in_=RESIDUAL, out=FFN, reads=f"layer.{ffn}.layer_norm")
+                Weight(f"layer.{ffn}.DenseReluDense.{i}", in_=RESIDUAL, out=FFN, input_norm=f"layer.{ffn}.layer_norm")
                 for i in inputs
             ),
             Weight(f"layer.{ffn}.DenseReluDense.wo", in_=FFN, out=RESIDUAL),
@@ -55,8 +55,8 @@ SPEC = ArchSpec(
     embeddings=(Weight("shared", in_="vocab", out=RESIDUAL, layout="embedding"),),
     stacks=(_stack("encoder", gated=False), _stack("decoder", gated=False)),
     final_norm=Norm("decoder.final_layer_norm", "rms"),
-    head=Weight("lm_head", in_=RESIDUAL, out="vocab", reads="decoder.final_layer_norm"),
-    extras=("encoder.final_layer_norm.weight",),
+    head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="decoder.final_layer_norm"),
+    untouched_parameters=("encoder.final_layer_norm.weight",),
     stock_keys={FFN: "d_ff"},
     refusals={
         RESIDUAL: TWO_STREAMS,

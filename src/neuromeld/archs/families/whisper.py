@@ -15,8 +15,8 @@ SPEC = ArchSpec(
     # The encoder reads, and the decoder attends to, the silence after speech as well.
     stacks=layers_of("model", source=None, target="decoder_attention_mask", pre_norm=True),
     final_norm=Norm("model.decoder.layer_norm", "layer"),
-    head=Weight("proj_out", in_=RESIDUAL, out="vocab", reads="model.decoder.layer_norm"),
-    extras=tuple(
+    head=Weight("proj_out", in_=RESIDUAL, out="vocab", input_norm="model.decoder.layer_norm"),
+    untouched_parameters=tuple(
         f"model.encoder.{module}.{name}" for module in ("conv1", "conv2", "layer_norm") for name in ("weight", "bias")
     ),
     stock_keys={FFN: ("encoder_ffn_dim", "decoder_ffn_dim")},

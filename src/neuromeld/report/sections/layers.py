@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.report.charts import Series, heat_map, lines
-from neuromeld.report.section import Record, Section, figures, folded, join, paragraph, table
+from neuromeld.drawing.charts import Series, heat_map, lines
+from neuromeld.drawing.section import Record, Section, figures, folded, join, paragraph, table
 
 
 def runs(record: Record) -> Section | None:

@@ -4,7 +4,7 @@ import yaml
 from markupsafe import Markup
 
 from neuromeld.checkpoint.loading import load_lines
-from neuromeld.report.section import Record, Section, code, facts, join, number, paragraph
+from neuromeld.drawing.section import Record, Section, code, facts, join, number, paragraph
 
 NATIVE = "import neuromeld  # or: pass trust_remote_code=True, the code is in this folder\n"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.report.section import Record, Section, folded, join, number, paragraph, table
-from neuromeld.width.decoders import DECODERS
-from neuromeld.width.merges import MERGES
-from neuromeld.width.selectors import SELECTORS
+from neuromeld.drawing.section import Record, Section, folded, join, number, paragraph, table
+from neuromeld.stages.width.decoders import DECODERS
+from neuromeld.stages.width.merges import MERGES
+from neuromeld.stages.width.selectors import SELECTORS
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def summary(record: Record) -> Section | None:
     sentences = [_sentence("{}", change.replace("->", "→")) for change in record.get("changes", [])]
     if dropped := record.get("dropped"):
         sentences.append(_sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
-    if deleted := record.get("deleted_ffs"):
+    if deleted := record.get("removed_ffns"):
         sentences.append(
             _sentence("The feed-forward networks of layers {} were removed.", ", ".join(map(str, deleted)))
         )
@@ -126,7 +126,7 @@ def sizes(record: Record) -> Section | None:
             ("layers", len(before["ffn"]), len(after["ffn"])),
             ("hidden size", before["hidden"], after["hidden"]),
             ("hidden neurons of all FFNs", sum(before["ffn"]), sum(after["ffn"])),
-            ("groups of heads of all layers", sum(before["groups"]), sum(after["groups"])),
+            ("groups of heads of all layers", sum(before["num_kv_heads"]), sum(after["num_kv_heads"])),
         ]
     rows = [
         (name, old, new, f"{new / old:.1%}" if old and new is not None else None)

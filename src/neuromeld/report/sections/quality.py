@@ -2,8 +2,8 @@
 
 from markupsafe import Markup
 
-from neuromeld.report.charts import Series, bars, lines
-from neuromeld.report.section import Record, Section, facts, figures, folded, join, number, paragraph, table
+from neuromeld.drawing.charts import Series, bars, lines
+from neuromeld.drawing.section import Record, Section, facts, figures, folded, join, number, paragraph, table
 from neuromeld.report.sections.overview import excess_loss, kept_ratio
 
 

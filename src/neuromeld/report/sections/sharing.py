@@ -4,8 +4,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.report.charts import Series, heat_map, lines
-from neuromeld.report.section import Record, Section, figures, folded, join, number, paragraph, table
+from neuromeld.drawing.charts import Series, heat_map, lines
+from neuromeld.drawing.section import Record, Section, figures, folded, join, number, paragraph, table
 
 
 def windows(record: Record) -> Section | None:
@@ -32,7 +32,7 @@ def dropped(record: Record) -> Section | None:
 def deleted(record: Record) -> Section | None:
     """The window of layers whose feed-forward networks were removed, and the loss without each that was tried."""
     return _tried(
-        "Removed feed-forward networks", record.get("deleted_ffs_windows"), _window(record.get("deleted_ffs"))
+        "Removed feed-forward networks", record.get("removed_ffns_windows"), _window(record.get("removed_ffns"))
     )
 
 

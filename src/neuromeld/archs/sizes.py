@@ -1,0 +1,127 @@
+"""The sizes of a model, before or after: what a plan resolves, and what parameters are predicted from."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from neuromeld.archs.resolve import Architecture, has_bias
+from neuromeld.archs.spec import CROSS_HEADS, EXPERTS, FFN, GROUPED, HEADS, RESIDUAL
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The dimensions of a model.
+
+    ffn           hidden neurons of each layer
+    num_kv_heads  key-value heads of each layer, each with the query heads that read it
+    shared_ffns   length of a window of FFNs with one set of weights
+    """
+
+    hidden: int
+    ffn: tuple[int, ...]
+    num_kv_heads: tuple[int, ...]
+    shared_ffns: int = 1
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.ffn)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers have the same sizes."""
+        return len(set(self.ffn)) == len(set(self.num_kv_heads)) == 1
+
+    def drop_layers(self, count: int) -> "Sizes":
+        """Without `count` layers, of a model whose layers are all alike."""
+        return replace(self, ffn=self.ffn[count:], num_kv_heads=self.num_kv_heads[count:])
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "Sizes":
+        return Sizes(**data | {"ffn": tuple(data["ffn"]), "num_kv_heads": tuple(data["num_kv_heads"])})
+
+
+def sizes_of(arch: Architecture, config: Any) -> Sizes:
+    """The sizes of a model as it comes."""
+    keys = arch.spec.head_keys
+    num_kv_heads = 1
+    if keys is not None:
+        num_kv_heads = getattr(config, keys[1], None) or getattr(config, keys[0])
+    layers = arch.num_layers
+    return Sizes(arch.width, (arch.widths[FFN],) * layers, (num_kv_heads,) * layers)
+
+
+def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: str) -> int:
+    """The width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
+    if space == RESIDUAL:
+        return after.hidden
+    if space == FFN:
+        return after.ffn[layer]
+    if space in GROUPED:
+        return arch.widths[space] // before.num_kv_heads[layer] * after.num_kv_heads[layer]
+    return arch.widths[space]
+
+
+def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, after: Sizes, *, extra: int = 0) -> int:
+    """Unique parameters at the sizes `after`, plus `extra`, of a `model` that still has the sizes `before`."""
+
+    def size(space: str, layer: int = 0) -> int:
+        return space_size(arch, before, after, layer, space)
+
+    total = extra + sum(parameter.numel() for parameter in arch.untouched_parameters(model))
+    head = arch.spec.head
+    for weight in (*arch.spec.embeddings, *([head] if head else [])):
+        tied = arch.tied and weight == head
+        total += 0 if tied else size(weight.in_) * size(weight.out)
+        total += size(weight.out) if has_bias(model, weight) else 0
+    for norm in (arch.spec.embedding_norm, arch.spec.final_norm):
+        if norm is not None:
+            total += size(norm.over) * len(list(model.get_submodule(norm.path).parameters()))
+    shared = 0
+    for layer in range(after.num_layers):
+        for weight in arch.layer_weights(layer):
+            size_out = weight.repeats * size(weight.out, layer)
+            size_out *= arch.widths[EXPERTS] if weight.stacked else 1
+            own = size(weight.in_, layer) * size_out
+            own += size_out if has_bias(model, weight) else 0
+            total += own
+            shared += own if layer in arch.stack_offsets and FFN in (weight.in_, weight.out) else 0
+        for norm in arch.layer_norms(layer):
+            module = model.get_submodule(norm.path)
+            total += size(norm.over, layer) * len(list(module.parameters()))
+    return total - (after.shared_ffns - 1) * shared
+
+
+def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: int, extra: int = 0) -> int:
+    """Operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model.
+
+    extra  entries of matrices that are neither in a layer nor the head
+    """
+    head = arch.spec.head
+    entries = extra + (after.hidden * arch.widths[head.out] if head else 0)
+    attention = 0
+    for layer in range(after.num_layers):
+        for weight in arch.layer_weights(layer):
+            sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
+            entries += (arch.active if weight.stacked else 1) * weight.repeats * math.prod(sides)
+            if weight.in_ in (HEADS, CROSS_HEADS):
+                attention += space_size(arch, before, after, layer, weight.in_)
+    return 2 * entries + 4 * context * attention
+
+
+def changes(before: Sizes, after: Sizes) -> list[str]:
+    """What differs, in words, one line each."""
+
+    def span(sizes: tuple[int, ...]) -> str:
+        low, high = min(sizes), max(sizes)
+        return str(low) if low == high else f"{low} to {high}, {sum(sizes) / len(sizes):.0f} on average"
+
+    pairs = (
+        ("layers", str(before.num_layers), str(after.num_layers)),
+        ("key-value heads of each layer", span(before.num_kv_heads), span(after.num_kv_heads)),
+        ("hidden neurons of each FFN", span(before.ffn), span(after.ffn)),
+        ("width of the residual stream", str(before.hidden), str(after.hidden)),
+        ("adjacent FFNs with one set of weights", str(before.shared_ffns), str(after.shared_ffns)),
+    )
+    return [f"{what}: {old} -> {new}" for what, old, new in pairs if old != new]

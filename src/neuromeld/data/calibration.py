@@ -1,0 +1,31 @@
+"""How much calibration data there is, and of which source."""
+
+from pydantic import model_validator
+
+from neuromeld.settings import Settings
+
+BATCH_WINDOWS = 4
+"""Windows in one calibration batch, at most."""
+
+
+class Calibration(Settings):
+    """The data that statistics are taken from: `tokens` in all, in windows of `seqlen`, drawn by `seed`.
+
+    source  a named one or `file:PATH`; None is the usual one for the inputs of the model
+    """
+
+    source: str | None = None
+    tokens: int = 32768
+    seqlen: int = 512
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Calibration":
+        problems = []
+        if self.seqlen < 2:
+            problems.append(f"seqlen={self.seqlen} must be at least 2 tokens")
+        if self.tokens < self.seqlen:
+            problems.append(f"tokens={self.tokens} is less than one window of seqlen={self.seqlen}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -1,0 +1,36 @@
+"""Text for calibration and evaluation: named sources, split by document and cut into token windows."""
+
+from neuromeld.data.splits import Document, Split
+from neuromeld.data.text.masking import MASKED_RATIO, in_frames, mask_tokens
+from neuromeld.data.text.pairs import PAIR_SOURCES, Pair, text_pairs
+from neuromeld.data.text.sources import TEXT_SOURCES
+from neuromeld.data.text.speech import Clip, read_audio, speech_clips
+from neuromeld.data.text.windows import (
+    TokenWindows,
+    check_vocabulary,
+    first_windows,
+    read_documents,
+    spread_windows,
+    token_windows,
+)
+
+__all__ = [
+    "MASKED_RATIO",
+    "PAIR_SOURCES",
+    "TEXT_SOURCES",
+    "Clip",
+    "Document",
+    "Pair",
+    "Split",
+    "TokenWindows",
+    "check_vocabulary",
+    "first_windows",
+    "in_frames",
+    "mask_tokens",
+    "read_audio",
+    "read_documents",
+    "speech_clips",
+    "spread_windows",
+    "text_pairs",
+    "token_windows",
+]

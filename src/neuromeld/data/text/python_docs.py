@@ -1,0 +1,47 @@
+"""`python-docs`: the docstrings of the running Python's standard library, one document a module.
+
+The text depends on the Python version; the hash of the token windows tells two versions apart.
+"""
+
+import ast
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import cache
+from inspect import cleandoc
+from pathlib import Path
+
+from neuromeld.data.splits import Document, Split, select_split
+
+SOURCE = "python-docs"
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def module_files() -> Iterator[tuple[str, Path]]:
+    """The name and the file of every public standard-library module, sorted by name; tests are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for top in sorted(name for name in sys.stdlib_module_names if not name.startswith("_")):
+        for path in [root / f"{top}.py", *sorted((root / top).rglob("*.py"))]:
+            parts = path.relative_to(root).with_suffix("").parts
+            if path.is_file() and not {"test", "tests", "idle_test"} & set(parts):
+                yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def docstrings(source: bytes) -> str:
+    """All docstrings of a module, in the order of the file, separated by blank lines."""
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, Documented))
+    in_order = sorted(nodes, key=lambda node: getattr(node, "lineno", 0))
+    return "\n\n".join(cleandoc(text) for node in in_order if (text := ast.get_docstring(node, clean=False)))
+
+
+@cache
+def module_documents() -> tuple[Document, ...]:
+    """Every module that has docstrings.  Parsing them takes seconds, hence the cache."""
+    documents = (Document(name, docstrings(path.read_bytes())) for name, path in module_files())
+    return tuple(document for document in documents if document.text)
+
+
+def python_docs(split: Split) -> list[Document]:
+    """The modules of one split."""
+    return select_split(module_documents(), split, source=SOURCE)

@@ -1,0 +1,57 @@
+"""`wikipedia-sample`: English Wikipedia articles from the dump that gensim ships, with the markup stripped."""
+
+import bz2
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from neuromeld.data.splits import Document, Split, select_split
+from neuromeld.data.text.gensim_data import gensim_file
+from neuromeld.data.text.wikitext import is_disambiguation, strip_markup
+from neuromeld.runtime.cache import cache_folder
+
+SOURCE = "wikipedia-sample"
+DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+
+MIN_CHARACTERS = 1000
+"""Shorter articles are a table or a list with no prose around it."""
+
+STRIPPING_VERSION = 1
+"""Raise it when what is stripped or kept changes: the cache is keyed by it."""
+
+
+def wikipedia_sample(split: Split) -> list[Document]:
+    """The articles of one split."""
+    return select_split(articles(gensim_file(DUMP, source=SOURCE)), split, source=SOURCE)
+
+
+def articles(dump: Path) -> list[Document]:
+    """All articles of a dump as plain text, from the cache when they are there."""
+    key = hashlib.sha256(dump.read_bytes() + f"stripping {STRIPPING_VERSION}".encode()).hexdigest()
+    cached = cache_folder() / "text" / f"{SOURCE}-{key[:16]}.jsonl"
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        beside = cached.with_suffix(f".{os.getpid()}")
+        with beside.open("w", encoding="utf-8") as file:
+            for title, markup in pages(dump):
+                if len(text := strip_markup(markup)) >= MIN_CHARACTERS:
+                    file.write(json.dumps([title, text]) + "\n")
+        beside.replace(cached)
+    with cached.open(encoding="utf-8") as file:
+        return [Document(*json.loads(line)) for line in file]
+
+
+def pages(dump: Path) -> Iterator[tuple[str, str]]:
+    """The title and the markup of every article of a MediaWiki dump."""
+    with bz2.open(dump) as file:
+        for _, element in ElementTree.iterparse(file):
+            if not element.tag.endswith("}page"):
+                continue
+            title, markup = element.findtext("{*}title", ""), element.findtext("{*}revision/{*}text", "")
+            in_encyclopedia = element.findtext("{*}ns") == "0" and element.find("{*}redirect") is None
+            if in_encyclopedia and not is_disambiguation(markup):
+                yield title, markup
+            element.clear()

@@ -1,0 +1,130 @@
+"""From a text source to token windows of equal length, the form in which calibration and evaluation use text."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from neuromeld.data.splits import Document, Split
+from neuromeld.data.text.files import file_documents
+from neuromeld.data.text.sources import TEXT_SOURCES
+from neuromeld.errors import UserInputError
+
+DOCUMENTS_PER_BATCH = 64
+
+POOL = 16
+"""Windows to calibrate and to choose on are taken from this many times as many tokens, so that they come from many
+documents: with those of the few articles that would fill the windows in order, refits overfit (docs/decisions/0004),
+and choices hold for these articles (0020)."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """`input_ids` is int64, (windows, seqlen); `sha256` is that of its values, little-endian, in row order."""
+
+    input_ids: torch.Tensor
+    source: str
+    split: Split
+    sha256: str
+
+    @property
+    def num_tokens(self) -> int:
+        """All tokens of all windows."""
+        return self.input_ids.numel()
+
+
+def read_documents(source: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
+    """The documents of one split of a named source or of `file:PATH`.  The tokenizer is for chat templates only."""
+    if source.startswith("file:"):
+        return file_documents(Path(source.removeprefix("file:")), split, tokenizer)
+    return TEXT_SOURCES[source](split)
+
+
+def token_windows(
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: Split,
+    num_tokens: int | None,
+    seqlen: int,
+    seed: int | None = None,
+) -> TokenWindows:
+    """`num_tokens // seqlen` windows without overlap of the documents of a split, or all there are for None.
+
+    Documents are tokenised without special tokens and joined by the end-of-sequence token.  Calibration draws its
+    windows by `seed`; the other splits take the first ones in the source's order, and a seed is an error there.
+    `UserInputError` when the source cannot be read or is too small.
+    """
+    if (seed is None) == (split == "calibration"):
+        raise UserInputError(f"seed={seed} with split={split!r}: calibration needs a seed, the other splits take none")
+    if seqlen < 1 or (num_tokens is not None and num_tokens < seqlen):
+        raise UserInputError(f"num_tokens={num_tokens} does not fill one window of seqlen={seqlen}; both are in tokens")
+    documents = read_documents(source, split, tokenizer)
+    draw = random.Random(seed)
+    pool = num_tokens
+    if split == "calibration":
+        documents = draw.sample(documents, len(documents))
+        pool = None if num_tokens is None else POOL * num_tokens
+    tokens = _joined_tokens(documents, tokenizer, pool)
+    num_windows = (len(tokens) if num_tokens is None else num_tokens) // seqlen
+    if len(tokens) < max(num_windows, 1) * seqlen:
+        raise UserInputError(
+            f"the {split} split of {source!r} has {len(tokens)} tokens with this tokenizer, fewer than the "
+            f"{max(num_windows, 1) * seqlen} that were asked for; lower num_tokens (or seqlen={seqlen}), "
+            "or use a larger source"
+        )
+    starts = range(len(tokens) // seqlen)
+    chosen = draw.sample(starts, num_windows) if split == "calibration" else starts[:num_windows]
+    input_ids = torch.tensor([tokens[i * seqlen : (i + 1) * seqlen] for i in chosen], dtype=torch.int64)
+    return _with_digest(input_ids, source, split)
+
+
+def first_windows(
+    source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
+) -> TokenWindows:
+    """The first windows of a split that is not calibration: up to `most` tokens of them, and one at least."""
+    available = len(_joined_tokens(read_documents(source, split, tokenizer), tokenizer, most))
+    return token_windows(source, tokenizer, split=split, num_tokens=max(seqlen, min(most, available)), seqlen=seqlen)
+
+
+def spread_windows(
+    source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
+) -> TokenWindows:
+    """Windows at even distances over a split that is not calibration: up to `most` tokens, and one window at least."""
+    found = first_windows(source, tokenizer, split=split, most=POOL * most, seqlen=seqlen).input_ids
+    num = min(len(found), max(1, most // seqlen))
+    return _with_digest(found[[i * len(found) // num for i in range(num)]], source, split)
+
+
+def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
+    """Raise `UserInputError` when a token id is not one of the `vocab_size` that the model knows."""
+    largest = int(windows.input_ids.max())
+    if largest >= vocab_size:
+        raise UserInputError(
+            f"the tokenizer produced the token id {largest}, but the model's vocabulary ends at {vocab_size - 1}: "
+            "the tokenizer is not the model's own; pass the one that was saved with it"
+        )
+
+
+def _with_digest(input_ids: torch.Tensor, source: str, split: Split) -> TokenWindows:
+    digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
+    return TokenWindows(input_ids, source, split, digest)
+
+
+def _joined_tokens(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, num_tokens: int | None
+) -> list[int]:
+    """At least `num_tokens` tokens from the start of the documents, or all of them where there are fewer."""
+    separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    tokens: list[int] = []
+    for start in range(0, len(documents), DOCUMENTS_PER_BATCH):
+        if num_tokens is not None and len(tokens) >= num_tokens:
+            break
+        texts = [document.text for document in documents[start : start + DOCUMENTS_PER_BATCH]]
+        for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
+            tokens += (separator if tokens else []) + ids
+    return tokens

@@ -1,0 +1,1 @@
+"""Regression and factorisation from sums."""

@@ -1,0 +1,106 @@
+"""Ridge regression from sums, with part of the data held out to choose by.
+
+`M = argmin |y - x M|^2 + lambda |M - M_0|^2`.  It shrinks towards what is there already (a decoder, a pruned matrix),
+or a multiple of it: a ridge towards zero silences the directions of small variance, which a gain behind them may make
+large.
+The held-out tokens choose lambda, and the fit is kept only where it lowers the error there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuromeld.errors import NumericsError
+from neuromeld.runtime.memory import all_finite
+from neuromeld.stats import Cross
+
+LAMBDAS = (1e-5, 1e-4, 1e-3)
+FFN_LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
+"""Tried in turn, each times the mean diagonal of the Gram matrix: for the residual stream, and for FFNs and heads."""
+
+HELD_OUT = 8
+"""Every eighth calibration batch is held out."""
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How well a regression went; the errors are mean squares on held-out tokens over the target's own.
+
+    `condition` is that of the damped Gram matrix that was solved; it and `ridge` are None where `initial` was kept.
+    """
+
+    error_before: float
+    error_after: float
+    ridge: float | None
+    condition: float | None
+
+    @property
+    def kept(self) -> bool:
+        """False where `initial` was better on the held-out tokens."""
+        return self.ridge is not None
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """The matrix `(k, d)` of a regression, which is large, and what is remembered of it."""
+
+    matrix: Float[Tensor, "k d"]
+    fit: FitReport
+
+
+def is_held_out(batch: int, num_batches: int) -> bool:
+    """Whether a calibration batch is held out: every eighth, and the last of fewer."""
+    every = min(HELD_OUT, num_batches)
+    return batch % every == every - 1
+
+
+def refit(
+    fitted: Cross,
+    held_out: Cross,
+    initial: Float[Tensor, "k d"],
+    lambdas: Sequence[float] = LAMBDAS,
+    towards: Float[Tensor, "k d"] | None = None,
+) -> RidgeFit:
+    """Regress on `fitted`, choose on `held_out` between that and `initial`; shrink towards it, or `towards`."""
+    towards = initial if towards is None else towards
+    before = relative_error(held_out, initial)
+    best = RidgeFit(initial, FitReport(before, before, None, None))
+    scale = fitted.gram.diagonal().mean()
+    residual = fitted.cross - fitted.gram @ towards
+    for ridge in lambdas:
+        damped = fitted.gram.clone()
+        damped.diagonal().add_(ridge * scale)
+        factor, info = torch.linalg.cholesky_ex(damped)
+        if info != 0:
+            continue
+        matrix = towards + torch.cholesky_solve(residual, factor)
+        error = relative_error(held_out, matrix)
+        if error < best.fit.error_after:
+            best = RidgeFit(matrix, FitReport(before, error, ridge, _condition(damped, factor)))
+    if not all_finite(best.matrix):
+        raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
+    return best
+
+
+def best_multiple(moments: Cross, matrix: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    """The multiple of `matrix` with the least squared error; itself where it writes nothing."""
+    power = (matrix * (moments.gram @ matrix)).sum()
+    return matrix * ((matrix * moments.cross).sum() / power) if power > 0 else matrix
+
+
+def relative_error(moments: Cross, matrix: Float[Tensor, "k d"]) -> float:
+    """`E|y - x M|^2 / E|y|^2` from sums alone."""
+    explained = 2 * (matrix * moments.cross).sum() - (matrix * (moments.gram @ matrix)).sum()
+    return float(1 - explained / moments.target_energy)
+
+
+def _condition(matrix: Float[Tensor, "k k"], factor: Float[Tensor, "k k"], steps: int = 20) -> float:
+    """The condition number of a positive definite matrix with this Cholesky factor, by power iteration."""
+    largest = smallest = torch.linspace(1, 2, len(matrix), dtype=matrix.dtype, device=matrix.device)[:, None]
+    for _ in range(steps):
+        largest = matrix @ (largest / largest.norm())
+        smallest = torch.cholesky_solve(smallest / smallest.norm(), factor)
+    return float(largest.norm() * smallest.norm())

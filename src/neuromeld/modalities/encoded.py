@@ -1,0 +1,64 @@
+"""Text for encoders: windows in a sentence's frame and, for masked language models, with some tokens hidden."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import in_frames, mask_tokens
+from neuromeld.errors import UnsupportedModelError
+from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.modalities.tokens import Tokens
+from neuromeld.model.capture import Batch
+
+WINDOWS = Tokens()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Reads what `Tokens` reads.
+
+    masked  hide some tokens, by the seed of the calibration, and make them the labels
+    """
+
+    masked: bool
+
+    def processor(self, folder: Path) -> PreTrainedTokenizerBase:
+        return WINDOWS.processor(folder)
+
+    def calibration(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
+    ) -> Examples:
+        return self._encode(WINDOWS.calibration(settings, processor, config, tokens), processor, settings.seed)
+
+    def validation(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
+    ) -> Examples:
+        return self._encode(WINDOWS.validation(settings, processor, config, most), processor, settings.seed)
+
+    def training(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig
+    ) -> TrainingSet:
+        del settings, processor
+        raise UnsupportedModelError(
+            f"{config.model_type} is an encoder of text, which cannot be trained here yet: recovery tuning is for "
+            "language models, encoder-decoders and image classifiers"
+        )
+
+    def _encode(self, windows: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> Examples:
+        batches: list[Batch] = []
+        for number, batch in enumerate(windows.batches):
+            ids = in_frames(batch["input_ids"], tokenizer)
+            if self.masked:
+                hidden, labels = mask_tokens(ids, tokenizer, seed + number)
+                batches.append({"input_ids": hidden, "labels": labels})
+            else:
+                batches.append({"input_ids": ids})
+        digest = hashlib.sha256()
+        for batch in batches:
+            for value in batch.values():
+                digest.update(value.numpy().astype("<i8").tobytes())
+        check_batch = {"input_ids": in_frames(windows.check_batch["input_ids"], tokenizer)}
+        return replace(windows, batches=batches, check_batch=check_batch, sha256=digest.hexdigest())

@@ -1,0 +1,62 @@
+"""What every kind of input comes to: batches that a model can be called with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from transformers import PretrainedConfig
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import Split
+from neuromeld.model.capture import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Part of a data source, ready for one model.
+
+    batches     at least eight, where there are as many examples
+    check_batch       one short example, to compare what two models say of it
+    num_tokens  positions of the residual stream that are not padding
+    sha256      of the values, in order
+    """
+
+    batches: Sequence[Batch]
+    check_batch: Batch
+    num_tokens: int
+    source: str
+    split: Split
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """All of a calibration split, made into batches as they are asked for: what a model is trained on.
+
+    batch_of  the examples with these numbers, which are below `num_examples`, as a model is called with them
+
+    The others are as in `Examples`.
+    """
+
+    batch_of: Callable[[Sequence[int]], Batch]
+    num_examples: int
+    check_batch: Batch
+    num_tokens: int
+    source: str
+    sha256: str
+
+
+class Reader(Protocol):
+    """How one kind of input is read.  A *processor* is what turns it into tensors, and is saved with the model."""
+
+    def processor(self, folder: Any) -> Any:
+        """The processor in a checkpoint folder.  Raises `CheckpointError`."""
+
+    def calibration(self, settings: Calibration, processor: Any, config: PretrainedConfig, tokens: int) -> Examples:
+        """About `tokens` tokens of the calibration split, drawn by the seed of `settings`."""
+
+    def validation(self, settings: Calibration, processor: Any, config: PretrainedConfig, most: int) -> Examples:
+        """The first of the validation split, at most about `most` tokens."""
+
+    def training(self, settings: Calibration, processor: Any, config: PretrainedConfig) -> TrainingSet:
+        """All of the calibration split; `tokens` of the settings has no effect."""

@@ -1,0 +1,150 @@
+"""Images for image models: as the model's own processor makes them, with the classes that the model knows."""
+
+import hashlib
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.images import LabelledImages, read_images, rgb
+from neuromeld.data.images.labelled import content
+from neuromeld.data.text import Split
+from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.linalg.ridge import HELD_OUT
+from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.model.capture import Batch
+from neuromeld.model.native.classes import model_class
+
+BATCH_IMAGES = 32
+"""Images in one batch, at most."""
+
+
+class Images:
+    """Reads the named images and `file:FOLDER`."""
+
+    default = "fashion-mnist"
+
+    def processor(self, folder: Path) -> Any:
+        if not (folder / "preprocessor_config.json").is_file():
+            raise CheckpointError(
+                f"{folder} has no preprocessor_config.json, which says how images become tensors; save it beside the "
+                "model with AutoImageProcessor ... .save_pretrained(...)"
+            )
+        try:
+            return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # Pillow that is missing, and whatever is wrong with the file
+            raise CheckpointError(f"the image processor in {folder} cannot be read: {error}") from error
+
+    def calibration(
+        self, settings: Calibration, processor: BaseImageProcessor, config: PretrainedConfig, tokens: int
+    ) -> Examples:
+        return self._read(settings, processor, config, "calibration", tokens)
+
+    def validation(
+        self, settings: Calibration, processor: BaseImageProcessor, config: PretrainedConfig, most: int
+    ) -> Examples:
+        return self._read(settings, processor, config, "validation", most)
+
+    def training(self, settings: Calibration, processor: BaseImageProcessor, config: PretrainedConfig) -> TrainingSet:
+        source, images = self._open(settings, "calibration")
+        check_batch, each = _first(images, processor, config)
+        digest = hashlib.sha256(sha256_of([check_batch]).encode())  # of the processor, too
+        for pixels, label in zip(images.pixels, images.labels, strict=True):
+            digest.update(content(pixels) + bytes(images.classes[label], "utf-8"))
+        return TrainingSet(
+            lambda numbers: image_batch(images, numbers, processor, config),
+            len(images.pixels),
+            check_batch,
+            each * len(images.pixels),
+            source,
+            digest.hexdigest(),
+        )
+
+    def _read(
+        self,
+        settings: Calibration,
+        processor: BaseImageProcessor,
+        config: PretrainedConfig,
+        split: Split,
+        tokens: int,
+    ) -> Examples:
+        source, images = self._open(settings, split)
+        check_batch, each = _first(images, processor, config)
+        num = tokens // each
+        numbers = range(len(images.pixels))
+        if num < 1 or (split == "calibration" and num > len(numbers)):
+            raise UserInputError(
+                f"{tokens} tokens are {num} images of {each} tokens each, and the {split} split of {source!r} has "
+                f"{len(numbers)}: choose a number of tokens in between"
+            )
+        chosen = random.Random(settings.seed).sample(numbers, num) if split == "calibration" else list(numbers[:num])
+        size = min(BATCH_IMAGES, max(1, len(chosen) // HELD_OUT))
+        batches = [image_batch(images, part, processor, config) for part in chunks(chosen, size)]
+        return Examples(batches, check_batch, len(chosen) * each, source, split, sha256_of(batches))
+
+    def _open(self, settings: Calibration, split: Split) -> tuple[str, LabelledImages]:
+        if settings.seqlen != Calibration.model_fields["seqlen"].default:
+            raise UserInputError(f"seqlen={settings.seqlen} is for text; the model says how long an image is")
+        source = settings.source or self.default
+        return source, read_images(source, split)
+
+
+def _first(images: LabelledImages, processor: BaseImageProcessor, config: PretrainedConfig) -> tuple[Batch, int]:
+    """The first image, without its label, and how many positions of the stream an image takes."""
+    check_batch = {"pixel_values": image_batch(images, [0], processor, config)["pixel_values"]}
+    with torch.device("meta"):
+        model = model_class(config)._from_config(config)
+    return check_batch, positions_of(model, check_batch["pixel_values"].to("meta"))
+
+
+def image_batch(
+    images: LabelledImages, chosen: Sequence[int], processor: BaseImageProcessor, config: PretrainedConfig
+) -> dict[str, Tensor]:
+    """Some images as `pixel_values (batch, 3, height, width)` and, where the model knows their classes, `labels`."""
+    batch = {
+        "pixel_values": processor(images=[rgb(images.pixels[i]) for i in chosen], return_tensors="pt")["pixel_values"]
+    }
+    classes = known_classes(config, images.classes)
+    if classes is not None:
+        batch["labels"] = torch.tensor([classes[images.labels[i]] for i in chosen])
+    return batch
+
+
+def chunks(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Runs of `size`, in order."""
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def sha256_of(batches: Iterable[Batch]) -> str:
+    """Of all values, in order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for value in batch.values():
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def known_classes(config: PretrainedConfig, classes: tuple[str, ...]) -> list[int] | None:
+    """The model's numbers of the classes of a source: by name, or in order where the model has as many and no names.
+
+    None for a model that knows other classes, or none.
+    """
+    by_name = {str(name).lower(): int(number) for name, number in (config.label2id or {}).items()}
+    found = [by_name.get(name.lower()) for name in classes]
+    if None not in found:
+        return [number for number in found if number is not None]
+    nameless = all(name == f"label_{number}" for name, number in by_name.items())
+    return list(range(len(classes))) if nameless and len(by_name) == len(classes) else None
+
+
+def positions_of(model: PreTrainedModel, pixel_values: Tensor) -> int:
+    """Positions of the residual stream that a model makes of one image: its patches and the tokens beside them."""
+    with torch.no_grad():
+        found = model(pixel_values=pixel_values, output_hidden_states=True)
+    length: int = found.hidden_states[0].shape[1]
+    return length

@@ -1,0 +1,96 @@
+"""Text and the text it becomes, for encoder-decoders."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neuromeld.checkpoint import load_tokenizer
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import Pair, Split, text_pairs
+from neuromeld.errors import UserInputError
+from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.modalities.targets import batch_size, decoder_entries, padded, sha256_of
+from neuromeld.model.capture import Batch
+
+
+class Pairs:
+    """Reads the named sources of pairs and `file:PATH`; tokens of either side count, up to `seqlen` of each."""
+
+    def processor(self, folder: Path) -> PreTrainedTokenizerBase:
+        return load_tokenizer(folder)
+
+    def calibration(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
+    ) -> Examples:
+        pairs = _pairs(settings, "calibration")
+        random.Random(settings.seed).shuffle(pairs)
+        return _examples(settings, pairs, "calibration", processor, config, tokens)
+
+    def validation(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
+    ) -> Examples:
+        return _examples(settings, _pairs(settings, "validation"), "validation", processor, config, most)
+
+    def training(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig
+    ) -> TrainingSet:
+        encoded, total = _encode(settings, _pairs(settings, "calibration"), processor, None)
+        return TrainingSet(
+            lambda numbers: _batch([encoded[number] for number in numbers], config),
+            len(encoded),
+            _batch(encoded[:1], config),
+            total,
+            str(settings.source),
+            sha256_of(_batch([pair], config) for pair in encoded),
+        )
+
+
+def _pairs(settings: Calibration, split: Split) -> list[Pair]:
+    if settings.source is None:
+        raise UserInputError(
+            "a model from text to text has no usual calibration data, as its languages are not known here: give "
+            "--calibration (to recover, --train), a named source of pairs or file:PATH"
+        )
+    return text_pairs(settings.source, split)
+
+
+def _examples(
+    settings: Calibration,
+    pairs: Sequence[Pair],
+    split: Split,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    tokens: int,
+) -> Examples:
+    encoded, total = _encode(settings, pairs, tokenizer, tokens)
+    size = batch_size(len(encoded))
+    batches = [_batch(encoded[start : start + size], config) for start in range(0, len(encoded), size)]
+    check_batch = {name: value[:1] for name, value in batches[0].items()}
+    return Examples(batches, check_batch, total, str(settings.source), split, sha256_of(batches))
+
+
+def _encode(
+    settings: Calibration, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, tokens: int | None
+) -> tuple[list[tuple[list[int], list[int]]], int]:
+    """Token ids of the first pairs, until there are so many tokens, and how many those are; of all for None."""
+    encoded: list[tuple[list[int], list[int]]] = []
+    total = 0
+    for source, target in pairs:
+        if tokens is not None and total >= tokens:
+            break
+        ids = tokenizer(source, truncation=True, max_length=settings.seqlen)["input_ids"]
+        wanted = tokenizer(text_target=target, truncation=True, max_length=settings.seqlen)["input_ids"]
+        encoded.append((ids, wanted))
+        total += len(ids) + len(wanted)
+    return encoded, total
+
+
+def _batch(encoded: Sequence[tuple[list[int], list[int]]], config: PretrainedConfig) -> Batch:
+    sources = [ids for ids, _ in encoded]
+    return {
+        "input_ids": padded(sources, config.pad_token_id or 0),
+        "attention_mask": padded([[1] * len(ids) for ids in sources], 0),
+        **decoder_entries([wanted for _, wanted in encoded], config),
+    }

@@ -1,0 +1,57 @@
+"""What a decoder is given, and what it is to predict: the same tokens, one place apart."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from transformers import PretrainedConfig
+
+from neuromeld.errors import UserInputError
+from neuromeld.linalg.ridge import HELD_OUT
+from neuromeld.model.capture import IGNORED, Batch
+
+MOST_IN_BATCH = 8
+"""Examples in one calibration batch, at most."""
+
+
+def decoder_entries(targets: Sequence[Sequence[int]], config: PretrainedConfig) -> dict[str, torch.Tensor]:
+    """The decoder's part of a batch, int64 `(examples, longest)`, padded on the right.
+
+    targets  token ids of each, with the tokens that the tokenizer ends a target with
+
+    The decoder starts with the config's start token, unless the tokenizer has put that there.
+    """
+    start = config.decoder_start_token_id
+    sequences = [list(ids) if list(ids[:1]) == [start] else [start, *ids] for ids in targets]
+    largest = max(max(sequence) for sequence in sequences)
+    if largest >= config.vocab_size:
+        raise UserInputError(
+            f"the tokenizer produced the token id {largest}, but the model's vocabulary ends at "
+            f"{config.vocab_size - 1}: the tokenizer is not the model's own; pass the one that was saved with it"
+        )
+    padding = config.pad_token_id or 0
+    return {
+        "decoder_input_ids": padded([sequence[:-1] for sequence in sequences], padding),
+        "decoder_attention_mask": padded([[1] * (len(sequence) - 1) for sequence in sequences], 0),
+        "labels": padded([sequence[1:] for sequence in sequences], IGNORED),
+    }
+
+
+def padded(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """The sequences as one matrix, int64, with `value` after the end of the shorter ones."""
+    rows = [torch.tensor(sequence, dtype=torch.int64) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+
+def batch_size(num_examples: int) -> int:
+    """Such that there are at least eight batches where there are as many examples."""
+    return min(MOST_IN_BATCH, max(1, num_examples // HELD_OUT))
+
+
+def sha256_of(batches: Iterable[Batch]) -> str:
+    """Of all values, little-endian, in order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for value in batch.values():
+            digest.update(value.numpy().astype("<f4" if value.is_floating_point() else "<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""Text for language models: windows of tokens."""
+
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neuromeld.checkpoint import load_tokenizer
+from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
+from neuromeld.data.text import TokenWindows, check_vocabulary, spread_windows, token_windows
+from neuromeld.linalg.ridge import HELD_OUT
+from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.model.capture import Batch
+
+CHECK_TOKENS = 64
+
+
+class Tokens:
+    """Reads the named texts and `file:PATH`."""
+
+    default = "wikipedia-sample"
+
+    def processor(self, folder: Path) -> PreTrainedTokenizerBase:
+        return load_tokenizer(folder)
+
+    def calibration(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
+    ) -> Examples:
+        windows = token_windows(
+            settings.source or self.default,
+            processor,
+            split="calibration",
+            num_tokens=tokens,
+            seqlen=settings.seqlen,
+            seed=settings.seed,
+        )
+        return _examples(windows, config)
+
+    def validation(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
+    ) -> Examples:
+        source = settings.source or self.default
+        windows = spread_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
+        return _examples(windows, config)
+
+    def training(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig
+    ) -> TrainingSet:
+        source, seqlen, seed = settings.source or self.default, settings.seqlen, settings.seed
+        windows = token_windows(source, processor, split="calibration", num_tokens=None, seqlen=seqlen, seed=seed)
+        found = _examples(windows, config)
+        return TrainingSet(
+            lambda numbers: {"input_ids": windows.input_ids[list(numbers)]},
+            len(windows.input_ids),
+            found.check_batch,
+            found.num_tokens,
+            source,
+            found.sha256,
+        )
+
+
+def batches_of(windows: TokenWindows) -> list[Batch]:
+    """Token windows as calibration batches: at least eight where there are as many windows."""
+    size = min(BATCH_WINDOWS, max(1, len(windows.input_ids) // HELD_OUT))
+    return [{"input_ids": ids} for ids in windows.input_ids.split(size)]
+
+
+def _examples(windows: TokenWindows, config: PretrainedConfig) -> Examples:
+    check_vocabulary(windows, config.get_text_config().vocab_size)
+    check_batch = {"input_ids": windows.input_ids[:1, :CHECK_TOKENS]}
+    return Examples(batches_of(windows), check_batch, windows.num_tokens, windows.source, windows.split, windows.sha256)

@@ -1,0 +1,1 @@
+"""A live model: read and change its weights, look at its activations."""

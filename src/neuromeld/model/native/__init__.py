@@ -1,0 +1,1 @@
+"""Models that no stock config describes: their classes, and the config entry that builds them."""

@@ -1,0 +1,239 @@
+"""Read and write the weights of a live model.  The only module that mutates one.
+
+Matrices come and go as `(in, out)`, whatever the module stores; embeddings are `(vocab, d)`, which is the same thing.
+Those of experts, one on top of the other, come and go together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.pytorch_utils import Conv1D
+
+from neuromeld.archs.spec import Stack, Weight
+from neuromeld.errors import NumericsError
+from neuromeld.runtime.memory import all_finite
+
+
+def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
+    """The matrix as `(in, out)`, in its own dtype; a view where that is possible.  Of experts, `(experts, in, out)`."""
+    matrix: Tensor = getattr(model.get_submodule(weight.path), weight.name).detach()
+    return matrix.mT if weight.layout == "linear" else matrix
+
+
+def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
+    """Store `matrix`, `(in, out)` in any float dtype, in the module's own dtype and layout; the shape may change."""
+    module = model.get_submodule(weight.path)
+    stored = matrix.mT if weight.layout == "linear" else matrix
+    _replace(module, weight.name, stored, f"{weight.path}.{weight.name}")
+    _set_sizes(module)
+
+
+def read_bias(model: nn.Module, weight: Weight) -> Tensor | None:
+    """The bias, `(out,)`, or None."""
+    bias: Tensor | None = getattr(model.get_submodule(weight.path), "bias", None)
+    return None if bias is None else bias.detach()
+
+
+def write_bias(model: nn.Module, weight: Weight, bias: Tensor) -> None:
+    """Store a bias, `(out,)`, in the module's own dtype."""
+    _replace(model.get_submodule(weight.path), "bias", bias, f"{weight.path}.bias")
+
+
+def mix_outputs(model: nn.Module, weight: Weight, mix: Tensor) -> None:
+    """Keep some outputs of a matrix and of its bias, by index `(m,)`, or average them, by a matrix `(out, m)`."""
+    matrix, bias = read_matrix(model, weight), read_bias(model, weight)
+    write_matrix(model, weight, mixed_outputs(weight, matrix, mix))
+    if bias is not None:
+        write_bias(model, weight, mixed_outputs(weight, bias, mix))
+
+
+def mixed_outputs(weight: Weight, x: Tensor, mix: Tensor) -> Tensor:
+    """A matrix or bias of `weight` whose outputs, the last axis, are kept or averaged as `mix_outputs` does."""
+    parts: Tensor = x.unflatten(-1, (weight.repeats, x.shape[-1] // weight.repeats))
+    mixed = parts[..., mix] if mix.dtype == torch.int64 else parts.to(mix) @ mix
+    return mixed.flatten(-2)
+
+
+def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
+    """Gain and bias (None where the norm has none), each `(d,)`."""
+    module = model.get_submodule(path)
+    bias: Tensor | None = getattr(module, "bias", None)
+    return module.weight.detach(), None if bias is None else bias.detach()
+
+
+def write_norm(model: nn.Module, path: str, gain: Tensor, bias: Tensor | None) -> None:
+    """Store gain and bias; the width may change."""
+    module = model.get_submodule(path)
+    _replace(module, "weight", gain, f"{path}.weight")
+    if bias is not None:
+        _replace(module, "bias", bias, f"{path}.bias")
+    _set_sizes(module)
+
+
+def tie(model: nn.Module, path: str, to: str) -> None:
+    """Make the weight at `path` the very parameter at `to`."""
+    module, source = model.get_submodule(path), model.get_submodule(to)
+    module.weight = source.weight
+    _set_sizes(module)
+
+
+def share(model: nn.Module, paths: Sequence[str]) -> None:
+    """Make weight and bias of the modules at `paths`, all of one shape, the very parameters of the first."""
+    first, *others = (model.get_submodule(path) for path in paths)
+    for module in others:
+        module.weight, module.bias = first.weight, first.bias
+
+
+def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists: Sequence[str]) -> None:
+    """Leave only some of the layers of a stack, and make the config and the layers' own indices follow.
+
+    layer_lists  the config keys, where they are set, of lists with an entry for every layer
+    """
+    layers = model.get_submodule(stack.layers)
+    if stack.first_only is not None and kept[0] != 0:
+        old, new = (layers[index].get_submodule(stack.first_only.owner) for index in (0, kept[0]))
+        new.add_module(stack.first_only.embedding, old.get_submodule(stack.first_only.embedding))
+        setattr(new, stack.first_only.flag, True)
+    _put(model, stack.layers, nn.ModuleList(layers[index] for index in kept))
+    for new, index in enumerate(kept):
+        for module in layers[index].modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = new
+    for key in layer_lists:
+        entries = getattr(model.config, key, None)
+        if entries is not None:
+            setattr(model.config, key, [entries[index] for index in kept])
+    setattr(model.config, stack.count_key, len(kept))
+    if isinstance(model.config, BackboneConfigMixin):
+        model.config.stage_names = ["stem", *(f"stage{number}" for number in range(1, len(kept) + 1))]
+        model.config.set_output_features_output_indices(out_features=None, out_indices=None)
+
+
+@contextmanager
+def reversible(model: nn.Module) -> Iterator[None]:
+    """Undo on leaving what was done inside: parameters, layers, sizes, hooks and config are as before.
+
+    Parameters are replaced and never written into, so references are kept and not copies.
+    """
+    before = [
+        (
+            module,
+            dict(module._parameters),
+            dict(module._modules),
+            {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)},
+            {name: dict(value) for name, value in vars(module).items() if "_hooks" in name and isinstance(value, dict)},
+        )
+        for module in model.modules()
+    ]
+    config = dict(vars(model.config))
+    try:
+        yield
+    finally:
+        for module, parameters, children, sizes, hooks in before:
+            own = ((vars(module)[name], old) for name, old in hooks.items())
+            for mapping, old in ((module._parameters, parameters), (module._modules, children), *own):
+                mapping.clear()
+                mapping.update(old)
+            vars(module).update(sizes)
+        vars(model.config).clear()
+        vars(model.config).update(config)
+
+
+def shared_parameters(module: nn.Module, prefix: str) -> list[list[str]]:
+    """The names of parameters that are one and the same, in groups of at least two; `prefix` goes before each name."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(f"{prefix}.{name}")
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> None:
+    """Attach a bias-free linear layer `(in, out)` at `path`, in the dtype and on the device of `like`."""
+    module = nn.Linear(*matrix.shape, bias=False, dtype=like.dtype, device="meta")
+    module.weight = nn.Parameter(torch.empty(0, dtype=like.dtype, device=like.device), requires_grad=like.requires_grad)
+    _replace(module, "weight", matrix.T, f"{path}.weight")
+    _put(model, path, module)
+
+
+def add_gain(model: nn.Module, path: str, gain: Tensor) -> None:
+    """Give the module at `path` a factor for each of its outputs, `(out,)`, as a parameter `gain`."""
+    module = model.get_submodule(path)
+    weight: nn.Parameter = module.weight
+    module.gain = nn.Parameter(torch.empty_like(weight[:0, 0]), requires_grad=weight.requires_grad)
+    _replace(module, "gain", gain, f"{path}.gain")
+
+
+def add_low_rank(model: nn.Module, path: str, down: Tensor, up: Tensor) -> None:
+    """Attach two bias-free linear layers, `(in, rank)` and `(rank, out)`, to the module at `path`: `down` and `up`."""
+    like = model.get_submodule(path).weight
+    add_linear(model, f"{path}.down", down, like=like)
+    add_linear(model, f"{path}.up", up, like=like)
+
+
+def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> None:
+    """Give the embedding at `path` a scale a row, `(vocab, 1)`, and a shift, `(k,)`, as parameters."""
+    module = model.get_submodule(path)
+    weight: nn.Parameter = module.weight
+    for name, value in (("scale", scale), ("shift", shift)):
+        setattr(module, name, nn.Parameter(torch.empty_like(weight[:0, 0]), requires_grad=weight.requires_grad))
+        _replace(module, name, value, f"{path}.{name}")
+
+
+def changed_parameters(module: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters by name that are others than in `before`: those that were replaced, and new ones."""
+    return {name: value for name, value in module.named_parameters() if value is not before.get(name)}
+
+
+def load_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Put parameters, by name, in the place of those that are there; shapes may change."""
+    for name, value in parameters.items():
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        _replace(owner, leaf, value, name)
+        if leaf == "weight":
+            _set_sizes(owner)
+
+
+def move_parameters(module: nn.Module, names: Iterable[str], move: Callable[[Tensor], Tensor]) -> None:
+    """Let parameters lie where `move` puts their values; they stay the same parameters, so ties stay."""
+    for name in names:
+        parameter = module.get_parameter(name)
+        parameter.data = move(parameter.data)
+
+
+def remove_module(model: nn.Module, path: str) -> None:
+    """Put an identity in the place of the module at `path`."""
+    _put(model, path, nn.Identity())
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    model.get_submodule(parent).add_module(name, module)
+
+
+def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
+    old: nn.Parameter = getattr(module, name)
+    new = value.to(dtype=old.dtype, device=old.device).contiguous()
+    if not all_finite(new):
+        raise NumericsError(f"{label} would not be finite in {old.dtype}; try a wider --dtype or a larger ratio")
+    setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
+
+
+def _set_sizes(module: nn.Module) -> None:
+    """Keep the sizes that linear, embedding, Conv1D and norm modules and routers carry in step with their weights."""
+    if not hasattr(module, "weight"):
+        return
+    shape = module.weight.shape
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = shape
+    elif isinstance(module, Conv1D):
+        module.nx, module.nf = shape
+    elif hasattr(module, "top_k"):  # a router of experts
+        module.hidden_dim = shape[1]
+    elif hasattr(module, "normalized_shape"):
+        module.normalized_shape = tuple(shape)

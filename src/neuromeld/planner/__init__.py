@@ -1,6 +1,0 @@
-"""Spend a budget where it hurts least: sensitivities, candidates, and the choice among them by measurement."""
-
-from neuromeld.planner.budget import Budget, Objective
-from neuromeld.planner.choose import Choice, Measured, choose_recipe
-
-__all__ = ["Budget", "Choice", "Measured", "Objective", "choose_recipe"]

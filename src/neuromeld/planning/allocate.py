@@ -1,0 +1,59 @@
+"""Different sizes for different layers: take away what carries the least information per parameter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import FFN, GROUPED, Weight
+
+CHUNK = 8
+"""Hidden neurons are taken away by so many."""
+
+
+@dataclass(frozen=True)
+class Layered:
+    """Hidden neurons and groups of heads of each layer, and the information in what is gone."""
+
+    ffn: tuple[int, ...]
+    num_kv_heads: tuple[int, ...]
+    lost: float
+
+
+def neuron_costs(arch: Architecture) -> tuple[int, int]:
+    """Parameters, biases apart, of one hidden neuron and of all groups of heads, in one layer."""
+    of_ffn = sum(w.repeats * arch.widths[w.in_] if w.out == FFN else arch.widths[w.out] for w in _around(arch, (FFN,)))
+    of_heads = sum(arch.widths[w.in_] * arch.widths[w.out] for w in _around(arch, GROUPED))
+    return of_ffn, of_heads
+
+
+def allocate(
+    arch: Architecture, ffn: Sequence[Tensor], heads: Sequence[Tensor] | None, num_kv_heads: int, threshold: float
+) -> Layered:
+    """Keep what carries more than `threshold` nats a parameter; of every layer at least one chunk and one group.
+
+    ffn    information of each hidden neuron, by layer
+    heads  information of each attention channel, by layer; None leaves attention alone
+    """
+    per_neuron, per_layer = neuron_costs(arch)
+    widths, groups, lost = [], [], 0.0
+    for scores in ffn:
+        ascending = scores.sort().values
+        chunks = [chunk.sum() / (len(chunk) * per_neuron) for chunk in ascending.split(CHUNK)]
+        gone = min(sum(bool(value <= threshold) for value in chunks), len(chunks) - 1) * CHUNK
+        widths.append(len(scores) - gone)
+        lost += float(ascending[:gone].sum())
+    for scores in heads if heads is not None else [torch.ones(num_kv_heads)] * len(ffn):
+        ascending = scores.view(num_kv_heads, -1).sum(1).sort().values
+        gone = 0
+        if heads is not None:
+            gone = min(int((ascending / (per_layer / num_kv_heads) <= threshold).sum()), num_kv_heads - 1)
+            lost += float(ascending[:gone].sum())
+        groups.append(num_kv_heads - gone)
+    return Layered(tuple(widths), tuple(groups), lost)
+
+
+def _around(arch: Architecture, spaces: tuple[str, ...]) -> list[Weight]:
+    return [w for w in arch.stack(0).weights if w.in_ in spaces or w.out in spaces]

@@ -1,0 +1,53 @@
+"""What a user is ready to pay: unique parameters, floating-point operations, or time."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from transformers import PreTrainedModel
+
+from neuromeld.errors import UserInputError
+from neuromeld.planning.plan import make_plan
+from neuromeld.planning.recipe import Recipe
+from neuromeld.registry import unknown_name
+from neuromeld.settings import check_ratio
+
+Objective = Literal["params", "flops", "latency"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most `keep` of what `objective` says, or at most `params` unique parameters, or `flops` of the operations.
+
+    One of the three is given.  The objectives are unique parameters, operations per token, and the measured time of a
+    request.
+    """
+
+    keep: float | None = None
+    params: int | None = None
+    flops: float | None = None
+    objective: Objective = "params"
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.keep, self.params, self.flops) if value is not None]
+        if len(given) != 1:
+            raise UserInputError("give one budget: --keep RATIO, --params NUMBER or --flops RATIO")
+        if self.objective not in get_args(Objective):
+            raise UserInputError(unknown_name("objective", self.objective, list(get_args(Objective))))
+        if self.objective != "params" and self.keep is None:
+            raise UserInputError(
+                f"--objective {self.objective} says what --keep is a share of; --params and --flops say it themselves"
+            )
+        try:
+            check_ratio("keep", self.keep)
+            check_ratio("flops", self.flops)
+        except ValueError as error:
+            raise UserInputError(str(error)) from None
+
+    def share(self, model: PreTrainedModel, recipe: Recipe) -> float:
+        """The cost of the result of `recipe` over the budget; operations stand for time, until that is measured."""
+        plan = make_plan(model, recipe)
+        flops = self.keep if self.objective != "params" else self.flops
+        if flops is not None:
+            return plan.flops_after / (flops * plan.flops_before)
+        limit = self.params if self.params is not None else int((self.keep or 1) * plan.parameters_before)
+        return plan.parameters_after / limit

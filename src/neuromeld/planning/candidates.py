@@ -1,0 +1,174 @@
+"""Ways to spend a budget, each a recipe that just meets it, with the loss that the sensitivities predict."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.sizes import sizes_of
+from neuromeld.archs.spec import FFN, RESIDUAL
+from neuromeld.errors import NeuromeldError
+from neuromeld.planning.allocate import Layered, allocate
+from neuromeld.planning.budget import Budget
+from neuromeld.planning.plan import FFN_MULTIPLE
+from neuromeld.planning.recipe import Recipe, parse_recipe
+from neuromeld.planning.sensitivity import FisherScores
+
+DROPPED = (1, 2, 3, 4, 6)
+"""Numbers of layers that are dropped before FFNs are narrowed."""
+
+MERGED = (2, 3, 5)
+"""Numbers of FFNs in a row that are merged into one before all are narrowed."""
+
+RATIOS = [step / 200 for step in range(40, 200)]
+"""Kept shares of the residual stream that are tried."""
+
+BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`predicted` is in nats a token, before compensation; None where the sensitivities do not tell."""
+
+    name: str
+    recipe: Recipe
+    predicted: float | None
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What the candidates are made for."""
+
+    model: PreTrainedModel
+    arch: Architecture
+    budget: Budget
+    found: FisherScores
+    settings: dict[str, Any]
+
+    def recipe(self, **stages: Any) -> Recipe:
+        return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Whether the budget allows it; a recipe that the model refuses does not fit."""
+        try:
+            return self.budget.share(self.model, recipe) <= 1
+        except NeuromeldError:
+            return False
+
+
+def candidates(space: SearchSpace) -> list[Candidate]:
+    """All candidates_ that meet the budget, the simplest first.
+
+    Those that only the native format holds are left out where it may not be used.
+    """
+    candidates_ = [*_uniform(space), *_with_layers_dropped(space), *_narrower_stream(space)]
+    if space.settings["output"] != "stock":
+        candidates_ += [*_with_ffns_merged(space), *_by_layer(space)]
+    return candidates_
+
+
+def _uniform(space: SearchSpace) -> Iterator[Candidate]:
+    yield from _narrow_ffns(space, "narrower FFNs")
+    groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
+    if groups > 1:
+        lost = sum(_cheapest_groups(scores, groups, groups - 1) for scores in space.found.heads)
+        yield from _narrow_ffns(
+            space, "one group of heads less, narrower FFNs", lost, heads={"num_kv_heads": groups - 1}
+        )
+
+
+def _with_layers_dropped(space: SearchSpace) -> Iterator[Candidate]:
+    ranked = sorted(range(space.arch.num_layers), key=lambda layer: space.found.layers[layer])
+    for count in DROPPED:
+        if count >= space.arch.num_layers // 2:
+            return
+        gone = sorted(ranked[:count])
+        lost = sum(space.found.layers[layer] for layer in gone)
+        stage = {"layers": gone}
+        recipe = space.recipe(drop_layers=stage)
+        if space.fits(recipe):
+            yield Candidate(f"{count} layers dropped", recipe, lost)
+            return
+        yield from _narrow_ffns(space, f"{count} layers dropped, narrower FFNs", lost, gone, drop_layers=stage)
+
+
+def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
+    """Those in a row that carry least: what all but the most informative of them carry counts as lost."""
+    carried = [float(scores.sum()) for scores in space.found.ffn]
+    for count in MERGED:
+        if count > space.arch.num_layers // 2:
+            return
+        windows = [range(first, first + count) for first in range(space.arch.num_layers - count + 1)]
+        window = min(windows, key=lambda layers: sum(carried[layer] for layer in layers))
+        stage = {"window": [window[0], window[-1]]}
+        gone = sorted(window, key=lambda layer: carried[layer])[:-1]
+        lost = sum(carried[layer] for layer in gone)
+        recipe = space.recipe(share_ffns=stage)
+        if space.fits(recipe):
+            yield Candidate(f"{count} FFNs merged", recipe, lost)
+            return
+        yield from _narrow_ffns(space, f"{count} FFNs merged, narrower FFNs", lost, gone, share_ffns=stage)
+
+
+def _narrower_stream(space: SearchSpace) -> Iterator[Candidate]:
+    if space.settings["output"] == "stock" and not space.arch.spec.config_keys(RESIDUAL):
+        return
+    recipe = _largest(RATIOS, lambda ratio: space.recipe(width={"hidden_ratio": ratio}), space)
+    if recipe is not None:
+        yield Candidate("narrower residual stream", recipe, None)
+    yield from _narrow_ffns(space, "residual stream 5 % narrower, narrower FFNs", None, width={"hidden_ratio": 0.95})
+
+
+def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
+    groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
+    for name, heads in (("FFNs narrowed by layer", None), ("FFNs and heads narrowed by layer", space.found.heads)):
+        if heads is not None and groups == 1:
+            return
+
+        def at(threshold: float, heads: Any = heads) -> Layered:
+            return allocate(space.arch, space.found.ffn, heads, groups, threshold)
+
+        def recipe_of(sizes: Layered, heads: Any = heads) -> Recipe:
+            return space.recipe(
+                ffn={"size": sizes.ffn}, heads=None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
+            )
+
+        low, high = 0.0, max(float(scores.max()) for scores in space.found.ffn)
+        if not space.fits(recipe_of(at(high))):
+            continue
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if space.fits(recipe_of(at(middle))) else (middle, high)
+        sizes = at(high)
+        yield Candidate(name, recipe_of(sizes), sizes.lost)
+
+
+def _narrow_ffns(
+    space: SearchSpace, name: str, lost: float | None = 0.0, without: Sequence[int] = (), **stages: Any
+) -> Iterator[Candidate]:
+    """The widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
+    full = space.arch.widths[FFN]
+    multiple = 128 if full >= 2048 else FFN_MULTIPLE
+    recipe = _largest(
+        range(multiple, full + 1, multiple), lambda size: space.recipe(ffn={"size": int(size)}, **stages), space
+    )
+    if recipe is None or recipe.ffn is None:
+        return
+    if lost is not None:
+        gone = full - int(recipe.ffn.size or 0)  # type: ignore[arg-type]
+        kept = (scores for layer, scores in enumerate(space.found.ffn) if layer not in without)
+        lost += sum(float(scores.sort().values[:gone].sum()) for scores in kept)
+    yield Candidate(name, recipe, lost)
+
+
+def _largest(values: Sequence[float], recipe_of: Callable[[float], Recipe], space: SearchSpace) -> Recipe | None:
+    """The recipe of the largest of ascending values that fits, None where none does."""
+    found = bisect_left(values, True, key=lambda value: not space.fits(recipe_of(value)))
+    return recipe_of(values[found - 1]) if found else None
+
+
+def _cheapest_groups(scores: Any, groups: int, keep: int) -> float:
+    return float(scores.view(groups, -1).sum(1).sort().values[: groups - keep].sum())

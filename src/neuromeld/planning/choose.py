@@ -1,0 +1,284 @@
+"""Build every promising candidate on a small sample, measure it, and take the simplest of the best."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import batch_losses, mean_of
+from neuromeld.model.capture import Batch
+from neuromeld.model.surgery import reversible
+from neuromeld.planning.budget import Budget, Objective
+from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
+from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
+from neuromeld.planning.pipeline import run_stages
+from neuromeld.planning.plan import architecture_of, make_plan
+from neuromeld.planning.recipe import Recipe
+from neuromeld.planning.sensitivity import fisher_scores
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.progress import track
+
+MOST_BUILT = 4
+"""Candidates with a prediction that are built, the best first; those without one, and the simplest, are built too."""
+
+FEW_TOKENS = 8192
+"""Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
+
+FINALISTS = 2
+"""Candidates that are built again from all calibration tokens, next to the simplest."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a candidate loses, in nats a token, and the share of the original's time that it takes, if that counts.
+
+    by_batch  nats a token of each batch of the validation text
+    """
+
+    loss: float
+    by_batch: Sequence[float]
+    latency: float | None
+
+    @property
+    def rank(self) -> float:
+        """Lower is better: the loss, for each share of the time that it saves where that counts."""
+        if self.latency is None:
+            return self.loss
+        return self.loss / (1 - self.latency) if self.latency < 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate; `excess_loss` is that of the model built from all the data, None where it was no finalist.
+
+    first_loss     the same from little data on a quarter of the validation text, None where it was not built
+    uncertainty    standard error of the difference between `excess_loss` and the least that was measured
+    latency_ratio  time of a request over the original's, None where it was not measured
+    """
+
+    name: str
+    recipe: Recipe
+    kept_ratio: float
+    flops_ratio: float
+    predicted: float | None
+    first_loss: float | None
+    excess_loss: float | None
+    uncertainty: float | None
+    latency_ratio: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe to build, and all that it was weighed against, best first."""
+
+    recipe: Recipe
+    candidates: list[Measured]
+    objective: Objective = "params"
+
+    @property
+    def name(self) -> str:
+        """Of the candidate that was chosen; what was done to build it is kept as this part of the journal."""
+        return next(c.name for c in self.candidates if c.chosen)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know about how the choice was made."""
+        if self.objective != "latency":
+            return []
+        return ["the recipe was chosen by measured time: another run, or another machine, may choose another"]
+
+    def record(self) -> list[dict[str, Any]]:
+        """The candidates for `record.json`."""
+        return [
+            {
+                "name": c.name,
+                "kept_ratio": c.kept_ratio,
+                "flops_ratio": c.flops_ratio,
+                "predicted_loss": c.predicted,
+                "first_loss": c.first_loss,
+                "measured_loss": c.excess_loss,
+                "uncertainty": c.uncertainty,
+                "latency_ratio": c.latency_ratio,
+                "chosen": c.chosen,
+            }
+            for c in self.candidates
+        ]
+
+
+@torch.no_grad()
+def choose_recipe(
+    model: PreTrainedModel,
+    budget: Budget,
+    calibration: Calibration,
+    output: Literal["auto", "stock", "native"],
+    data: Sequence[Batch],
+    validation: Sequence[Batch],
+    *,
+    journal: Journal = NO_JOURNAL,
+    timer: Timer = time_ratio,
+    progress: bool = False,
+) -> Choice:
+    """The recipe that meets `budget` and loses least, or a simpler one that cannot be told from it by this text.
+
+    The model is as before when this returns.
+
+    calibration  goes into the recipe
+    data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
+    validation   other text: a quarter to measure all candidates on, all of it for finalists
+    timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
+
+    Raises `UserInputError` where no candidate meets the budget.
+    """
+    original = alias_copy(model) if budget.objective == "latency" else None
+    arch = architecture_of(model)
+    model.eval()
+    few = data[: max(2, FEW_TOKENS // data[0]["input_ids"].numel())]
+    with track("measuring sensitivities", max(1, len(few) // 2), enabled=progress) as advance:
+        found = fisher_scores(model, arch, few[: max(1, len(few) // 2)], advance)
+    settings = {"calibration": calibration.model_dump(), "output": output}
+    space = SearchSpace(model, arch, budget, found, settings)
+    candidates_ = candidates(space)
+    if not candidates_:
+        raise UserInputError("no candidate meets this budget: ask for less compression")
+    predicted = sorted(candidate.predicted for candidate in candidates_ if candidate.predicted is not None)
+    limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
+    promising = [
+        candidate
+        for candidate in candidates_
+        if candidate is candidates_[0] or candidate.predicted is None or candidate.predicted <= limit
+    ]
+
+    def measure(
+        what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], *, keep: bool
+    ) -> dict[str, Outcome]:
+        def build(candidate: Candidate) -> tuple[list[tuple[float, int]], float | None]:
+            with _built(model, candidate, on, text, journal.within(candidate.name) if keep else NO_JOURNAL):
+                latency = timer(model, original) if original is not None else None
+                return batch_losses(model, text), latency
+
+        dense = mean_of(journal.once(f"{what} dense", batch_losses, model, text))
+        outcomes = {}
+        with track(what, len(those), enabled=progress) as advance:
+            for done, candidate in enumerate(those, start=1):
+                losses, latency = journal.once(f"{what} {candidate.name}", build, candidate)
+                by_batch = [nats / count for nats, count in losses]
+                outcomes[candidate.name] = Outcome(mean_of(losses) - dense, by_batch, latency)
+                advance(done)
+        return outcomes
+
+    some_text = validation[::4]
+    first = measure("measuring candidates", promising, few, some_text, keep=False)
+    # A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
+    ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
+    finalists = {
+        candidate.name: candidate
+        for candidate in promising
+        if candidate in ranked[:FINALISTS] or candidate is candidates_[0]
+    }
+    if original is not None:
+        sized = {
+            name: sized_for_time(space, candidate, first[name].latency or 1) for name, candidate in finalists.items()
+        }
+        finalists = {name: candidate for name, candidate in sized.items() if candidate is not None}
+    final = measure("measuring finalists", list(finalists.values()), data, validation, keep=True)
+    compared = {name: final[name] for name in _in_time(budget, final)}
+    chosen = simplest_of_the_best(compared)
+    least = min(compared.values(), key=lambda outcome: outcome.loss)
+    measured = [
+        _measured(
+            model,
+            finalists.get(candidate.name, candidate),
+            first.get(candidate.name),
+            final.get(candidate.name),
+            least,
+            candidate.name == chosen,
+        )
+        for candidate in candidates_
+    ]
+    measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
+    return Choice(finalists[chosen].recipe, measured, budget.objective)
+
+
+def simplest_of_the_best(outcomes: Mapping[str, Outcome]) -> str:
+    """The first whose loss lies within one standard error of the least: candidates come in order of simplicity.
+
+    Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and Regression Trees
+    (1984), section 3.4.3, with the error of the difference.
+    """
+    best = min(outcomes.values(), key=lambda outcome: outcome.loss)
+    return next(
+        name
+        for name, outcome in outcomes.items()
+        if outcome is best or outcome.loss - best.loss <= standard_error(outcome, best)
+    )
+
+
+def standard_error(one: Outcome, other: Outcome) -> float:
+    """Of the difference between two losses on the same batches; zero where there is one batch, or one is infinite."""
+    differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
+    if len(differences) < 2 or not torch.isfinite(differences).all():
+        return 0.0
+    return float(differences.std()) / math.sqrt(len(differences))
+
+
+def _in_time(budget: Budget, final: Mapping[str, Outcome]) -> list[str]:
+    """The finalists that meet a budget of time; `UserInputError` where none does."""
+    if budget.objective != "latency":
+        return list(final)
+    assert budget.keep is not None
+    meeting = [name for name, outcome in final.items() if (outcome.latency or 0) <= budget.keep]
+    if not meeting:
+        told = "; ".join(f"{name}: {outcome.latency:.3f}" for name, outcome in final.items())
+        raise UserInputError(
+            f"nothing that was built takes at most {budget.keep} of the time ({told or 'nothing saved time'}): ask for "
+            "less compression, measure on a quieter machine, or use --objective flops"
+        )
+    return meeting
+
+
+@contextmanager
+def _built(
+    model: PreTrainedModel, candidate: Candidate, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
+) -> Iterator[None]:
+    """Inside, the model is what the candidate makes of it."""
+    plan = make_plan(model, _built_on(candidate.recipe, data))
+    with reversible(model):
+        run_stages(model, architecture_of(model), plan, data, validation=validation, journal=journal)
+        yield
+
+
+def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:
+    """The recipe with the amount of calibration that it is really built on."""
+    amount = {"tokens": sum(batch["input_ids"].numel() for batch in data), "seqlen": data[0]["input_ids"].shape[1]}
+    return recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update=amount)})
+
+
+def _measured(
+    model: PreTrainedModel,
+    candidate: Candidate,
+    first: Outcome | None,
+    final: Outcome | None,
+    least: Outcome,
+    chosen: bool,
+) -> Measured:
+    plan = make_plan(model, candidate.recipe)
+    last = final or first
+    return Measured(
+        candidate.name,
+        candidate.recipe,
+        plan.kept_ratio,
+        plan.flops_after / plan.flops_before,
+        candidate.predicted,
+        first_loss=first.loss if first else None,
+        excess_loss=final.loss if final else None,
+        uncertainty=standard_error(final, least) if final else None,
+        latency_ratio=last.latency if last else None,
+        chosen=chosen,
+    )

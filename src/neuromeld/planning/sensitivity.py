@@ -1,0 +1,48 @@
+"""How much the loss would feel the loss of each part of a model: diagonal Fisher information of masks.
+
+With a mask `m` on a feature `z`, `dL/dm = z dL/dz` at each token, and the loss grows by about half the expected square
+of that when the feature is removed (after arXiv:2204.09656).  A whole layer is masked by what it adds to the stream.
+The unit is nats a token, so scores of different layers and of different spaces are comparable.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import FFN, HEADS
+from neuromeld.model.capture import Batch
+from neuromeld.model.gradients import capture_gradients
+from neuromeld.shapes import ACCUMULATE
+
+
+@dataclass(frozen=True)
+class FisherScores:
+    """In nats a token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it."""
+
+    ffn: list[Tensor]
+    heads: list[Tensor]
+    layers: list[float]
+
+
+def fisher_scores(
+    model: nn.Module, arch: Architecture, batches: Sequence[Batch], advance: Callable[[int], None] = lambda _: None
+) -> FisherScores:
+    """One forward and one backward pass over `batches`, which should be small: all activations of a batch are kept."""
+    layers = [arch.layer_path(layer) for layer in range(arch.num_layers)]
+    ffn, heads = ([arch.consumer(layer, space).path for layer in range(arch.num_layers)] for space in (FFN, HEADS))
+    sums: dict[str, Tensor] = {}
+
+    def on_activation(path: str, x: Tensor, gradient: Tensor) -> None:
+        taylor = (x * gradient).to(ACCUMULATE)
+        taylor = taylor.sum(1) if path in layers else taylor
+        score = taylor.square().sum(0) / 2
+        sums[path] = sums[path] + score if path in sums else score
+
+    total = capture_gradients(model, [*ffn, *heads], batches, on_activation, adds=layers, advance=advance)
+    return FisherScores(
+        [sums[path] / total for path in ffn],
+        [sums[path] / total for path in heads],
+        [float(sums[path] / total) for path in layers],
+    )

@@ -1,0 +1,120 @@
+"""A long step is done once: what it found is kept, and the same job, run again, takes it from there.
+
+The result is bit for bit that of an undisturbed job: tensors are kept as they are, and come back in memory of their own
+(products may round differently where a tensor starts at another alignment).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neuromeld.runtime.paging import to_file
+from neuromeld.runtime.workspace import Workspace, naming_full_disk, open_workspace, work_folder, write_whole
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a step found: plain values, and tensors by name."""
+
+    facts: Any
+    tensors: dict[str, Tensor]
+
+
+class Journal:
+    """The finished steps of one job, a file each; without a workspace nothing is kept.
+
+    part   of the job that these steps belong to; the steps of two parts may have the same names
+    """
+
+    def __init__(self, workspace: Workspace | None = None, part: str = "") -> None:
+        self._workspace = workspace
+        self.part = part
+        self.num_recalled = 0
+        self.memory_mapped = False
+        """Whether tensors of this job are to lie in files (`paging.py`)."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the steps are kept, for what a stage wants to keep in a form of its own."""
+        return None if self._workspace is None else self._workspace.folder
+
+    def begin(self, identity: Mapping[str, Any], *, force: bool) -> None:
+        """See `Workspace.begin`; said before the first step of each part of a job."""
+        if self._workspace is not None:
+            self._workspace.begin(identity, force=force)
+
+    def within(self, part: str) -> "Journal":
+        """The journal of a part of this job."""
+        found = Journal(self._workspace, part)
+        found.memory_mapped = self.memory_mapped
+        return found
+
+    def recall(self, step: str) -> Entry | None:
+        """What the step found when it was done, None where it was not."""
+        entry = self.read(step)
+        self.num_recalled += entry is not None
+        return entry
+
+    def read(self, step: str) -> Entry | None:
+        """The same, also in the job that did the step; the tensors of a memory-mapped job stay in their file."""
+        if self.folder is None:
+            return None
+        try:
+            with safe_open(self._path(self.folder, step), framework="pt") as file:
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = found if self.memory_mapped else {name: tensor.clone() for name, tensor in found.items()}
+                facts = json.loads(file.metadata()["facts"])
+        except (FileNotFoundError, SafetensorError):
+            return None
+        return Entry(facts, tensors)
+
+    def keep(self, step: str, facts: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Keep what a step found: values that JSON can hold, and tensors."""
+        if self.folder is None:
+            return
+        found = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
+        metadata = {"facts": json.dumps(facts)}
+        write_whole(self._path(self.folder, step), lambda path: save_file(found, path, metadata=metadata))
+
+    def offload(self, tensor: Tensor) -> Tensor:
+        """The tensor; in a memory-mapped job a copy in a file of the journal's folder, that goes with it."""
+        if not self.memory_mapped:
+            return tensor
+        assert self.folder is not None
+        with naming_full_disk(self.folder):
+            return to_file(tensor, self.folder)
+
+    def once(self, step: str, compute: Callable[..., Any], *arguments: Any) -> Any:
+        """`compute(*arguments)`, which JSON must be able to hold, or what it was."""
+        entry = self.recall(step)
+        if entry is not None:
+            return entry.facts
+        result = compute(*arguments)
+        self.keep(step, result)
+        return result
+
+    def _path(self, folder: Path, step: str) -> Path:
+        name = f"{self.part}: {step}" if self.part else step
+        return folder / (quote(name, safe=" ,") + SUFFIX)
+
+
+NO_JOURNAL = Journal()
+"""Keeps nothing."""
+
+
+@contextmanager
+def open_journal(out: Path) -> Iterator[Journal]:
+    """The journal of the job that will write `out`; `open_workspace` says when it is removed and when refused."""
+    folder = work_folder(out)
+    with open_workspace(folder, lambda: any(folder.glob(f"*{SUFFIX}"))) as workspace:
+        yield Journal(workspace)

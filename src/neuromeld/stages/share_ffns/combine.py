@@ -1,0 +1,80 @@
+"""From the FF sublayers of a window, units aligned, to one: their average, or of each slot the strongest unit.
+
+A slot is a hidden unit of the anchor with the units that were matched to it.  A unit is as strong as what it writes:
+the root mean square of its activation times the norm of its row of the output matrix (the score of Wanda,
+arXiv:2306.11695, for a whole unit).  Units that are alike may be averaged; of units that are not, the average does the
+work of none.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.model.capture import Batch, capture_inputs
+from neuromeld.model.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stages.windows import Window, check_mergeable
+from neuromeld.stats import Energy
+from neuromeld.stats.base import reduce
+
+Combine = Literal["average", "strongest"]
+
+
+def collect_strengths(
+    model: nn.Module,
+    arch: Architecture,
+    windows: Iterable[Window],
+    batches: Sequence[Batch],
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[int, Float64[Tensor, " f"]]:
+    """By layer, of the units as they are numbered there.  `UserInputError` for a window that cannot be merged."""
+    layers: set[int] = set()
+    for window in windows:
+        check_mergeable(model, arch, window)
+        layers |= set(window)
+    consumers = {layer: arch.consumer(layer, "ffn") for layer in sorted(layers)}
+    energies = {weight.path: Energy(arch.widths["ffn"]) for weight in consumers.values()}
+    capture_inputs(model, arch, list(energies), batches, lambda path, x: energies[path].update(x), advance)
+    reduce(*energies.values())
+    rows = {layer: read_matrix(model, weight).to(ACCUMULATE).norm(dim=1) for layer, weight in consumers.items()}
+    return {layer: energies[consumers[layer].path].finalize().sqrt() * row for layer, row in rows.items()}
+
+
+def fuse(
+    model: nn.Module,
+    arch: Architecture,
+    window: Window,
+    orders: Int64[Tensor, "n f"],
+    strength: Float64[Tensor, "n f"] | None,
+) -> None:
+    """Write the one sublayer to the first layer of the window, and let the others share it.
+
+    orders    of each member, the unit that goes into each slot
+    strength  of each member's units; None averages.  What has no slots, the output bias, is averaged anyway
+    """
+    best = None if strength is None else strength.gather(1, orders.to(strength.device)).argmax(0)
+    sublayers = [(*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")) for layer in window]
+    for members in zip(*sublayers, strict=True):
+        hidden_is_out = members[0].out == "ffn"
+        matrices, biases = [], []
+        for weight, order in zip(members, orders, strict=True):
+            matrix, bias = read_matrix(model, weight).to(ACCUMULATE), read_bias(model, weight)
+            matrices.append(mixed_outputs(weight, matrix, order) if hidden_is_out else matrix[order])
+            if bias is not None:
+                bias = bias.to(ACCUMULATE)
+                biases.append(mixed_outputs(weight, bias, order) if hidden_is_out else bias)
+        by_slot = None if best is None else best.repeat(members[0].repeats) if hidden_is_out else best[:, None]
+        write_matrix(model, members[0], _one_of(matrices, by_slot))
+        if biases:
+            write_bias(model, members[0], _one_of(biases, by_slot if hidden_is_out else None))
+        share(model, [weight.path for weight in members])
+
+
+def _one_of(tensors: Sequence[Float[Tensor, "..."]], best: Int64[Tensor, "..."] | None) -> Float[Tensor, "..."]:
+    """The average, or the entries of the member that `best` names, which broadcasts against them."""
+    stacked = torch.stack(list(tensors))
+    return stacked.mean(0) if best is None else stacked.gather(0, best.expand(stacked.shape[1:])[None])[0]

@@ -1,0 +1,111 @@
+"""From a recipe and the statistics of a model to one basis per run of layers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.model.capture import Batch, capture_residual_reads, norm_epsilon
+from neuromeld.runtime.distributed import sum_over_ranks
+from neuromeld.stages.width.decoders import DECODERS
+from neuromeld.stages.width.merges import MERGES
+from neuromeld.stages.width.options import Width
+from neuromeld.stages.width.selectors import SELECTORS
+from neuromeld.stages.width.width_map import Basis, basis_of, map_rank
+from neuromeld.stats import PairwiseL1, Statistic, StreamMoments
+from neuromeld.stats.base import reduce
+from neuromeld.transport import TransportResult
+
+REGULARISATION = 0.1
+"""Default entropic regularisation, in median distances between neurons."""
+
+PAIRWISE_TOKENS = 16384
+"""How many tokens, over all cuts of a run, the distances between neurons are taken from."""
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """The basis of one run of layers, the share of the stream's energy its map keeps, and the transport, if any.
+
+    `spectrum (d,)` is that of the stream's energy, as the norms hand it on: the largest share first, in all 1.
+    """
+
+    basis: Basis
+    energy_kept: float
+    transport: TransportResult | None
+    neurons: Tensor | None
+    spectrum: Tensor
+
+
+def runs_of(arch: Architecture, starts: Sequence[int]) -> list[list[str]]:
+    """The norms whose streams share a basis, by run; the final norm belongs to the last."""
+    ends = [*starts[1:], arch.num_layers]
+    runs = [
+        [norm.path for layer in range(start, end) for norm in arch.residual_norms(layer)]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    runs[-1].append(arch.final_norm.path)
+    return runs
+
+
+def collect(
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    starts: Sequence[int],
+    width: Width,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[dict[str, Statistic]]:
+    """One forward pass over `batches`; per run of layers, the statistics that the recipe's stages ask for."""
+    runs = runs_of(arch, starts)
+    statistics = [empty_statistics(model, arch, width) for _ in runs]
+    run_of = {path: run for run, paths in enumerate(runs) for path in paths}
+    total = sum_over_ranks(sum(batch["input_ids"].numel() for batch in batches))
+    strides = [max(1, total * len(paths) // PAIRWISE_TOKENS) for paths in runs]
+
+    def on_activation(path: str, x: Tensor) -> None:
+        run = run_of[path]
+        for name, statistic in statistics[run].items():
+            statistic.update(x[:: strides[run]] if name == "pairwise" else x)
+
+    capture_residual_reads(model, arch, batches, on_activation, advance)
+    reduce(*(statistic for found in statistics for statistic in found.values()))
+    return statistics
+
+
+def empty_statistics(model: nn.Module, arch: Architecture, width: Width) -> dict[str, Statistic]:
+    """The statistics that a recipe's stages ask for; what they do not need is not computed."""
+    eps = norm_epsilon(model.get_submodule(arch.final_norm.path))
+    moments = StreamMoments(arch.width, centre=arch.spec.kind == "layer", eps=eps)
+    return {"moments": moments} | ({"pairwise": PairwiseL1(arch.width)} if MERGES[width.merge].needs_cost else {})
+
+
+def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Width, k: int, seed: int) -> FittedRun:
+    """Selector, merge and decoder of one run of layers, in that order."""
+    moments_statistic = statistics["moments"]
+    assert isinstance(moments_statistic, StreamMoments)
+    moments = moments_statistic.finalize()
+    kind = arch.spec.kind
+    second_moment = moments.normalised_second_moment if width.weighting == "normalised" else moments.second_moment
+    cost = None
+    if "pairwise" in statistics:
+        pairwise = statistics["pairwise"]
+        assert isinstance(pairwise, PairwiseL1)
+        cost = pairwise.finalize()
+    merger = MERGES[width.merge]
+    rank = k if merger.spans_mean else map_rank(k, kind)
+    selection = SELECTORS[width.selector](moments, second_moment, rank, seed)
+    reg = REGULARISATION if width.regularisation is None else width.regularisation
+    merge = merger.fit(selection, cost, reg, kind)
+    width_map = DECODERS[width.decoder](merge, moments.normalised_second_moment)
+    basis = basis_of(width_map, kind)
+    lost = (
+        torch.eye(arch.width, dtype=second_moment.dtype, device=second_moment.device)
+        - width_map.encode @ width_map.decode
+    )
+    energy = moments.normalised_second_moment
+    kept = 1 - float((lost.T @ energy @ lost).trace() / energy.trace())
+    eigenvalues = torch.linalg.eigvalsh(energy.float()).clamp(min=0).flip(0)  # float32 is enough to draw
+    return FittedRun(basis, kept, merge.transport, selection.neurons, eigenvalues / eigenvalues.sum())

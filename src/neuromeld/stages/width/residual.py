@@ -1,0 +1,209 @@
+"""Narrow the residual stream of a live model, a layer at a time.
+
+Without a refit this is algebra on the weights.  With one, the original and the narrow stream of every calibration
+batch are carried side by side: each cut is refitted on the network that is already narrow up to there, towards what
+the original network has at that cut, so that earlier errors are corrected too, and the original layer is dropped as
+soon as it was used.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import RESIDUAL, Norm
+from neuromeld.linalg.ridge import FitReport, is_held_out, refit
+from neuromeld.model.capture import Batch, LayerCalls, normalise, real_tokens, record_calls
+from neuromeld.model.layerwise import change_once, moved_to_files
+from neuromeld.model.surgery import add_linear, read_matrix
+from neuromeld.runtime.distributed import global_index
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.memory import release_memory
+from neuromeld.stages.width.consumers import narrow_consumer, narrow_norm, narrow_producer
+from neuromeld.stages.width.embedding import narrow_embeddings
+from neuromeld.stages.width.head import diagonal_head_basis, narrow_head
+from neuromeld.stages.width.width_map import Basis, shortcut
+from neuromeld.stats import Cross, CrossMoments
+from neuromeld.stats.base import reduce
+
+_FITS = TypeAdapter(dict[str, FitReport])
+
+Advance = Callable[[int], None]
+"""Called with the number of layers done so far."""
+
+
+@dataclass
+class Streams:
+    """The calibration data at one depth of both networks, one tensor `(batch, time, width)` a batch."""
+
+    calls: LayerCalls
+    original: list[Tensor]
+    narrow: list[Tensor]
+
+    def change_basis(self, matrix: Tensor) -> None:
+        self.narrow = [s @ matrix.to(s) for s in self.narrow]
+
+
+@dataclass
+class WidthResult:
+    """What was done: the basis of each run as it was used, and the refit of each cut by the path of its norm."""
+
+    bases: list[Basis]
+    refits: dict[str, FitReport] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def narrow_residual(
+    model: nn.Module,
+    arch: Architecture,
+    starts: Sequence[int],
+    bases: Sequence[Basis],
+    *,
+    stock: bool,
+    refit_on: Sequence[Batch] | None,
+    journal: Journal = NO_JOURNAL,
+    advance: Advance = lambda _: None,
+) -> WidthResult:
+    """Narrow every weight of `model` in place; `bases[i]` holds from layer `starts[i]` on.
+
+    Shortcuts are attached to the layers they precede, as `shortcut`, and a head adapter to the model; the caller makes
+    them run.  `refit_on` are calibration batches, None for no refit.
+    """
+    done = WidthResult(list(bases))
+    diagonal = None
+    if arch.tied and stock:
+        done.bases[0], diagonal = diagonal_head_basis(model, arch, bases[0])
+    streams = _open(model, arch, refit_on, done.bases[0]) if refit_on is not None else None
+    with moved_to_files(journal, model):
+        table = narrow_embeddings(model, arch, done.bases[0])
+    basis = done.bases[0]
+    for index in range(arch.num_layers):
+        if index in starts[1:]:
+            matrix = shortcut(basis, done.bases[list(starts).index(index)])
+            basis = done.bases[list(starts).index(index)]
+            if streams is not None:
+                streams.change_basis(matrix)
+        else:
+            matrix = None
+        done.refits |= _narrow_layer(model, arch, index, basis, streams, journal)
+        if matrix is not None:
+            first = arch.layer_weights(index)[0]
+            add_linear(model, arch.layer_path(index, "shortcut"), matrix, like=read_matrix(model, first))
+        release_memory()
+        advance(index + 1)
+    moments = None
+    if streams is not None:
+        moments = _cross_moments(model, arch.final_norm, streams.original, streams.narrow, refit_on or [], basis)
+    with moved_to_files(journal, model):
+        narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
+    return done
+
+
+def _open(model: nn.Module, arch: Architecture, batches: Sequence[Batch], basis: Basis) -> Streams:
+    """Both streams where they enter the first layer."""
+    calls = record_calls(model, arch, batches)
+    original, calls.hidden = calls.hidden, []
+    return Streams(calls, original, [x @ basis.write.to(x) for x in original])
+
+
+def _narrow_layer(
+    model: nn.Module, arch: Architecture, index: int, basis: Basis, streams: Streams | None, journal: Journal
+) -> dict[str, FitReport]:
+    """Narrow one layer in place and, where there are streams, refit its consumers and move both streams past it."""
+    path = arch.layer_path(index)
+    layer = model.get_submodule(path)
+    original = copy.deepcopy(layer, {id(parameter): parameter for parameter in layer.parameters()})
+    full = _holder(path, original)
+    weights, norms = arch.layer_weights(index), arch.residual_norms(index)
+    read_by_norms = _run_original(streams, original, path, index, norms) if streams is not None else {}
+
+    def narrow() -> dict[str, FitReport]:
+        for weight in weights:
+            if weight.out == RESIDUAL:
+                narrow_producer(model, weight, basis.write)
+            if weight.in_ == RESIDUAL:
+                narrow_consumer(model, weight, basis.read, full)
+        for norm in norms:
+            narrow_norm(model, norm, basis.width)
+        return _refit_consumers(model, arch, index, basis, streams, read_by_norms, full) if streams is not None else {}
+
+    fits = change_once(journal, f"residual-{index}", layer, narrow, _FITS)
+    if streams is not None:
+        streams.narrow = [streams.calls.run(layer, index, b, s) for b, s in enumerate(streams.narrow)]
+    return fits
+
+
+def _refit_consumers(
+    model: nn.Module,
+    arch: Architecture,
+    index: int,
+    basis: Basis,
+    streams: Streams,
+    read_by_norms: dict[str, list[Tensor]],
+    full: nn.Module,
+) -> dict[str, FitReport]:
+    """RidgeFit what reads each cut of a layer that is narrow already, in order, to what the original norm had there."""
+    layer, fits = model.get_submodule(arch.layer_path(index)), {}
+    for norm in arch.residual_norms(index):
+        module = model.get_submodule(norm.path)
+        narrow = [streams.calls.run_until(layer, index, b, s, module) for b, s in enumerate(streams.narrow)]
+        moments = _cross_moments(model, norm, read_by_norms.pop(norm.path), narrow, streams.calls.batches, basis)
+        found = refit(*moments, basis.read)
+        fits[norm.path] = found.fit
+        for weight in arch.layer_weights(index):
+            if weight.input_norm == norm.path:
+                narrow_consumer(model, weight, found.matrix, full)
+    return fits
+
+
+def _cross_moments(
+    model: nn.Module,
+    norm: Norm,
+    original: Sequence[Tensor],
+    narrow: Sequence[Tensor],
+    batches: Sequence[Batch],
+    basis: Basis,
+) -> tuple[Cross, Cross]:
+    """Moments of `norm(s)` against `norm(x)`: those to fit on, and those held out."""
+    module = model.get_submodule(norm.path)
+    sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
+    for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
+        x, s = real_tokens(x, batch), real_tokens(s, batch)
+        sums[is_held_out(*global_index(batches, b))].update(normalise(s, norm, module), normalise(x, norm, module))
+    reduce(*sums)
+    return sums[0].finalize(), sums[1].finalize()
+
+
+def _run_original(
+    streams: Streams, layer: nn.Module, path: str, index: int, norms: Sequence[Norm]
+) -> dict[str, list[Tensor]]:
+    """Move the original stream past the layer; returns what each of its norms read."""
+    seen: dict[str, list[Tensor]] = {norm.path: [] for norm in norms}
+
+    def keep(inputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, args: inputs.append(args[0])
+
+    handles = [
+        layer.get_submodule(norm.path.removeprefix(path + ".")).register_forward_pre_hook(keep(seen[norm.path]))
+        for norm in norms
+    ]
+    streams.original = [streams.calls.run(layer, index, b, x) for b, x in enumerate(streams.original)]
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def _holder(path: str, module: nn.Module) -> nn.Module:
+    """A module in which `module` stands at a dotted path, so that the model's own paths find it."""
+    root = nn.Module()
+    parent = root
+    *parents, name = path.split(".")
+    for part in parents:
+        parent.add_module(part, nn.Module())
+        parent = parent.get_submodule(part)
+    parent.add_module(name, module)
+    return root

@@ -1,0 +1,35 @@
+"""How much the loss feels what each feature does: first-order Taylor importance."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.model.capture import Batch
+from neuromeld.model.gradients import capture_gradients
+from neuromeld.shapes import ACCUMULATE
+
+
+def taylor_importance(
+    model: nn.Module, arch: Architecture, spaces: Sequence[str], batches: Sequence[Batch]
+) -> dict[str, Tensor]:
+    """Mean over tokens of `|z dL/dz|` of each feature, `(f,)`, by the path of the consumer that reads it.
+
+    One forward and one backward pass, a window at a time; none where no spaces are given.
+    """
+    if not spaces:
+        return {}
+    paths = [arch.consumer(layer, space).path for layer in range(arch.num_layers) for space in spaces]
+    sums: dict[str, Tensor] = {}
+
+    def on_activation(path: str, x: Tensor, gradient: Tensor) -> None:
+        taylor = (x * gradient).abs().to(ACCUMULATE).sum(0)
+        sums[path] = sums[path] + taylor if path in sums else taylor
+
+    windows = [
+        {name: value[row : row + 1] for name, value in batch.items()}
+        for batch in batches
+        for row in range(len(next(iter(batch.values()))))
+    ]
+    total = capture_gradients(model, paths, windows, on_activation)
+    return {path: taylor / total for path, taylor in sums.items()}
