@@ -31,7 +31,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "FFNs": {"ffn": {"ratio": 0.66}},
     "residual stream": {"width": {"hidden_ratio": 0.8, "selector": "principal"}},
     "residual stream, refit": {"width": {"hidden_ratio": 0.8, "selector": "principal", "refit": True}},
-    "residual stream, transport": {"width": {"hidden_ratio": 0.8, "selector": "magnitude", "merge": "transport"}},
+    "residual stream, transport": {
+        "width": {"hidden_ratio": 0.8, "selector": "mean_abs_activation", "merge": "transport"}
+    },
 }
 BASE = {"layers": 4, "width": 256, "tokens": 4096}
 SIZES = {"layers": [4, 8, 16, 32], "width": [128, 256, 512, 1024], "tokens": [4096, 8192, 16384, 32768]}

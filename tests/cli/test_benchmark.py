@@ -16,7 +16,7 @@ from neuromeld.evaluate import perplexity
 from neuromeld.recover import parse_recovery, recover
 
 ROWS = {
-    "ffn": {"fit": "ffn.size", "recipe": {"ffn": {"selector": "magnitude"}}},
+    "ffn": {"fit": "ffn.size", "recipe": {"ffn": {"selector": "mean_abs_activation"}}},
     "principal": {"recipe": {"width": {"hidden_size": 16}}},
     "drop": {"fit": "drop_layers.count", "recipe": {}},
     "slicegpt": {"slicegpt": {}},

@@ -165,7 +165,7 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
     cases = {
         "share_ffns holds": ["--share-ffns", 2],
         "refit of the width": ["--hidden-size", 96, "--refit"],
-        "selector=gradient holds": ["--ffn-ratio", 0.5, "--selector", "gradient"],
+        "selector=taylor holds": ["--ffn-ratio", 0.5, "--selector", "gradient"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
         "stages that are named": ["--keep", 0.8],
         "must be a size": ["--ffn-ratio", 0.5, "--max-memory", "lots"],

@@ -19,9 +19,9 @@ GIVEN = {
                   {"width": {"hidden_size": 16, "selector": "rms", "merge": "transport", "regularisation": 0.2}}),
     "ffn": ({"ffn_ratio": 0.5, "selector": "leverage", "merge": "kmeans", "compensate": "none"},
             {"ffn": {"ratio": 0.5, "selector": "leverage", "merge": "kmeans", "compensate": "none"}}),
-    "both": ({"ffn_size": 8, "num_kv_heads": 1, "selector": "fluctuation", "compensate": "bias", "merge": "kmeans"},
-             {"ffn": {"size": 8, "selector": "fluctuation", "compensate": "bias", "merge": "kmeans"},
-              "heads": {"num_kv_heads": 1, "selector": "fluctuation", "compensate": "bias"}}),
+    "both": ({"ffn_size": 8, "num_kv_heads": 1, "selector": "flap", "compensate": "bias", "merge": "kmeans"},
+             {"ffn": {"size": 8, "selector": "flap", "compensate": "bias", "merge": "kmeans"},
+              "heads": {"num_kv_heads": 1, "selector": "flap", "compensate": "bias"}}),
     "share_ffns": ({"share_ffns": 3, "anchor": "middle", "compensate": "none"},
                   {"share_ffns": {"count": 3, "anchor": "middle", "compensate": "none"}}),
     "share_ffns in a window": ({"share_ffns": 3, "window": "2-4", "align": "none"},
@@ -59,14 +59,14 @@ def test_options_change_a_recipe_and_a_target_takes_the_place_of_another(tmp_pat
 
 
 def test_options_without_a_stage_change_the_default_recipe():
-    default, changed = load_recipe("default"), build_recipe(selector="magnitude", seed=7)
-    assert changed.ffn == default.ffn.model_copy(update={"selector": "magnitude"})
+    default, changed = load_recipe("default"), build_recipe(selector="mean_abs_activation", seed=7)
+    assert changed.ffn == default.ffn.model_copy(update={"selector": "mean_abs_activation"})
     assert changed.calibration.seed == 7
 
 
 BAD = {
     "selector of two kinds": (
-        {"hidden_size": 16, "ffn_size": 8, "selector": "magnitude"},
+        {"hidden_size": 16, "ffn_size": 8, "selector": "mean_abs_activation"},
         "--selector magnitude: it could mean width or ffn; write a recipe file and pass it by --recipe",
     ),
     "merge of two kinds": ({"hidden_size": 16, "ffn_size": 8, "merge": "transport"}, "it could mean width or ffn"),

@@ -38,21 +38,21 @@ NO_LOSS = [
     *(family for family in IMAGES if family.endswith(("encoder", "clip_vision_model"))),
 ]
 METHODS = {
-    "prune": {"selector": "magnitude"},
+    "prune": {"selector": "mean_abs_activation"},
     "principal": {"selector": "principal"},
-    "dotresize": {"selector": "magnitude", "merge": "transport"},
+    "dotresize": {"selector": "mean_abs_activation", "merge": "transport"},
     "dotresize-transport": {"selector": "rms", "merge": "transport", "decoder": "transport"},
     "ridge": {"selector": "random", "decoder": "ridge"},
-    "refit": {"selector": "magnitude", "merge": "transport", "refit": True},
+    "refit": {"selector": "mean_abs_activation", "merge": "transport", "refit": True},
 }
 FFN = {"ffn": {"size": 24}}
 STAGES = {
     "ffn": FFN,
     "ffn-random-none": {"ffn": {"size": 23, "selector": "random", "compensate": "none"}},
-    "ffn-transport": {"ffn": {"ratio": 0.6, "selector": "fluctuation", "merge": "transport"}},
+    "ffn-transport": {"ffn": {"ratio": 0.6, "selector": "flap", "merge": "transport"}},
     "ffn-kmeans": {"ffn": {"ratio": 0.6, "selector": "leverage", "merge": "kmeans"}},
-    "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "gradient"}},
-    "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "residual"}},
+    "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "taylor"}},
+    "ffn-per-layer": {"ffn": {"size": [24, 40, 8, 1], "selector": "obs"}},
     "drop": {"drop_layers": {"count": 2}},
     "merge": {"share_ffns": {"count": 2}},
     "delete": {"remove_ffns": {"count": 2}},
@@ -67,7 +67,9 @@ STAGES = {
 }
 GROUPS = {
     "heads": {"heads": {"num_kv_heads": 1}},
-    "heads-per-layer": {"heads": {"num_kv_heads": [1, 2, 2, 1], "selector": "magnitude", "compensate": "none"}},
+    "heads-per-layer": {
+        "heads": {"num_kv_heads": [1, 2, 2, 1], "selector": "mean_abs_activation", "compensate": "none"}
+    },
     "heads-ffn-width": {"heads": {"num_kv_heads": 1}, **FFN, "width": {"hidden_size": WIDTH - 6, "basis": "run:2"}},
 }
 
@@ -124,7 +126,9 @@ def test_default_config_is_covered(name):
 
 
 @pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
-@pytest.mark.parametrize("method", [{"selector": "principal"}, {"selector": "magnitude", "merge": "transport"}])
+@pytest.mark.parametrize(
+    "method", [{"selector": "principal"}, {"selector": "mean_abs_activation", "merge": "transport"}]
+)
 @pytest.mark.parametrize("family", WIDE)
 def test_full_width_changes_nothing(family, method, basis):
     model = exact_norms(build(family))
@@ -136,7 +140,7 @@ def test_full_width_changes_nothing(family, method, basis):
 @pytest.mark.parametrize("family", WIDE)
 def test_stages_alone_run_as_their_result_does_and_can_be_undone(family):
     """What the planner and the search for windows measure is the model that would be saved."""
-    chosen = recipe(output="native", selector="magnitude", basis="run:2")
+    chosen = recipe(output="native", selector="mean_abs_activation", basis="run:2")
     expected, _ = narrow(build(family), chosen)
     model = build(family)
     before = logits(model)
@@ -198,7 +202,7 @@ def test_experts_are_not_merged(family):
 def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
     chosen = possible(family, STAGES[method])
     if family in [*EXPERTS, *NO_LOSS] and method == "ffn-gradient":
-        with pytest.raises(NeuromeldError, match="selector=gradient"):
+        with pytest.raises(NeuromeldError, match="selector=taylor"):
             make_plan(meta_model(FAMILIES[family]()), stages(**chosen))
         return
     if chosen:
@@ -365,7 +369,7 @@ def test_padding_is_not_seen():
             mask[:, :3], mask[:, -2:] = 0, 0
             data.append({"input_ids": padded, "attention_mask": mask})
         model = build("llama")
-        plan = make_plan(model, recipe(selector="magnitude", merge="transport", refit=True))
+        plan = make_plan(model, recipe(selector="mean_abs_activation", merge="transport", refit=True))
         results.append(logits(compress_model(model, plan, data).model))
     torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
 
@@ -380,12 +384,14 @@ def test_same_seed_same_result():
 def test_refit_lowers_the_error_of_the_logits():
     expected = logits(build("llama"))
     errors = [
-        float((logits(narrow(build("llama"), recipe(selector="magnitude", refit=refit))[0]) - expected).norm())
+        float(
+            (logits(narrow(build("llama"), recipe(selector="mean_abs_activation", refit=refit))[0]) - expected).norm()
+        )
         for refit in (False, True)
     ]
     assert errors[1] < 0.95 * errors[0]
 
 
 def test_plan_survives_json():
-    plan = make_plan(build("llama"), recipe(selector="magnitude", basis="run:2"))
+    plan = make_plan(build("llama"), recipe(selector="mean_abs_activation", basis="run:2"))
     assert Plan.from_json(plan.to_json()) == plan

@@ -98,7 +98,7 @@ def test_accuracy_is_the_one_computed_by_hand(task_folder, questions, tokenizer)
 
 def test_native_model_answers_as_the_simulated_full_width_one(task_folder, tokenizer):
     model, simulated = exact_norms(build("llama-tied")), exact_norms(build("llama-tied"))
-    plan = make_plan(model, recipe(output="native", selector="magnitude"))
+    plan = make_plan(model, recipe(output="native", selector="mean_abs_activation"))
     compressed = compress_model(model, plan, batches_for(model))
     assert plan.format == "native"
     basis = compressed.narrowed.bases[0]

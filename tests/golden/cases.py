@@ -38,11 +38,17 @@ STAGES: dict[str, dict[str, Any]] = {
     "delete": {"remove_ffns": {"count": 1}},
     "heads": {"heads": {"num_kv_heads": 1}},
     "ffn": {"ffn": {"ratio": 0.6}},
-    "ffn-transport": {"ffn": {"size": [24, 16, 24, 32], "selector": "fluctuation", "merge": "transport"}},
-    "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "gradient", "compensate": "none"}},
+    "ffn-transport": {"ffn": {"size": [24, 16, 24, 32], "selector": "flap", "merge": "transport"}},
+    "ffn-gradient": {"ffn": {"ratio": 0.6, "selector": "taylor", "compensate": "none"}},
     "width": {"width": {"hidden_size": 20}},
     "width-runs": {
-        "width": {"hidden_size": 18, "selector": "magnitude", "merge": "transport", "basis": "run:2", "refit": True}
+        "width": {
+            "hidden_size": 18,
+            "selector": "mean_abs_activation",
+            "merge": "transport",
+            "basis": "run:2",
+            "refit": True,
+        }
     },
     "merge": {"share_ffns": {"count": 2, "gain": "channel", "rank": 3}},
     "all": {

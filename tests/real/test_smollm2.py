@@ -30,7 +30,7 @@ def test_default_stages_beat_pruning_at_nine_tenths(source):
     found = {}
     for name, width in {
         "default": {"selector": "principal"},
-        "prune": {"selector": "magnitude"},
+        "prune": {"selector": "mean_abs_activation"},
     }.items():
         recipe = parse_recipe({"width": width | {"hidden_ratio": 0.9}, "calibration": {"tokens": TOKENS}})
         model = source.load(None, "cpu")

@@ -58,7 +58,12 @@ def everything() -> dict[str, Any]:
     """A record that fills every section, as a model of thirty layers might."""
     record = copy.deepcopy(LEAST)
     record["format"] = "native"
-    record["recipe"]["width"] |= {"selector": "magnitude", "merge": "transport", "basis": "run:3", "refit": True}
+    record["recipe"]["width"] |= {
+        "selector": "mean_abs_activation",
+        "merge": "transport",
+        "basis": "run:3",
+        "refit": True,
+    }
     record["runs"] = [
         {
             "first_layer": i,

@@ -20,7 +20,8 @@ class Architecture:
     `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
     order, the final norm last.  `widths` gives the size of each space.
     `tied` says whether the output head is the embedding.
-    `active` is the number of experts that a token is sent to.
+    `active` is the number of experts that a token is sent to.  A stock config wants a residual width that is a multiple
+    of `stock_multiple`.
     """
 
     spec: ArchSpec
@@ -29,6 +30,7 @@ class Architecture:
     tied: bool
     widths: dict[str, int]
     active: int = 1
+    stock_multiple: int = 1
 
     @property
     def num_layers(self) -> int:
@@ -67,9 +69,13 @@ class Architecture:
         """The layers of each stack that `window`, counted from 0 in every stack, stands for."""
         return [range(start + window.start, start + window.stop) for start in self.stack_offsets]
 
+    def with_depths(self, depths: tuple[int, ...]) -> "Architecture":
+        """Return the architecture with so many layers in each stack."""
+        return replace(self, depths=depths)
+
     def without(self, count: int) -> "Architecture":
-        """With `count` layers less in every stack."""
-        return replace(self, depths=tuple(depth - count for depth in self.depths))
+        """Return the architecture with `count` layers less in every stack."""
+        return self.with_depths(tuple(depth - count for depth in self.depths))
 
     def layer_weights(self, layer: int) -> tuple[Weight, ...]:
         """The weights of one layer, with full paths."""
@@ -209,7 +215,9 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if spec.head is not None and spec.embeddings:
         head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
         tied = head.weight is embedding.weight
-    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, getattr(model.config, "num_experts_per_tok", 1))
+    multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
+    active = getattr(model.config, "num_experts_per_tok", 1)
+    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, active, multiple)
 
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:

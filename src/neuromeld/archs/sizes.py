@@ -1,6 +1,7 @@
 """The sizes of a model, before or after: what a plan resolves, and what parameters are predicted from."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,18 +15,24 @@ from neuromeld.archs.spec import CROSS_HEADS, EXPERTS, FFN, GROUPED, HEADS, RESI
 class Sizes:
     """The dimensions of a model.
 
+    hidden        width of the residual stream
     ffn           hidden neurons of each layer
     num_kv_heads  key-value heads of each layer, each with the query heads that read it
+    depths        layers of each stack
     shared_ffns   length of a window of FFNs with one set of weights
+    basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
     """
 
     hidden: int
     ffn: tuple[int, ...]
     num_kv_heads: tuple[int, ...]
+    depths: tuple[int, ...]
     shared_ffns: int = 1
+    basis_starts: tuple[int, ...] = ()
 
     @property
     def num_layers(self) -> int:
+        """Layers of all stacks."""
         return len(self.ffn)
 
     @property
@@ -33,23 +40,25 @@ class Sizes:
         """Whether all layers have the same sizes."""
         return len(set(self.ffn)) == len(set(self.num_kv_heads)) == 1
 
-    def drop_layers(self, count: int) -> "Sizes":
-        """Without `count` layers, of a model whose layers are all alike."""
-        return replace(self, ffn=self.ffn[count:], num_kv_heads=self.num_kv_heads[count:])
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> "Sizes":
-        return Sizes(**data | {"ffn": tuple(data["ffn"]), "num_kv_heads": tuple(data["num_kv_heads"])})
+    def without_layers(self, count: int) -> "Sizes":
+        """Return the sizes with `count` layers less in every stack, of a model whose layers are all alike."""
+        total = count * len(self.depths)
+        return replace(
+            self,
+            ffn=self.ffn[total:],
+            num_kv_heads=self.num_kv_heads[total:],
+            depths=tuple(depth - count for depth in self.depths),
+        )
 
 
 def sizes_of(arch: Architecture, config: Any) -> Sizes:
-    """The sizes of a model as it comes."""
+    """Return the sizes of a model as it comes."""
     keys = arch.spec.head_keys
     num_kv_heads = 1
     if keys is not None:
         num_kv_heads = getattr(config, keys[1], None) or getattr(config, keys[0])
     layers = arch.num_layers
-    return Sizes(arch.width, (arch.widths[FFN],) * layers, (num_kv_heads,) * layers)
+    return Sizes(arch.width, (arch.widths[FFN],) * layers, (num_kv_heads,) * layers, arch.depths)
 
 
 def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: str) -> int:
@@ -61,6 +70,15 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
     if space in GROUPED:
         return arch.widths[space] // before.num_kv_heads[layer] * after.num_kv_heads[layer]
     return arch.widths[space]
+
+
+def layer_entries(arch: Architecture, before: Sizes, after: Sizes, layer: int, spaces: Collection[str] = ()) -> int:
+    """Return the entries of the matrices of a layer; with `spaces`, of those with an axis in one of them."""
+    return sum(
+        weight.repeats * math.prod(space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
+        for weight in arch.layer_weights(layer)
+        if not spaces or weight.in_ in spaces or weight.out in spaces
+    )
 
 
 def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, after: Sizes, *, extra: int = 0) -> int:

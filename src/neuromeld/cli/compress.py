@@ -97,8 +97,8 @@ def plan_command(
     table.add_row("parameters", f"{plan.parameters_before:,}", f"{plan.parameters_after:,}")
     table.add_row("kept ratio", "1", f"{plan.kept_ratio:.3f}")
     table.add_row("weights on disk", "", f"{plan.bytes_after / 1e6:,.1f} MB")
-    if plan.recipe.width is not None:
-        table.add_row("bases", "", str(len(plan.basis_starts)))
+    if len(plan.after.basis_starts) > 1:
+        table.add_row("bases of the residual stream", "1", str(len(plan.after.basis_starts)))
     table.add_row("peak memory of the job (predicted)", "", f"{plan.peak_bytes / 2**30:.2f} GiB")
     table.add_row("disk space of the job (predicted)", "", f"{plan.disk_bytes / 2**30:.2f} GiB")
     if plan.memory_mapped:

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neuromeld import units
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.probe import Probe, probe
 from neuromeld.archs.spec import RESIDUAL, ArchSpec
@@ -24,9 +23,13 @@ from neuromeld.planning.plan import meta_model
 from neuromeld.planning.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
 from neuromeld.registry import Registry
+from neuromeld.stages.share_ffns import COMBINES
+from neuromeld.stages.width import merges as width_merges
+from neuromeld.stages.width import selectors as width_selectors
 from neuromeld.stages.width.decoders import DECODERS
-from neuromeld.stages.width.merges import MERGES
-from neuromeld.stages.width.selectors import SELECTORS
+from neuromeld.units.compensation import COMPENSATIONS
+from neuromeld.units.merges import MERGES
+from neuromeld.units.selectors import SELECTORS
 
 
 class What(StrEnum):
@@ -86,12 +89,17 @@ def _width(spec: ArchSpec) -> str:
 
 
 def _methods() -> list[tuple[str, str]]:
+    tables = {
+        "width": (width_selectors.SELECTORS, width_merges.MERGES, DECODERS),
+        "ffn and heads": (SELECTORS, COMPENSATIONS),
+        "ffn": (MERGES,),
+        "share_ffns": (COMBINES,),
+    }
     return [
-        *((f"width selector {name}", _summary(entry)) for name, entry in SELECTORS.items()),
-        *((f"width merge {name}", _summary(entry.fit)) for name, entry in MERGES.items()),
-        *((f"width decoder {name}", _summary(entry)) for name, entry in DECODERS.items()),
-        *((f"ffn and heads selector {name}", _summary(entry)) for name, entry in units.SELECTORS.items()),
-        *((f"ffn merge {name}", _summary(entry)) for name, entry in units.MERGES.items()),
+        (f"{stage} {table.kind} {name}", method.summary)
+        for stage, found in tables.items()
+        for table in found
+        for name, method in table.items()
     ]
 
 

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from neuromeld.cli.generated_options import FieldOption, options_of
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget, Objective
 from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
+from neuromeld.stages import STAGES
 
 DEFAULT_RECIPE = "default"
 
@@ -27,10 +29,10 @@ class Request:
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in the place of its argument `asked`, the options that `build_recipe` and a budget have."""
+    """Give a command the options of a recipe and of a budget, in the place of its argument `asked`."""
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "asked"]
     of_budget = list(inspect.signature(_budget).parameters.values())
-    of_recipe = list(inspect.signature(build_recipe).parameters.values())
+    of_recipe = _parameters()
     ours = [*of_budget, *of_recipe]
 
     @functools.wraps(command)
@@ -54,12 +56,21 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 
 def _budget(
     keep: Annotated[
-        float | None, typer.Option(help="Budget: share of the parameters to keep; the planner finds out how.")
+        float | None,
+        typer.Option(rich_help_panel="Budget", help="share of the parameters to keep; the planner finds out how."),
     ] = None,
-    params: Annotated[str | None, typer.Option(help="Budget: parameters to keep, as 100000000 or 100M.")] = None,
-    flops: Annotated[float | None, typer.Option(help="Budget: share of the operations per token to keep.")] = None,
+    params: Annotated[
+        str | None, typer.Option(rich_help_panel="Budget", help="parameters to keep, as 100000000 or 100M.")
+    ] = None,
+    flops: Annotated[
+        float | None, typer.Option(rich_help_panel="Budget", help="share of the operations per token to keep.")
+    ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="What --keep is a share of: params (default), flops, or latency, measured here.")
+        str | None,
+        typer.Option(
+            rich_help_panel="Budget",
+            help="What --keep is a share of: params (default), flops, or latency, measured here.",
+        ),
     ] = None,
 ) -> Budget | None:
     """The budget, where one was given."""
@@ -84,119 +95,66 @@ def _number(text: str) -> int:
         ) from None
 
 
-def build_recipe(
-    recipe: Annotated[str | None, typer.Option("--recipe", help="A YAML file, or the name of one that ships.")] = None,
-    hidden_ratio: Annotated[float | None, typer.Option(help="Share of the residual stream's width to keep.")] = None,
-    hidden_size: Annotated[int | None, typer.Option(help="Width of the residual stream to narrow to.")] = None,
-    ffn_ratio: Annotated[float | None, typer.Option(help="Share of the FFNs' hidden neurons to keep.")] = None,
-    ffn_size: Annotated[int | None, typer.Option(help="Hidden neurons of each FFN to keep.")] = None,
-    num_kv_heads: Annotated[int | None, typer.Option(help="Groups of attention heads of each layer to keep.")] = None,
-    drop_layers: Annotated[int | None, typer.Option(help="Adjacent layers to remove.")] = None,
-    remove_ffns: Annotated[int | None, typer.Option(help="Adjacent FFNs to remove; their attention stays.")] = None,
-    share_ffns: Annotated[int | None, typer.Option(help="Adjacent FFNs to merge into one that they share.")] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(metavar="START-END", help="Layers to drop, or FFNs to delete or merge, counted from 0."),
-    ] = None,
-    anchor: Annotated[str | None, typer.Option(help="Of merged FFNs: first, middle or last.")] = None,
-    align: Annotated[str | None, typer.Option(help="Of merged FFNs: permute or none.")] = None,
-    combine: Annotated[
-        str | None, typer.Option(help="Of merged FFNs: average or strongest, the default with a refit.")
-    ] = None,
-    gain: Annotated[str | None, typer.Option(help="Of merged FFNs, one for each: channel, scale or none.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Of merged FFNs: of a matrix that each keeps for itself.")] = None,
-    selector: Annotated[str | None, typer.Option(help="What to keep; see `list methods`.")] = None,
-    merge: Annotated[str | None, typer.Option(help="How the rest reaches it; see `list methods`.")] = None,
-    compensate: Annotated[str | None, typer.Option(help="Of FFNs and heads: ridge, bias or none.")] = None,
-    decoder: Annotated[str | None, typer.Option(help="Of the width: pinv, transport or ridge.")] = None,
-    regularisation: Annotated[float | None, typer.Option(help="Of the width's transport, in median distances.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="The stream the width is chosen by: normalised or raw.")] = None,
-    basis: Annotated[str | None, typer.Option(help="Of the width: shared, layer, or run:N.")] = None,
-    refit: Annotated[bool | None, typer.Option("--refit/--no-refit", help="RidgeFit what reads the width.")] = None,
-    stock: Annotated[bool | None, typer.Option("--stock/--native", help="Insist on one output format.")] = None,
-    calibration: Annotated[str | None, typer.Option("--calibration", help="Named data, or file:PATH.")] = None,
-    calibration_tokens: Annotated[int | None, typer.Option(help="Calibration tokens in all.")] = None,
-    seqlen: Annotated[int | None, typer.Option("--seqlen", help="Tokens in one calibration window.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the calibration documents.")] = None,
-) -> Recipe:
-    """The recipe of `--recipe`, with every option that was given in the place of its own.
+BASE = "recipe"
+"""The parameter of `--recipe`."""
+
+STAGE_OPTIONS: list[FieldOption] = [
+    option for stage in STAGES for option in options_of(stage.Options, stage.name, stage.prefix, "Stages")
+]
+CALIBRATION_OPTIONS: list[FieldOption] = options_of(Calibration, "calibration", "", "Calibration")
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """Return the parameters of a command that takes a recipe."""
+    recipe = typer.Option(
+        "--recipe",
+        help="A YAML file, or the name of a recipe that ships (list recipes).",
+        show_default=False,
+        rich_help_panel="Stages",
+    )
+    stock = typer.Option(
+        "--stock/--native", help="Insist on one output format.", show_default=False, rich_help_panel="Output"
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(BASE, keyword, default=None, annotation=Annotated[str | None, recipe]),
+        *(option.signature() for option in (*STAGE_OPTIONS, *CALIBRATION_OPTIONS)),
+        inspect.Parameter("stock", keyword, default=None, annotation=Annotated[bool | None, stock]),
+    ]
+
+
+def build_recipe(**given: Any) -> Recipe:
+    """Return the recipe of `--recipe`, with every option that was given in the place of its own.
+
+    given   by parameter: `recipe`, `stock`, and those of `STAGE_OPTIONS` and `CALIBRATION_OPTIONS`; None is not given
 
     Without `--recipe`, the stages that options name; without those, the default recipe.
     """
-    span = _span(window, drop_layers, remove_ffns, share_ffns)
-    layers = None if span is None else {"layers": list(range(span[0], span[1] + 1))}
-    targets: dict[str, dict[str, Any]] = {
-        "drop_layers": layers if layers and drop_layers else _given(count=drop_layers),
-        "remove_ffns": layers if layers and remove_ffns else _given(count=remove_ffns),
-        "heads": _given(num_kv_heads=num_kv_heads),
-        "ffn": _given(ratio=ffn_ratio, size=ffn_size),
-        "width": _given(hidden_ratio=hidden_ratio, hidden_size=hidden_size),
-        "share_ffns": _given(count=share_ffns) if span is None or share_ffns is None else {"window": span},
-    }
-    named = any(targets.values())
+    given = {name: value for name, value in given.items() if value is not None}
+    options = [option for option in STAGE_OPTIONS if option.parameter in given]
+    named = any(option.target for option in options)
     chosen: dict[str, Any] = {}
-    if recipe is not None or not named:
-        chosen = load_recipe(recipe or DEFAULT_RECIPE).model_dump(exclude_none=True)
-    for stage, target in targets.items():
-        if target:
-            kept = {k: v for k, v in chosen.get(stage, {}).items() if k not in _TARGETS}
-            chosen[stage] = kept | target
-    details = (
-        (
-            "width",
-            _given(decoder=decoder, regularisation=regularisation, weighting=weighting, basis=basis, refit=refit),
-        ),
-        ("share_ffns", _given(anchor=anchor, align=align, combine=combine, gain=gain, rank=rank)),
-    )
-    for stage, values in details:
-        if values and stage not in chosen:
-            raise UserInputError(f"{_flags(values)}: there is no stage {stage} that this could apply to")
-        chosen[stage] = chosen.get(stage, {}) | values
-    _apply(chosen, {"selector": selector}, (("width",), ("ffn", "heads")))
-    _apply(chosen, {"merge": merge}, (("width",), ("ffn",)))
-    _apply(chosen, {"compensate": compensate}, (("ffn", "heads", "share_ffns"),))
-    texts = _given(source=calibration, tokens=calibration_tokens, seqlen=seqlen, seed=seed)
+    if BASE in given or not named:
+        chosen = load_recipe(given.get(BASE, DEFAULT_RECIPE)).model_dump(exclude_none=True)
+    for stage in STAGES:
+        own = [option for option in options if option.owner == stage.name]
+        if any(option.target for option in own):
+            targets = {option.field for option in STAGE_OPTIONS if option.owner == stage.name and option.target}
+            chosen[stage.name] = {k: v for k, v in chosen.get(stage.name, {}).items() if k not in targets}
+        elif own and stage.name not in chosen:
+            asked = {option.parameter: given[option.parameter] for option in own}
+            raise UserInputError(f"{_flags(asked)}: there is no stage {stage.name} that this could apply to")
+        for option in own:
+            chosen[stage.name][option.field] = option.value(given[option.parameter])
+    calibration = [option for option in CALIBRATION_OPTIONS if option.parameter in given]
+    texts = {option.field: given[option.parameter] for option in calibration}
     chosen["calibration"] = chosen.get("calibration", {}) | texts
-    if stock is not None:
-        chosen["output"] = "stock" if stock else "native"
-    return parse_recipe({stage: value for stage, value in chosen.items() if value != {}})
+    if "stock" in given:
+        chosen["output"] = "stock" if given["stock"] else "native"
+    return parse_recipe(chosen)
 
 
-_SETTINGS = ("stock", "calibration", "calibration_tokens", "seqlen", "seed")
-_TARGETS = ("count", "window", "layers", "num_kv_heads", "ratio", "size", "hidden_ratio", "hidden_size")
-
-
-def _apply(chosen: dict[str, Any], values: dict[str, Any], kinds: tuple[tuple[str, ...], ...]) -> None:
-    """Set an option in the stages of the one kind that is there; each kind understands its own values."""
-    values = _given(**values)
-    if not values:
-        return
-    found = [[stage for stage in stages if chosen.get(stage)] for stages in kinds]
-    found = [stages for stages in found if stages]
-    if len(found) != 1:
-        reason = "it could mean " + " or ".join(stages[0] for stages in found) if found else "no stage takes it"
-        raise UserInputError(f"{_flags(values)}: {reason}; write a recipe file and pass it by --recipe")
-    for stage in found[0]:
-        chosen[stage] |= values
-
-
-def _span(window: str | None, *counts_given: int | None) -> list[int] | None:
-    if window is None:
-        return None
-    first, dash, last = window.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last)):
-        raise UserInputError(f"--window {window} must be START-END, the first and the last layer, counted from 0")
-    span = [int(first), int(last)]
-    counts = [count for count in counts_given if count is not None]
-    if len(counts) != 1:
-        raise UserInputError("--window needs one of --drop-layers, --remove-ffns and --share-ffns")
-    if counts[0] != span[1] - span[0] + 1:
-        raise UserInputError(f"--window {window} spans {span[1] - span[0] + 1} layers, not {counts[0]}")
-    return span
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+_SETTINGS = ("stock", *(option.parameter for option in CALIBRATION_OPTIONS))
 
 
 def _flags(values: dict[str, Any]) -> str:

@@ -14,13 +14,12 @@ from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate.similarity import SIMILARITY_TOKENS
+from neuromeld.evaluate.similarity import SIMILARITY_TOKENS, similar_windows, similarity
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.recipe import validate
 from neuromeld.report import draw_maps, render_maps
 from neuromeld.runtime.progress import track
-from neuromeld.stages.share_ffns import similar_windows, similarity
 
 LENGTHS = (2, 3, 4)
 SHOWN = 3

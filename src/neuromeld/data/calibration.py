@@ -1,6 +1,6 @@
 """How much calibration data there is, and of which source."""
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from neuromeld.settings import Settings
 
@@ -14,10 +14,16 @@ class Calibration(Settings):
     source  a named one or `file:PATH`; None is the usual one for the inputs of the model
     """
 
-    source: str | None = None
-    tokens: int = 32768
-    seqlen: int = 512
-    seed: int = 0
+    source: str | None = Field(
+        None,
+        description="Named calibration data or file:PATH; by default the usual one for the inputs of the model.",
+        json_schema_extra={"flag": "--calibration"},
+    )
+    tokens: int = Field(
+        32768, description="Calibration tokens in all.", json_schema_extra={"flag": "--calibration-tokens"}
+    )
+    seqlen: int = Field(512, description="Tokens in one calibration window.", json_schema_extra={"flag": "--seqlen"})
+    seed: int = Field(0, description="Seed for sampling calibration documents.", json_schema_extra={"flag": "--seed"})
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":

@@ -42,6 +42,11 @@ def paragraph(text: str, **values: object) -> Markup:
     return Markup("<p>" + text + "</p>").format(**values)
 
 
+def item(text: str, *values: object) -> Markup:
+    """An entry of a list; `text` is ours and may hold markup, the values are escaped."""
+    return Markup("<li>" + text + "</li>").format(*values)
+
+
 def join(parts: Iterable[Markup | None]) -> Markup:
     """The parts that are there, one after the other."""
     return Markup("\n").join(part for part in parts if part is not None)

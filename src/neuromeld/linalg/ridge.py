@@ -21,9 +21,6 @@ LAMBDAS = (1e-5, 1e-4, 1e-3)
 FFN_LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
 """Tried in turn, each times the mean diagonal of the Gram matrix: for the residual stream, and for FFNs and heads."""
 
-HELD_OUT = 8
-"""Every eighth calibration batch is held out."""
-
 
 @dataclass(frozen=True)
 class FitReport:
@@ -49,12 +46,6 @@ class RidgeFit:
 
     matrix: Float[Tensor, "k d"]
     fit: FitReport
-
-
-def is_held_out(batch: int, num_batches: int) -> bool:
-    """Whether a calibration batch is held out: every eighth, and the last of fewer."""
-    every = min(HELD_OUT, num_batches)
-    return batch % every == every - 1
 
 
 def refit(

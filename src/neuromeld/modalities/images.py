@@ -15,10 +15,10 @@ from neuromeld.data.images import LabelledImages, read_images, rgb
 from neuromeld.data.images.labelled import content
 from neuromeld.data.text import Split
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.linalg.ridge import HELD_OUT
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.classes import model_class
+from neuromeld.stats.split import HELD_OUT
 
 BATCH_IMAGES = 32
 """Images in one batch, at most."""

@@ -7,8 +7,8 @@ import torch
 from transformers import PretrainedConfig
 
 from neuromeld.errors import UserInputError
-from neuromeld.linalg.ridge import HELD_OUT
 from neuromeld.model.capture import IGNORED, Batch
+from neuromeld.stats.split import HELD_OUT
 
 MOST_IN_BATCH = 8
 """Examples in one calibration batch, at most."""

@@ -7,9 +7,9 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from neuromeld.checkpoint import load_tokenizer
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
 from neuromeld.data.text import TokenWindows, check_vocabulary, spread_windows, token_windows
-from neuromeld.linalg.ridge import HELD_OUT
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.model.capture import Batch
+from neuromeld.stats.split import HELD_OUT
 
 CHECK_TOKENS = 64
 

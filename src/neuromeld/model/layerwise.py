@@ -1,21 +1,81 @@
-"""Change a layer once: a change that the journal remembers is loaded, not computed again."""
+"""Go through a model layer by layer: what enters a layer, change it once, carry the stream past it.
 
-from collections.abc import Callable, Iterator
+A change that the journal remembers is loaded, not computed again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import TypeAdapter
-from torch import nn
+from torch import Tensor, nn
 
+from neuromeld.archs.resolve import Architecture
+from neuromeld.model.capture import Batch, LayerCalls, real_tokens, record_calls
 from neuromeld.model.surgery import changed_parameters, load_parameters, move_parameters
 from neuromeld.runtime.journal import Journal
+from neuromeld.runtime.memory import release_memory
 from neuromeld.runtime.paging import drop_pages
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class LayerInputs:
+    """One layer of a model and the stream that enters it, `calls.hidden`, a tensor `(batch, time, d)` a batch."""
+
+    arch: Architecture
+    index: int
+    layer: nn.Module
+    calls: LayerCalls
+
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """The calibration batches, or this rank's share of them."""
+        return self.calls.batches
+
+    def called(self, batch: int, module: nn.Module, layer: nn.Module | None = None) -> tuple[Tensor, ...]:
+        """Return what `module`, in this layer or in `layer`, is called with on a batch: real tokens only, `(n, width)`.
+
+        layer   another layer, such as a copy of this one, that the same stream enters
+        """
+        found = self.calls.call_of(layer or self.layer, self.index, batch, self.calls.hidden[batch], module)
+        mask = self.arch.stack(self.index).mask
+        return tuple(real_tokens(x, self.batches[batch], mask) for x in found)
+
+
+def walk_layers(
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    *,
+    layers: range | None = None,
+    originals: Mapping[int, nn.Module] | None = None,
+    offload: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Iterator[LayerInputs]:
+    """Yield the layers of `model` in order, each with what enters it.
+
+    layers      up to which layer of one stack, from its first; all layers of all stacks by default
+    originals   by layer, the module that the stream is carried through in the place of the one in the model
+    offload     where the stream of a batch is to lie
+
+    The stream is carried past a layer when the next is asked for, so through the layer as it is by then.
+    Memory: the residual stream of all batches.
+    """
+    for index in layers if layers is not None else range(arch.num_layers):
+        if index in arch.stack_offsets:
+            calls = record_calls(model, arch, batches, arch.stack_offsets.index(index), offload)
+        layer = model.get_submodule(arch.layer_path(index))
+        yield LayerInputs(arch, index, layer, calls)
+        through = (originals or {}).get(index, layer)
+        for b, x in enumerate(calls.hidden):
+            calls.hidden[b] = offload(calls.run(through, index, b, x))
+        release_memory()
+
+
 def change_once(journal: Journal, step: str, layer: nn.Module, change: Callable[[], T], kind: TypeAdapter[T]) -> T:
-    """Let `change` replace parameters of `layer` and return what is to be remembered of it.
+    """Let `change` replace parameters of `layer`, and return what is to be remembered of it.
 
     kind   the type of that: plain values, and dataclasses of them
 
@@ -24,10 +84,10 @@ def change_once(journal: Journal, step: str, layer: nn.Module, change: Callable[
     before = dict(layer.named_parameters())
     entry = journal.recall(step)
     if entry is None:
-        found = change()
-        journal.keep(step, kind.dump_python(found), changed_parameters(layer, before))
+        result = change()
+        journal.keep(step, kind.dump_python(result), changed_parameters(layer, before))
         if not journal.memory_mapped:
-            return found
+            return result
         entry = journal.read(step)
         assert entry is not None
     load_parameters(layer, entry.tensors)

@@ -13,9 +13,9 @@ from neuromeld.archs.spec import FFN, RESIDUAL
 from neuromeld.errors import NeuromeldError
 from neuromeld.planning.allocate import Layered, allocate
 from neuromeld.planning.budget import Budget
-from neuromeld.planning.plan import FFN_MULTIPLE
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores
+from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 
 DROPPED = (1, 2, 3, 4, 6)
 """Numbers of layers that are dropped before FFNs are narrowed."""
@@ -155,10 +155,10 @@ def _narrow_ffns(
     recipe = _largest(
         range(multiple, full + 1, multiple), lambda size: space.recipe(ffn={"size": int(size)}, **stages), space
     )
-    if recipe is None or recipe.ffn is None:
+    if recipe is None:
         return
     if lost is not None:
-        gone = full - int(recipe.ffn.size or 0)  # type: ignore[arg-type]
+        gone = full - recipe.model_dump()["ffn"]["size"]
         kept = (scores for layer, scores in enumerate(space.found.ffn) if layer not in without)
         lost += sum(float(scores.sort().values[:gone].sum()) for scores in kept)
     yield Candidate(name, recipe, lost)

@@ -17,7 +17,7 @@ from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
-from neuromeld.planning.pipeline import run_stages
+from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import Recipe
 from neuromeld.planning.sensitivity import fisher_scores
@@ -250,7 +250,9 @@ def _built(
     """Inside, the model is what the candidate makes of it."""
     plan = make_plan(model, _built_on(candidate.recipe, data))
     with reversible(model):
-        run_stages(model, architecture_of(model), plan, data, validation=validation, journal=journal)
+        job = job_of(model, plan, data, validation)
+        job.journal = journal
+        run_stages(job, plan)
         yield
 
 

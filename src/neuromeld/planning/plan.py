@@ -1,47 +1,31 @@
 """A plan: a recipe resolved against one model.  Everything about the result is known before a weight is read."""
 
-import dataclasses
 import json
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import Architecture, resolve, spec_for
 from neuromeld.archs.classes import stock_class
-from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of, space_size
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec
+from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of
+from neuromeld.archs.spec import ArchSpec
+from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.planning.memory import Footprint
-from neuromeld.planning.recipe import Recipe
-from neuromeld.stages.share_ffns import DELETED_WIDTH
-from neuromeld.units import NEEDS_FELT, check_compensation
+from neuromeld.planning.recipe import Chosen, Recipe
+from neuromeld.stages import STAGES
+from neuromeld.stages.base import Cost, Output, Target, Workload
+from neuromeld.stats.split import HELD_OUT
 
 CONTEXT = 512
 """Keys that a token attends to, where operations are counted."""
 
-FFN_MULTIPLE = 8
-"""Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
-
-SPACES = {"heads": HEADS, "ffn": FFN, "width": RESIDUAL}
-"""The stages that narrow a space."""
-
-REFUSED = {
-    HEADS: "heads cannot be taken out of",
-    FFN: "FFNs cannot be narrowed in",
-    RESIDUAL: "the residual stream cannot be narrowed in",
-}
-
 
 @dataclass(frozen=True)
 class Plan:
-    """Resolved dimensions.
-
-    `basis_starts` are the first layers of each run of layers that shares a basis; none where the stream
-    keeps its width.
+    """Resolved dimensions, before and after.
 
     `parameters_before` and `parameters_after` count unique parameters, ties once, adapters and shortcuts included.
     `flops_before` and `flops_after` are operations per token that attends to `CONTEXT` keys.
@@ -51,41 +35,27 @@ class Plan:
 
     recipe: Recipe
     model_type: str
-    format: Literal["stock", "native"]
+    format: Output
     before: Sizes
     after: Sizes
-    basis_starts: tuple[int, ...]
-    tied: bool
     parameters_before: int
     parameters_after: int
     flops_before: int
     flops_after: int
     bytes_after: int
     peak_bytes: int
-    disk_bytes: int = 0
-    memory_mapped: bool = False
-    warnings: tuple[str, ...] = ()
+    disk_bytes: int
+    memory_mapped: bool
+    warnings: tuple[str, ...]
 
     @property
     def kept_ratio(self) -> float:
+        """Unique parameters after over those before."""
         return self.parameters_after / self.parameters_before
 
-    @property
-    def head_adapter(self) -> bool:
-        """Whether a tied head needs a matrix of its own between the final norm and the embedding."""
-        return self.tied and self.format == "native" and self.recipe.width is not None
-
     def to_json(self) -> str:
-        data = dataclasses.asdict(self) | {"recipe": self.recipe.model_dump(), "kept_ratio": self.kept_ratio}
-        return json.dumps(data)
-
-    @staticmethod
-    def from_json(text: str) -> "Plan":
-        data = json.loads(text)
-        del data["kept_ratio"]
-        data |= {name: tuple(data[name]) for name in ("basis_starts", "warnings")}
-        data |= {name: Sizes.from_dict(data[name]) for name in ("before", "after")}
-        return Plan(**data | {"recipe": Recipe.model_validate(data["recipe"])})
+        """Return the plan as JSON."""
+        return json.dumps(asdict(self) | {"recipe": self.recipe.model_dump(), "kept_ratio": self.kept_ratio})
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
@@ -108,186 +78,98 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     return resolve(model, spec)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A stage of the recipe, and the sizes around it."""
+
+    chosen: Chosen
+    before: Sizes
+    after: Sizes
+
+
 def make_plan(
     model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | None = None, max_memory: int | None = None
 ) -> Plan:
     """Resolve `recipe` for `model`, which may be a `meta_model`; `dtype` is that of the weights to be written.
 
-    max_memory   bytes; a job that would take more is memory_mapped
+    max_memory   bytes; a job that would take more is memory-mapped
 
     Raises `UserInputError` for a size or a format that cannot be and for a memory that is too small,
     `UnsupportedModelError` for the model.
     """
     arch = architecture_of(model)
-    _refuse(arch.spec, recipe)
-    before = sizes_of(arch, model.config)
-    after = _narrow_layers(arch, recipe, before)
-    check_compensation(model, arch, recipe.heads, recipe.ffn)
-    dropped = recipe.drop_layers.number if recipe.drop_layers else 0
-    left = arch.without(dropped)
-    layers = after.num_layers
-    basis_starts = tuple(range(0, layers, recipe.width.run_length(layers))) if recipe.width else ()
-    output = _format(arch, recipe, after, shared=len(basis_starts) <= 1)
-    after = replace(after, hidden=_hidden_size(arch, recipe, after, model.config, output))
+    _refuse(model, arch, recipe)
+    original = sizes_of(arch, model.config)
+    output = _output(arch, recipe, original)
+    target = Target(arch, original, output)
+    steps = _chain(recipe, target)
+    after = steps[-1].after
     _check_multiples(arch.spec, after)
-    used = recipe.calibration.tokens // recipe.calibration.seqlen * recipe.calibration.seqlen
+    seqlen = recipe.calibration.seqlen
+    windows = recipe.calibration.tokens // seqlen
     itemsize = (dtype or model.dtype).itemsize
+    batch_tokens = min(BATCH_WINDOWS, max(1, windows // HELD_OUT)) * seqlen
+    sized = {"tokens": windows * seqlen, "seqlen": seqlen, "batch_tokens": batch_tokens, "itemsize": itemsize}
+    works = [Workload(target, step.before, after, **sized) for step in steps]
+    costs = [step.chosen.stage.cost(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
+    unknowns = [step.chosen.stage.unknowns(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     num_parameters = sum(p.numel() for p in model.parameters())
-    plan = Plan(
+    parameters_after, flops_after = _predict(model, target, after, costs)
+    # Positions that are computed are parameters of some models, which do not save them.
+    unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
+    bytes_after = (parameters_after - unsaved) * itemsize
+    experts = any(weight.stacked for weight in arch.weights)
+    footprint = Footprint(costs, works[0], num_parameters * itemsize, experts)
+    peak = footprint.peak()
+    memory_mapped = max_memory is not None and peak > max_memory
+    if memory_mapped:
+        assert max_memory is not None
+        peak = footprint.memory_mapped_peak(max_memory)
+    matrices = arch.untouched_matrix_entries(model)
+    return Plan(
         recipe=recipe,
         model_type=arch.spec.model_type,
         format=output,
-        before=before,
+        before=original,
         after=after,
-        basis_starts=basis_starts,
-        tied=arch.tied,
         parameters_before=num_parameters,
-        parameters_after=0,
-        flops_before=predict_flops(arch, before, before, context=CONTEXT, extra=arch.untouched_matrix_entries(model)),
-        flops_after=0,
-        bytes_after=0,
-        peak_bytes=0,
-        warnings=_calibration_warnings(used, _largest_regression(arch, recipe, before, after)),
-    )
-    k = after.hidden
-    extra = (len(basis_starts[1:]) + plan.head_adapter) * k * k
-    members = after.shared_ffns * len(arch.depths) if recipe.share_ffns else 0
-    extra += members * (recipe.share_ffns.rank if recipe.share_ffns else 0) * (after.ffn[0] + k)
-    flops = predict_flops(left, before, after, context=CONTEXT, extra=extra + arch.untouched_matrix_entries(model))
-    if recipe.share_ffns is not None and recipe.share_ffns.gain == "channel":
-        extra += members * k
-    if recipe.width is not None and arch.spec.embedding_norm is not None:
-        extra += arch.widths["vocab"] - k  # its gain and bias become one scale a token and one shift
-    num_after = predict_parameters(model, left, before, after, extra=extra)
-    # Positions that are computed are parameters of some models, which do not save them.
-    unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
-    bytes_after = (num_after - unsaved) * itemsize
-    footprint = Footprint(recipe, arch, before, after, len(basis_starts), used, itemsize)
-    weights = num_parameters * itemsize
-    peak, memory_mapped = footprint.peak(weights), False
-    if max_memory is not None and peak > max_memory:
-        peak, memory_mapped = footprint.memory_mapped_peak(weights, max_memory), True
-    return replace(
-        plan,
-        parameters_after=num_after,
-        flops_after=flops,
+        parameters_after=parameters_after,
+        flops_before=predict_flops(arch, original, original, context=CONTEXT, extra=matrices),
+        flops_after=flops_after,
         bytes_after=bytes_after,
         peak_bytes=peak,
         disk_bytes=footprint.disk(bytes_after, memory_mapped=memory_mapped),
         memory_mapped=memory_mapped,
+        warnings=_calibration_warnings(windows * seqlen, max(unknowns)),
     )
 
 
-def _narrowed_spaces(recipe: Recipe) -> list[str]:
-    return [space for stage, space in SPACES.items() if getattr(recipe, stage) is not None]
+def _predict(model: PreTrainedModel, target: Target, after: Sizes, costs: Sequence[Cost]) -> tuple[int, int]:
+    """Return the unique parameters and the operations per token at the sizes `after`."""
+    arch, left = target.arch, target.arch.with_depths(after.depths)
+    parameters = predict_parameters(model, left, target.original, after, extra=sum(cost.parameters for cost in costs))
+    matrices = arch.untouched_matrix_entries(model) + sum(cost.matrices for cost in costs)
+    return parameters, predict_flops(left, target.original, after, context=CONTEXT, extra=matrices)
 
 
-def _refuse(spec: ArchSpec, recipe: Recipe) -> None:
-    """`UnsupportedModelError` where a stage would narrow what cannot be narrowed in this architecture."""
-    refusals = [
-        f"{REFUSED[space]} {spec.model_type} models: {reason}"
-        for space in _narrowed_spaces(recipe)
-        if (reason := spec.refusal(space)) is not None
-    ]
-    for stage, what in (("share_ffns", "merged"), ("remove_ffns", "deleted")):
-        if getattr(recipe, stage) is not None and stage in spec.refusals:
-            refusals.append(f"FFNs cannot be {what} in {spec.model_type} models: {spec.refusals[stage]}")
-    if recipe.share_ffns is not None and recipe.share_ffns.gain == "scale" and spec.stacks[0].ffn_scale is None:
-        raise UnsupportedModelError(
-            f"gain=scale: {spec.model_type} models have no factors behind their FFNs that could be fitted; use channel"
-        )
+def _refuse(model: PreTrainedModel, arch: Architecture, recipe: Recipe) -> None:
+    """`UnsupportedModelError` where a stage cannot be had of this architecture, or of this model."""
+    reasons = [reason for chosen in recipe.chosen if (reason := chosen.stage.unavailable(arch.spec)) is not None]
+    if reasons:
+        works = [stage.name for stage in STAGES if stage.unavailable(arch.spec) is None]
+        raise UnsupportedModelError(f"{'; '.join(reasons)}. Stages that work: {', '.join(works)}")
+    refusals = [refusal for chosen in recipe.chosen for refusal in chosen.stage.refusals(model, arch, chosen.options)]
     if refusals:
-        works = [stage for stage, space in SPACES.items() if spec.refusal(space) is None]
-        works += [stage for stage in ("share_ffns", "remove_ffns", "drop_layers") if stage not in spec.refusals]
-        raise UnsupportedModelError(f"{'; '.join(refusals)}. Stages that work: {', '.join(works)}")
-    felt = [stage for stage in (recipe.ffn, recipe.heads) if stage is not None and stage.selector in NEEDS_FELT]
-    if felt and not spec.has_loss:
-        raise UnsupportedModelError(
-            f"selector={felt[0].selector} needs a loss, and calibration data of a {spec.model_class} has nothing to "
-            "predict: choose another"
-        )
-    if recipe.searches and not spec.has_loss:
-        raise UnsupportedModelError(
-            f"layers of a {spec.model_class} cannot be chosen by their loss: its calibration data has nothing to "
-            "predict. Name them: --window, or `layers` and `window` in a recipe"
-        )
+        raise UnsupportedModelError("; ".join(dict.fromkeys(refusals)))
 
 
-def _narrow_layers(arch: Architecture, recipe: Recipe, before: Sizes) -> Sizes:
-    """The sizes behind every stage but the narrowing of the residual stream."""
-    sizes = before
-    if recipe.drop_layers is not None:
-        count, layers = recipe.drop_layers.number, recipe.drop_layers.layers
-        if count >= min(arch.depths) or max(layers or (0,)) >= min(arch.depths):
-            raise UserInputError(
-                f"drop_layers={layers or count}: the model has {min(arch.depths)} layers, counted from 0, and at least "
-                "one must stay"
-            )
-        sizes, arch = sizes.drop_layers(count * len(arch.depths)), arch.without(count)
-    if recipe.remove_ffns is not None:
-        sizes = delete_from(sizes, arch, recipe.remove_ffns.layers or range(recipe.remove_ffns.number))
-    if recipe.heads is not None:
-        sizes = replace(sizes, num_kv_heads=_per_layer("num_kv_heads", recipe.heads.num_kv_heads, sizes.num_kv_heads))
-    if recipe.ffn is not None:
-        width = sizes.ffn[0]
-        target = recipe.ffn.size or max(1, round_width(width * (recipe.ffn.ratio or 1), width, FFN_MULTIPLE))
-        sizes = replace(sizes, ffn=_per_layer("ffn.size", target, sizes.ffn))
-    if recipe.share_ffns is not None:
-        count, window, depth = recipe.share_ffns.length, recipe.share_ffns.window, min(arch.depths)
-        if count > depth or (window and window[1] >= depth):
-            raise UserInputError(
-                f"share_ffns={window or count}: the model has {depth} FFNs, counted from 0; choose fewer"
-            )
-        most = min(sizes.ffn[0], sizes.hidden)
-        if recipe.share_ffns.rank >= most:
-            raise UserInputError(
-                f"share_ffns.rank={recipe.share_ffns.rank} must be below {most}, the FFNs' smaller side"
-            )
-        sizes = replace(sizes, shared_ffns=count)
-    return sizes
-
-
-def delete_from(sizes: Sizes, arch: Architecture, layers: Iterable[int]) -> Sizes:
-    """The sizes without the FFNs of those layers, counted from 0 in every stack."""
-    chosen, depth = sorted(set(layers)), min(arch.depths)
-    if chosen[-1] >= depth:
-        raise UserInputError(f"remove_ffns={chosen}: the model has {depth} FFNs, counted from 0; choose fewer")
-    left = DELETED_WIDTH[arch.consumer(0, FFN).layout]
-    gone = {start + layer for start in arch.stack_offsets for layer in chosen}
-    return replace(sizes, ffn=tuple(left if layer in gone else size for layer, size in enumerate(sizes.ffn)))
-
-
-def _per_layer(name: str, target: int | tuple[int, ...], now: tuple[int, ...]) -> tuple[int, ...]:
-    sizes = (target,) * len(now) if isinstance(target, int) else target
-    if len(sizes) != len(now):
-        raise UserInputError(f"{name} gives {len(sizes)} sizes for {len(now)} layers")
-    too_large = [size for size, old in zip(sizes, now, strict=True) if size > old]
-    if too_large:
-        raise UserInputError(f"{name}={too_large[0]} is more than the {now[0]} that the model has")
-    return sizes
-
-
-def _hidden_size(arch: Architecture, recipe: Recipe, after: Sizes, config: PretrainedConfig, output: str) -> int:
-    d, key = arch.width, arch.spec.stock_multiple
-    multiple = 1
-    if output == "stock" and key is not None:
-        multiple = getattr(config, key) * after.num_kv_heads[0] // sizes_of(arch, config).num_kv_heads[0]
-    width = recipe.width
-    k = d
-    if width is not None:
-        every = math.lcm(multiple, arch.spec.kernel_multiple)
-        k = width.hidden_size or round_width(d * (width.hidden_ratio or 1), d, every)
-    if k > d:
-        raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")
-    if k < 2:
-        raise UserInputError(f"this leaves a width of {k} of {d}; at least 2 is needed: give a larger hidden_ratio")
-    if k % multiple:
-        low = k // multiple * multiple
-        raise UserInputError(
-            f"hidden_size={k} cannot be a stock {arch.spec.model_type} model: its config wants a multiple of its "
-            f"{multiple} attention heads, so {low} or {low + multiple}; any width works with --native"
-        )
-    return k
+def _chain(recipe: Recipe, target: Target) -> list[_Step]:
+    """Return the stages with the sizes around each, from the original's."""
+    steps: list[_Step] = []
+    for chosen in recipe.chosen:
+        before = steps[-1].after if steps else target.original
+        steps.append(_Step(chosen, before, chosen.stage.resize(before, chosen.options, target)))
+    return steps
 
 
 def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
@@ -300,49 +182,26 @@ def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
         )
 
 
-def round_width(width: float, original: int, multiple: int) -> int:
-    """A width rounded down to a multiple that is asked for and that kernels like: 128 for wide models, else 2."""
-    if width >= original:
-        return original
-    multiple = math.lcm(multiple, 128 if original >= 2048 else 2)
-    return math.floor(width / multiple + 1e-9) * multiple
-
-
-def _format(arch: Architecture, recipe: Recipe, after: Sizes, *, shared: bool) -> Literal["stock", "native"]:
-    native_only = arch.spec.native_only
-    refusals = [native_only[space] for space in _narrowed_spaces(recipe) if space in native_only]
-    if recipe.width is not None and arch.tied and arch.spec.kind == "layer":
-        refusals.append("a tied head behind a LayerNorm needs an adapter, which stock models have no place for")
-    if not shared:
-        refusals.append(
-            "a stock model has no place for the changes of basis between runs of layers (--basis shared has none)"
-        )
-    if not after.uniform:
-        refusals.append(
+def _output(arch: Architecture, recipe: Recipe, original: Sizes) -> Output:
+    """Return the format of the result: stock where that can be and may be."""
+    target = Target(arch, original, "native")
+    steps = _chain(recipe, target)
+    reasons = [
+        reason for step in steps for reason in step.chosen.stage.native_reasons(step.chosen.options, target, step.after)
+    ]
+    if not steps[-1].after.uniform:
+        reasons.append(
             "a stock config has one size for all layers, since model classes do not read transformers' "
             "per_layer_config (one number in the place of a list stays stock)"
         )
-    if recipe.share_ffns is not None:
-        refusals.append("a stock model cannot share an FFN between layers")
-    if recipe.output == "stock" and refusals:
+    if recipe.output == "stock" and reasons:
         raise UserInputError(
             "this result cannot be a stock checkpoint: "
-            + "; ".join(refusals)
-            + ". Use --native, which transformers loads "
-            "and llama.cpp does not; docs/serving.md says what of it vLLM does"
+            + "; ".join(reasons)
+            + ". Use --native, which transformers loads and llama.cpp does not; "
+            "docs/serving.md says what of it vLLM does"
         )
-    return "native" if refusals or recipe.output == "native" else "stock"
-
-
-def _largest_regression(arch: Architecture, recipe: Recipe, before: Sizes, after: Sizes) -> int:
-    """The largest number of unknowns, per output, that calibration data has to determine."""
-    sizes = [0]
-    if recipe.width is not None:
-        sizes.append(after.hidden)
-    for stage, space in ((recipe.ffn, FFN), (recipe.heads, HEADS)):
-        if stage is not None and stage.compensate == "ridge":
-            sizes += [space_size(arch, before, after, layer, space) for layer in range(after.num_layers)]
-    return max(sizes)
+    return "native" if reasons or recipe.output == "native" else "stock"
 
 
 def _calibration_warnings(tokens: int, unknowns: int) -> tuple[str, ...]:

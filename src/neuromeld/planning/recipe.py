@@ -1,70 +1,97 @@
 """A recipe: everything that decides what a compression does, validated at once, frozen, and kept with the result."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.settings import Settings
-from neuromeld.stages.share_ffns.options import DropLayers, RemoveFfns, ShareFfns
-from neuromeld.stages.width.options import Width
-from neuromeld.units.options import Ffn, Heads
+from neuromeld.stages import STAGES
+from neuromeld.stages.base import AnyStage
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A stage of a recipe and its options."""
+
+    stage: AnyStage
+    options: Any
 
 
 class Recipe(Settings):
-    """The stages of a compression, run in this order; at least one is given.
+    """What a compression does: the options of each stage under its name, calibration and output; at least one stage.
 
-    drop_layers  remove whole layers
-    remove_ffns   remove FFNs, and keep the attention of their layers
-    heads        take out groups of attention heads
-    ffn          narrow the hidden layer of the FFNs
-    width        narrow the residual stream
-    share_ffns    let adjacent FFNs share their weights
-    output       `stock` loads in plain transformers, `native` in neuromeld's wrapper, `auto` is stock if possible
+    Stages run in the order of `neuromeld.stages.STAGES`.  `parse_recipe` makes one.
     """
 
-    drop_layers: DropLayers | None = None
-    remove_ffns: RemoveFfns | None = None
-    heads: Heads | None = None
-    ffn: Ffn | None = None
-    width: Width | None = None
-    share_ffns: ShareFfns | None = None
-    calibration: Calibration = Calibration()
-    output: Literal["auto", "stock", "native"] = "auto"
+    calibration: Calibration = Field(Calibration(), description="Calibration data.")
+    output: Literal["auto", "stock", "native"] = Field(
+        "auto",
+        description="Format of the result: stock loads in plain transformers, native with neuromeld's code, auto is "
+        "stock where that is possible.",
+    )
+
+    @property
+    def chosen(self) -> list[Chosen]:
+        """The stages that are given, with their options, in order."""
+        given = ((stage, getattr(self, stage.name, None)) for stage in STAGES)
+        return [Chosen(stage, options) for stage, options in given if options is not None]
 
     @property
     def stages(self) -> list[str]:
         """The names of the stages that are given, in order."""
-        return [name for name in STAGES if getattr(self, name) is not None]
+        return [chosen.stage.name for chosen in self.chosen]
 
     @property
     def searches(self) -> bool:
         """Whether a window of layers is chosen by its loss."""
-        removed = (stage for stage in (self.drop_layers, self.remove_ffns) if stage is not None)
-        merge = self.share_ffns
-        return any(stage.layers is None for stage in removed) or (merge is not None and merge.window is None)
+        return any(chosen.stage.searches(chosen.options) for chosen in self.chosen)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether part of the calibration data is held out."""
+        return any(chosen.stage.holds_out(chosen.options) for chosen in self.chosen)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if not self.stages:
-            raise ValueError("nothing to do: give at least one stage of " + ", ".join(STAGES))
-        if self.remove_ffns is not None and (self.ffn is not None or self.share_ffns is not None):
-            raise ValueError("remove_ffns decides over whole FFNs: leave out ffn and share_ffns")
-        if self.share_ffns is not None and self.width is not None and self.width.basis != "shared":
-            raise ValueError("share_ffns needs width.basis=shared: FFNs in different bases have nothing in common")
-        if self.share_ffns is not None and self.ffn is not None and isinstance(self.ffn.size, tuple):
-            raise ValueError("share_ffns needs FFNs of one width: give ffn.size as one number, or ffn.ratio")
+        if not self.chosen:
+            raise ValueError("nothing to do: give at least one stage of " + ", ".join(stage.name for stage in STAGES))
+        given = {chosen.stage.name: chosen.options for chosen in self.chosen}
+        problems = [
+            problem
+            for chosen in self.chosen
+            for problem in chosen.stage.conflicts(
+                chosen.options, {name: options for name, options in given.items() if name != chosen.stage.name}
+            )
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     def to_yaml(self) -> str:
+        """Return the recipe as YAML."""
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
 
-STAGES = ("drop_layers", "remove_ffns", "heads", "ffn", "width", "share_ffns")
+def recipe_model() -> type[Recipe]:
+    """Return the model that recipes are validated by: `Recipe` with a key for every stage."""
+    return _recipe_model(tuple(STAGES))
+
+
+@lru_cache
+def _recipe_model(stages: tuple[AnyStage, ...]) -> type[Recipe]:
+    keys: dict[str, Any] = {
+        stage.name: (stage.Options | None, Field(None, description=(stage.Options.__doc__ or "").split("\n")[0]))
+        for stage in stages
+    }
+    return create_model("Recipe", __base__=Recipe, **keys)
+
 
 _SHIPPED = Path(__file__).parent / "recipes"
 RECIPES: Registry[Path] = Registry("recipe", {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))})
@@ -73,7 +100,7 @@ RECIPES: Registry[Path] = Registry("recipe", {path.stem: path for path in sorted
 
 def parse_recipe(data: Any) -> Recipe:
     """Validate a recipe given as nested mappings; every mistake is reported at once, as one `UserInputError`."""
-    return validate(Recipe, data)
+    return validate(recipe_model(), data)
 
 
 def load_recipe(name_or_path: str) -> Recipe:

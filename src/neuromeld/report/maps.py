@@ -3,7 +3,7 @@
 from neuromeld.drawing.section import Record
 from neuromeld.drawing.svg import draw
 from neuromeld.report.page import render_page
-from neuromeld.report.sections.sharing import similarity, similarity_maps
+from neuromeld.report.sections.similarity import similarity, similarity_maps
 
 
 def render_maps(name: str, record: Record) -> str:

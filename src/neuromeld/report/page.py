@@ -10,11 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
 from neuromeld.errors import CheckpointError
-from neuromeld.report.sections import layers, origin, overview, quality, sharing
+from neuromeld.report.sections import origin, overview, quality, similarity
+from neuromeld.stages import STAGES
 
 HERE = Path(__file__).parent
 
-SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
+BEFORE: tuple[Callable[[Record], Section | None], ...] = (
     overview.summary,
     overview.warnings,
     overview.sizes,
@@ -23,27 +24,29 @@ SECTIONS: tuple[Callable[[Record], Section | None], ...] = (
     quality.samples,
     quality.recovery,
     quality.candidates,
-    layers.runs,
-    layers.refits,
-    layers.feed_forward,
-    layers.heads,
-    sharing.dropped,
-    sharing.deleted,
-    sharing.windows,
-    sharing.similarity,
+)
+AFTER: tuple[Callable[[Record], Section | None], ...] = (
+    similarity.similarity,
     origin.loading,
     origin.recipe,
     origin.calibration,
     origin.versions,
 )
-"""Every section, in the order of the page; one whose data the record does not hold returns None."""
+"""The sections before and behind those of the stages; one whose data the record does not hold returns None."""
+
+
+def sections_of(record: Record) -> list[Section]:
+    """Return the sections of a report in the order of the page."""
+    found = [make(record) for make in BEFORE]
+    found += [section for stage in STAGES for section in stage.sections(record)]
+    found += [make(record) for make in AFTER]
+    return [section for section in found if section is not None]
 
 
 def render_report(record: Record) -> str:
     """The report of a compression as one HTML page without references to anything outside it."""
     name = overview.name_of(record)
-    sections = [section for make in SECTIONS if (section := make(record)) is not None]
-    return render_page(name, f"{name}, compressed by neuromeld", sections, overview.tiles(record))
+    return render_page(name, f"{name}, compressed by neuromeld", sections_of(record), overview.tiles(record))
 
 
 def render_page(name: str, title: str, sections: Sequence[Section], tiles: Sequence[overview.Tile] = ()) -> str:

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
-from neuromeld.model.surgery import read_matrix, reversible
+from neuromeld.evaluate.loss import ROWS_PER_BLOCK, mean_loss
+from neuromeld.model.surgery import reversible
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.progress import track
+from neuromeld.stages.base import Job, Workload, table_bytes
 
 Window = range
 """Adjacent layers, `range(start, end)`."""
@@ -19,7 +22,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TriedWindow:
     """A window, and the loss of the model in which it was treated; infinite where the loss was not finite."""
 
     window: Window
@@ -30,12 +33,12 @@ class Candidate:
 class WindowSearch:
     """Every window that was tried, in order."""
 
-    candidates: list[Candidate]
+    tried: list[TriedWindow]
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> TriedWindow:
         """The window of least loss, the first of equals."""
-        return min(self.candidates, key=lambda candidate: candidate.loss)
+        return min(self.tried, key=lambda window: window.loss)
 
 
 def windows_of(arch: Architecture, length: int, *, at_least: int = 1) -> list[Window]:
@@ -50,25 +53,6 @@ def windows_of(arch: Architecture, length: int, *, at_least: int = 1) -> list[Wi
             "this model: choose a length in between"
         )
     return [range(start, start + length) for start in range(depth - length + 1)]
-
-
-def check_mergeable(model: nn.Module, arch: Architecture, window: Window) -> None:
-    """`UserInputError` unless `window` is at least two adjacent layers of the model, with FF sublayers of one width."""
-    layers = f"layers {window.start} to {window.stop - 1}"
-    if len(window) < 2 or window.step != 1:
-        raise UserInputError(f"a window of {len(window)} sublayers ({window}): merging needs at least 2 adjacent ones")
-    if window.start < 0 or window.stop > arch.num_layers:
-        raise UserInputError(
-            f"the window of {layers} does not fit in the model, whose layers are 0 to {arch.num_layers - 1}: "
-            "move it or make it shorter"
-        )
-    widths = {layer: read_matrix(model, arch.consumer(layer, "ffn")).shape[0] for layer in window}
-    if len(set(widths.values())) > 1 or 0 in widths.values():
-        listed = ", ".join(f"{width} (layer {layer})" for layer, width in widths.items())
-        raise UserInputError(
-            f"the FF sublayers of {layers} have widths {listed}: only those of one width, above 0, can be merged; "
-            "choose another window"
-        )
 
 
 def search_windows(
@@ -86,7 +70,7 @@ def search_windows(
     loss    of the treated model, on validation data
     step    what the losses are called in the journal
     """
-    candidates = []
+    tried = []
 
     def measure(window: Window) -> float:
         with reversible(model):
@@ -95,6 +79,56 @@ def search_windows(
 
     for done, window in enumerate(windows, start=1):
         value = journal.once(f"{step}-{window.start}", measure, window)
-        candidates.append(Candidate(window, value if math.isfinite(value) else math.inf))
+        tried.append(TriedWindow(window, value if math.isfinite(value) else math.inf))
         advance(done)
-    return WindowSearch(candidates)
+    return WindowSearch(tried)
+
+
+def search_by_loss(job: Job, name: str, windows: Sequence[Window], treat: Callable[[Window], object]) -> WindowSearch:
+    """Search the windows with the mean loss on the validation batches of a job.
+
+    name   of the stage, for the progress and the journal
+    """
+    with track(f"choosing layers: {name}", len(windows), enabled=job.progress) as advance:
+        return search_windows(
+            job.model,
+            windows,
+            treat,
+            lambda model: mean_loss(model, job.validation),
+            advance,
+            job.journal,
+            name,
+        )
+
+
+def windows_record(search: WindowSearch | None) -> list[dict[str, Any]]:
+    """Return what a record keeps of a search: every window that was tried, with its loss."""
+    return [span(tried.window) | {"loss": tried.loss} for tried in search.tried] if search else []
+
+
+def span(window: Window) -> dict[str, int]:
+    """Return the first and the last layer of a window."""
+    return {"start": window.start, "end": window.stop - 1}
+
+
+def search_bytes(work: Workload) -> int:
+    """Predict the memory of a memory-mapped job that takes losses: a table, and two copies of a batch's logits."""
+    return logits_bytes(work, copies=2)
+
+
+def logits_bytes(work: Workload, *, copies: int) -> int:
+    """Predict the memory for the largest table and for the logits of a batch."""
+    head = work.arch.spec.head
+    logits = work.arch.widths[head.out] if head else 0
+    table = max(table_bytes(work, work.arch.width), default=0)
+    return table + logits * (copies * work.batch_tokens * work.itemsize + 2 * ROWS_PER_BLOCK * 4)
+
+
+def no_loss_refusals(arch: Architecture) -> list[str]:
+    """Refuse to choose layers by a loss that a model does not have."""
+    if arch.spec.has_loss:
+        return []
+    return [
+        f"layers of a {arch.spec.model_class} cannot be chosen by their loss: its calibration data has nothing to "
+        "predict. Name them: `layers` or `window` in a recipe, --drop-layers-at, --remove-ffns-at or --share-ffns-at"
+    ]

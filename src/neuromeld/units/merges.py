@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from neuromeld.registry import Registry
+from neuromeld.registry import Method, Need, methods
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Features
 from neuromeld.transport import transport_plan
 
-Merge = Callable[[Features, Int64[Tensor, " m"]], Float[Tensor, "f m"]]
+Merge = Method[Callable[[Features, Int64[Tensor, " m"]], Float[Tensor, "f m"]]]
 """`(features, kept) -> shares`."""
 
 REGULARISATION = 0.05
@@ -26,14 +26,14 @@ KMEANS_STEPS = 10
 
 
 def none(features: Features, kept: Int64[Tensor, " m"]) -> Float[Tensor, "f m"]:
-    """Only the kept neurons: pruning."""
+    """Keep the selected neurons and drop the others: pruning."""
     shares = torch.zeros(len(features.gram), len(kept), dtype=ACCUMULATE, device=features.gram.device)
     shares[kept, torch.arange(len(kept), device=shares.device)] = 1
     return shares
 
 
 def transport(features: Features, kept: Int64[Tensor, " m"]) -> Float[Tensor, "f m"]:
-    """Send every neuron to the kept ones by entropic optimal transport between their features (arXiv:2507.04517)."""
+    """Send every neuron to the kept ones by entropic optimal transport between their features."""
     return transport_plan(_distance(features, none(features, kept)), reg=REGULARISATION).plan
 
 
@@ -56,4 +56,9 @@ def _distance(features: Features, encode: Float[Tensor, "f m"]) -> Float[Tensor,
     return (features.gram.diagonal()[:, None] + centres - 2 * towards).clamp(min=0).sqrt()
 
 
-MERGES: Registry[Merge] = Registry("merge", {f.__name__: f for f in (none, transport, kmeans)})
+MERGES = methods(
+    "merge",
+    Method(none),
+    Method(transport, frozenset({Need.TRANSPORT}), source="arXiv:2507.04517"),
+    Method(kmeans),
+)

@@ -1,98 +1,100 @@
-"""Selectors: a score for each hidden neuron, from its features and the weights that read them.
-
-`weights (f, d)` is the consumer's matrix, `taylor (f,)` the mean of `|z dL/dz|` in the model before the first layer is
-narrowed, for those that ask for it (`NEEDS_FELT`); a larger score is kept longer.
-"""
+"""Selectors: a score for each hidden unit, from its features and the weights that read them; a larger one is kept."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuromeld.registry import Registry
+from neuromeld.registry import Method, Need, methods
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Features
-
-Selector = Callable[[Features, Float[Tensor, "f d"], Float[Tensor, "f"] | None, int], Float[Tensor, "f"]]
-"""`(features, weights, taylor, seed) -> score`."""
 
 LEVERAGE_RIDGE = 1e-2
 """Of the mean diagonal of the Gram matrix."""
 
 
-def magnitude(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """Mean absolute activation."""
-    return features.mean_abs
+@dataclass(frozen=True)
+class Units:
+    """The hidden units of a sublayer.
 
-
-def wanda(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """RMS of the activation times the norm of the weights that read it (after arXiv:2306.11695)."""
-    norms: Tensor = weights.norm(dim=1)
-    return features.gram.diagonal().sqrt() * norms
-
-
-def fluctuation(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """Variance of the activation times the squared norm of the weights that read it (FLAP, arXiv:2312.11983)."""
-    return (features.gram.diagonal() - features.mean.square()) * weights.square().sum(1)
-
-
-def leverage(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """Ridge leverage score: how little the other neurons could stand in for it (after MoDeGPT, arXiv:2408.09632)."""
-    damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
-    inverse: Tensor = torch.linalg.inv(_damped(features.gram, damping))
-    return 1 - damping * inverse.diagonal()
-
-
-def residual(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """The part of a neuron that the others cannot express, times the weights that read it.
-
-    Removing one neuron alone and letting ridge regression make up for it raises the squared error by
-    `|w_j|^2 / (G + lambda I)^-1_jj` (the saliency of Optimal Brain Surgeon, for whole neurons).
+    features  their moments on the calibration data
+    weights   the matrix that reads them, `(f, d)`
+    taylor    mean of `|z dL/dz|` in the model before the first layer is narrowed; only where a selector needs gradients
     """
-    damping = LEVERAGE_RIDGE * features.gram.diagonal().mean()
-    inverse: Tensor = torch.linalg.inv(_damped(features.gram, damping))
-    return weights.square().sum(1) / inverse.diagonal()
+
+    features: Features
+    weights: Float[Tensor, "f d"]
+    taylor: Float[Tensor, "f"] | None = None
+    seed: int = 0
+
+    @property
+    def inverse_gram_diagonal(self) -> tuple[Float[Tensor, "f"], Tensor]:
+        """The diagonal of `(G + lambda I)^-1`, and lambda."""
+        gram = self.features.gram.clone()
+        damping = LEVERAGE_RIDGE * gram.diagonal().mean()
+        gram.diagonal().add_(damping)
+        inverse: Tensor = torch.linalg.inv(gram)
+        return inverse.diagonal(), damping
 
 
-def _damped(gram: Float[Tensor, "f f"], damping: Tensor) -> Float[Tensor, "f f"]:
-    damped = gram.clone()
-    damped.diagonal().add_(damping)
-    return damped
+Selector = Method[Callable[[Units], Float[Tensor, "f"]]]
 
 
-def gradient(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """How much the loss would change without it, to first order at each token (after arXiv:1611.06440)."""
-    assert taylor is not None
-    return taylor
+def mean_abs_activation(units: Units) -> Float[Tensor, "f"]:
+    """Mean absolute activation."""
+    return units.features.mean_abs
 
 
-def random(
-    features: Features, weights: Float[Tensor, "f d"], taylor: Float[Tensor, "f"] | None, seed: int
-) -> Float[Tensor, "f"]:
-    """Drawn without looking: the floor that every other selector has to beat."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(len(features.mean), generator=generator, dtype=ACCUMULATE).to(features.mean.device)
+def wanda(units: Units) -> Float[Tensor, "f"]:
+    """RMS of the activation times the norm of the weights that read it."""
+    norms: Tensor = units.weights.norm(dim=1)
+    return units.features.gram.diagonal().sqrt() * norms
 
 
-SELECTORS: Registry[Selector] = Registry(
-    "selector", {f.__name__: f for f in (magnitude, wanda, fluctuation, leverage, residual, gradient, random)}
+def flap(units: Units) -> Float[Tensor, "f"]:
+    """Variance of the activation times the squared norm of the weights that read it."""
+    variance = units.features.gram.diagonal() - units.features.mean.square()
+    return variance * units.weights.square().sum(1)
+
+
+def leverage(units: Units) -> Float[Tensor, "f"]:
+    """Ridge leverage score: how little the other units could stand in for it."""
+    diagonal, damping = units.inverse_gram_diagonal
+    return 1 - damping * diagonal
+
+
+def obs(units: Units) -> Float[Tensor, "f"]:
+    """Saliency of Optimal Brain Surgeon for whole units: the error without one that the others make up for.
+
+    Removing one unit alone and letting ridge regression compensate raises the squared error by
+    `|w_j|^2 / (G + lambda I)^-1_jj`.
+    """
+    diagonal, _ = units.inverse_gram_diagonal
+    return units.weights.square().sum(1) / diagonal
+
+
+def taylor(units: Units) -> Float[Tensor, "f"]:
+    """First-order change of the loss without it, mean absolute value over tokens."""
+    assert units.taylor is not None
+    return units.taylor
+
+
+def random(units: Units) -> Float[Tensor, "f"]:
+    """Random scores: the floor that every other selector has to beat."""
+    generator = torch.Generator().manual_seed(units.seed)
+    scores = torch.rand(len(units.features.mean), generator=generator, dtype=ACCUMULATE)
+    return scores.to(units.features.mean.device)
+
+
+SELECTORS = methods(
+    "selector",
+    Method(mean_abs_activation),
+    Method(wanda, source="arXiv:2306.11695"),
+    Method(flap, source="arXiv:2312.11983"),
+    Method(leverage, frozenset({Need.INVERSE_GRAM}), source="arXiv:2408.09632"),
+    Method(obs, frozenset({Need.INVERSE_GRAM}), source="arXiv:2203.07259"),
+    Method(taylor, frozenset({Need.GRADIENT}), source="arXiv:1611.06440"),
+    Method(random),
 )
-
-NEEDS_INVERSE = ("leverage", "residual")
-"""Selectors that invert a Gram matrix, which takes several times its memory."""
-
-NEEDS_FELT = ("gradient",)
-"""Selectors that cost a backward pass over the calibration data."""

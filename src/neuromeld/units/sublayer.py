@@ -1,67 +1,109 @@
-"""What is narrowed, at work on the calibration data: attention or an FFN, or one of the experts of a mixture."""
+"""One sublayer at work on the calibration data: attention or an FFN, or one of the experts of a mixture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import FFN, RESIDUAL, Weight
-from neuromeld.linalg.ridge import is_held_out
-from neuromeld.model.capture import LayerCalls, real_tokens
-from neuromeld.model.surgery import read_matrix, write_matrix
-from neuromeld.runtime.distributed import global_index
+from neuromeld.linalg.ridge import FitReport
+from neuromeld.model.layerwise import LayerInputs
+from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stats import Features
-from neuromeld.units.selectors import SELECTORS
+from neuromeld.stats import FeatureMoments, Features, TargetMoments
+from neuromeld.stats.split import SplitStatistic, held_out_here, is_held_out
+from neuromeld.transport import PlanSummary
+from neuromeld.units.compensation import COMPENSATIONS, Consumer
+from neuromeld.units.selectors import SELECTORS, Units
+
+
+@dataclass(frozen=True)
+class SublayerResult:
+    """What became of one space of one layer.
+
+    `before` and `after` count hidden neurons, or key-value heads; `kept` are their indices.  The errors of `fit` are
+    those of what the sublayer, or the `expert` of that number, writes, on held-out tokens.  `merges` tells where
+    neurons went that were merged.
+    """
+
+    layer: int
+    space: str
+    before: int
+    after: int
+    kept: tuple[int, ...]
+    fit: FitReport
+    expert: int | None = None
+    merges: PlanSummary | None = None
+
+
+class Narrowable(Protocol):
+    """What a sublayer and an expert have in common: a consumer, and features on every batch."""
+
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def layer(self) -> int: ...
+    @property
+    def consumer(self) -> Weight: ...
+    @property
+    def producers(self) -> tuple[Weight, ...]: ...
+    @property
+    def taylor(self) -> Tensor | None: ...
+    @property
+    def num_batches(self) -> int: ...
+    def is_held_out(self, batch: int) -> bool:
+        """Tell whether a batch is held out."""
+
+    def features(self, batch: int) -> Tensor:
+        """Return what the consumer reads, `(n, f)`."""
 
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One sublayer; `stream` is what enters its layer, a tensor a batch.
+    """The attention or the FFN of a layer, by the space that its consumer reads.
 
-    taylor  how much the loss feels each feature, `(f,)`; None where the selector does not ask
+    taylor  mean of `|z dL/dz|` of each feature, `(f,)`; None where the selector does not need it
     """
 
     model: nn.Module
-    arch: Architecture
-    calls: LayerCalls
-    stream: list[Tensor]
-    layer: int
-    consumer: Weight
+    inputs: LayerInputs
+    space: str
     taylor: Tensor | None = None
 
-    def score(self, selector: str, features: Features, seed: int) -> Tensor:
-        """What the selector thinks of each feature, `(f,)`."""
-        matrix = read_matrix(self.model, self.consumer).to(ACCUMULATE)
-        return SELECTORS[selector](features, matrix, self.taylor, seed)
+    @property
+    def layer(self) -> int:
+        """The number of its layer."""
+        return self.inputs.index
 
     @property
-    def num_batches(self) -> int:
-        return len(self.stream)
-
-    def is_held_out(self, batch: int) -> bool:
-        """Whether a batch is not to be fitted on."""
-        return is_held_out(*global_index(self.calls.batches, batch))
+    def consumer(self) -> Weight:
+        """The matrix that writes what it does into the stream."""
+        return self.inputs.arch.consumer(self.layer, self.space)
 
     @property
     def producers(self) -> tuple[Weight, ...]:
-        """What writes the hidden neurons of an FFN."""
-        return self.arch.producers(self.layer, FFN)
+        """The matrices that write into its space."""
+        return self.inputs.arch.producers(self.layer, self.space)
+
+    @property
+    def num_batches(self) -> int:
+        """Calibration batches."""
+        return len(self.inputs.batches)
+
+    def is_held_out(self, batch: int) -> bool:
+        """Tell whether a batch is held out."""
+        return held_out_here(self.inputs.batches, batch)
 
     def features(self, batch: int) -> Tensor:
-        """What the consumer reads, `(n, f)`."""
-        (z,) = self.inputs(batch, self.consumer.path)
+        """Return what the consumer reads, `(n, f)`."""
+        (z,) = self.called(batch)
         return z
 
-    def inputs(self, batch: int, path: str) -> tuple[Tensor, ...]:
-        """What the module at `path`, in this layer, is called with, real tokens only."""
-        layer, module = (self.model.get_submodule(p) for p in (self.arch.layer_path(self.layer), path))
-        called = self.calls.call_of(layer, self.layer, batch, self.stream[batch], module)
-        mask = self.arch.stack(self.layer).mask
-        return tuple(real_tokens(x, self.calls.batches[batch], mask) for x in called)
+    def called(self, batch: int) -> tuple[Tensor, ...]:
+        """Return what the consumer's module is called with, real tokens only."""
+        return self.inputs.called(batch, self.model.get_submodule(self.consumer.path))
 
 
 @dataclass(frozen=True)
@@ -81,30 +123,70 @@ class Expert:
 
     consumer = Weight("down", in_=FFN, out=RESIDUAL)
     producers = (Weight("gate_up", in_=RESIDUAL, out=FFN, repeats=2),)
-
-    def score(self, selector: str, features: Features, seed: int) -> Tensor:
-        """What the selector thinks of each feature, `(f,)`."""
-        return SELECTORS[selector](features, read_matrix(self.model, self.consumer).to(ACCUMULATE), None, seed)
+    taylor = None
 
     @property
     def num_batches(self) -> int:
+        """Calibration batches."""
         return len(self.routed)
 
     def is_held_out(self, batch: int) -> bool:
-        """Whether a batch is not to be fitted on."""
+        """Tell whether a batch is held out."""
         return is_held_out(batch, len(self.routed))
 
     def features(self, batch: int) -> Tensor:
-        """What the consumer reads, times the expert's share, `(n, f)`."""
+        """Return what the consumer reads, times the expert's share, `(n, f)`."""
         x, share = self.routed[batch]
         gate, up = (x @ read_matrix(self.model, self.producers[0])).chunk(2, dim=-1)
         return self.activation(gate) * up * share
 
 
+def score(units: Narrowable, selector: str, features: Features, seed: int) -> Tensor:
+    """Return the selector's score of each feature, `(f,)`."""
+    matrix = read_matrix(units.model, units.consumer).to(ACCUMULATE)
+    result: Tensor = SELECTORS[selector](Units(features, matrix, units.taylor, seed))
+    return result
+
+
+def written(units: Narrowable, batch: int) -> Tensor:
+    """Return what the sublayer writes, its bias apart, `(n, d)`."""
+    return units.features(batch) @ read_matrix(units.model, units.consumer)
+
+
+def moments(units: Narrowable) -> tuple[Features, Features]:
+    """Return features against all that is written from them now, to fit on and held out."""
+    matrix = read_matrix(units.model, units.consumer).to(ACCUMULATE)
+    sums = SplitStatistic(lambda: FeatureMoments(len(matrix)))
+    for b in range(units.num_batches):
+        sums.update(units.is_held_out(b), units.features(b))
+    fitted, held_out = sums.finalize(matrix)
+    return fitted, held_out
+
+
+def moments_against(units: Narrowable, targets: Sequence[Tensor], width: int) -> tuple[Features, Features]:
+    """Return features, `width` of them now, against what should be written from them, to fit on and held out."""
+    sums = SplitStatistic(lambda: TargetMoments(width, targets[0].shape[1]))
+    for b, y in enumerate(targets):
+        sums.update(units.is_held_out(b), units.features(b), y)
+    fitted, held_out = sums.finalize()
+    return fitted, held_out
+
+
+def compensate(units: Narrowable, method: str, initial: Tensor, fitted: Features, held_out: Features) -> FitReport:
+    """Write the consumer's new matrix and, where it has one and it may change, its bias; say how well it fits."""
+    bias = read_bias(units.model, units.consumer)
+    found = COMPENSATIONS[method](Consumer(fitted, held_out, initial.to(ACCUMULATE), bias is not None))
+    write_matrix(units.model, units.consumer, found.fit.matrix)
+    if bias is not None and found.shift is not None:
+        write_bias(units.model, units.consumer, bias.to(ACCUMULATE) + found.shift)
+    report: FitReport = found.fit.fit
+    return report
+
+
 def experts_of(sublayer: Sublayer) -> list[Expert]:
-    """The experts of a sublayer, each with the tokens that are sent to it."""
+    """Return the experts of a sublayer, each with the tokens that are sent to it."""
     (producer,), consumer = sublayer.producers, sublayer.consumer
-    called = [sublayer.inputs(batch, consumer.path) for batch in range(sublayer.num_batches)]
+    called = [sublayer.called(batch) for batch in range(sublayer.num_batches)]
     matrices = zip(*(read_matrix(sublayer.model, weight) for weight in (producer, consumer)), strict=True)
     activation: Any = sublayer.model.get_submodule(consumer.path).act_fn
     return [

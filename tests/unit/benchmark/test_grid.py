@@ -13,7 +13,7 @@ from neuromeld.errors import UserInputError
 
 ROWS = {
     "narrow": {"recipe": {"ffn": {"size": 8}}},
-    "fit": {"recipe": {"ffn": {"selector": "magnitude"}}, "fit": "ffn.size"},
+    "fit": {"recipe": {"ffn": {"selector": "mean_abs_activation"}}, "fit": "ffn.size"},
     "planner": {"planner": "stock"},
 }
 GRID = {"models": ["one", "two"], "keep": [0.9, 0.8], "seeds": [0, 1], "rows": ROWS}

@@ -6,9 +6,9 @@ import torch
 from contract.families import build
 from neuromeld import make_plan, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.linalg.ridge import is_held_out
 from neuromeld.model.surgery import read_bias, read_matrix
 from neuromeld.planning.plan import architecture_of, meta_model
+from neuromeld.stats.split import is_held_out
 from unit.neurons.models import EXACT, calls, narrow, one_layer
 from unit.sublayers.models import batches
 

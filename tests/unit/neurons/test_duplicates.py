@@ -1,10 +1,10 @@
 """What holds the same information twice goes without loss."""
 
+import neuromeld.units.walk as walk
 import pytest
 import torch
 
 import neuromeld.units.merges as merges
-import neuromeld.units.walk as walk
 from contract.families import build
 from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of

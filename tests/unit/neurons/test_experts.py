@@ -44,7 +44,7 @@ def test_neurons_that_go_are_those_that_would_write_nothing(family):
     "stages",
     [
         {"ffn": {"size": 16}},
-        {"ffn": {"size": 16, "merge": "transport", "selector": "fluctuation"}},
+        {"ffn": {"size": 16, "merge": "transport", "selector": "flap"}},
         {"width": {"hidden_size": 16}, "ffn": {"size": 24}, "output": "native"},
     ],
 )

@@ -5,8 +5,8 @@ import torch
 
 from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.linalg.ridge import is_held_out
 from neuromeld.planning.plan import architecture_of
+from neuromeld.stats.split import is_held_out
 from neuromeld.units.taylor import taylor_importance
 from unit.neurons.models import narrow
 from unit.sublayers.models import batches, padded
@@ -61,7 +61,7 @@ def test_neurons_and_groups_that_the_loss_feels_most_are_kept():
     dense, model = build("llama"), build("llama")
     arch, data = architecture_of(dense), batches()
     fitted = [batch for b, batch in enumerate(data) if not is_held_out(b, len(data))]
-    done = narrow(model, ffn=[20] * 4, groups=[1] * 4, selector="gradient")
+    done = narrow(model, ffn=[20] * 4, groups=[1] * 4, selector="taylor")
     assert len(done) == 8
     for entry in done:
         score = derivative_by_a_mask(dense, arch.consumer(entry.layer, entry.space).path, fitted)
@@ -73,8 +73,8 @@ def test_selector_works_in_a_recipe():
     model = build("llama")
     recipe = parse_recipe(
         {
-            "ffn": {"size": 24, "selector": "gradient"},
-            "heads": {"num_kv_heads": 1, "selector": "gradient"},
+            "ffn": {"size": 24, "selector": "taylor"},
+            "heads": {"num_kv_heads": 1, "selector": "taylor"},
             "calibration": {"tokens": 1536, "seqlen": 16},
         }
     )

@@ -10,12 +10,12 @@ from neuromeld import make_plan, parse_recipe
 from neuromeld.checkpoint import outputs
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.linalg.ridge import is_held_out
 from neuromeld.model.capture import record_calls
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import share_ffns
 from neuromeld.stages.share_ffns.scales import ChannelAgreement
+from neuromeld.stats.split import is_held_out
 
 WINDOW = range(1, 4)
 

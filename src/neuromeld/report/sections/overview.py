@@ -1,6 +1,5 @@
 """What was done, in plain words, and the numbers that come first."""
 
-import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from neuromeld.drawing.section import Record, Section, folded, join, number, paragraph, table
-from neuromeld.stages.width.decoders import DECODERS
-from neuromeld.stages.width.merges import MERGES
-from neuromeld.stages.width.selectors import SELECTORS
+from neuromeld.drawing.section import Record, Section, folded, item, join, number, paragraph, table
+from neuromeld.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -63,20 +60,10 @@ def summary(record: Record) -> Section | None:
     """One sentence for each thing that was done to the model."""
     if "source" not in record:
         return None
-    sentences = [_sentence("{}", change.replace("->", "→")) for change in record.get("changes", [])]
-    if dropped := record.get("dropped"):
-        sentences.append(_sentence("Layers {} were removed.", ", ".join(map(str, dropped))))
-    if deleted := record.get("removed_ffns"):
-        sentences.append(
-            _sentence("The feed-forward networks of layers {} were removed.", ", ".join(map(str, deleted)))
-        )
-    sentences += _width_steps(record.get("recipe", {}).get("width", {}))
-    if window := record.get("window"):
-        sentences.append(
-            _sentence("The layers {} to {} share one feed-forward network.", window["start"], window["end"])
-        )
+    sentences = [item("{}", change.replace("->", "→")) for change in record.get("changes", [])]
+    sentences += [sentence for stage in STAGES for sentence in stage.sentences(record)]
     if "recovery" in record:
-        sentences.append(_sentence("The result was trained a little to recover."))
+        sentences.append(item("The result was trained a little to recover."))
     kept = kept_ratio(record)
     intro = "<code>{source}</code>"
     intro += " is a {model_type} model." if "model_type" in record else "."
@@ -126,7 +113,7 @@ def sizes(record: Record) -> Section | None:
             ("layers", len(before["ffn"]), len(after["ffn"])),
             ("hidden size", before["hidden"], after["hidden"]),
             ("hidden neurons of all FFNs", sum(before["ffn"]), sum(after["ffn"])),
-            ("groups of heads of all layers", sum(before["num_kv_heads"]), sum(after["num_kv_heads"])),
+            ("key-value heads of all layers", sum(before["num_kv_heads"]), sum(after["num_kv_heads"])),
         ]
     rows = [
         (name, old, new, f"{new / old:.1%}" if old and new is not None else None)
@@ -134,24 +121,3 @@ def sizes(record: Record) -> Section | None:
         if old is not None or new is not None
     ]
     return Section("Before and after", table("Sizes", ("", "before", "after", "kept"), rows)) if rows else None
-
-
-def _sentence(text: str, *values: object) -> Markup:
-    return Markup("<li>" + text + "</li>").format(*values)
-
-
-def _width_steps(width: dict[str, Any]) -> list[Markup]:
-    """The stages of the width map, each with the first sentence of what the method says of itself."""
-    steps = []
-    for stage, registry in (("selector", SELECTORS), ("merge", MERGES), ("decoder", DECODERS)):
-        name = str(width.get(stage))
-        if name in registry:
-            entry: Any = registry[name]
-            said = (inspect.getdoc(getattr(entry, "fit", entry)) or "").split("\n")[0].replace("`", "")
-            steps.append(_sentence("{} <b>{}</b>: {}", stage.capitalize(), name, said))
-    if "basis" in width:
-        basis = {"shared": "All layers share one basis.", "layer": "Every layer has a basis of its own."}
-        steps.append(_sentence("{}", basis.get(width["basis"], f"Layers share a basis by runs ({width['basis']}).")))
-    if width.get("refit"):
-        steps.append(_sentence("What each layer reads was fitted again on calibration data."))
-    return steps

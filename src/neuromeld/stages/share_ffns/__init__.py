@@ -1,33 +1,24 @@
-"""Merge the feed-forward sublayers of adjacent layers, and the baselines that remove them; how alike they are."""
+"""Merge adjacent FFNs into one that they share (arXiv:2501.06126)."""
 
-from neuromeld.evaluate.similarity import Similarity, similar_windows, similarity
-from neuromeld.stages.share_ffns.align import Alignments, Anchor, collect_alignments
-from neuromeld.stages.share_ffns.combine import collect_strengths
+from neuromeld.stages.share_ffns.align import Alignments, collect_alignments
+from neuromeld.stages.share_ffns.combine import COMBINES, collect_strengths
 from neuromeld.stages.share_ffns.corrections import LayerCorrection, fit_corrections
-from neuromeld.stages.share_ffns.merge import Align, Compensate, Merged, share_ffns
-from neuromeld.stages.share_ffns.removal import DELETED_WIDTH, drop_layers, remove_ffns
-from neuromeld.stages.windows import Candidate, Window, WindowSearch, search_windows, windows_of
+from neuromeld.stages.share_ffns.merge import Collected, SharedFfn, Sharing, share_ffns
+from neuromeld.stages.share_ffns.options import ShareFfns
+from neuromeld.stages.share_ffns.stage import SharedFfns, ShareFfnsStage
 
 __all__ = [
-    "DELETED_WIDTH",
-    "Align",
+    "COMBINES",
     "Alignments",
-    "Anchor",
-    "Candidate",
-    "Compensate",
+    "Collected",
     "LayerCorrection",
-    "Merged",
-    "Similarity",
-    "Window",
-    "WindowSearch",
+    "ShareFfns",
+    "ShareFfnsStage",
+    "SharedFfn",
+    "SharedFfns",
+    "Sharing",
     "collect_alignments",
     "collect_strengths",
-    "drop_layers",
     "fit_corrections",
-    "remove_ffns",
-    "search_windows",
     "share_ffns",
-    "similar_windows",
-    "similarity",
-    "windows_of",
 ]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch
 from neuromeld.model.pairs import Pair, collect_pairs
-from neuromeld.stages.windows import Window, check_mergeable
+from neuromeld.stages.share_ffns.mergeable import check_mergeable
+from neuromeld.stages.windows import Window
 from neuromeld.stats import PairMoments
 from neuromeld.transport import assign
 

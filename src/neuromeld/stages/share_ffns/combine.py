@@ -7,7 +7,6 @@ work of none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch, capture_inputs
 from neuromeld.model.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
+from neuromeld.registry import Method, Need, methods
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stages.windows import Window, check_mergeable
+from neuromeld.stages.share_ffns.mergeable import check_mergeable
+from neuromeld.stages.windows import Window
 from neuromeld.stats import Energy
 from neuromeld.stats.base import reduce
-
-Combine = Literal["average", "strongest"]
 
 
 def collect_strengths(
@@ -44,19 +43,37 @@ def collect_strengths(
     return {layer: energies[consumers[layer].path].finalize().sqrt() * row for layer, row in rows.items()}
 
 
+Combine = Method[Callable[[Float64[Tensor, "n f"]], Float64[Tensor, "n f"]]]
+"""`strength -> shares`: of each member in each slot, with columns that sum to 1."""
+
+
+def average(strength: Float64[Tensor, "n f"]) -> Float64[Tensor, "n f"]:
+    """Average the units of every slot."""
+    return torch.full_like(strength, 1 / len(strength))
+
+
+def strongest(strength: Float64[Tensor, "n f"]) -> Float64[Tensor, "n f"]:
+    """Keep of every slot the unit that writes most."""
+    return torch.zeros_like(strength).scatter_(0, strength.argmax(0, keepdim=True), 1)
+
+
+COMBINES = methods(
+    "combine", Method(average, source="arXiv:2501.06126"), Method(strongest, frozenset({Need.STRENGTHS}))
+)
+
+
 def fuse(
     model: nn.Module,
     arch: Architecture,
     window: Window,
     orders: Int64[Tensor, "n f"],
-    strength: Float64[Tensor, "n f"] | None,
+    shares: Float64[Tensor, "n f"],
 ) -> None:
     """Write the one sublayer to the first layer of the window, and let the others share it.
 
     orders    of each member, the unit that goes into each slot
-    strength  of each member's units; None averages.  What has no slots, the output bias, is averaged anyway
+    shares    of each member in each slot; what has no slots, the output bias, is averaged
     """
-    best = None if strength is None else strength.gather(1, orders.to(strength.device)).argmax(0)
     sublayers = [(*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")) for layer in window]
     for members in zip(*sublayers, strict=True):
         hidden_is_out = members[0].out == "ffn"
@@ -67,14 +84,14 @@ def fuse(
             if bias is not None:
                 bias = bias.to(ACCUMULATE)
                 biases.append(mixed_outputs(weight, bias, order) if hidden_is_out else bias)
-        by_slot = None if best is None else best.repeat(members[0].repeats) if hidden_is_out else best[:, None]
-        write_matrix(model, members[0], _one_of(matrices, by_slot))
+        by_slot = shares.to(matrices[0].device)
+        by_slot = by_slot.repeat(1, members[0].repeats) if hidden_is_out else by_slot
+        write_matrix(model, members[0], sum_of(matrices, by_slot[:, None] if hidden_is_out else by_slot[:, :, None]))
         if biases:
-            write_bias(model, members[0], _one_of(biases, by_slot if hidden_is_out else None))
+            write_bias(model, members[0], sum_of(biases, by_slot if hidden_is_out else average(by_slot[:, :1])))
         share(model, [weight.path for weight in members])
 
 
-def _one_of(tensors: Sequence[Float[Tensor, "..."]], best: Int64[Tensor, "..."] | None) -> Float[Tensor, "..."]:
-    """The average, or the entries of the member that `best` names, which broadcasts against them."""
-    stacked = torch.stack(list(tensors))
-    return stacked.mean(0) if best is None else stacked.gather(0, best.expand(stacked.shape[1:])[None])[0]
+def sum_of(tensors: Sequence[Float[Tensor, "..."]], shares: Float64[Tensor, "n ..."]) -> Float[Tensor, "..."]:
+    """Return the sum of tensors, each times its share, which broadcasts against them."""
+    return (torch.stack(list(tensors)) * shares).sum(0)

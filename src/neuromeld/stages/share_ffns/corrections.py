@@ -8,6 +8,7 @@ regression, Izenman 1975).  Each is kept only if it lowers the error on held-out
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,10 +20,10 @@ from neuromeld.linalg.ridge import LAMBDAS, relative_error
 from neuromeld.model.capture import Batch
 from neuromeld.model.surgery import add_gain, add_low_rank, read_bias, read_matrix
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stages.share_ffns.compensate import with_one
 from neuromeld.stages.share_ffns.paired_layers import paired_layers
+from neuromeld.stages.share_ffns.refit import with_one
 from neuromeld.stats import Cross, CrossMoments
-from neuromeld.stats.base import reduce
+from neuromeld.stats.split import SplitStatistic
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,10 @@ def fit_corrections(
     for layer in paired_layers(model, arch, originals, batches):
         consumer = arch.consumer(layer.index, "ffn")
         path = consumer.path.removeprefix(arch.layer_path(layer.index) + ".")
-        sums = [CrossMoments(len(read_matrix(model, consumer)) + 1, arch.widths[RESIDUAL]) for _ in range(2)]
+        sums = SplitStatistic(partial(CrossMoments, len(read_matrix(model, consumer)) + 1, arch.widths[RESIDUAL]))
         for held_out, hidden, own in layer.reads(path):
-            sums[held_out].update(with_one(hidden), layer.original.get_submodule(path)(own))
-        reduce(*sums)
-        members.append(_fit(model, arch, layer.index, sums[0].finalize(), sums[1].finalize(), gain=gain, rank=rank))
+            sums.update(held_out, with_one(hidden), layer.original.get_submodule(path)(own))
+        members.append(_fit(model, arch, layer.index, *sums.finalize(), gain=gain, rank=rank))
     return members
 
 

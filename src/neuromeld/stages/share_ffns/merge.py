@@ -16,21 +16,64 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
 from neuromeld.linalg.ridge import FitReport
 from neuromeld.model.capture import Batch
+from neuromeld.registry import Need
 from neuromeld.runtime.distributed import global_index
+from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.share_ffns.align import Alignments, Anchor, anchor_of, collect_alignments
-from neuromeld.stages.share_ffns.combine import Combine, collect_strengths, fuse
-from neuromeld.stages.share_ffns.compensate import refit_shared
+from neuromeld.stages.share_ffns.combine import COMBINES, collect_strengths, fuse
 from neuromeld.stages.share_ffns.corrections import LayerCorrection, fit_corrections
+from neuromeld.stages.share_ffns.mergeable import check_mergeable
+from neuromeld.stages.share_ffns.refit import refit_shared
 from neuromeld.stages.share_ffns.scales import fit_scales
-from neuromeld.stages.windows import Window, check_mergeable
+from neuromeld.stages.windows import Window
 
 Align = Literal["permute", "none"]
-Compensate = Literal["ridge", "none"]
 Gain = Literal["channel", "scale", "none"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """How the FFNs of a window become one.
+
+    anchor      the member whose order of hidden units the others take
+    align       `permute` matches hidden units, `none` takes them as they are numbered
+    combine     name of a method of `COMBINES`
+    compensate  `ridge` refits the shared output matrix and bias on what each member's own sublayer wrote
+    gain, rank  what every member keeps for itself: `corrections.py`, `scales.py`
+    """
+
+    anchor: Anchor = "first"
+    align: Align = "permute"
+    combine: str = "average"
+    compensate: Literal["ridge", "none"] = "none"
+    gain: Gain = "none"
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        if self.align == "none" and self.anchor != "first":
+            raise UserInputError(f"anchor={self.anchor!r} has no effect where align='none': leave one of them out")
+
+    @property
+    def fits(self) -> bool:
+        """Whether something is fitted on calibration data, part of which is held out."""
+        return self.compensate == "ridge" or self.gain != "none" or self.rank > 0
+
+    @property
+    def needs_strengths(self) -> bool:
+        """Whether the strengths of hidden units decide."""
+        return Need.STRENGTHS in COMBINES[self.combine].needs
+
+
 @dataclass(frozen=True)
-class Merged:
+class Collected:
+    """What was collected before for many windows: moments to align with, and strengths of units by layer."""
+
+    alignments: Alignments | None = None
+    strengths: Mapping[int, Float64[Tensor, " f"]] | None = None
+
+
+@dataclass(frozen=True)
+class SharedFfn:
     """What was merged: the permutation of each member but the anchor, and the refit of the shared output, if any.
 
     `members` has an entry for each, where they keep something for themselves.
@@ -42,66 +85,65 @@ class Merged:
     members: Sequence[LayerCorrection] = ()
 
 
+def collect(
+    model: nn.Module, arch: Architecture, windows: Sequence[Window], batches: Sequence[Batch], how: Sharing
+) -> Collected:
+    """Collect what merging needs for all `windows` at once."""
+    alignments = strengths = None
+    if how.align == "permute":
+        alignments = collect_alignments(model, arch, windows, how.anchor, batches)
+    if how.needs_strengths:
+        strengths = collect_strengths(model, arch, windows, batches)
+    return Collected(alignments, strengths)
+
+
 @torch.no_grad()
 def share_ffns(
     model: nn.Module,
     arch: Architecture,
     window: Window,
     batches: Sequence[Batch] = (),
-    *,
-    anchor: Anchor = "first",
-    align: Align = "permute",
-    combine: Combine = "average",
-    compensate: Compensate = "none",
-    gain: Gain = "none",
-    rank: int = 0,
-    alignments: Alignments | None = None,
-    strengths: Mapping[int, Float64[Tensor, " f"]] | None = None,
-) -> Merged:
-    """Give every FF sublayer of `window` one made of them all, as the same parameters; norms stay per layer.
+    how: Sharing | None = None,
+    collected: Collected | None = None,
+) -> SharedFfn:
+    """Give every FFN of `window` one made of them all, as the same parameters; norms stay per layer.
 
-    batches     calibration data, to align with and to refit on
-    anchor      the member whose order of hidden units the others take
-    align       `none` takes units as they are numbered
-    combine     the average of aligned units, or the strongest of them
-    compensate  `ridge` refits the shared output matrix and bias on what each member's own sublayer wrote
-    gain, rank  what every member keeps for itself: `members.py`, `scales.py`.  The caller makes the former take part in
-                the forward pass
-    alignments  those of this window, where they were collected before
-    strengths   those of its layers, likewise
+    batches    calibration data, to align with and to refit on
+    collected  what `collect` found for this window; by default it is collected on `batches`
 
+    The caller makes a gain for each channel take part in the forward pass.
     Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
     """
+    how = how or Sharing()
     check_mergeable(model, arch, window)
-    if align == "none" and anchor != "first":
-        raise UserInputError(f"anchor={anchor!r} has no effect where align='none': leave one of them out")
-    fits = compensate == "ridge" or gain != "none" or rank > 0
-    collects = (align == "permute" and alignments is None) or (combine == "strongest" and strengths is None)
-    needed = 2 if fits else int(collects)
+    collects = collected is None and (how.align == "permute" or how.needs_strengths)
+    needed = 2 if how.fits else int(collects)
     _, total = global_index(batches, 0)
     if total < needed:
         raise UserInputError(
-            f"align={align!r} and combine={combine!r} with compensate={compensate!r} need at least {needed} "
-            f"calibration batches, of which a refit holds part out; {total} given: give more"
+            f"align={how.align!r} and combine={how.combine!r} with compensate={how.compensate!r} need at least "
+            f"{needed} calibration batches, of which a refit holds part out; {total} given: give more"
         )
+    collected = collected or collect(model, arch, [window], batches, how)
     permutations = {}
-    if align == "permute":
-        alignments = alignments or collect_alignments(model, arch, [window], anchor, batches)
-        chosen = anchor_of(window, anchor)
-        permutations = {member: alignments.permutation(chosen, member) for member in window if member != chosen}
+    if collected.alignments is not None:
+        chosen = anchor_of(window, how.anchor)
+        permutations = {
+            member: collected.alignments.permutation(chosen, member) for member in window if member != chosen
+        }
     unchanged = torch.arange(arch.widths["ffn"])
     orders = torch.stack([permutations.get(layer, unchanged).cpu() for layer in window])
-    strength = None
-    if combine == "strongest":
-        strengths = strengths or collect_strengths(model, arch, [window], batches)
-        strength = torch.stack([strengths[layer] for layer in window])
-    layers = window if fits else ()
+    strength = torch.ones(orders.shape, dtype=ACCUMULATE)
+    if collected.strengths is not None:
+        units = torch.stack([collected.strengths[layer] for layer in window])
+        strength = units.gather(1, orders.to(units.device))
+    layers = window if how.fits else ()
     originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in layers}
-    fuse(model, arch, window, orders, strength)
-    refit = refit_shared(model, arch, originals, batches) if compensate == "ridge" else None
+    fuse(model, arch, window, orders, COMBINES[how.combine](strength))
+    refit = refit_shared(model, arch, originals, batches) if how.compensate == "ridge" else None
     members: list[LayerCorrection] = []
-    if gain == "scale":
+    if how.gain == "scale":
         members = fit_scales(model, arch, originals, batches)
-    elif gain == "channel" or rank:
-        members = fit_corrections(model, arch, originals, batches, gain=gain == "channel", rank=rank)
-    return Merged(window, permutations, refit, members)
+    elif how.gain == "channel" or how.rank:
+        members = fit_corrections(model, arch, originals, batches, gain=how.gain == "channel", rank=how.rank)
+    return SharedFfn(window, permutations, refit, members)

@@ -1,67 +1,45 @@
-"""The parts of a recipe that treat whole sublayers."""
+"""The options of the stage `share_ffns`."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from neuromeld.settings import Settings
-
-
-class _Layers(Settings):
-    """`count` adjacent layers where that hurts least, or `layers`, any of them, counted from 0."""
-
-    count: int | None = None
-    layers: tuple[int, ...] | None = None
-
-    @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        if (self.count is None) == (self.layers is None):
-            raise ValueError("give one of count and layers")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"count={self.count} must be at least 1")
-        if self.layers is not None and (not self.layers or min(self.layers) < 0):
-            raise ValueError(f"layers={list(self.layers)} must be at least one layer, counted from 0")
-        return self
-
-    @property
-    def number(self) -> int:
-        """How many layers are meant."""
-        if self.layers is not None:
-            return len(set(self.layers))
-        assert self.count is not None
-        return self.count
+from neuromeld.stages.base import StageOptions
+from neuromeld.stages.share_ffns.merge import Sharing
 
 
-class DropLayers(_Layers):
-    """Remove layers: `count` adjacent ones where that hurts least, or `layers`, any of them, counted from 0."""
+class ShareFfns(StageOptions):
+    """Merge adjacent FFNs into one that they share: `count` where that hurts least, or those of `window`."""
 
-
-class RemoveFfns(_Layers):
-    """Remove FFNs and keep attention: `count` adjacent ones where that hurts least, or those of `layers`."""
-
-
-class ShareFfns(Settings):
-    """Let adjacent FFNs share one set of weights: `count` where that hurts least, or those of `window`.
-
-    window      first and last layer, counted from 0
-    anchor      the member whose order of hidden units the others take
-    align       `permute` matches hidden units, `none` takes them as they are numbered
-    combine     `average` of the units that were matched, or the `strongest` of them; None is the strongest where the
-                output matrix is refitted, which then has more to build on, and else the average
-    compensate  `ridge` refits the shared output matrix on what each member wrote
-    gain        `channel` gives every member a factor of its own for each output of the shared matrix; `scale` fits
-                anew the factors that the model has behind each FFN, which takes no parameter
-    rank        every member gets a matrix of this rank of its own beside the shared output matrix; 0 is none
-    """
-
-    count: int | None = None
-    window: tuple[int, int] | None = None
-    anchor: Literal["first", "middle", "last"] = "first"
-    align: Literal["permute", "none"] = "permute"
-    combine: Literal["average", "strongest"] | None = None
-    compensate: Literal["ridge", "none"] = "ridge"
-    gain: Literal["channel", "scale", "none"] = "none"
-    rank: int = 0
+    count: int | None = Field(
+        None,
+        description="Adjacent FFNs to merge into one that they share, chosen where the loss rises least.",
+        json_schema_extra={"flag": "--share-ffns", "target": True},
+    )
+    window: tuple[int, int] | None = Field(
+        None,
+        description="First and last layer of the FFNs to merge, counted from 0, as 10-14.",
+        json_schema_extra={"flag": "--share-ffns-at", "target": True, "metavar": "FIRST-LAST"},
+    )
+    anchor: Literal["first", "middle", "last"] = Field(
+        "first", description="Member whose order of hidden units the others are aligned to."
+    )
+    align: Literal["permute", "none"] = Field(
+        "permute", description="Match hidden units by permutation, or take them as they are numbered."
+    )
+    combine: Literal["average", "strongest"] | None = Field(
+        None,
+        description="Average the matched units, or keep the strongest; by default the strongest with a refit.",
+    )
+    compensate: Literal["ridge", "none"] = Field(
+        "ridge", description="Refit the shared output matrix on what each member wrote, or not."
+    )
+    gain: Literal["channel", "scale", "none"] = Field(
+        "none",
+        description="Per-layer factors on a shared FFN: new ones for each channel, or a refit of those that the model "
+        "has (scale).",
+    )
+    rank: int = Field(0, description="Rank of the per-layer correction to a shared FFN.")
 
     @model_validator(mode="after")
     def _one_target(self) -> "ShareFfns":
@@ -80,14 +58,20 @@ class ShareFfns(Settings):
         return self
 
     @property
-    def combined(self) -> Literal["average", "strongest"]:
-        """What `combine` means."""
-        return self.combine or ("strongest" if self.compensate == "ridge" else "average")
-
-    @property
     def length(self) -> int:
         """How many layers the window spans."""
         if self.window is not None:
             return self.window[1] - self.window[0] + 1
         assert self.count is not None
         return self.count
+
+    def sharing(self, *, final: bool) -> Sharing:
+        """Return how FFNs are merged: while windows are tried, and with what members keep for themselves in the end."""
+        return Sharing(
+            anchor=self.anchor,
+            align=self.align,
+            combine=self.combine or ("strongest" if self.compensate == "ridge" else "average"),
+            compensate=self.compensate,
+            gain=self.gain if final else "none",
+            rank=self.rank if final else 0,
+        )

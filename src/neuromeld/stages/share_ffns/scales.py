@@ -20,7 +20,7 @@ from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.share_ffns.corrections import LayerCorrection
 from neuromeld.stages.share_ffns.paired_layers import paired_layers
 from neuromeld.stats import Statistic
-from neuromeld.stats.base import reduce
+from neuromeld.stats.split import SplitStatistic
 
 
 class ChannelAgreement(Statistic):
@@ -60,10 +60,10 @@ def fit_scales(
     members = []
     for layer in paired_layers(model, arch, originals, batches):
         merged, original = (each.get_submodule(path) for each in (layer.merged, layer.original))
-        fitted, held_out = sums = [ChannelAgreement(arch.widths[RESIDUAL]) for _ in range(2)]
+        sums = SplitStatistic(lambda: ChannelAgreement(arch.widths[RESIDUAL]))
         for is_held_out, x, own in layer.reads(path):
-            sums[is_held_out].update(merged(x), original(own))
-        reduce(*sums)
+            sums.update(is_held_out, merged(x), original(own))
+        fitted, held_out = sums.reduced()
         factor = fitted.factor()
         before, after = held_out.error(), held_out.error(factor)
         if after < before:

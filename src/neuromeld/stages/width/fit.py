@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch, capture_residual_reads, norm_epsilon
+from neuromeld.registry import Need
 from neuromeld.runtime.distributed import sum_over_ranks
-from neuromeld.stages.width.decoders import DECODERS
-from neuromeld.stages.width.merges import MERGES
+from neuromeld.runtime.progress import track
+from neuromeld.stages.base import Job
+from neuromeld.stages.width.decoders import DECODERS, Encoded
+from neuromeld.stages.width.merges import MERGES, Selected
 from neuromeld.stages.width.options import Width
-from neuromeld.stages.width.selectors import SELECTORS
+from neuromeld.stages.width.selectors import SELECTORS, Stream
 from neuromeld.stages.width.width_map import Basis, basis_of, map_rank
-from neuromeld.stats import PairwiseL1, Statistic, StreamMoments
+from neuromeld.stats import PairwiseL1, Statistic, StatisticsStore, StreamMoments, cache_key
 from neuromeld.stats.base import reduce
 from neuromeld.transport import TransportResult
 
@@ -79,7 +82,9 @@ def empty_statistics(model: nn.Module, arch: Architecture, width: Width) -> dict
     """The statistics that a recipe's stages ask for; what they do not need is not computed."""
     eps = norm_epsilon(model.get_submodule(arch.final_norm.path))
     moments = StreamMoments(arch.width, centre=arch.spec.kind == "layer", eps=eps)
-    return {"moments": moments} | ({"pairwise": PairwiseL1(arch.width)} if MERGES[width.merge].needs_cost else {})
+    return {"moments": moments} | (
+        {"pairwise": PairwiseL1(arch.width)} if Need.DISTANCES in MERGES[width.merge].needs else {}
+    )
 
 
 def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Width, k: int, seed: int) -> FittedRun:
@@ -89,17 +94,17 @@ def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Widt
     moments = moments_statistic.finalize()
     kind = arch.spec.kind
     second_moment = moments.normalised_second_moment if width.weighting == "normalised" else moments.second_moment
-    cost = None
+    distances = None
     if "pairwise" in statistics:
         pairwise = statistics["pairwise"]
         assert isinstance(pairwise, PairwiseL1)
-        cost = pairwise.finalize()
+        distances = pairwise.finalize()
     merger = MERGES[width.merge]
     rank = k if merger.spans_mean else map_rank(k, kind)
-    selection = SELECTORS[width.selector](moments, second_moment, rank, seed)
+    selection = SELECTORS[width.selector](Stream(moments, second_moment, seed), rank)
     reg = REGULARISATION if width.regularisation is None else width.regularisation
-    merge = merger.fit(selection, cost, reg, kind)
-    width_map = DECODERS[width.decoder](merge, moments.normalised_second_moment)
+    merge = merger(Selected(selection, kind, distances, reg))
+    width_map = DECODERS[width.decoder](Encoded(merge, moments.normalised_second_moment))
     basis = basis_of(width_map, kind)
     lost = (
         torch.eye(arch.width, dtype=second_moment.dtype, device=second_moment.device)
@@ -109,3 +114,28 @@ def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Widt
     kept = 1 - float((lost.T @ energy @ lost).trace() / energy.trace())
     eigenvalues = torch.linalg.eigvalsh(energy.float()).clamp(min=0).flip(0)  # float32 is enough to draw
     return FittedRun(basis, kept, merge.transport, selection.neurons, eigenvalues / eigenvalues.sum())
+
+
+def stored_statistics(job: Job, width: Width, starts: Sequence[int]) -> list[dict[str, Statistic]]:
+    """Return the statistics of each run of layers: from the cache or the journal where they are there, else collected.
+
+    starts   first layer of each run
+    """
+    model, arch = job.model, job.arch
+    folder = None if job.cache is not None else job.journal.folder
+    store = StatisticsStore(folder) if job.cache is not None or folder is not None else None
+    of = job.cache if job.cache is not None else {"part": job.journal.part}
+    key = cache_key(**of, starts=list(starts), names=list(empty_statistics(model, arch, width)))
+    stored = store.load(key) if store else None
+    if stored is not None:
+        statistics = [empty_statistics(model, arch, width) for _ in starts]
+        for run, found in enumerate(statistics):
+            for name, statistic in found.items():
+                statistic.load_state(stored[f"{run}.{name}"])
+        return statistics
+    with track("collecting statistics", len(job.data), enabled=job.progress) as advance:
+        statistics = collect(model, arch, job.data, starts, width, advance)
+    if store:
+        states = {f"{run}.{name}": s.state() for run, found in enumerate(statistics) for name, s in found.items()}
+        store.save(key, states)
+    return statistics

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuromeld.archs.spec import NormKind
-from neuromeld.registry import Registry
+from neuromeld.registry import Method, Need, methods
 from neuromeld.stages.width.selectors import Selection
 from neuromeld.stages.width.width_map import centred
 from neuromeld.transport import TransportResult, transport_plan
@@ -27,47 +27,57 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Merger:
-    """`fit(selection, cost, reg, kind)`.
+class Selected:
+    """What was selected, and what it takes to merge the other neurons into that.
 
-    needs_cost   it asks for the pairwise distances `(d, d)` between neurons
+    distances       between all neurons, `(d, d)`; only where a merge needs them
+    regularisation  of a transport, in median distances
+    """
+
+    selection: Selection
+    kind: NormKind
+    distances: Float[Tensor, "d d"] | None = None
+    regularisation: float = 0.0
+
+
+def none(selected: Selected) -> Merge:
+    """Keep only what was selected: pruning for neurons, projection for principal directions."""
+    return Merge(centred(selected.selection.directions, selected.kind))
+
+
+def transport(selected: Selected) -> Merge:
+    """Send every neuron to the kept ones by entropic optimal transport.
+
+    Each kept neuron becomes a weighted average, with weights that sum to 1, of the neurons sent to it.
+    """
+    neurons, distances = selected.selection.neurons, selected.distances
+    assert distances is not None
+    assert neurons is not None
+    result = transport_plan(distances[:, neurons], reg=selected.regularisation)
+    encode = result.plan / result.plan.sum(0)
+    backward = (result.plan / result.plan.sum(1, keepdim=True)).T
+    if selected.kind == "rms":
+        return Merge(encode, backward, result)
+    # The plan's columns add up to a constant, which centring takes away: one direction is left without a use.
+    encode = centred(encode, selected.kind)
+    _, _, right = torch.linalg.svd(encode, full_matrices=False)
+    used = right[:-1]
+    return Merge(encode @ used.T, used @ centred(backward.T, selected.kind).T, result)
+
+
+@dataclass(frozen=True)
+class WidthMerge(Method[Callable[[Selected], Merge]]):
+    """A merge of the stream's neurons.
+
     spans_mean   its columns add up to the mean direction, so under LayerNorm it takes one more neuron than it keeps
                  directions
     """
 
-    fit: Callable[[Selection, Tensor | None, float, NormKind], Merge]
-    needs_cost: bool
-    spans_mean: bool
+    spans_mean: bool = False
 
 
-def none(selection: Selection, cost: Tensor | None, reg: float, kind: NormKind) -> Merge:
-    """Only what was selected: pruning for neurons, projection for principal directions."""
-    return Merge(centred(selection.directions, kind))
-
-
-def transport(selection: Selection, cost: Tensor | None, reg: float, kind: NormKind) -> Merge:
-    """Send every neuron to the kept ones by entropic optimal transport (arXiv:2507.04517).
-
-    Each kept neuron becomes a weighted average, with weights that sum to 1, of the neurons sent to it.
-    """
-    assert cost is not None
-    assert selection.neurons is not None
-    result = transport_plan(cost[:, selection.neurons], reg=reg)
-    encode = result.plan / result.plan.sum(0)
-    backward = (result.plan / result.plan.sum(1, keepdim=True)).T
-    if kind == "rms":
-        return Merge(encode, backward, result)
-    # The plan's columns add up to a constant, which centring takes away: one direction is left without a use.
-    encode = centred(encode, kind)
-    _, _, right = torch.linalg.svd(encode, full_matrices=False)
-    used = right[:-1]
-    return Merge(encode @ used.T, used @ centred(backward.T, kind).T, result)
-
-
-MERGES: Registry[Merger] = Registry(
+MERGES = methods(
     "merge",
-    {
-        "none": Merger(none, needs_cost=False, spans_mean=False),
-        "transport": Merger(transport, needs_cost=True, spans_mean=True),
-    },
+    WidthMerge(none),
+    WidthMerge(transport, frozenset({Need.DISTANCES, Need.TRANSPORT}), "arXiv:2507.04517", spans_mean=True),
 )

@@ -3,36 +3,36 @@
 import re
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from neuromeld.registry import unknown_name
-from neuromeld.settings import Settings, check_ratio
+from neuromeld.settings import check_ratio
+from neuromeld.stages.base import StageOptions
 from neuromeld.stages.width.decoders import DECODERS
 from neuromeld.stages.width.merges import MERGES
 from neuromeld.stages.width.selectors import SELECTORS
 
 
-class Width(Settings):
-    """How the residual stream is narrowed.  One of `hidden_ratio` and `hidden_size` sets the target.
+class Width(StageOptions):
+    """Narrow the residual stream.  One of `hidden_ratio` and `hidden_size` sets the target."""
 
-    selector        which directions to start from
-    merge           how the other neurons reach them
-    decoder         how the full stream is reconstructed
-    regularisation  of the transport, in median distances between neurons; set only with `merge: transport`
-    weighting       whether the selector sees the stream as the norms hand it on, or as it is
-    basis           `shared`, `layer`, or `run:N` for one basis every N layers
-    refit           whether consumers are refitted on calibration data
-    """
-
-    hidden_ratio: float | None = None
-    hidden_size: int | None = None
-    selector: str = "principal"
-    merge: str = "none"
-    decoder: str = "pinv"
-    regularisation: float | None = None
-    weighting: Literal["normalised", "raw"] = "normalised"
-    basis: str = "shared"
-    refit: bool = False
+    hidden_ratio: float | None = Field(
+        None, description="Share of the residual stream's width to keep.", json_schema_extra={"target": True}
+    )
+    hidden_size: int | None = Field(
+        None, description="Width of the residual stream to narrow to.", json_schema_extra={"target": True}
+    )
+    selector: str = Field("principal", description="Selector of the directions, or neurons, to keep.")
+    merge: str = Field("none", description="How removed neurons are merged into kept ones: none or transport.")
+    decoder: str = Field("pinv", description="How the full stream is reconstructed: pinv, transport or ridge.")
+    regularisation: float | None = Field(
+        None, description="Entropic regularisation of the transport, in median distances between neurons."
+    )
+    weighting: Literal["normalised", "raw"] = Field(
+        "normalised", description="Second moment that the selector sees: as the norms hand the stream on, or raw."
+    )
+    basis: str = Field("shared", description="Layers that share a basis: shared (all), layer (none), or run:N.")
+    refit: bool = Field(False, description="Refit the matrices that read the stream on calibration data.")
 
     @field_validator("hidden_ratio")
     @classmethod
@@ -65,7 +65,7 @@ class Width(Settings):
         if self.merge == "transport" and self.selector == "principal":
             problems.append(
                 "merge=transport moves neurons onto kept neurons, and selector=principal keeps none; "
-                "use magnitude, rms or random"
+                "use mean_abs_activation, rms or random"
             )
         if self.decoder == "transport" and self.merge != "transport":
             problems.append("decoder=transport runs a transport plan backwards; it needs merge=transport")

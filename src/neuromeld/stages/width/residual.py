@@ -16,24 +16,22 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL, Norm
-from neuromeld.linalg.ridge import FitReport, is_held_out, refit
+from neuromeld.linalg.ridge import FitReport, refit
 from neuromeld.model.capture import Batch, LayerCalls, normalise, real_tokens, record_calls
 from neuromeld.model.layerwise import change_once, moved_to_files
 from neuromeld.model.surgery import add_linear, read_matrix
-from neuromeld.runtime.distributed import global_index
-from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.memory import release_memory
+from neuromeld.runtime.progress import track
+from neuromeld.stages.base import Job
 from neuromeld.stages.width.consumers import narrow_consumer, narrow_norm, narrow_producer
 from neuromeld.stages.width.embedding import narrow_embeddings
 from neuromeld.stages.width.head import diagonal_head_basis, narrow_head
 from neuromeld.stages.width.width_map import Basis, shortcut
 from neuromeld.stats import Cross, CrossMoments
-from neuromeld.stats.base import reduce
+from neuromeld.stats.split import SplitStatistic, held_out_here
 
 _FITS = TypeAdapter(dict[str, FitReport])
-
-Advance = Callable[[int], None]
-"""Called with the number of layers done so far."""
 
 
 @dataclass
@@ -49,7 +47,7 @@ class Streams:
 
 
 @dataclass
-class WidthResult:
+class NarrowStream:
     """What was done: the basis of each run as it was used, and the refit of each cut by the path of its norm."""
 
     bases: list[Basis]
@@ -57,47 +55,40 @@ class WidthResult:
 
 
 @torch.no_grad()
-def narrow_residual(
-    model: nn.Module,
-    arch: Architecture,
-    starts: Sequence[int],
-    bases: Sequence[Basis],
-    *,
-    stock: bool,
-    refit_on: Sequence[Batch] | None,
-    journal: Journal = NO_JOURNAL,
-    advance: Advance = lambda _: None,
-) -> WidthResult:
-    """Narrow every weight of `model` in place; `bases[i]` holds from layer `starts[i]` on.
+def narrow_residual(job: Job, bases: Sequence[Basis], *, refit: bool) -> NarrowStream:
+    """Narrow every weight of a job's model in place; `bases[i]` holds from layer `job.after.basis_starts[i]` on.
+
+    refit   refit on the job's data what reads the stream
 
     Shortcuts are attached to the layers they precede, as `shortcut`, and a head adapter to the model; the caller makes
-    them run.  `refit_on` are calibration batches, None for no refit.
+    them run.
     """
-    done = WidthResult(list(bases))
+    model, arch, journal, starts = job.model, job.arch, job.journal, list(job.after.basis_starts)
+    done = NarrowStream(list(bases))
     diagonal = None
-    if arch.tied and stock:
+    if arch.tied and job.target.output == "stock":
         done.bases[0], diagonal = diagonal_head_basis(model, arch, bases[0])
-    streams = _open(model, arch, refit_on, done.bases[0]) if refit_on is not None else None
+    streams = _open(model, arch, job.data, done.bases[0]) if refit else None
     with moved_to_files(journal, model):
         table = narrow_embeddings(model, arch, done.bases[0])
     basis = done.bases[0]
-    for index in range(arch.num_layers):
-        if index in starts[1:]:
-            matrix = shortcut(basis, done.bases[list(starts).index(index)])
-            basis = done.bases[list(starts).index(index)]
-            if streams is not None:
-                streams.change_basis(matrix)
-        else:
+    with track("narrowing the residual stream", arch.num_layers, enabled=job.progress) as advance:
+        for index in range(arch.num_layers):
             matrix = None
-        done.refits |= _narrow_layer(model, arch, index, basis, streams, journal)
-        if matrix is not None:
-            first = arch.layer_weights(index)[0]
-            add_linear(model, arch.layer_path(index, "shortcut"), matrix, like=read_matrix(model, first))
-        release_memory()
-        advance(index + 1)
+            if index in starts[1:]:
+                after = done.bases[starts.index(index)]
+                matrix, basis = shortcut(basis, after), after
+                if streams is not None:
+                    streams.change_basis(matrix)
+            done.refits |= _narrow_layer(model, arch, index, basis, streams, journal)
+            if matrix is not None:
+                first = arch.layer_weights(index)[0]
+                add_linear(model, arch.layer_path(index, "shortcut"), matrix, like=read_matrix(model, first))
+            release_memory()
+            advance(index + 1)
     moments = None
     if streams is not None:
-        moments = _cross_moments(model, arch.final_norm, streams.original, streams.narrow, refit_on or [], basis)
+        moments = _cross_moments(model, arch.final_norm, streams.original, streams.narrow, job.data, basis)
     with moved_to_files(journal, model):
         narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
     return done
@@ -170,12 +161,12 @@ def _cross_moments(
 ) -> tuple[Cross, Cross]:
     """Moments of `norm(s)` against `norm(x)`: those to fit on, and those held out."""
     module = model.get_submodule(norm.path)
-    sums = [CrossMoments(basis.width, basis.write.shape[0]) for _ in range(2)]
+    sums = SplitStatistic(lambda: CrossMoments(basis.width, basis.write.shape[0]))
     for b, (x, s, batch) in enumerate(zip(original, narrow, batches, strict=True)):
         x, s = real_tokens(x, batch), real_tokens(s, batch)
-        sums[is_held_out(*global_index(batches, b))].update(normalise(s, norm, module), normalise(x, norm, module))
-    reduce(*sums)
-    return sums[0].finalize(), sums[1].finalize()
+        sums.update(held_out_here(batches, b), normalise(s, norm, module), normalise(x, norm, module))
+    fitted, held_out = sums.finalize()
+    return fitted, held_out
 
 
 def _run_original(

@@ -1,7 +1,7 @@
 """Selectors: the directions that a narrow stream starts from.
 
 A neuron selector keeps `k` of the `d` neurons, so its directions are columns of the identity; `principal` takes the
-leading eigenvectors instead (SliceGPT, arXiv:2401.15024).
+leading eigenvectors instead.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuromeld.registry import Registry
+from neuromeld.registry import Method, methods
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Moments
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream on the calibration data.
+
+    second_moment  the one that directions are chosen by, `(d, d)`: of the stream as its norms hand it on, or as it is
+    """
+
+    moments: Moments
+    second_moment: Float[Tensor, "d d"]
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,31 +36,31 @@ class Selection:
     neurons: Int[Tensor, "k"] | None
 
 
-Selector = Callable[[Moments, Float[Tensor, "d d"], int, int], Selection]
-"""`(moments, second_moment, k, seed) -> Selection`."""
+Selector = Method[Callable[[Stream, int], Selection]]
+"""`(stream, k) -> Selection`."""
 
 
-def principal(moments: Moments, second_moment: Float[Tensor, "d d"], k: int, seed: int) -> Selection:
-    """The `k` leading eigenvectors of the uncentred second moment."""
-    _, vectors = torch.linalg.eigh(second_moment)
+def mean_abs_activation(stream: Stream, k: int) -> Selection:
+    """Keep the neurons with the largest mean absolute activation."""
+    return _top(stream.moments.mean_abs, k)
+
+
+def rms(stream: Stream, k: int) -> Selection:
+    """Keep the neurons with the largest second moment."""
+    return _top(stream.second_moment.diagonal(), k)
+
+
+def principal(stream: Stream, k: int) -> Selection:
+    """Take the leading eigenvectors of the uncentred second moment."""
+    _, vectors = torch.linalg.eigh(stream.second_moment)
     return Selection(vectors[:, -k:].flip(1), None)
 
 
-def magnitude(moments: Moments, second_moment: Float[Tensor, "d d"], k: int, seed: int) -> Selection:
-    """The `k` neurons with the largest mean absolute activation."""
-    return _top(moments.mean_abs, k)
-
-
-def rms(moments: Moments, second_moment: Float[Tensor, "d d"], k: int, seed: int) -> Selection:
-    """The `k` neurons with the largest second moment."""
-    return _top(second_moment.diagonal(), k)
-
-
-def random(moments: Moments, second_moment: Float[Tensor, "d d"], k: int, seed: int) -> Selection:
-    """`k` neurons drawn without looking: the floor that every other selector has to beat."""
-    generator = torch.Generator().manual_seed(seed)
-    score = torch.rand(len(moments.mean_abs), generator=generator, dtype=ACCUMULATE)
-    return _top(score.to(second_moment.device), k)
+def random(stream: Stream, k: int) -> Selection:
+    """Keep neurons drawn at random: the floor that every other selector has to beat."""
+    generator = torch.Generator().manual_seed(stream.seed)
+    score = torch.rand(len(stream.moments.mean_abs), generator=generator, dtype=ACCUMULATE)
+    return _top(score.to(stream.second_moment.device), k)
 
 
 def _top(score: Float[Tensor, "d"], k: int) -> Selection:
@@ -56,4 +68,10 @@ def _top(score: Float[Tensor, "d"], k: int) -> Selection:
     return Selection(torch.eye(len(score), dtype=ACCUMULATE, device=score.device)[:, neurons], neurons)
 
 
-SELECTORS: Registry[Selector] = Registry("selector", {f.__name__: f for f in (magnitude, rms, principal, random)})
+SELECTORS = methods(
+    "selector",
+    Method(mean_abs_activation),
+    Method(rms),
+    Method(principal, source="arXiv:2401.15024"),
+    Method(random),
+)

@@ -20,7 +20,7 @@ from neuromeld.model.surgery import read_bias, read_matrix, share, write_bias, w
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.share_ffns.paired_layers import paired_layers
 from neuromeld.stats import CrossMoments
-from neuromeld.stats.base import reduce
+from neuromeld.stats.split import SplitStatistic
 
 
 @torch.no_grad()
@@ -38,14 +38,13 @@ def refit_shared(
     consumer = consumers[0]
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
-    sums = [CrossMoments(len(initial), arch.widths[RESIDUAL]) for _ in range(2)]
+    sums = SplitStatistic(lambda: CrossMoments(len(initial), arch.widths[RESIDUAL]))
     for layer in paired_layers(model, arch, originals, batches):
         path = arch.consumer(layer.index, "ffn").path.removeprefix(arch.layer_path(layer.index) + ".")
         for held_out, hidden, own in layer.reads(path):
             target = layer.original.get_submodule(path)(own)
-            sums[held_out].update(hidden if bias is None else with_one(hidden), target)
-    reduce(*sums)
-    fitted, tested = (part.finalize() for part in sums)
+            sums.update(held_out, hidden if bias is None else with_one(hidden), target)
+    fitted, tested = sums.finalize()
     found = refit(fitted, tested, initial, FFN_LAMBDAS, towards=best_multiple(fitted, initial))
     width = len(matrix)
     write_matrix(model, consumer, found.matrix[:width])

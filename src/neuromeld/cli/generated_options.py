@@ -1,0 +1,114 @@
+"""Options of the command line made from the fields of settings, so that each is said once."""
+
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from neuromeld.errors import UserInputError
+from neuromeld.settings import Settings
+
+
+@dataclass(frozen=True)
+class FieldOption:
+    """One option: the field it sets, and how it stands on the command line.
+
+    owner   name of the settings that the field belongs to
+    target  whether it takes the place of the owner's other targets
+    """
+
+    owner: str
+    field: str
+    flag: str
+    info: FieldInfo
+    panel: str
+    target: bool
+
+    @property
+    def parameter(self) -> str:
+        """The name of the parameter that typer fills."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    def signature(self) -> inspect.Parameter:
+        """Return the parameter of a command for it; None where it was not given."""
+        kinds = _kinds(self.info.annotation)
+        names = [f"{self.flag}/--no-{self.flag.removeprefix('--')}"] if bool in kinds else [self.flag]
+        kind: Any = next((kind for kind in (bool, float, int) if kind in kinds and tuple not in kinds), str)
+        option = typer.Option(
+            *names,
+            help=self.info.description,
+            metavar=_extra(self.info).get("metavar"),
+            show_default=False,
+            rich_help_panel=self.panel,
+        )
+        annotation = Annotated[kind | None, option]
+        return inspect.Parameter(self.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+    def value(self, given: Any) -> Any:
+        """Return what was given as the field takes it."""
+        kinds = _kinds(self.info.annotation)
+        if tuple not in kinds or not isinstance(given, str):
+            return given
+        if _extra(self.info).get("metavar") == "FIRST-LAST":
+            return list(_span(self.flag, given))
+        numbers = _numbers(self.flag, given)
+        return numbers[0] if int in kinds and len(numbers) == 1 else numbers
+
+
+def options_of(settings: type[Settings], owner: str, prefix: str, panel: str) -> list[FieldOption]:
+    """Return an option for each field of some settings, in order."""
+    found = []
+    for name, info in settings.model_fields.items():
+        extra = _extra(info)
+        words = name.replace("_", "-")
+        flag = (
+            extra.get("flag") or f"--{words if words.startswith(f'{prefix}-') or not prefix else f'{prefix}-{words}'}"
+        )
+        found.append(FieldOption(owner, name, str(flag), info, panel, bool(extra.get("target"))))
+    return found
+
+
+def choices(info: FieldInfo) -> list[str]:
+    """Return the values that a field of literals takes."""
+    return [str(value) for kind in _parts(info.annotation) if get_origin(kind) is Literal for value in get_args(kind)]
+
+
+def _extra(info: FieldInfo) -> Mapping[str, Any]:
+    extra = info.json_schema_extra
+    return extra if isinstance(extra, Mapping) else {}
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the plain types in an annotation."""
+    return {get_origin(part) if get_origin(part) is not Literal else str for part in _parts(annotation)} | {
+        part for part in _parts(annotation) if get_origin(part) is None
+    }
+
+
+def _span(flag: str, text: str) -> tuple[int, int]:
+    if not (match := re.fullmatch(r"(\d+)-(\d+)", text)) or int(match[1]) > int(match[2]):
+        raise UserInputError(f"{flag} {text} must be FIRST-LAST, the first and the last layer, counted from 0")
+    return int(match[1]), int(match[2])
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    """Return numbers as 8 or 3-5,8 name them."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isascii() or not first.isdigit() or (dash and not (last.isascii() and last.isdigit())):
+            raise UserInputError(f"{flag} {text} must be numbers with commas between, or first-last, as 3-5,8")
+        end = int(last) if dash else int(first)
+        if end - int(first) > 100_000 or len(numbers) > 100_000:
+            raise UserInputError(f"{flag} {text[:40]} names more than 100,000 numbers")
+        numbers += range(int(first), end + 1)
+    return numbers

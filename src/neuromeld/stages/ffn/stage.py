@@ -1,0 +1,124 @@
+"""The stage `ffn`: narrow the hidden layers of the FFNs."""
+
+from dataclasses import replace
+
+import torch
+from transformers import PretrainedConfig
+
+from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import FFN
+from neuromeld.errors import UserInputError
+from neuromeld.model.surgery import mix_outputs, read_matrix
+from neuromeld.runtime.distributed import num_ranks
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stages.base import Job, Target, Workload
+from neuromeld.stages.ffn.options import Ffn
+from neuromeld.stages.per_layer import per_layer, round_width
+from neuromeld.stages.sublayer_stage import SublayerStage
+from neuromeld.transport import summarise_plan
+from neuromeld.units.merges import MERGES
+from neuromeld.units.sublayer import (
+    Narrowable,
+    Sublayer,
+    SublayerResult,
+    compensate,
+    experts_of,
+    moments,
+    moments_against,
+    score,
+    write_experts,
+    written,
+)
+
+FFN_MULTIPLE = 8
+"""Hidden sizes of FFNs are rounded down to a multiple of this, or of 128 where they are large."""
+
+
+class FfnStage(SublayerStage[Ffn]):
+    """Keep some hidden neurons of every FFN, merge the others into them, refit what reads them."""
+
+    name = "ffn"
+    title = "feed-forward networks"
+    prefix = "ffn"
+    Options = Ffn
+    space = FFN
+    unit = "width"
+    refused = "FFNs cannot be narrowed in"
+    touched = (FFN,)
+
+    def sizes(self, sizes: Sizes) -> tuple[int, ...]:
+        """Return the hidden neurons of each layer."""
+        return sizes.ffn
+
+    def features(self, work: Workload, sizes: Sizes) -> int:  # noqa: ARG002
+        """Return the hidden neurons of the widest FFN."""
+        return max(sizes.ffn)
+
+    def resize(self, sizes: Sizes, options: Ffn, target: Target) -> Sizes:  # noqa: ARG002
+        """Return the sizes with narrower FFNs."""
+        width = sizes.ffn[0]
+        size = options.size or max(1, round_width(width * (options.ratio or 1), width, FFN_MULTIPLE))
+        return replace(sizes, ffn=per_layer("ffn.size", size, sizes.ffn))
+
+    def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
+        """Set the intermediate size."""
+        for key in target.arch.spec.config_keys(FFN):
+            setattr(config, key, after.ffn[0])
+
+    def regression_bytes(self, options: Ffn, work: Workload) -> int:
+        """Add what a merge holds: matrices `(f, k)` and what every batch wrote."""
+        largest = super().regression_bytes(options, work)
+        if options.merge == "none":
+            return largest
+        d, f, k = work.arch.width, self.features(work, work.target.original), self.features(work, work.after)
+        return max(largest, 2 * 8 * f * (f + d) + 6 * 8 * f * k + work.tokens * d * work.itemsize)
+
+    def narrow(self, sublayer: Sublayer, options: Ffn, keep: int, job: Job) -> list[SublayerResult]:
+        """Narrow one FFN, or each expert of a mixture."""
+        if sublayer.consumer.stacked:
+            return _narrow_experts(sublayer, options, keep, job.seed)
+        return [_narrow_ffn(sublayer, options, keep, job.seed)]
+
+
+def _narrow_experts(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> list[SublayerResult]:
+    """Narrow each on the tokens that it gets; one with too few for a regression on all tokens, uncompensated."""
+    if num_ranks() > 1:
+        raise UserInputError("FFNs of experts are narrowed in one process; start it without torchrun")
+    experts = experts_of(sublayer)
+    all_tokens = [x for x, *_ in (sublayer.called(b) for b in range(sublayer.num_batches))]
+    done = []
+    for expert in experts:
+        num_tokens = [0, 0]
+        for b, (x, _) in enumerate(expert.routed):
+            num_tokens[expert.is_held_out(b)] += len(x)
+        chosen, judged = options, expert
+        if num_tokens[0] < sublayer.inputs.arch.widths[FFN] or not num_tokens[1]:
+            chosen = options.model_copy(update={"compensate": "none"})
+            judged = replace(expert, routed=[(x, torch.ones_like(x[:, :1])) for x in all_tokens])
+        done.append(replace(_narrow_ffn(judged, chosen, keep, seed), expert=expert.number))
+    write_experts(sublayer, experts)
+    return done
+
+
+def _narrow_ffn(sublayer: Narrowable, options: Ffn, keep: int, seed: int) -> SublayerResult:
+    model, consumer = sublayer.model, sublayer.consumer
+    fitted, held_out = moments(sublayer)
+    matrix = read_matrix(model, consumer).to(ACCUMULATE)
+    before = len(matrix)
+    kept = torch.topk(score(sublayer, options.selector, fitted, seed), keep).indices.sort().values
+    shares = MERGES[options.merge](fitted, kept)
+    mixed = options.merge != "none"
+    targets = [written(sublayer, b) for b in range(sublayer.num_batches)] if mixed else []
+    for producer in sublayer.producers:
+        mix_outputs(model, producer, shares / shares.sum(0) if mixed else kept)
+    # One after the other: with their sums over the whole width these are the largest matrices of the job.
+    fitted = fitted.narrow(kept)
+    held_out = held_out.narrow(kept)
+    if mixed:
+        # Averages before the nonlinearity are not averages behind it: look again at what the neurons do now.
+        fitted, held_out = moments_against(sublayer, targets, keep)
+    followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
+    merges = summarise_plan(shares, kept) if mixed else None
+    del shares, matrix
+    fit = compensate(sublayer, options.compensate, followed, fitted, held_out)
+    return SublayerResult(sublayer.layer, FFN, before, keep, tuple(kept.tolist()), fit, merges=merges)

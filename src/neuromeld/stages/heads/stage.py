@@ -1,0 +1,68 @@
+"""The stage `heads`: remove groups of attention heads."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from neuromeld.archs.sizes import Sizes, space_size
+from neuromeld.archs.spec import GROUPED, HEADS
+from neuromeld.model.surgery import mix_outputs, read_matrix
+from neuromeld.stages.base import Job, Target, Workload
+from neuromeld.stages.heads.options import Heads
+from neuromeld.stages.per_layer import per_layer
+from neuromeld.stages.sublayer_stage import SublayerStage
+from neuromeld.units.sublayer import Sublayer, SublayerResult, compensate, moments, score
+
+
+class HeadsStage(SublayerStage[Heads]):
+    """Narrow attention by whole key-value heads, each with the query heads that read it."""
+
+    name = "heads"
+    title = "attention heads"
+    prefix = "heads"
+    Options = Heads
+    space = HEADS
+    unit = "num_kv_heads"
+    refused = "heads cannot be taken out of"
+    touched = (*GROUPED, HEADS)
+
+    def sizes(self, sizes: Sizes) -> tuple[int, ...]:
+        """Return the key-value heads of each layer."""
+        return sizes.num_kv_heads
+
+    def features(self, work: Workload, sizes: Sizes) -> int:
+        """Return the channels of all heads of the widest attention."""
+        layers = range(sizes.num_layers)
+        return max(space_size(work.arch, work.target.original, sizes, layer, HEADS) for layer in layers)
+
+    def resize(self, sizes: Sizes, options: Heads, target: Target) -> Sizes:  # noqa: ARG002
+        """Return the sizes with fewer key-value heads."""
+        return replace(sizes, num_kv_heads=per_layer("num_kv_heads", options.num_kv_heads, sizes.num_kv_heads))
+
+    def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
+        """Set the numbers of query heads and of key-value heads."""
+        assert target.arch.spec.head_keys is not None
+        query, key_value = target.arch.spec.head_keys
+        per_kv_head = getattr(config, query) // target.original.num_kv_heads[0]
+        setattr(config, query, per_kv_head * after.num_kv_heads[0])
+        setattr(config, key_value, after.num_kv_heads[0])
+
+    def narrow(self, sublayer: Sublayer, options: Heads, keep: int, job: Job) -> list[SublayerResult]:
+        """Keep the groups with the largest scores, summed over their channels."""
+        model, arch, total = sublayer.model, sublayer.inputs.arch, job.before.num_kv_heads[sublayer.layer]
+        fitted, held_out = moments(sublayer)
+        scores = score(sublayer, options.selector, fitted, job.seed)
+        groups = torch.topk(scores.view(total, -1).sum(1), keep).indices.sort().values
+
+        def channels(space: str) -> Tensor:
+            return torch.arange(arch.widths[space], device=groups.device).view(total, -1)[groups].flatten()
+
+        for space in GROUPED:
+            for producer in arch.producers(sublayer.layer, space):
+                mix_outputs(model, producer, channels(space))
+        kept = channels(HEADS)
+        initial = read_matrix(model, sublayer.consumer)[kept]
+        fit = compensate(sublayer, options.compensate, initial, fitted.narrow(kept), held_out.narrow(kept))
+        return [SublayerResult(sublayer.layer, HEADS, total, keep, tuple(groups.tolist()), fit)]

@@ -1,0 +1,158 @@
+"""The stage `share_ffns`: merge adjacent FFNs into one that they share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from markupsafe import Markup
+from transformers import PreTrainedModel
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec
+from neuromeld.drawing.section import Record, Section, item, join, number, paragraph
+from neuromeld.errors import UserInputError
+from neuromeld.model.capture import Batch
+from neuromeld.model.native.block import native_block
+from neuromeld.model.native.modeling import attach_member_hooks
+from neuromeld.stages.base import Cost, Job, Stage, StageOptions, Target, Workload
+from neuromeld.stages.fits import fit_record
+from neuromeld.stages.share_ffns.merge import SharedFfn, Sharing, collect, share_ffns
+from neuromeld.stages.share_ffns.options import ShareFfns
+from neuromeld.stages.windows import (
+    Window,
+    WindowSearch,
+    no_loss_refusals,
+    search_by_loss,
+    span,
+    windows_of,
+    windows_record,
+)
+from neuromeld.stages.windows_report import windows_section
+
+
+@dataclass(frozen=True)
+class SharedFfns:
+    """The FFNs that were merged, one entry for each stack, and the search that found the window, if any."""
+
+    merged: list[SharedFfn]
+    search: WindowSearch | None = None
+
+
+class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
+    """Give the FFNs of adjacent layers one set of weights, the same layers of every stack."""
+
+    name = "share_ffns"
+    title = "merging FFNs"
+    prefix = "share-ffns"
+    Options = ShareFfns
+
+    def conflicts(self, options: ShareFfns, others: Mapping[str, StageOptions]) -> list[str]:  # noqa: ARG002
+        """Exclude what would give the FFNs of a window bases or widths of their own."""
+        found = []
+        if getattr(others.get("width"), "basis", "shared") != "shared":
+            found.append("share_ffns needs width.basis=shared: FFNs in different bases have nothing in common")
+        if isinstance(getattr(others.get("ffn"), "size", None), tuple):
+            found.append("share_ffns needs FFNs of one width: give ffn.size as one number, or ffn.ratio")
+        return found
+
+    def unavailable(self, spec: ArchSpec) -> str | None:
+        """Say what the architecture forbids."""
+        reason = spec.refusals.get(self.name)
+        return None if reason is None else f"FFNs cannot be merged in {spec.model_type} models: {reason}"
+
+    def refusals(self, model: PreTrainedModel, arch: Architecture, options: ShareFfns) -> list[str]:  # noqa: ARG002
+        """Refuse to choose by a loss that is not there, and to fit scales that are not there."""
+        found = no_loss_refusals(arch) if self.searches(options) else []
+        if options.gain == "scale" and arch.spec.stacks[0].ffn_scale is None:
+            found.append(
+                f"gain=scale: {arch.spec.model_type} models have no factors behind their FFNs that could be fitted; "
+                "use channel"
+            )
+        return found
+
+    def resize(self, sizes: Sizes, options: ShareFfns, target: Target) -> Sizes:  # noqa: ARG002
+        """Return the sizes with a window of shared FFNs."""
+        count, window, depth = options.length, options.window, min(sizes.depths)
+        if count > depth or (window and window[1] >= depth):
+            raise UserInputError(
+                f"share_ffns={window or count}: the model has {depth} FFNs, counted from 0; choose fewer"
+            )
+        most = min(sizes.ffn[0], sizes.hidden)
+        if options.rank >= most:
+            raise UserInputError(f"share_ffns.rank={options.rank} must be below {most}, the FFNs' smaller side")
+        return replace(sizes, shared_ffns=count)
+
+    def native_reasons(self, options: ShareFfns, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
+        """Say that no stock config knows shared FFNs."""
+        return ["a stock model cannot share an FFN between layers"]
+
+    def searches(self, options: ShareFfns) -> bool:
+        """Search where the window is not named."""
+        return options.window is None
+
+    def holds_out(self, options: ShareFfns) -> bool:
+        """Hold data out for the refit."""
+        return options.compensate == "ridge"
+
+    def cost(self, options: ShareFfns, work: Workload) -> Cost:
+        """Count what every member keeps for itself."""
+        members = work.after.shared_ffns * len(work.after.depths)
+        low_rank = members * options.rank * (work.after.ffn[0] + work.after.hidden)
+        gains = members * work.after.hidden if options.gain == "channel" else 0
+        return Cost(
+            parameters=low_rank + gains, matrices=low_rank, unmapped=("share_ffns holds all layers of a window",)
+        )
+
+    def run(self, job: Job, options: ShareFfns) -> SharedFfns:
+        """Find the window, if it is not named, and merge its FFNs."""
+        sizes = {RESIDUAL: job.before.hidden, FFN: job.before.ffn[0]}
+        arch = replace(job.arch, width=job.before.hidden, widths=job.arch.widths | sizes)
+        windows: Sequence[Window] = windows_of(arch, options.length, at_least=2)
+        if options.window is not None:
+            windows = [range(options.window[0], options.window[1] + 1)]
+        everywhere = [part for window in windows for part in arch.in_step(window)]
+        collected = collect(job.model, arch, everywhere, job.sample, options.sharing(final=False))
+
+        def merge(window: Window, batches: Sequence[Batch], how: Sharing) -> list[SharedFfn]:
+            return [share_ffns(job.model, arch, part, batches, how, collected) for part in arch.in_step(window)]
+
+        search, best = None, windows[0]
+        if len(windows) > 1:
+            trial = options.sharing(final=False)
+            search = search_by_loss(job, self.name, windows, lambda window: merge(window, job.sample, trial))
+            best = search.best.window
+        merged = merge(best, job.data, options.sharing(final=True))
+        attach_member_hooks(job.model, native_block(job.model, job.arch))
+        return SharedFfns(merged, search)
+
+    def record(self, result: SharedFfns) -> dict[str, Any]:
+        """Return the window of the first stack (the others are merged in step), the search, and every fit."""
+        return {
+            "window": span(result.merged[0].window),
+            "windows": windows_record(result.search),
+            "members": [asdict(member) for part in result.merged for member in part.members],
+            "window_refits": [fit_record(part.refit) for part in result.merged if part.refit is not None],
+        }
+
+    def sentences(self, record: Record) -> list[Markup]:
+        """Name the window."""
+        window = record.get("window")
+        text = "The layers {} to {} share one feed-forward network."
+        return [item(text, window["start"], window["end"])] if window else []
+
+    def sections(self, record: Record) -> list[Section | None]:
+        """Draw the refit, and the loss of each window that was tried."""
+        refits = join([_refitted(refit) for refit in record.get("window_refits", [])])
+        title = "Shared feed-forward networks"
+        return [windows_section(title, record.get("windows"), record.get("window"), refits)]
+
+
+def _refitted(refit: dict[str, Any]) -> Markup:
+    kept = "refitted" if refit["ridge"] is not None else "refitted, which did not help and was not kept"
+    return paragraph(
+        "The output matrix that they share was " + kept + ": relative error {before} before, {after} after, on "
+        "calibration tokens that the fit did not see.",
+        before=number(refit["error_before"]),
+        after=number(refit["error_after"]),
+    )

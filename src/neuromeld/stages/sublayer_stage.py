@@ -1,0 +1,220 @@
+"""Stages that narrow one sublayer of every layer; neighbours in the order of stages go through the layers together.
+
+Every sublayer sees the network that is already narrow before it.  Its consumer, the matrix that writes back into the
+residual stream, is then refitted to write what the whole sublayer would have written there.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from pydantic import TypeAdapter
+from transformers import PreTrainedModel
+
+from neuromeld.archs.resolve import Architecture, has_bias
+from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import ArchSpec
+from neuromeld.drawing.section import Record, Section
+from neuromeld.errors import UserInputError
+from neuromeld.model.layerwise import change_once, walk_layers
+from neuromeld.registry import Need
+from neuromeld.runtime.distributed import num_ranks
+from neuromeld.runtime.progress import track
+from neuromeld.stages.base import (
+    Cost,
+    Job,
+    Stage,
+    StageOptions,
+    Target,
+    Workload,
+    largest_layer_bytes,
+    layer_bytes,
+)
+from neuromeld.stages.fits import fit_record
+from neuromeld.stages.sublayer_report import sublayer_section
+from neuromeld.stats.base import TOKENS_PER_BLOCK
+from neuromeld.stats.split import held_out_here
+from neuromeld.units.compensation import COMPENSATIONS
+from neuromeld.units.selectors import SELECTORS
+from neuromeld.units.sublayer import Sublayer, SublayerResult
+from neuromeld.units.taylor import taylor_importance
+
+_RESULTS = TypeAdapter(dict[str, list[SublayerResult]])
+
+O = TypeVar("O", bound=StageOptions)  # noqa: E741
+
+
+class SublayerStage(Stage[O, list[SublayerResult]]):
+    """A stage that narrows one space of every layer, with a selector and a compensation in its options.
+
+    space    that is narrowed
+    unit     what its sizes count, for the record
+    refused  how a refusal begins
+    touched  the spaces whose weights change
+    """
+
+    space: ClassVar[str]
+    unit: ClassVar[str]
+    refused: ClassVar[str]
+    touched: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def sizes(self, sizes: Sizes) -> tuple[int, ...]:
+        """Return the size of the space in each layer."""
+
+    @abstractmethod
+    def narrow(self, sublayer: Sublayer, options: O, keep: int, job: Job) -> list[SublayerResult]:
+        """Narrow one sublayer in place to `keep` units."""
+
+    @abstractmethod
+    def features(self, work: Workload, sizes: Sizes) -> int:
+        """Return the largest number of features that the consumer of a layer reads."""
+
+    def unavailable(self, spec: ArchSpec) -> str | None:
+        """Say what the architecture's norms or its config forbid."""
+        reason = spec.refusal(self.space)
+        return None if reason is None else f"{self.refused} {spec.model_type} models: {reason}"
+
+    def refusals(self, model: PreTrainedModel, arch: Architecture, options: Any) -> list[str]:
+        """Refuse a compensation that needs a bias, and a selector that needs gradients, where there are none."""
+        consumer, found = arch.consumer(0, self.space), []
+        selector, compensation = SELECTORS[options.selector], COMPENSATIONS[options.compensate]
+        if Need.BIAS in compensation.needs and not has_bias(model, consumer):
+            found.append(f"compensate={compensation.name}: {consumer.path} has no bias; use ridge or none")
+        if Need.GRADIENT in selector.needs and consumer.stacked:
+            found.append(f"selector={selector.name} does not look at single experts; use another")
+        if Need.GRADIENT in selector.needs and not arch.spec.has_loss:
+            found.append(
+                f"selector={selector.name} needs a loss, and calibration data of a {arch.spec.model_class} has nothing "
+                "to predict: choose another"
+            )
+        return found
+
+    def native_reasons(self, options: O, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
+        """Say what the family's config cannot state."""
+        native_only = target.arch.spec.native_only
+        return [native_only[self.space]] if self.space in native_only else []
+
+    def holds_out(self, options: O) -> bool:  # noqa: ARG002
+        """Hold data out: the compensation is chosen by it."""
+        return True
+
+    def unknowns(self, options: Any, work: Workload) -> int:
+        """Return the features of a ridge regression."""
+        return self.features(work, work.after) if options.compensate == "ridge" else 0
+
+    def cost(self, options: Any, work: Workload) -> Cost:
+        """Predict sums and regressions of the widest sublayer, measured in docs/decisions/0013 and 0016."""
+        d, f = work.arch.width, self.features(work, work.target.original)
+        needs = SELECTORS[options.selector].needs
+        working = work.tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
+        unmapped: tuple[str, ...] = ()
+        if Need.GRADIENT in needs:
+            working = max(working, _backward_bytes(work))
+            unmapped = (f"selector={options.selector} holds all activations of a window",)
+        wide = replace(work.after, hidden=work.before.hidden)
+        return Cost(
+            working_bytes=working,
+            mapped_bytes=largest_layer_bytes(work) + self.regression_bytes(options, work),
+            unmapped=unmapped,
+            journal_bytes=sum(layer_bytes(work, layer, wide, self.touched) for layer in range(wide.num_layers)),
+            held_bytes=(work.tokens + work.batch_tokens) * d * work.itemsize,
+        )
+
+    def regression_bytes(self, options: Any, work: Workload) -> int:
+        """Predict sums for a fit and a test, and what is done with them, where `f` features become `k`."""
+        d, f, k = work.arch.width, self.features(work, work.target.original), self.features(work, work.after)
+        gram, sums = 8 * f * f, 8 * f * (f + d)
+        block = 2 * 8 * TOKENS_PER_BLOCK * f + work.batch_tokens * work.itemsize * (f + 2 * d)
+        collecting = 3 * gram + 3 * 8 * f * d + block
+        solving = 2 * 8 * k * (k + d) + 3 * 8 * k * k + 5 * 8 * k * d
+        choosing = 2 * sums + 8 * f * d
+        choosing += 4 * gram if Need.INVERSE_GRAM in SELECTORS[options.selector].needs else 0
+        return max(collecting, choosing, solving)
+
+    def run(self, job: Job, options: O) -> list[SublayerResult]:
+        """Go through the layers with this stage alone."""
+        return run_together(job, [Step(self, options, job.before, job.after)])[self.name]
+
+    def record(self, result: list[SublayerResult]) -> dict[str, Any]:
+        """Return the sizes and errors of every layer, and some pictures of merges."""
+        return {self.space: [_entry(entry, self.unit, shown=i in shown(len(result))) for i, entry in enumerate(result)]}
+
+    def sections(self, record: Record) -> list[Section | None]:
+        """Draw sizes and errors by layer."""
+        return [sublayer_section(record.get(self.space), self.title, self.unit)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of the stages that go through the layers together, and the sizes around it."""
+
+    stage: SublayerStage[Any]
+    options: Any
+    before: Sizes
+    after: Sizes
+
+
+@torch.no_grad()
+def run_together(job: Job, steps: Sequence[Step]) -> dict[str, list[SublayerResult]]:
+    """Narrow the sublayers of every layer in place, a layer after the other; return results by stage.
+
+    Memory: the residual stream of all batches, unless the journal holds it, and the Gram matrix of one sublayer twice;
+    before that, for selectors that need gradients, all activations of one window.
+    """
+    model, arch, journal = job.model, job.arch, job.journal
+    importance = _taylor(job, steps)
+    results: dict[str, list[SublayerResult]] = {step.stage.name: [] for step in steps}
+    what = " and ".join(step.stage.title for step in steps)
+    with track(what, arch.num_layers, enabled=job.progress) as advance:
+        for inputs in walk_layers(model, arch, job.data, offload=journal.offload):
+
+            def change(inputs: Any = inputs) -> dict[str, list[SublayerResult]]:
+                return {
+                    step.stage.name: _narrow(job, step, inputs, importance)
+                    for step in steps
+                    if step.stage.sizes(step.after)[inputs.index] < step.stage.sizes(step.before)[inputs.index]
+                }
+
+            done = change_once(journal, f"neurons-{inputs.index}", inputs.layer, change, _RESULTS)
+            for name, found in done.items():
+                results[name] += found
+            advance(inputs.index + 1)
+    return results
+
+
+def _narrow(job: Job, step: Step, inputs: Any, importance: dict[str, torch.Tensor]) -> list[SublayerResult]:
+    space = step.stage.space
+    consumer = inputs.arch.consumer(inputs.index, space)
+    sublayer = Sublayer(job.model, inputs, space, importance.get(consumer.path))
+    return step.stage.narrow(sublayer, step.options, step.stage.sizes(step.after)[inputs.index], job)
+
+
+def _taylor(job: Job, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
+    """Return the Taylor importance of the spaces whose selectors need it, by the path of their consumers."""
+    spaces = [step.stage.space for step in steps if Need.GRADIENT in SELECTORS[step.options.selector].needs]
+    if spaces and num_ranks() > 1:
+        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
+    fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
+    return taylor_importance(job.model, job.arch, spaces, fitted_on)
+
+
+def _backward_bytes(work: Workload) -> int:
+    """Predict the activations of one window, held for a backward pass."""
+    d, f = work.arch.width, work.arch.widths["ffn"]
+    head = work.arch.spec.head
+    predicted = work.arch.widths[head.out] if head else 0
+    return work.seqlen * 4 * (work.after.num_layers * (10 * d + 5 * f) + 4 * predicted)
+
+
+def _entry(result: SublayerResult, unit: str, *, shown: bool) -> dict[str, Any]:
+    place = {"layer": result.layer} | ({} if result.expert is None else {"expert": result.expert})
+    entry = place | {f"{unit}_before": result.before, f"{unit}_after": result.after} | fit_record(result.fit)
+    return entry | ({"merges": asdict(result.merges)} if result.merges is not None and shown else {})
+
+
+def shown(count: int) -> set[int]:
+    """Return which of many layers or runs there are pictures of: first, middle and last."""
+    return {0, count // 2, count - 1}

@@ -1,0 +1,200 @@
+"""The stage `width`: narrow the residual stream."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from markupsafe import Markup
+from transformers import PretrainedConfig
+
+from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec
+from neuromeld.drawing.section import Record, Section, item
+from neuromeld.errors import UserInputError
+from neuromeld.model.native.block import native_block
+from neuromeld.model.native.modeling import attach_hooks
+from neuromeld.runtime.distributed import map_over_ranks
+from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes, layer_bytes, table_bytes
+from neuromeld.stages.fits import fit_record
+from neuromeld.stages.per_layer import round_width
+from neuromeld.stages.sublayer_stage import shown
+from neuromeld.stages.width.consumers import ROWS
+from neuromeld.stages.width.decoders import DECODERS
+from neuromeld.stages.width.fit import FittedRun, fit_run, stored_statistics
+from neuromeld.stages.width.merges import MERGES
+from neuromeld.stages.width.options import Width
+from neuromeld.stages.width.report import refits, runs
+from neuromeld.stages.width.residual import NarrowStream, narrow_residual
+from neuromeld.stages.width.selectors import SELECTORS
+from neuromeld.stats.base import TOKENS_PER_BLOCK
+from neuromeld.transport import summarise_plan
+
+SPECTRUM_POINTS = 32
+"""Ranks at which the energy of leading directions is kept."""
+
+
+@dataclass(frozen=True)
+class WidthResult:
+    """The map of each run of layers, from its first layer on, and what was done with it."""
+
+    starts: tuple[int, ...]
+    runs: list[FittedRun]
+    narrowed: NarrowStream
+
+
+class WidthStage(Stage[Width, WidthResult]):
+    """Narrow the residual stream by a width map for each run of layers."""
+
+    name = "width"
+    title = "narrowing the residual stream"
+    prefix = "hidden"
+    Options = Width
+
+    def unavailable(self, spec: ArchSpec) -> str | None:
+        """Say what the architecture's norms forbid."""
+        reason = spec.refusal(RESIDUAL)
+        return (
+            None if reason is None else f"the residual stream cannot be narrowed in {spec.model_type} models: {reason}"
+        )
+
+    def resize(self, sizes: Sizes, options: Width, target: Target) -> Sizes:
+        """Return the sizes with a narrower stream, and the first layers of the runs that share a basis."""
+        arch, d, multiple = target.arch, sizes.hidden, 1
+        if target.output == "stock":
+            multiple = max(1, arch.stock_multiple * sizes.num_kv_heads[0] // target.original.num_kv_heads[0])
+        every = math.lcm(multiple, arch.spec.kernel_multiple)
+        k = options.hidden_size or round_width(d * (options.hidden_ratio or 1), d, every)
+        if k > d:
+            raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")
+        if k < 2:
+            raise UserInputError(f"this leaves a width of {k} of {d}; at least 2 is needed: give a larger hidden_ratio")
+        if k % multiple:
+            low = k // multiple * multiple
+            raise UserInputError(
+                f"hidden_size={k} cannot be a stock {arch.spec.model_type} model: its config wants a multiple of its "
+                f"{multiple} attention heads, so {low} or {low + multiple}; any width works with --native"
+            )
+        starts = tuple(range(0, sizes.num_layers, options.run_length(sizes.num_layers)))
+        return replace(sizes, hidden=k, basis_starts=starts)
+
+    def native_reasons(self, options: Width, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
+        """Say what a stock config has no place for."""
+        spec = target.arch.spec
+        found = [spec.native_only[RESIDUAL]] if RESIDUAL in spec.native_only else []
+        if target.arch.tied and spec.kind == "layer":
+            found.append("a tied head behind a LayerNorm needs an adapter, which stock models have no place for")
+        if len(after.basis_starts) > 1:
+            found.append(
+                "a stock model has no place for the changes of basis between runs of layers (--hidden-basis shared has "
+                "none)"
+            )
+        return found
+
+    def holds_out(self, options: Width) -> bool:
+        """Hold data out for the refit."""
+        return options.refit
+
+    def unknowns(self, options: Width, work: Workload) -> int:  # noqa: ARG002
+        """Return the width that statistics determine."""
+        return work.after.hidden
+
+    def cost(self, options: Width, work: Workload) -> Cost:
+        """Count shortcuts, head adapter and scales; predict moments, bases and narrow tables."""
+        arch, d, k = work.arch, work.arch.width, work.after.hidden
+        num_runs, adapter = len(work.after.basis_starts), arch.tied and work.target.output == "native"
+        matrices = (num_runs - 1 + adapter) * k * k
+        # The gain and bias of a norm behind the embedding become one scale a token and one shift.
+        scales = arch.widths["vocab"] - k if arch.spec.embedding_norm is not None else 0
+        streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
+        known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
+        rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))
+        layer, table = largest_layer_bytes(work), max(table_bytes(work, d), default=0)
+        moments = (2 * num_runs + 6) * 8 * d * d + 4 * 8 * TOKENS_PER_BLOCK * d
+        return Cost(
+            parameters=matrices + scales,
+            matrices=matrices,
+            working_bytes=streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * num_runs,
+            mapped_bytes=max(
+                layer + moments,
+                known + 2 * layer + 8 * arch.widths[FFN] * (d + k),
+                known + table + table * k // d + 8 * rows * (d + k),
+            ),
+            unmapped=("the refit of the width holds all activations at two norms",) if options.refit else (),
+            journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
+            held_bytes=sum(table_bytes(work, k)),
+        )
+
+    def run(self, job: Job, options: Width) -> WidthResult:
+        """Collect statistics, fit a map for each run of layers, and narrow every weight by it."""
+        starts, k = job.after.basis_starts, job.after.hidden
+        statistics = stored_statistics(job, options, starts)
+        fit = partial(fit_run, arch=job.arch, width=options, k=k, seed=job.seed)
+        runs_of_layers = map_over_ranks(statistics, fit)
+        narrowed = narrow_residual(job, [run.basis for run in runs_of_layers], refit=options.refit)
+        if job.target.output == "native":
+            attach_hooks(job.model, native_block(job.model, job.arch))
+        return WidthResult(starts, runs_of_layers, narrowed)
+
+    def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
+        """Set the hidden size."""
+        for key in target.arch.spec.config_keys(RESIDUAL):
+            setattr(config, key, after.hidden)
+
+    def warnings(self, result: WidthResult) -> list[str]:
+        """Name the transports that did not converge."""
+        return [
+            f"the transport of run {number} of layers: {run.transport.message}"
+            for number, run in enumerate(result.runs)
+            if run.transport is not None and run.transport.status != "converged"
+        ]
+
+    def record(self, result: WidthResult) -> dict[str, Any]:
+        """Return the energy and the transport of each run of layers, and the refit of each norm."""
+        pictured = shown(len(result.runs))
+        d, k = result.narrowed.bases[0].write.shape
+        sizes = {"hidden_size_before": d, "hidden_size_after": k} if d != k else {}
+        return sizes | {
+            "runs": [
+                _run(start, run, with_picture=index in pictured)
+                for index, (start, run) in enumerate(zip(result.starts, result.runs, strict=True))
+            ],
+            "refits": {path: fit_record(fit) for path, fit in result.narrowed.refits.items()},
+        }
+
+    def sentences(self, record: Record) -> list[Markup]:
+        """Say of selector, merge and decoder what they do."""
+        options = record.get("recipe", {}).get("width", {})
+        found = [
+            item("{} <b>{}</b>: {}", what.capitalize(), options[what], registry[options[what]].summary)
+            for what, registry in (("selector", SELECTORS), ("merge", MERGES), ("decoder", DECODERS))
+            if options.get(what) in registry
+        ]
+        if "basis" in options:
+            basis = {"shared": "All layers share one basis.", "layer": "Every layer has a basis of its own."}
+            found.append(item("{}", basis.get(options["basis"], f"Layers share a basis by runs ({options['basis']}).")))
+        if options.get("refit"):
+            found.append(item("What each layer reads was fitted again on calibration data."))
+        return found
+
+    def sections(self, record: Record) -> list[Section | None]:
+        """Draw energy, transport and spectrum by run of layers, and the refit of each norm."""
+        return [runs(record), refits(record)]
+
+
+def _run(start: int, run: FittedRun, *, with_picture: bool) -> dict[str, Any]:
+    """Return a run of layers; with its spectrum and its transport plan where there is to be a picture."""
+    entry: dict[str, Any] = {"first_layer": start, "energy_kept": run.energy_kept, "transport": None}
+    if run.transport is not None:
+        entry["transport"] = {
+            "status": run.transport.status,
+            "iterations": run.transport.iterations,
+            "marginal_error": run.transport.marginal_error,
+        }
+    if with_picture:
+        total = run.spectrum.cumsum(0)
+        ranks = sorted({max(1, i * len(total) // SPECTRUM_POINTS) for i in range(1, SPECTRUM_POINTS + 1)})
+        entry["spectrum"] = [[rank, round(float(total[rank - 1]), 5)] for rank in ranks]
+        if run.transport is not None and run.neurons is not None:
+            entry["merges"] = asdict(summarise_plan(run.transport.plan, run.neurons))
+    return entry
