@@ -13,9 +13,13 @@ from neuromeld.model.native.modeling import declare_shared, headless_model, nati
 from neuromeld.model.surgery import read_matrix, shared_parameters
 
 
-def register_native() -> None:
-    """Make transformers' auto classes load native checkpoints of every known architecture, without remote code."""
-    for spec in (*ARCHITECTURES.values(), *BY_CLASS.values()):
+def register_native(model_type: str | None = None) -> None:
+    """Make transformers' auto classes load native checkpoints without remote code.
+
+    model_type   of the stock models that they are the native form of; None is every known one
+    """
+    specs = [*ARCHITECTURES.values(), *BY_CLASS.values()]
+    for spec in (spec for spec in specs if model_type in (None, spec.model_type)):
         stock: Any = getattr(transformers, spec.model_class)
         native, config = native_model(stock), native_config(stock.config_class)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)

@@ -1,0 +1,50 @@
+from .api import CompressResult, choose, compress, plan_for
+from .data.calibration import Calibration
+from .errors import CheckpointError, NeuromeldError, NumericsError, UnsupportedModelError, UserInputError
+from .modalities import batches_of
+from .planning.budget import Budget
+from .planning.pipeline import Compressed, compress_model
+from .planning.plan import Plan, make_plan
+from .planning.recipe import Recipe, load_recipe, parse_recipe
+from .recover import Recovery, RecoverResult, load_recovery, parse_recovery, recover
+from .stages.drop_layers import DropLayers
+from .stages.ffn import Ffn
+from .stages.heads import Heads
+from .stages.remove_ffns import RemoveFfns
+from .stages.share_ffns import ShareFfns
+from .stages.width import Width
+from .version import __version__
+
+__all__ = [
+    "Budget",
+    "Calibration",
+    "CheckpointError",
+    "CompressResult",
+    "Compressed",
+    "DropLayers",
+    "Ffn",
+    "Heads",
+    "NeuromeldError",
+    "NumericsError",
+    "Plan",
+    "Recipe",
+    "RecoverResult",
+    "Recovery",
+    "RemoveFfns",
+    "ShareFfns",
+    "UnsupportedModelError",
+    "UserInputError",
+    "Width",
+    "__version__",
+    "batches_of",
+    "choose",
+    "compress",
+    "compress_model",
+    "load_recipe",
+    "load_recovery",
+    "make_plan",
+    "parse_recipe",
+    "parse_recovery",
+    "plan_for",
+    "recover",
+]
