@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from neuromeld.api import choose, compress, open_job, plan_for
@@ -14,6 +13,7 @@ from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
 from neuromeld.cli.recipes import Request, takes_recipe
+from neuromeld.cli.console import console
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Choice
 from neuromeld.planning.recipe import Recipe
@@ -64,7 +64,7 @@ def compress_command(
         ),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
-    Console().print("; ".join(said), highlight=False)
+    console().print("; ".join(said))
 
 
 @takes_recipe
@@ -103,7 +103,7 @@ def plan_command(
     table.add_row("disk space of the job (predicted)", "", f"{plan.disk_bytes / 2**30:.2f} GiB")
     if plan.memory_mapped:
         table.caption = "the weights stay on the disk"
-    Console().print(table)
+    console().print(table)
 
 
 def _limit(max_memory: str | None, asked: Request) -> int | None:
@@ -132,7 +132,7 @@ def _settle(
     settings = settings | {"journal": journal, "force": force}
     choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
     if show:
-        Console().print(_candidates(choice))
+        console().print(_candidates(choice))
     return choice.recipe, choice
 
 
@@ -160,4 +160,4 @@ def _candidates(choice: Choice) -> Table:
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        Console(stderr=True, highlight=False).print(f"warning: {warning}", markup=False)
+        console(stderr=True).print(f"warning: {warning}")

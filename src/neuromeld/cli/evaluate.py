@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
@@ -15,6 +14,7 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import render_card, save_record
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.cli.quality import MEASURES
 from neuromeld.cli.wanted import EvalData
 from neuromeld.data.text import check_vocabulary, token_windows
@@ -240,20 +240,18 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
     if "tasks" in first and names[1:]:
         retained = [_interval(results[name]["retained_performance"]) for name in names[1:]]
         table.add_row("retained performance", *("" for _ in names), *retained)
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     if "protocol" in first:
-        console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()), highlight=False)
+        out.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()))
     for name in names:
         for phase in ("prefill", "decode"):
             if (found := results[name].get("speed", {}).get(phase)) is not None:
                 spread = f"{found['low']:.1f} to {found['high']:.1f}"
-                console.print(
-                    f"{phase} of {Path(name).name}: {spread} tokens per second over the repeats", highlight=False
-                )
-    console.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB", highlight=False)
+                out.print(f"{phase} of {Path(name).name}: {spread} tokens per second over the repeats")
+    out.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB")
     for task, entry in first.get("tasks", {}).items():
-        console.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()), highlight=False)
+        out.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()))
 
 
 def _interval(retained: dict[str, float] | None) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.data.calibration import Calibration
+from neuromeld.cli.console import console
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.similarity import SIMILARITY_TOKENS
 from neuromeld.modalities import reader_for
@@ -75,7 +75,7 @@ def similarity_command(
         return
     _print(matrices)
     if out is not None:
-        Console().print(f"written to {o.folder_argument(out)}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"written to {o.folder_argument(out)}", soft_wrap=True)
 
 
 def _finite(matrix: Tensor) -> list[list[float | None]]:
@@ -92,4 +92,4 @@ def _print(matrices: dict[str, Tensor]) -> None:
             cells.append(", ".join(f"{w.start}-{w.stop - 1} ({value:.3f})" for w, value in best))
         if any(cells):
             table.add_row(str(length), *cells)
-    Console().print(table)
+    console().print(table)
