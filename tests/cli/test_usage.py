@@ -30,3 +30,48 @@ def test_without_arguments_there_is_the_help(cli):
     assert code == 2
     assert all(command in stdout + stderr for command in ("compress", "plan", "evaluate", "recover", "--help"))
     assert "error" not in stderr
+
+
+NUMBERS = [
+    (["--params", "inf"], "--params inf must be a number"),
+    (["--params", "1e400"], "--params 1e400 must be a number"),
+    (["--params", "-5"], "at least 1"),
+    (["--keep", "nan"], "outside (0, 1]"),
+    (["--device", "meta"], "--device meta cannot be used"),
+    (["--device", "xla"], "--device xla cannot be used"),
+    (["--max-memory", "nan"], "must be a size"),
+    (["--max-memory", "-5GB"], "must be a size"),
+    (["--max-memory", "1e400GB"], "must be a size"),
+    (["--window", "0-99999999999", "--drop-layers", "100000000000"], "must be START-END"),
+    (["--window", "²-3", "--drop-layers", "1"], "must be START-END"),
+    (["--delete-ffs", "100000"], "the model has 3 FFNs"),
+    (["--hidden-ratio", "0.5", "--basis", "run:" + "9" * 5000], "basis="),
+    (["--ffn-ratio", "nan"], "finite number"),
+    (["--ffn-ratio", "0.5", "--seed", "-1"], "not -1"),
+    (["--ffn-ratio", "0.5", "--calibration-tokens", "9" * 5000], "--calibration-tokens"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), NUMBERS, ids=[" ".join(o)[:40] for o, _ in NUMBERS])
+def test_numbers_out_of_range_are_refused_before_anything_is_done(cli, checkpoint, options, message):
+    code, stdout, stderr = cli("plan", checkpoint, *options)
+    assert (code, stdout) == (2, "")
+    assert message in stderr
+    assert len(stderr) < 6000
+
+
+@pytest.mark.parametrize("option", ["tokens", "seqlen", "num-images", "num-examples", "limit", "batch-size"])
+@pytest.mark.parametrize("value", ["0", "-1", "9" * 30])
+def test_evaluation_sizes_out_of_range_are_refused(cli, option, value):
+    code, stdout, stderr = cli("evaluate", "nowhere", f"--{option}", value)
+    assert (code, stdout) == (2, "")
+    assert f"'--{option}'" in stderr
+
+
+def test_where_the_output_cannot_be_written_is_said_before_the_work(cli, checkpoint, tmp_path):
+    for out in ("no-folder/x.svg", "x.txt"):
+        code, _, stderr = cli("similarity", checkpoint, "--out", tmp_path / out)
+        assert code == 2
+        assert "must be a file in a folder" in stderr
+    code, _, stderr = cli("similarity", checkpoint, "--out", tmp_path / ("n" * 300 + ".svg"))
+    assert (code, stderr.count("error: ")) == (1, 1)

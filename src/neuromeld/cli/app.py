@@ -4,6 +4,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+import torch
 import typer
 
 from neuromeld.cli import benchmark, compress, evaluate, listing, recover, report, similarity
@@ -45,6 +46,10 @@ def main() -> NoReturn:
         code = _misused(error)
     except OSError as error:  # what no one closer to it could say more of
         code = _failed(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        code = _failed(f"there is not enough memory for this ({str(error).strip().partition(chr(10))[0]})", 1)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except _Terminated:
@@ -53,6 +58,11 @@ def main() -> NoReturn:
         what = "interrupted" if code == INTERRUPTED else "terminated"
         _say(f"{what}; nothing half-done was left at the output. run again, compress and recover go on")
     sys.exit(code)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy, a card, or torch on a processor, which has no class for it, got no memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _misused(error: Any) -> int:

@@ -82,6 +82,7 @@ def plan_command(
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
     o.quiet_transformers()
+    o.check_device(device)
     limit = _limit(max_memory, asked)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
@@ -128,7 +129,6 @@ def _settle(
     if asked.budget is None:
         assert asked.recipe is not None
         return asked.recipe, None
-    o.check_device(settings["device"])
     settings = settings | {"journal": journal, "force": force}
     choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
     if show:

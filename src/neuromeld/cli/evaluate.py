@@ -37,6 +37,7 @@ from neuromeld.model.native.classes import auto_class
 from neuromeld.report import load_record, save_report
 from neuromeld.report.record import with_measurements
 from neuromeld.runtime.memory import peak_rss_bytes
+from neuromeld.settings import MOST
 
 FORMATS = {
     "parameters": "{:,}",
@@ -81,7 +82,9 @@ def evaluate_command(
             help="Named images, or file:FOLDER; their evaluation split is used.", show_default="fashion-mnist"
         ),
     ] = None,
-    num_images: Annotated[int | None, typer.Option(help="Evaluation images, from the first; all if not given.")] = None,
+    num_images: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Evaluation images, from the first; all if not given.")
+    ] = None,
     pairs: Annotated[
         str | None, typer.Option(help="Named pairs of texts, or file:PATH; their evaluation split is used.")
     ] = None,
@@ -89,25 +92,30 @@ def evaluate_command(
         str | None, typer.Option(help="file:FOLDER with recordings; their evaluation split is used.")
     ] = None,
     num_examples: Annotated[
-        int | None, typer.Option(help="Evaluation pairs or recordings, from the first; all if not given.")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Evaluation pairs or recordings, from the first; all if not given."),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Evaluation tokens in all.")] = 32768,
-    seqlen: Annotated[int, typer.Option(help="Tokens in one window.")] = 512,
+    tokens: Annotated[int, typer.Option(min=2, max=MOST, help="Evaluation tokens in all.")] = 32768,
+    seqlen: Annotated[int, typer.Option(min=2, max=MOST, help="Tokens in one window.")] = 512,
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure prefill and decode speed, in alternation.")
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Of --speed: sequences at a time.", show_default="1")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Of --speed: sequences at a time.", show_default="1")
+    ] = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option(help="Of --speed: tokens that are read.", show_default="512")
+        int | None, typer.Option(min=1, max=MOST, help="Of --speed: tokens that are read.", show_default="512")
     ] = None,
     new_tokens: Annotated[
-        int | None, typer.Option(help="Of --speed: tokens that are written.", show_default="32")
+        int | None, typer.Option(min=1, max=MOST, help="Of --speed: tokens that are written.", show_default="32")
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between: arc_easy,piqa.")
     ] = None,
     include_path: Annotated[Path | None, typer.Option(help="A folder with further tasks in YAML.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Questions of each task, from the first; all if not given.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Questions of each task, from the first; all if not given.")
+    ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Keep the numbers in the record, card and report of all but the first.")
     ] = False,

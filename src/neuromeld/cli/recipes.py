@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
@@ -78,7 +79,7 @@ def _number(text: str) -> int:
     scale = {"K": 10**3, "M": 10**6, "B": 10**9}.get(text[-1:].upper(), 1)
     try:
         return round(float(text if scale == 1 else text[:-1]) * scale)
-    except ValueError:
+    except (ValueError, OverflowError):  # no number, or infinity
         raise UserInputError(
             f"--params {text} must be a number, with K, M or B behind it where that is shorter"
         ) from None
@@ -183,10 +184,10 @@ def _apply(chosen: dict[str, Any], values: dict[str, Any], kinds: tuple[tuple[st
 def _span(window: str | None, *counts_given: int | None) -> list[int] | None:
     if window is None:
         return None
-    first, dash, last = window.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last)):
+    given = re.fullmatch(r"([0-9]{1,6})-([0-9]{1,6})", window)
+    span = [int(number) for number in given.groups()] if given else [1, 0]
+    if span[0] > span[1]:
         raise UserInputError(f"--window {window} must be START-END, the first and the last layer, counted from 0")
-    span = [int(first), int(last)]
     counts = [count for count in counts_given if count is not None]
     if len(counts) != 1:
         raise UserInputError("--window needs one of --drop-layers, --remove-ffns and --share-ffns")

@@ -13,7 +13,6 @@ from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.data.calibration import Calibration
 from neuromeld.cli.console import console
-from neuromeld.errors import UserInputError
 from neuromeld.evaluate.similarity import SIMILARITY_TOKENS
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
@@ -44,12 +43,12 @@ def similarity_command(
     """Compare what the layers of MODEL write: linear CKA of every two FFNs, and of every two attentions."""
     o.quiet_transformers()
     o.check_device(device)
-    if out is not None and (out.suffix not in SUFFIXES or not out.resolve().parent.is_dir()):
-        raise UserInputError(f"--out {out} must be a file in a folder that exists, ending in {', '.join(SUFFIXES)}")
+    if out is not None:
+        o.check_writable("--out", out, SUFFIXES)
     source = locate(model, allow_pickle=allow_pickle)
     config = source.config()
     asked = {"source": calibration, "tokens": calibration_tokens, "seqlen": seqlen, "seed": seed}
-    reader, settings = reader_for(config), validate(Calibration, asked)
+    reader, settings = reader_for(config), validate(Calibration, asked, "calibration")
     data = reader.calibration(settings, reader.processor(source.folder), config, settings.tokens)
     loaded = source.load(o.torch_dtype(dtype), device)
     with track("comparing layers", 2 * len(data.batches), enabled=True) as advance:

@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from neuromeld.settings import Settings
+from neuromeld.settings import Seed, Settings
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""
@@ -17,7 +17,7 @@ class Calibration(Settings):
     source: str | None = None
     tokens: int = 32768
     seqlen: int = 512
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Literal
 
 import torch
@@ -251,7 +252,9 @@ def delete_from(sizes: Sizes, arch: Architecture, layers: Iterable[int]) -> Size
     """The sizes without the FFNs of those layers, counted from 0 in every stack."""
     chosen, depth = sorted(set(layers)), min(arch.depths)
     if chosen[-1] >= depth:
-        raise UserInputError(f"remove_ffns={chosen}: the model has {depth} FFNs, counted from 0; choose fewer")
+        raise UserInputError(
+            f"remove_ffns={shorten(str(chosen), 80)}: the model has {depth} FFNs, counted from 0; choose fewer"
+        )
     left = DELETED_WIDTH[arch.consumer(0, FFN).layout]
     gone = {start + layer for start in arch.stack_offsets for layer in chosen}
     return replace(sizes, ffn=tuple(left if layer in gone else size for layer, size in enumerate(sizes.ffn)))

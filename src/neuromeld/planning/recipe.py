@@ -1,6 +1,7 @@
 """A recipe: everything that decides what a compression does, validated at once, frozen, and kept with the result."""
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
@@ -123,4 +124,6 @@ def _explain(kind: type[Settings], error: Any, what: str) -> str:
                 fields = _settings_of(fields.model_fields[parent].annotation)
         return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
     message = error["msg"].removeprefix("Value error, ")
+    if message == error["msg"] and error["type"] != "missing":
+        message += f", not {shorten(repr(error['input']), 80)}"
     return f"- {where}: {message}" if where else f"- {message}"

@@ -10,7 +10,9 @@ from neuromeld.cli.console import console, visible
 HOSTILE = ["[red]name[/red]", "[/]", "<script>", "\x1b[2J\x1b]0;title\x07", "\u202egnp.x", "\udcff", ":smile:", "a\rb"]
 
 
-@given(st.text(alphabet=st.characters(categories=["Cc", "Cf", "Cs", "Zs", "Co"])) | st.text() | st.sampled_from(HOSTILE))
+@given(
+    st.text(alphabet=st.characters(categories=["Cc", "Cf", "Cs", "Zs", "Co"])) | st.text() | st.sampled_from(HOSTILE)
+)
 def test_what_is_visible_can_be_encoded_and_says_which_characters_there_were(text):
     shown = visible(text)
     shown.encode("utf-8")
