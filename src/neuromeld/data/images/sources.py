@@ -1,7 +1,6 @@
 """Where images come from.  To add a source, write its file and list it here."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from neuromeld.data.images.digits import digits
 from neuromeld.data.images.fashion_mnist import fashion_mnist
@@ -9,6 +8,7 @@ from neuromeld.data.images.folder import folder_images
 from neuromeld.data.images.labelled import LabelledImages
 from neuromeld.data.splits import Split
 from neuromeld.registry import Registry
+from neuromeld.data.text.reading import local_path
 
 IMAGE_SOURCES: Registry[Callable[[Split], LabelledImages]] = Registry(
     "image source (or file:FOLDER)",
@@ -22,5 +22,5 @@ IMAGE_SOURCES: Registry[Callable[[Split], LabelledImages]] = Registry(
 def read_images(source: str, split: Split) -> LabelledImages:
     """The images of one split of a named source or of `file:FOLDER`."""
     if source.startswith("file:"):
-        return folder_images(Path(source.removeprefix("file:")), split)
+        return folder_images(local_path(source), split)
     return IMAGE_SOURCES[source](split)

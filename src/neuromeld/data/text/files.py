@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from neuromeld.data.splits import Document, Split, select_split
 from neuromeld.errors import UserInputError
-from neuromeld.data.text.reading import MOST_IN_LINE, PACKED, kind_of, lines_of, open_text, whole
 from neuromeld.data.text.rows import row_text
+from neuromeld.data.text.reading import MOST_IN_LINE, PACKED, kind_of, lines_of, open_text, parse_json, whole
 
 RUN_CHARACTERS = 2000
 """Paragraphs of a .txt file, and the lines of a longer paragraph, are gathered into documents of up to this length."""
@@ -114,15 +114,6 @@ def _json(path: Path) -> Iterator[Row]:
     if not isinstance(rows, list):
         rows = [rows]
     yield from ((row, f"{path}, entry {number}") for number, row in enumerate(rows, start=1))
-
-
-def parse_json(text: str, where: str) -> object:
-    """What a piece of JSON says; `UserInputError`, beginning with `where`, for what is none."""
-    try:
-        found: object = json.loads(text)
-    except (ValueError, RecursionError) as error:  # also of numbers without end, and lists in lists in lists ...
-        raise UserInputError(f"{where} is not JSON: {error}") from error
-    return found
 
 
 def _csv(path: Path) -> Iterator[Row]:

@@ -4,6 +4,7 @@ import bz2
 import codecs
 import gzip
 import io
+import json
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -79,6 +80,15 @@ def lines_of(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
 def whole(file: io.TextIOWrapper, path: Path) -> str:
     """All of a file; `UserInputError` beyond `MOST_IN_LINE`."""
     return _checked(file.read(MOST_IN_LINE + 1), path)
+
+
+def parse_json(text: str, where: str) -> object:
+    """What a piece of JSON says; `UserInputError`, beginning with `where`, for what is none."""
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError) as error:  # also of numbers without end, and lists in lists in lists ...
+        raise UserInputError(f"{where} is not JSON: {error}") from error
+    return found
 
 
 def _checked(text: str, path: Path) -> str:
