@@ -75,3 +75,46 @@ def test_where_the_output_cannot_be_written_is_said_before_the_work(cli, checkpo
         assert "must be a file in a folder" in stderr
     code, _, stderr = cli("similarity", checkpoint, "--out", tmp_path / ("n" * 300 + ".svg"))
     assert (code, stderr.count("error: ")) == (1, 1)
+
+
+def test_a_folder_of_tasks_that_there_is_not_is_one_message(cli, checkpoint, text, tmp_path):
+    options = ["--tasks", "words", "--include-path", tmp_path / "none"]
+    code, stdout, stderr = cli("evaluate", checkpoint, "--text", text, "--tokens", 64, "--seqlen", 32, *options)
+    assert (code, stdout) == (2, "")
+    assert stderr.count("error: ") == 1
+    assert "none is not a folder" in stderr
+
+
+GRID = "models: [m]\nrows: {a: {recipe: {ffn: {size: 2}}}}\n"
+GRIDS = [
+    (GRID, ["--set", "keep"], "must be KEY=VALUE"),
+    (GRID, ["--set", "keep=[0.9"], "--set keep: [0.9 is not valid YAML"),
+    (GRID, ["--set", "keep=!!python/name:os.system"], "is not valid YAML"),
+    (GRID, ["--set", "[red]=1"], "unknown grid key '[red]'"),
+    (GRID, ["--rows", "b[red]"], "unknown row 'b[red]'"),
+    (GRID.replace("{size: 2}", "3"), [], "Input should be a valid dictionary"),
+    (GRID.replace("a:", '"[red]\\e[31m":'), ["--rows", "b"], r"Available: [red]\x1b[31m"),
+    ("- 1", [], "the grid is not valid"),
+    ("", [], "the grid is not valid"),
+    ("a: &a [*a]", [], "an alias stands for what it is in"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("grid", "options", "message"), GRIDS)
+def test_a_grid_of_any_kind_is_one_message(cli, tmp_path, grid, options, message):
+    path = tmp_path / "[red]grid.yaml"
+    path.write_text(grid)
+    code, stdout, stderr = cli("benchmark", path, *options)
+    assert (code, stdout) == (2, "")
+    assert message in stderr
+    assert "\x1b" not in stderr
+    assert stderr.count("error: ") == 1
+
+
+def test_results_that_are_no_text_are_one_message(cli, tmp_path):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "results.jsonl").write_bytes(b"\xff")
+    for out in (tmp_path / "results.jsonl", tmp_path):
+        code, _, stderr = cli("benchmark", tmp_path / "grid.yaml", "--out", out)
+        assert code == 2
+        assert "cannot be read as results" in stderr

@@ -12,10 +12,11 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import parse_recipe, read_yaml_file, validate
+from neuromeld.planning.recipe import Calibration, parse_recipe, validate
 from neuromeld.recover import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.settings import Seed, Settings
+from neuromeld.yaml_text import read_yaml_file
 
 DENSE = "dense"
 """The row of the model as it comes, which every other is compared with; it is always measured."""

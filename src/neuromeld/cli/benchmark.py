@@ -3,10 +3,10 @@
 import json
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.table import Table
 
 from neuromeld.benchmark import Bench, Grid, Line, Results, draw_results, excess_loss, load_grid, recovered_loss
@@ -15,6 +15,7 @@ from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.errors import NeuromeldError, UserInputError
 from neuromeld.registry import unknown_name
+from neuromeld.yaml_text import parse_yaml
 
 
 def benchmark_command(
@@ -91,7 +92,7 @@ def _changes(given: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserInputError(f"--set {text} must be KEY=VALUE, as in --set keep=[0.9,0.8]")
-        changes[key] = yaml.safe_load(value)
+        changes[key] = parse_yaml(value, f"--set {key}: {shorten(value, 80)}")
     return changes
 
 

@@ -34,9 +34,9 @@ from neuromeld.evaluate import (
 )
 from neuromeld.modalities import inputs_of
 from neuromeld.model.native.classes import auto_class
-from neuromeld.report import load_record, save_report
 from neuromeld.report.record import with_measurements
 from neuromeld.runtime.memory import peak_rss_bytes
+from neuromeld.report import checked_record, save_report
 from neuromeld.settings import MOST
 
 FORMATS = {
@@ -136,7 +136,7 @@ def evaluate_command(
         raise UserInputError(
             "--batch-size, --prompt-tokens and --new-tokens are for --speed; add it, or leave them out"
         )
-    records = {name: load_record(Path(name)) for name in models[1:]} if save else {}
+    records = {name: checked_record(Path(name)) for name in models[1:]} if save else {}
     if save and not records:
         raise UserInputError("--save compares: give the original model first, then those that compress wrote")
     scores: dict[str, TaskScores] = {}
@@ -190,7 +190,7 @@ def evaluate_command(
         results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
     for name, record in records.items():
         record = with_measurements(record, results[models[0]], results[name])
-        save_record(Path(name), record, card=render_card(record))
+        save_record(Path(name), record, card=render_card(record) if "source" in record else None)
         save_report(Path(name))
     if as_json:
         first = results[models[0]]

@@ -14,6 +14,7 @@ from neuromeld.settings import Settings
 from neuromeld.stages.share_ffns.options import DropLayers, RemoveFfns, ShareFfns
 from neuromeld.stages.width.options import Width
 from neuromeld.units.options import Ffn, Heads
+from neuromeld.yaml_text import read_yaml_file
 
 
 class Recipe(Settings):
@@ -96,17 +97,8 @@ def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
 
 def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
     """The content of a YAML file, or of the shipped one with this name."""
-    return read_yaml_file(Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path])
-
-
-def read_yaml_file(path: Path, what: str = "recipe") -> Any:
-    """The content of a YAML file; `UserInputError` where there is none."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserInputError(f"cannot read the {what} {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserInputError(f"{path} is not valid YAML: {error}") from None
+    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path]
+    return read_yaml_file(path, "recipe")
 
 
 def _settings_of(annotation: Any) -> Any:
