@@ -78,7 +78,8 @@ def _read_wav(path: Path, rate: int) -> Float32[np.ndarray, " samples"]:
             warnings.filterwarnings("error", "Reached EOF")
             own_rate, samples = wavfile.read(path)
     except Exception as error:  # the reader checks little: struct, name, memory and division errors, and its warning
-        raise UserInputError(f"{path} cannot be read as a .wav file: {str(error) or type(error).__name__}") from error
+        reason = error if isinstance(error, OSError | ValueError | wavfile.WavFileWarning) else "it is damaged"
+        raise UserInputError(f"{path} cannot be read as a .wav file: {reason}") from error
     if not RATES[0] <= own_rate <= RATES[1]:
         raise UserInputError(
             f"{path} says that it has {own_rate:,} samples a second, outside {RATES[0]:,} to {RATES[1]:,}"
