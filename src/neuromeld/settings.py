@@ -12,25 +12,33 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator of random numbers takes."""
 
 
+<<<<<<< HEAD
 class Settings(BaseModel):
     """Immutable; an unknown key is an error, and numbers are finite and at most `MOST`."""
+||||||| parent of 0ddb2d2 (Learning rates may be as large as they like: what comes of it is said)
+class Frozen(BaseModel):
+    """Immutable; an unknown key is an error, and numbers are finite and at most `MOST`."""
+=======
+class Frozen(BaseModel):
+    """Immutable; an unknown key is an error, numbers are finite, and whole ones at most `MOST`."""
+>>>>>>> 0ddb2d2 (Learning rates may be as large as they like: what comes of it is said)
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
     def _within_reason(cls, value: Any) -> Any:
-        if any(abs(number) > MOST for number in _numbers(value)):
+        if any(abs(number) > MOST for number in _counts(value)):
             raise ValueError(f"a number beyond {MOST:,} is more than there is of anything")
         return value
 
 
-def _numbers(value: Any) -> Iterator[int | float]:
-    if isinstance(value, int | float):
+def _counts(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
         yield value
     elif isinstance(value, tuple | list):
         for part in value:
-            yield from _numbers(part)
+            yield from _counts(part)
 
 
 def check_ratio(name: str, value: float | None) -> float | None:
