@@ -12,16 +12,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator of random numbers takes."""
 
 
-<<<<<<< HEAD
 class Settings(BaseModel):
-    """Immutable; an unknown key is an error, and numbers are finite and at most `MOST`."""
-||||||| parent of 0ddb2d2 (Learning rates may be as large as they like: what comes of it is said)
-class Frozen(BaseModel):
-    """Immutable; an unknown key is an error, and numbers are finite and at most `MOST`."""
-=======
-class Frozen(BaseModel):
     """Immutable; an unknown key is an error, numbers are finite, and whole ones at most `MOST`."""
->>>>>>> 0ddb2d2 (Learning rates may be as large as they like: what comes of it is said)
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

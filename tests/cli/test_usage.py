@@ -44,7 +44,7 @@ NUMBERS = [
     (["--max-memory", "1e400GB"], "must be a size"),
     (["--window", "0-99999999999", "--drop-layers", "100000000000"], "must be START-END"),
     (["--window", "²-3", "--drop-layers", "1"], "must be START-END"),
-    (["--delete-ffs", "100000"], "the model has 3 FFNs"),
+    (["--remove-ffns", "100000"], "the model has 3 FFNs"),
     (["--hidden-ratio", "0.5", "--basis", "run:" + "9" * 5000], "basis="),
     (["--ffn-ratio", "nan"], "finite number"),
     (["--ffn-ratio", "0.5", "--seed", "-1"], "not -1"),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from neuromeld.benchmark.grid import Grid
 from neuromeld.errors import UserInputError
-from neuromeld.planner import Budget
-from neuromeld.recipe import Recipe, parse_recipe, validate
+from neuromeld.planning import Budget
+from neuromeld.planning.recipe import Recipe, parse_recipe, validate
 from neuromeld.recover import Recovery
 from neuromeld.settings import MOST
 
@@ -18,11 +18,11 @@ REAL = st.floats() | WHOLE
 RECIPES = {
     "drop_layers.count": WHOLE,
     "drop_layers.layers": st.lists(WHOLE, max_size=3),
-    "merge_ffs.count": WHOLE,
-    "merge_ffs.window": st.tuples(WHOLE, WHOLE),
+    "share_ffns.count": WHOLE,
+    "share_ffns.window": st.tuples(WHOLE, WHOLE),
     "ffn.size": WHOLE | st.lists(WHOLE, max_size=3),
     "ffn.ratio": REAL,
-    "heads.kv_groups": WHOLE | st.lists(WHOLE, max_size=3),
+    "heads.num_kv_heads": WHOLE | st.lists(WHOLE, max_size=3),
     "width.hidden_size": WHOLE,
     "width.hidden_ratio": REAL,
     "calibration.seed": WHOLE,
@@ -40,7 +40,7 @@ def test_a_recipe_holds_reasonable_numbers_or_is_refused(key, data):
     stage, option = key.split(".")
     value = data.draw(RECIPES[key])
     stages = {"ffn": {"ratio": 0.5}} | {stage: {option: value}}
-    if stage == "merge_ffs":
+    if stage == "share_ffns":
         stages = {stage: {option: value}}
     try:
         recipe = parse_recipe(stages)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neuromeld.benchmark import Grid
 from neuromeld.errors import UserInputError
-from neuromeld.recipe import Recipe, load_recipe, validate
+from neuromeld.planning.recipe import Recipe, load_recipe, validate
 from neuromeld.recover import Recovery, load_recovery
 from neuromeld.yaml_text import parse_yaml, read_yaml_file
 

@@ -12,7 +12,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import Calibration, parse_recipe, validate
+from neuromeld.planning.recipe import parse_recipe, validate
 from neuromeld.recover import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.settings import Seed, Settings

@@ -12,8 +12,8 @@ from neuromeld.api import choose, compress, open_job, plan_for
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
-from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.cli.console import console
+from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Choice
 from neuromeld.planning.recipe import Recipe

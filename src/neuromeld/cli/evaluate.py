@@ -34,9 +34,9 @@ from neuromeld.evaluate import (
 )
 from neuromeld.modalities import inputs_of
 from neuromeld.model.native.classes import auto_class
+from neuromeld.report import checked_record, save_report
 from neuromeld.report.record import with_measurements
 from neuromeld.runtime.memory import peak_rss_bytes
-from neuromeld.report import checked_record, save_report
 from neuromeld.settings import MOST
 
 FORMATS = {

@@ -16,9 +16,9 @@ from neuromeld.archs.probe import Probe, probe
 from neuromeld.archs.spec import RESIDUAL, ArchSpec
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.data.images import IMAGE_SOURCES
 from neuromeld.data.text import TEXT_SOURCES
-from neuromeld.cli.console import console
 from neuromeld.errors import UserInputError
 from neuromeld.planning.plan import meta_model
 from neuromeld.planning.recipe import RECIPES

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
-from neuromeld.data.calibration import Calibration
 from neuromeld.cli.console import console
+from neuromeld.data.calibration import Calibration
 from neuromeld.evaluate.similarity import SIMILARITY_TOKENS
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of

@@ -23,8 +23,8 @@ from neuromeld.recover.resume import work_in
 from neuromeld.recover.settings import Job, Recovery
 from neuromeld.recover.tune import tune
 from neuromeld.recover.write import write_recovered
-from neuromeld.runtime.workspace import work_folder
 from neuromeld.report import checked_record
+from neuromeld.runtime.workspace import work_folder
 from neuromeld.version import __version__
 
 BYTES_PER_PARAMETER = 3 * (4 + 8)

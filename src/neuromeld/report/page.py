@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from neuromeld.checkpoint import render_card
 from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
-from neuromeld.checkpoint import render_card
 from neuromeld.errors import CheckpointError, NeuromeldError
 from neuromeld.report.sections import layers, origin, overview, quality, sharing
 

@@ -14,12 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from neuromeld.data.text import read_documents
-from neuromeld.data.text.files import json_lines, paragraph_runs
-from neuromeld.errors import UserInputError
 from neuromeld.data.text import files, read_documents, reading
 from neuromeld.data.text.files import cut_text, file_documents, paragraph_runs
 from neuromeld.data.text.rows import row_text
+from neuromeld.errors import UserInputError
 
 SPLITS = ("calibration", "validation", "evaluation")
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

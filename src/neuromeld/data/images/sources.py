@@ -7,8 +7,8 @@ from neuromeld.data.images.fashion_mnist import fashion_mnist
 from neuromeld.data.images.folder import folder_images
 from neuromeld.data.images.labelled import LabelledImages
 from neuromeld.data.splits import Split
-from neuromeld.registry import Registry
 from neuromeld.data.text.reading import local_path
+from neuromeld.registry import Registry
 
 IMAGE_SOURCES: Registry[Callable[[Split], LabelledImages]] = Registry(
     "image source (or file:FOLDER)",

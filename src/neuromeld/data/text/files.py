@@ -13,9 +13,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.errors import UserInputError
-from neuromeld.data.text.rows import row_text
 from neuromeld.data.text.reading import MOST_IN_LINE, PACKED, kind_of, lines_of, open_text, parse_json, whole
+from neuromeld.data.text.rows import row_text
+from neuromeld.errors import UserInputError
 
 RUN_CHARACTERS = 2000
 """Paragraphs of a .txt file, and the lines of a longer paragraph, are gathered into documents of up to this length."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from neuromeld.data.splits import Document, Split, select_split
 from neuromeld.data.text.libreoffice import libreoffice_help
-from neuromeld.errors import UserInputError
-from neuromeld.registry import Registry
 from neuromeld.data.text.reading import kind_of, lines_of, local_path, open_text, parse_json
 from neuromeld.data.text.rows import checked_text
+from neuromeld.errors import UserInputError
+from neuromeld.registry import Registry
 
 Pair = tuple[str, str]
 """The source, and its target."""

@@ -12,8 +12,8 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.errors import UserInputError
 from neuromeld.data.text.reading import lines_of, local_path, open_text
+from neuromeld.errors import UserInputError
 
 TRANSCRIPTS = "transcripts.tsv"
 

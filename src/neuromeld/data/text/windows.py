@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from neuromeld.data.splits import Document, Split
-from neuromeld.data.text.sources import TEXT_SOURCES
-from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.data.text.files import cut_text, file_documents
 from neuromeld.data.text.reading import local_path
+from neuromeld.data.text.sources import TEXT_SOURCES
+from neuromeld.errors import CheckpointError, UserInputError
 
 DOCUMENTS_PER_BATCH = 64
 
