@@ -6,7 +6,7 @@ from .planning.budget import Budget
 from .planning.pipeline import Compressed, compress_model
 from .planning.plan import Plan, make_plan
 from .planning.recipe import Recipe, load_recipe, parse_recipe
-from .recover import Recovery, RecoverResult, load_recovery, parse_recovery, recover
+from .recover import RecoverResult, Recovery, load_recovery, parse_recovery, recover
 from .stages.drop_layers import DropLayers
 from .stages.ffn import Ffn
 from .stages.heads import Heads

@@ -44,9 +44,10 @@ FREE_SIZES: Registry[FreeSize] = Registry(
 
 
 def with_size(stages: dict[str, Any], free: str, value: float) -> dict[str, Any]:
-    """The stages of a recipe with their free size set."""
+    """The stages of a recipe with their free size set; a stage that is no mapping stays, for its settings to refuse."""
     stage, _, option = free.partition(".")
-    return stages | {stage: (stages.get(stage) or {}) | {option: value}}
+    held = stages.get(stage) or {}
+    return stages | {stage: held | {option: value} if isinstance(held, dict) else held}
 
 
 def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Budget) -> Recipe:

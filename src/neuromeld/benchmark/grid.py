@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from neuromeld.benchmark.fit import FREE_SIZES, with_size
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import parse_recipe, read_yaml_file, validate
+from neuromeld.planning.recipe import parse_recipe, validate
 from neuromeld.recover import parse_recovery
 from neuromeld.registry import unknown_name
-from neuromeld.settings import Settings
+from neuromeld.runtime.yaml_text import read_yaml_file
+from neuromeld.settings import Seed, Settings
 
 DENSE = "dense"
 """The row of the model as it comes, which every other is compared with; it is always measured."""
@@ -24,7 +25,7 @@ DENSE = "dense"
 class SliceGpt(Settings):
     """The published SliceGPT form, simulated: of `hidden_size`, or of the largest that the budget allows."""
 
-    hidden_size: int | None = None
+    hidden_size: int | None = Field(None, ge=1)
     narrow_head: bool = True
 
 
@@ -80,7 +81,7 @@ class Protocol(Settings):
     evaluation_tokens: int = 32768
     calibration_tokens: int = 32768
     seqlen: int = 512
-    seed: int = 0
+    seed: Seed = 0
     recovery: dict[str, Any] | None = None
 
     @property
@@ -110,7 +111,7 @@ class Grid(Settings):
 
     models: tuple[str, ...]
     keep: tuple[float, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     text: str = "wikipedia-sample"
     split: Literal["validation", "evaluation"] = "evaluation"
     evaluation_tokens: int = 32768

@@ -60,7 +60,7 @@ class Results:
         self.path = path
         self.lines: list[Line] = []
         if path.exists():
-            for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            for number, text in enumerate(_lines(path), start=1):
                 try:
                     self.lines.append(Line.model_validate_json(text))
                 except ValidationError as error:
@@ -97,6 +97,13 @@ class Results:
         wanted = _protocol(protocol, without=without)
         found = (line for line in self.lines if line.row == DENSE)
         return next((line for line in found if _protocol(line, without=without) == wanted), None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserInputError(f"{path} cannot be read as results: {error}; write to another file") from error
 
 
 def row_as_asked(case: Case) -> dict[str, Any] | None:

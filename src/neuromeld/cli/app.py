@@ -2,13 +2,13 @@
 
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import click
+import torch
 import typer
-from rich.console import Console
 
 from neuromeld.cli import benchmark, compress, evaluate, listing, recover, report, similarity
+from neuromeld.cli.console import console
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -31,26 +31,55 @@ app.command("similarity")(similarity.similarity_command)
 app.command("list")(listing.list_command)
 
 
+UsageError: Any = typer.BadParameter.__base__
+"""What is raised for arguments that do not fit: of the click that typer uses, its own copy or the package."""
+
+
 def main() -> NoReturn:
     """Run the command line and exit."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="neuromeld", standalone_mode=False)
     except NeuromeldError as error:
-        errors.print(f"error: {error}")
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+        code = _failed(str(error), error.exit_code)
+    except UsageError as error:
+        code = _misused(error)
+    except OSError as error:  # what no one closer to it could say more of
+        code = _failed(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        code = _failed(f"there is not enough memory for this ({str(error).strip().partition(chr(10))[0]})", 1)
+    except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except _Terminated:
         code = TERMINATED
     if code in (INTERRUPTED, TERMINATED):  # typer turns Ctrl-C into this code
         what = "interrupted" if code == INTERRUPTED else "terminated"
-        errors.print(f"{what}; nothing half-done was left at the output. run again, compress and recover go on")
+        _say(f"{what}; nothing half-done was left at the output. run again, compress and recover go on")
     sys.exit(code)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy, a card, or torch on a processor, which has no class for it, got no memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _misused(error: Any) -> int:
+    """Say how the command is called and what does not fit; without any arguments typer has printed the help."""
+    message = error.format_message()
+    if error.ctx is not None and message and sys.argv[1:]:
+        _say(f"{error.ctx.get_usage()} ({error.ctx.command_path} --help says more)")
+    return _failed(message, error.exit_code) if message and sys.argv[1:] else int(error.exit_code)
+
+
+def _failed(message: str, exit_code: int) -> int:
+    _say(f"error: {message}")
+    return exit_code
+
+
+def _say(message: str) -> None:
+    console(stderr=True).print(message, soft_wrap=True)
 
 
 class _Terminated(BaseException):

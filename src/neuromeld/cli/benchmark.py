@@ -3,18 +3,19 @@
 import json
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
-import yaml
-from rich.console import Console
 from rich.table import Table
 
 from neuromeld.benchmark import Bench, Grid, Line, Results, draw_results, excess_loss, load_grid, recovered_loss
 from neuromeld.benchmark.grid import DENSE, Case, Protocol
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.errors import NeuromeldError, UserInputError
 from neuromeld.registry import unknown_name
+from neuromeld.runtime.yaml_text import parse_yaml
 
 
 def benchmark_command(
@@ -49,7 +50,7 @@ def benchmark_command(
     if drawing is not None:
         plot = results.path.with_suffix(".svg")
         plot.write_text(drawing, encoding="utf-8")
-        Console(stderr=True).print(f"plot in {o.folder_argument(plot)}", highlight=False, soft_wrap=True)
+        console(stderr=True).print(f"plot in {o.folder_argument(plot)}", soft_wrap=True)
     if as_json:
         lines = [line.model_dump(exclude_none=True) | _compared(results, line) for line in found]
         typer.echo(json.dumps({"results": lines, "refused": refused}))
@@ -74,7 +75,7 @@ def _measure(
                     if case.row is None:
                         raise
                     refused.append({"row": case.name, "keep": case.keep, "model": protocol.model, "why": str(error)})
-                    Console(stderr=True).print(f"{case.name}: refused: {error}", highlight=False, markup=False)
+                    console(stderr=True).print(f"{case.name}: refused: {error}")
                     continue
                 results.add(line)
             lines.append(line)
@@ -91,7 +92,7 @@ def _changes(given: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserInputError(f"--set {text} must be KEY=VALUE, as in --set keep=[0.9,0.8]")
-        changes[key] = yaml.safe_load(value)
+        changes[key] = parse_yaml(value, f"--set {key}: {shorten(value, 80)}")
     return changes
 
 
@@ -126,7 +127,7 @@ def _show_plan(cases: list[Case], results: Results, *, as_json: bool) -> None:
         to_do = f"refused: {entry['why']}" if "why" in entry else "" if entry["measured"] else "measure"
         keep = "" if entry["keep"] is None else f"{entry['keep']:g}"
         table.add_row(entry["row"], keep, entry["model"], str(entry["seed"]), parameters, to_do)
-    Console().print(table)
+    console().print(table)
 
 
 def _show(results: Results, found: list[Line], protocol: Protocol) -> None:
@@ -143,11 +144,9 @@ def _show(results: Results, found: list[Line], protocol: Protocol) -> None:
             *([f"{line.recovered.perplexity:.2f}", f"{compared['recovered_loss']:.3f}"] if line.recovered else []),
             "" if line.seconds is None else f"{line.seconds:.0f}",
         )
-    console = Console()
-    console.print(table)
-    console.print(
-        "protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.model_dump(exclude_none=True).items()), highlight=False
-    )
+    out = console()
+    out.print(table)
+    out.print("protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.model_dump(exclude_none=True).items()))
 
 
 def _compared(results: Results, line: Line) -> dict[str, float]:

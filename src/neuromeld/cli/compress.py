@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from neuromeld.api import choose, compress, open_job, plan_for
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Choice
@@ -64,7 +64,7 @@ def compress_command(
         ),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
-    Console().print("; ".join(said), highlight=False)
+    console().print("; ".join(said))
 
 
 @takes_recipe
@@ -82,6 +82,7 @@ def plan_command(
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
     o.quiet_transformers()
+    o.check_device(device)
     limit = _limit(max_memory, asked)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
@@ -103,7 +104,7 @@ def plan_command(
     table.add_row("disk space of the job (predicted)", "", f"{plan.disk_bytes / 2**30:.2f} GiB")
     if plan.memory_mapped:
         table.caption = "the weights stay on the disk"
-    Console().print(table)
+    console().print(table)
 
 
 def _limit(max_memory: str | None, asked: Request) -> int | None:
@@ -128,11 +129,10 @@ def _settle(
     if asked.budget is None:
         assert asked.recipe is not None
         return asked.recipe, None
-    o.check_device(settings["device"])
     settings = settings | {"journal": journal, "force": force}
     choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
     if show:
-        Console().print(_candidates(choice))
+        console().print(_candidates(choice))
     return choice.recipe, choice
 
 
@@ -160,4 +160,4 @@ def _candidates(choice: Choice) -> Table:
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        Console(stderr=True, highlight=False).print(f"warning: {warning}", markup=False)
+        console(stderr=True).print(f"warning: {warning}")

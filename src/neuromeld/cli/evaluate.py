@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
@@ -15,6 +14,7 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import render_card, save_record
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.cli.quality import MEASURES
 from neuromeld.cli.wanted import EvalData
 from neuromeld.data.text import check_vocabulary, token_windows
@@ -34,9 +34,10 @@ from neuromeld.evaluate import (
 )
 from neuromeld.modalities import inputs_of
 from neuromeld.model.native.classes import auto_class
-from neuromeld.report import load_record, save_report
+from neuromeld.report import checked_record, save_report
 from neuromeld.report.record import with_measurements
 from neuromeld.runtime.memory import peak_rss_bytes
+from neuromeld.settings import MOST
 
 FORMATS = {
     "parameters": "{:,}",
@@ -81,7 +82,9 @@ def evaluate_command(
             help="Named images, or file:FOLDER; their evaluation split is used.", show_default="fashion-mnist"
         ),
     ] = None,
-    num_images: Annotated[int | None, typer.Option(help="Evaluation images, from the first; all if not given.")] = None,
+    num_images: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Evaluation images, from the first; all if not given.")
+    ] = None,
     pairs: Annotated[
         str | None, typer.Option(help="Named pairs of texts, or file:PATH; their evaluation split is used.")
     ] = None,
@@ -89,25 +92,30 @@ def evaluate_command(
         str | None, typer.Option(help="file:FOLDER with recordings; their evaluation split is used.")
     ] = None,
     num_examples: Annotated[
-        int | None, typer.Option(help="Evaluation pairs or recordings, from the first; all if not given.")
+        int | None,
+        typer.Option(min=1, max=MOST, help="Evaluation pairs or recordings, from the first; all if not given."),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Evaluation tokens in all.")] = 32768,
-    seqlen: Annotated[int, typer.Option(help="Tokens in one window.")] = 512,
+    tokens: Annotated[int, typer.Option(min=2, max=MOST, help="Evaluation tokens in all.")] = 32768,
+    seqlen: Annotated[int, typer.Option(min=2, max=MOST, help="Tokens in one window.")] = 512,
     speed: Annotated[
         bool, typer.Option("--speed", help="Also measure prefill and decode speed, in alternation.")
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Of --speed: sequences at a time.", show_default="1")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Of --speed: sequences at a time.", show_default="1")
+    ] = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option(help="Of --speed: tokens that are read.", show_default="512")
+        int | None, typer.Option(min=1, max=MOST, help="Of --speed: tokens that are read.", show_default="512")
     ] = None,
     new_tokens: Annotated[
-        int | None, typer.Option(help="Of --speed: tokens that are written.", show_default="32")
+        int | None, typer.Option(min=1, max=MOST, help="Of --speed: tokens that are written.", show_default="32")
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between: arc_easy,piqa.")
     ] = None,
     include_path: Annotated[Path | None, typer.Option(help="A folder with further tasks in YAML.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Questions of each task, from the first; all if not given.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Questions of each task, from the first; all if not given.")
+    ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Keep the numbers in the record, card and report of all but the first.")
     ] = False,
@@ -128,7 +136,7 @@ def evaluate_command(
         raise UserInputError(
             "--batch-size, --prompt-tokens and --new-tokens are for --speed; add it, or leave them out"
         )
-    records = {name: load_record(Path(name)) for name in models[1:]} if save else {}
+    records = {name: checked_record(Path(name)) for name in models[1:]} if save else {}
     if save and not records:
         raise UserInputError("--save compares: give the original model first, then those that compress wrote")
     scores: dict[str, TaskScores] = {}
@@ -182,7 +190,7 @@ def evaluate_command(
         results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
     for name, record in records.items():
         record = with_measurements(record, results[models[0]], results[name])
-        save_record(Path(name), record, card=render_card(record))
+        save_record(Path(name), record, card=render_card(record) if "source" in record else None)
         save_report(Path(name))
     if as_json:
         first = results[models[0]]
@@ -240,20 +248,18 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
     if "tasks" in first and names[1:]:
         retained = [_interval(results[name]["retained_performance"]) for name in names[1:]]
         table.add_row("retained performance", *("" for _ in names), *retained)
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     if "protocol" in first:
-        console.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()), highlight=False)
+        out.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()))
     for name in names:
         for phase in ("prefill", "decode"):
             if (found := results[name].get("speed", {}).get(phase)) is not None:
                 spread = f"{found['low']:.1f} to {found['high']:.1f}"
-                console.print(
-                    f"{phase} of {Path(name).name}: {spread} tokens per second over the repeats", highlight=False
-                )
-    console.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB", highlight=False)
+                out.print(f"{phase} of {Path(name).name}: {spread} tokens per second over the repeats")
+    out.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB")
     for task, entry in first.get("tasks", {}).items():
-        console.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()), highlight=False)
+        out.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()))
 
 
 def _interval(retained: dict[str, float] | None) -> str:

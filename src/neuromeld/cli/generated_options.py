@@ -13,6 +13,9 @@ from pydantic.fields import FieldInfo
 from neuromeld.errors import UserInputError
 from neuromeld.settings import Settings
 
+MOST_NUMBERS = 100_000
+"""In the list that an option names."""
+
 
 @dataclass(frozen=True)
 class FieldOption:
@@ -95,7 +98,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def _span(flag: str, text: str) -> tuple[int, int]:
-    if not (match := re.fullmatch(r"(\d+)-(\d+)", text)) or int(match[1]) > int(match[2]):
+    if not (match := re.fullmatch(r"([0-9]{1,6})-([0-9]{1,6})", text)) or int(match[1]) > int(match[2]):
         raise UserInputError(f"{flag} {text} must be FIRST-LAST, the first and the last layer, counted from 0")
     return int(match[1]), int(match[2])
 
@@ -104,11 +107,11 @@ def _numbers(flag: str, text: str) -> list[int]:
     """Return numbers as 8 or 3-5,8 name them."""
     numbers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isascii() or not first.isdigit() or (dash and not (last.isascii() and last.isdigit())):
+        match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
+        if match is None:
             raise UserInputError(f"{flag} {text} must be numbers with commas between, or first-last, as 3-5,8")
-        end = int(last) if dash else int(first)
-        if end - int(first) > 100_000 or len(numbers) > 100_000:
-            raise UserInputError(f"{flag} {text[:40]} names more than 100,000 numbers")
-        numbers += range(int(first), end + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first > MOST_NUMBERS or len(numbers) > MOST_NUMBERS:
+            raise UserInputError(f"{flag} {text} names more than {MOST_NUMBERS:,} numbers")
+        numbers += range(first, last + 1)
     return numbers

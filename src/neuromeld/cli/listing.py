@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from neuromeld.archs import ARCHITECTURES
@@ -16,6 +15,7 @@ from neuromeld.archs.probe import Probe, probe
 from neuromeld.archs.spec import RESIDUAL, ArchSpec
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.data.images import IMAGE_SOURCES
 from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
@@ -64,7 +64,7 @@ def list_command(
     table = Table("name", "what it is")
     for name, description in rows:
         table.add_row(name, description)
-    Console().print(table)
+    console().print(table)
 
 
 def _show_probe(found: Probe, *, as_json: bool) -> None:

@@ -1,13 +1,16 @@
 """Options that several commands share."""
 
+import os
+from collections.abc import Sequence
 from enum import StrEnum
 from logging import ERROR, getLogger
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import torch
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 from transformers.utils import logging
 
 from neuromeld.errors import UserInputError
@@ -20,6 +23,8 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
     float16 = "float16"
 
+
+MOST_BYTES = 10**18
 
 Model = Annotated[
     str, typer.Argument(help="A model folder, a hub id, a .gguf file, or package:NAME for one in a Python package.")
@@ -47,17 +52,26 @@ def num_bytes(size: str | None) -> int | None:
     if size is None:
         return None
     try:
-        return int(TypeAdapter(ByteSize).validate_python(size))
-    except ValidationError:
-        raise UserInputError(f"--max-memory {size} must be a size, as 2GB or 500MiB") from None
+        return int(TypeAdapter(Annotated[ByteSize, Field(gt=0, le=MOST_BYTES)]).validate_python(size))
+    except (ValidationError, OverflowError):  # no size, or an infinite one
+        raise UserInputError(f"--max-memory {size} must be a size, as 2GB or 500MiB, of at most 1 EB") from None
+
+
+def check_writable(option: str, path: Path, suffixes: Sequence[str]) -> None:
+    """Raise `UserInputError` unless a file of this kind could be written there: asked before the work for it."""
+    folder = path.absolute().parent
+    if path.suffix not in suffixes or path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserInputError(
+            f"{option} {path} must be a file in a folder that can be written to, ending in {', '.join(suffixes)}"
+        )
 
 
 def check_device(device: str) -> None:
     """Raise `UserInputError` for a device that torch does not see."""
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # meta has no values to read
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten(str(error), 200)
         raise UserInputError(
             f"--device {device} cannot be used: {reason}; without the option the CPU is used"
         ) from None

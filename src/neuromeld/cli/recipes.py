@@ -89,7 +89,7 @@ def _number(text: str) -> int:
     scale = {"K": 10**3, "M": 10**6, "B": 10**9}.get(text[-1:].upper(), 1)
     try:
         return round(float(text if scale == 1 else text[:-1]) * scale)
-    except ValueError:
+    except (ValueError, OverflowError):  # no number, or infinity
         raise UserInputError(
             f"--params {text} must be a number, with K, M or B behind it where that is shorter"
         ) from None

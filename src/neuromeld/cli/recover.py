@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.errors import UserInputError
 from neuromeld.recover import Recovery, load_recovery, parse_recovery, recover
 
@@ -97,13 +97,12 @@ def recover_command(
         return
     found = result.record["recovery"]
     held = found.get("matrix_bytes")
-    Console().print(
+    console().print(
         f"recovered checkpoint in {o.folder_argument(out)}: held-out loss {found['held_out']['loss_before']:.3f} "
         f"before, {found['held_out']['loss_after']:.3f} after {found['tokens_seen']:,} tokens; "
         f"{found['parameters_trained']:,} parameters trained; "
         + (f"matrices held in {held['held'] / 1e6:.1f} MB of {held['own_dtype'] / 1e6:.1f} MB; " if held else "")
         + f"{found['seconds']:.0f} s",
-        highlight=False,
         soft_wrap=True,
     )
 

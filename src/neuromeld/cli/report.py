@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.report import save_report
 
 
@@ -16,4 +16,4 @@ def report_command(
 ) -> None:
     """Draw what is in DIR's record.json, as one HTML file that needs nothing else."""
     written = save_report(folder, out)
-    Console().print(f"report in {o.folder_argument(written)}", highlight=False, markup=False, soft_wrap=True)
+    console().print(f"report in {o.folder_argument(written)}", soft_wrap=True)

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
+from neuromeld.cli.console import console
 from neuromeld.data.calibration import Calibration
-from neuromeld.errors import UserInputError
 from neuromeld.evaluate.similarity import SIMILARITY_TOKENS, similar_windows, similarity
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
@@ -43,12 +42,12 @@ def similarity_command(
     """Compare what the layers of MODEL write: linear CKA of every two FFNs, and of every two attentions."""
     o.quiet_transformers()
     o.check_device(device)
-    if out is not None and (out.suffix not in SUFFIXES or not out.resolve().parent.is_dir()):
-        raise UserInputError(f"--out {out} must be a file in a folder that exists, ending in {', '.join(SUFFIXES)}")
+    if out is not None:
+        o.check_writable("--out", out, SUFFIXES)
     source = locate(model, allow_pickle=allow_pickle)
     config = source.config()
     asked = {"source": calibration, "tokens": calibration_tokens, "seqlen": seqlen, "seed": seed}
-    reader, settings = reader_for(config), validate(Calibration, asked)
+    reader, settings = reader_for(config), validate(Calibration, asked, "calibration")
     data = reader.calibration(settings, reader.processor(source.folder), config, settings.tokens)
     loaded = source.load(o.torch_dtype(dtype), device)
     with track("comparing layers", 2 * len(data.batches), enabled=True) as advance:
@@ -74,7 +73,7 @@ def similarity_command(
         return
     _print(matrices)
     if out is not None:
-        Console().print(f"written to {o.folder_argument(out)}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"written to {o.folder_argument(out)}", soft_wrap=True)
 
 
 def _finite(matrix: Tensor) -> list[list[float | None]]:
@@ -91,4 +90,4 @@ def _print(matrices: dict[str, Tensor]) -> None:
             cells.append(", ".join(f"{w.start}-{w.stop - 1} ({value:.3f})" for w, value in best))
         if any(cells):
             table.add_row(str(length), *cells)
-    Console().print(table)
+    console().print(table)

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from neuromeld.settings import Settings
+from neuromeld.settings import Seed, Settings
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""
@@ -23,7 +23,7 @@ class Calibration(Settings):
         32768, description="Calibration tokens in all.", json_schema_extra={"flag": "--calibration-tokens"}
     )
     seqlen: int = Field(512, description="Tokens in one calibration window.", json_schema_extra={"flag": "--seqlen"})
-    seed: int = Field(0, description="Seed for sampling calibration documents.", json_schema_extra={"flag": "--seed"})
+    seed: Seed = Field(0, description="Seed for sampling calibration documents.", json_schema_extra={"flag": "--seed"})
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":

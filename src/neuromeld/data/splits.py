@@ -36,11 +36,14 @@ def split_of_content(digest: bytes) -> Split:
 
 def select_split(documents: Iterable[Document], split: Split, *, source: str) -> list[Document]:
     """The documents of one split, in order.  `UserInputError` when there is none."""
-    everything = list(documents)
-    selected = [document for document in everything if split_of(document) == split]
+    number, selected = 0, []
+    for document in documents:
+        number += 1
+        if split_of(document) == split:
+            selected.append(document)
     if not selected:
         raise UserInputError(
-            f"{source} has {len(everything)} documents and none of them falls to the {split} split "
+            f"{source} has {number} documents and none of them falls to the {split} split "
             "(60 % calibration, 10 % validation, 30 % evaluation, by document); "
             "give it more documents (30 or more are safe) or use another source"
         )

@@ -1,6 +1,7 @@
 """Accuracy on tasks of lm-evaluation-harness, through its Python API, with the model object at hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from neuromeld.errors import UserInputError
+from neuromeld.errors import NeuromeldError, UserInputError
 from neuromeld.evaluate.mode import eval_mode
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def evaluate_tasks(
     """
     if limit is not None and limit < 1:
         raise UserInputError(f"limit={limit} must be at least 1 question")
+    if include_path is not None and not include_path.is_dir():
+        raise UserInputError(
+            f"--include-path {include_path} is not a folder; give the one that holds your tasks in YAML"
+        )
     try:
         from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
@@ -62,17 +67,21 @@ def evaluate_tasks(
         raise UserInputError(
             f"tasks need lm-evaluation-harness, which cannot be imported ({error}): pip install 'neuromeld[tasks]'"
         ) from error
-    found = _load(_manager(include_path), tasks)
-    metrics = {name: _metric(name, task) for name, task in found["tasks"].items()}
-    for task in found["tasks"].values():
-        task.set_fewshot_seed(FEWSHOT_SEED)
-    with eval_mode(model):
-        harness = HFLM(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=batch_size)
-        results = evaluate(harness, found, limit=limit, bootstrap_iters=0)
-    return {
-        name: _score(results["samples"][name], metric, results["configs"][name], limit, model)
-        for name, metric in metrics.items()
-    }
+    with _naming_tasks(tasks):
+        manager = _manager(include_path)
+    _check_names(manager, tasks)
+    with _naming_tasks(tasks):
+        found: Any = manager.load(list(tasks))
+        metrics = {name: _metric(name, task) for name, task in found["tasks"].items()}
+        for task in found["tasks"].values():
+            task.set_fewshot_seed(FEWSHOT_SEED)
+        with eval_mode(model):
+            harness = HFLM(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=batch_size)
+            results = evaluate(harness, found, limit=limit, bootstrap_iters=0)
+        return {
+            name: _score(results["samples"][name], metric, results["configs"][name], limit, model)
+            for name, metric in metrics.items()
+        }
 
 
 @lru_cache
@@ -83,7 +92,7 @@ def _manager(include_path: Path | None) -> "TaskManager":
     return TaskManager(include_path=include_path)
 
 
-def _load(manager: "TaskManager", names: Sequence[str]) -> Any:
+def _check_names(manager: "TaskManager", names: Sequence[str]) -> None:
     for name in names:
         if name not in manager.all_tasks:
             near = get_close_matches(name, manager.all_tasks, n=3)
@@ -91,9 +100,15 @@ def _load(manager: "TaskManager", names: Sequence[str]) -> Any:
             raise UserInputError(
                 f"unknown task {name!r}.{hint}  A task of your own is a YAML file in the folder given by --include-path"
             )
+
+
+@contextmanager
+def _naming_tasks(names: Sequence[str]) -> Iterator[None]:
     try:
-        return manager.load(list(names))
-    except Exception as error:  # errors of the hub, of datasets, of a task's own code
+        yield
+    except NeuromeldError:
+        raise
+    except Exception as error:  # errors of the hub, of datasets, of a task's own YAML and code
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserInputError(
             f"the tasks {', '.join(names)} cannot be had here ({reason}); their data is downloaded from the Hugging "

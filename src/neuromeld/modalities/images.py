@@ -1,6 +1,7 @@
 """Images for image models: as the model's own processor makes them, with the classes that the model knows."""
 
 import hashlib
+import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ class Images:
         check_batch, each = _first(images, processor, config)
         digest = hashlib.sha256(sha256_of([check_batch]).encode())  # of the processor, too
         for pixels, label in zip(images.pixels, images.labels, strict=True):
-            digest.update(content(pixels) + bytes(images.classes[label], "utf-8"))
+            digest.update(content(pixels) + os.fsencode(images.classes[label]))
         return TrainingSet(
             lambda numbers: image_batch(images, numbers, processor, config),
             len(images.pixels),

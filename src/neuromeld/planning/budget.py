@@ -37,6 +37,8 @@ class Budget:
             raise UserInputError(
                 f"--objective {self.objective} says what --keep is a share of; --params and --flops say it themselves"
             )
+        if self.params is not None and self.params < 1:
+            raise UserInputError(f"params={self.params} must be at least 1 parameter to keep")
         try:
             check_ratio("keep", self.keep)
             check_ratio("flops", self.flops)

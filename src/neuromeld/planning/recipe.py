@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
@@ -11,6 +12,7 @@ from pydantic import Field, ValidationError, create_model, model_validator
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.registry import Registry, unknown_name
+from neuromeld.runtime.yaml_text import read_yaml_file
 from neuromeld.settings import Settings
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import AnyStage
@@ -121,18 +123,9 @@ def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
 
 
 def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
-    """The content of a YAML file, or of the shipped one with this name."""
-    return read_yaml_file(Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path])
-
-
-def read_yaml_file(path: Path, what: str = "recipe") -> Any:
-    """The content of a YAML file; `UserInputError` where there is none."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserInputError(f"cannot read the {what} {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserInputError(f"{path} is not valid YAML: {error}") from None
+    """Return the content of a YAML file, or of the shipped one with this name."""
+    path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path]
+    return read_yaml_file(path, "recipe")
 
 
 def _settings_of(annotation: Any) -> Any:
@@ -150,4 +143,6 @@ def _explain(kind: type[Settings], error: Any, what: str) -> str:
                 fields = _settings_of(fields.model_fields[parent].annotation)
         return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
     message = error["msg"].removeprefix("Value error, ")
+    if message == error["msg"] and error["type"] != "missing":
+        message += f", not {shorten(repr(error['input']), 80)}"
     return f"- {where}: {message}" if where else f"- {message}"

@@ -35,6 +35,9 @@ def low_rank_updates(model: PreTrainedModel, rank: int, base: FourBit | None = N
     from peft import LoraConfig, get_peft_model
 
     first, others = _matrices(model)
+    largest = max(min(model.get_parameter(f"{path}.weight").shape) for path in first)
+    if rank > largest:
+        raise UserInputError(f"lora_rank={rank} is more than any matrix in the layers has; {largest} is the most")
     if base is not None:
         for path in first:
             if path.rpartition(".")[2] not in kept_whole(model):

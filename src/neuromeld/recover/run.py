@@ -23,6 +23,7 @@ from neuromeld.recover.resume import work_in
 from neuromeld.recover.settings import Job, Recovery
 from neuromeld.recover.tune import tune
 from neuromeld.recover.write import write_recovered
+from neuromeld.report import checked_record
 from neuromeld.runtime.workspace import work_folder
 from neuromeld.version import __version__
 
@@ -66,6 +67,8 @@ def recover(
     where = _device(device)
     bf16 = _has_bf16(where) if settings.bf16 is None else settings.bf16
     located = locate(source, allow_pickle=allow_pickle)
+    if (located.folder / "record.json").is_file():
+        checked_record(located.folder)  # the result's is made of it, after the training
     config = located.config()
     inputs = inputs_of(config)
     kind, reader = "text" if inputs == "tokens" else inputs, READERS[inputs]

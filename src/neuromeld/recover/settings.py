@@ -15,9 +15,9 @@ from neuromeld.modalities import TrainingSet
 from neuromeld.planning.recipe import read_yaml, validate
 from neuromeld.recover.four_bit import FourBit
 from neuromeld.registry import Registry, unknown_name
-from neuromeld.settings import Settings
+from neuromeld.settings import Seed, Settings
 
-_LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1, "seed": 0}
+_LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1}
 
 
 class Recovery(Settings):
@@ -60,7 +60,7 @@ class Recovery(Settings):
     distill_weight: float = 0.5
     temperature: float = 1.0
     bf16: bool | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def data(self) -> Calibration:
@@ -77,6 +77,11 @@ class Recovery(Settings):
             raise UserInputError(
                 f"batch_tokens={self.batch_tokens} is less than one example of {pool.source}, which has "
                 f"{pool.num_tokens / pool.num_examples:.0f} tokens on average; raise it"
+            )
+        if found > pool.num_examples:
+            raise UserInputError(
+                f"an update of {found} examples is more than the {pool.num_examples} of {pool.source}; lower "
+                f"{'batch_size' if self.batch_size else 'batch_tokens'}"
             )
         if found % self.accumulate:
             raise UserInputError(f"accumulate={self.accumulate} must divide the {found} examples of an update")

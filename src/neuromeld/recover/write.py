@@ -41,7 +41,7 @@ def write_recovered(
         save_checkpoint(model, processor, folder, recipe_yaml=_read(source / "recipe.yaml"))
         record |= {"logit_difference": verify_checkpoint(folder, expected, check_batch, dtype=model.dtype)}
         record |= {"bytes_on_disk": bytes_on_disk(folder)}
-        save_record(folder, record, card=render_card(record) if before else _read(source / "README.md"))
+        save_record(folder, record, card=render_card(record) if "source" in before else _read(source / "README.md"))
     return record
 
 

@@ -1,15 +1,17 @@
 """The page: which sections there are, in which order, and the one file they become."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from neuromeld.checkpoint import render_card
 from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
-from neuromeld.errors import CheckpointError
+from neuromeld.errors import CheckpointError, NeuromeldError
 from neuromeld.report.sections import origin, overview, quality, similarity
 from neuromeld.stages import STAGES
 
@@ -61,12 +63,38 @@ def render_page(name: str, title: str, sections: Sequence[Section], tiles: Seque
 def save_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of the checkpoint in `folder`, as `report.html` in it unless `out` names a file."""
     out = out or folder / "report.html"
-    page = render_report(load_record(folder))
+    record = load_record(folder)
+    with _reading_record(folder):
+        page = render_report(record)
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"the report cannot be written to {out}: {error.strerror}") from error
     return out
+
+
+def checked_record(folder: Path) -> dict[str, Any]:
+    """Return the `record.json` of a checkpoint if report and card can be made of it; ask before adding to it."""
+    record = load_record(folder)
+    with _reading_record(folder):
+        render_report(record)
+        if "source" in record:  # a recovered model that was not compressed keeps its own card
+            render_card(record)
+    return record
+
+
+@contextmanager
+def _reading_record(folder: Path) -> Iterator[None]:
+    """Make it a `CheckpointError` where something of the record in `folder` is missing, or of another type."""
+    try:
+        yield
+    except NeuromeldError:
+        raise
+    except Exception as error:  # records of other versions, and damaged ones, fail wherever they are read
+        raise CheckpointError(
+            f"{folder / 'record.json'} is not a record as this version writes it ({type(error).__name__}: {error}): it "
+            "is damaged, or of another version; compress again, or use the version that wrote it"
+        ) from error
 
 
 def load_record(folder: Path) -> dict[str, Any]:
@@ -78,7 +106,7 @@ def load_record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}); a report is made of the folder that neuromeld compress wrote"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} is not a JSON object")

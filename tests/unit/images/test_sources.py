@@ -1,5 +1,13 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from neuromeld.data.images import IMAGE_SOURCES, read_images, rgb
@@ -89,3 +97,78 @@ def test_what_is_wrong_is_said(folder, tmp_path_factory):
     with pytest.raises(UserInputError, match=r"bad\.png cannot be read as an image"):
         rgb(folder / "cat" / "bad.png")
     assert set(IMAGE_SOURCES) == {"fashion-mnist", "digits"}
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that says that it has this size, with a few bytes of pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+
+
+def saved(mode: str, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).convert(mode).save(
+        file, kind, **options
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"text", png(10**5, 10**5), png(20, 20), png(0, 5), saved("RGB", "JPEG")[:300], saved("RGB", "TIFF")[:60],
+     saved("F", "TIFF"), saved("I", "TIFF")],
+)  # fmt: skip
+def test_what_is_no_image_is_one_message(tmp_path, data):
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UserInputError, match=r"a\.png cannot be read as an image: ."):
+        rgb(tmp_path / "a.png")
+
+
+@settings(max_examples=150)
+@given(
+    kind=st.sampled_from(
+        [("RGB", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("LA", "PNG"), ("1", "BMP"), ("RGB", "WEBP")]
+    ),
+    place=st.integers(0, 400),
+    values=st.binary(min_size=1, max_size=4),
+    cut=st.integers(0, 100),
+)
+def test_any_damage_is_an_image_or_one_message(kind, place, values, cut):
+    data = bytearray(saved(*kind))
+    place %= len(data)
+    data[place : place + len(values)] = values
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.png"
+        path.write_bytes(data[: len(data) - cut])
+        try:
+            mode = rgb(path).mode
+        except UserInputError as error:
+            mode = "RGB" * str(error).startswith(f"{path} cannot be read as an image")
+    assert mode == "RGB"
+
+
+def test_sixteen_bits_keep_their_brightness(tmp_path):
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    grey = np.asarray(rgb(tmp_path / "a.png"))[:, :, 0]
+    np.testing.assert_allclose(grey, values / 257, atol=1)
+
+
+def test_what_is_no_file_is_passed_over_or_named(folder):
+    before = read_images(f"file:{folder}", "calibration")
+    (folder / "cat" / "folder.png").mkdir()
+    assert read_images(f"file:{folder}", "calibration").pixels == before.pixels
+    (folder / "cat" / "link.png").symlink_to("none")
+    with pytest.raises(UserInputError, match=r"link\.png is not a file, or a link to none"):
+        read_images(f"file:{folder}", "calibration")
+
+
+def test_too_few_images_for_a_split_are_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes(saved("RGB", "PNG"))
+    with pytest.raises(UserInputError, match="of 1 images none falls to the"):
+        [read_images(f"file:{tmp_path}", split) for split in SPLITS]

@@ -12,7 +12,7 @@ from neuromeld.recover import RECOVERY_RECIPES, load_recovery, parse_recovery
         ({}, "steps: Field required"),
         ({"steps": 0}, "steps=0 must be at least 1"),
         ({"steps": 9, "learning_rate": 0}, "learning_rate=0.0 must be positive"),
-        ({"steps": 9, "learning_rate": float("nan")}, "learning_rate=nan must be positive"),
+        ({"steps": 9, "learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),
         ({"steps": 9, "lerning_rate": 1}, "Did you mean 'learning_rate'"),
         ({"steps": 9, "train": "wikipedia"}, "Did you mean 'wikipedia-sample'"),
         ({"steps": 9, "batch_tokens": 100, "seqlen": 64}, "batch_tokens=100 must be a multiple of seqlen=64"),

@@ -1,8 +1,14 @@
 """Pairs of texts: both kinds of file say the same, and no source is in two splits."""
 
+import gzip
 import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuromeld.data.text import text_pairs
 from neuromeld.data.text.libreoffice import libreoffice_help
@@ -61,3 +67,27 @@ def test_paragraphs_are_aligned_by_their_ids(tmp_path):
     ]
     with pytest.raises(UserInputError, match="apt-get install"):
         libreoffice_help(tmp_path / "nowhere")
+
+
+@given(st.binary(max_size=40), st.sampled_from(["a.tsv", "a.jsonl", "a.tsv.gz"]))
+def test_any_bytes_are_pairs_or_one_message(data, name):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        with pytest.raises(UserInputError, match=re.escape(str(path))):  # so few pairs are never enough for all splits
+            [text_pairs(f"file:{path}", split) for split in SPLITS]
+
+
+def test_pairs_are_read_in_utf_16_and_packed(tmp_path):
+    lines = "\r\n".join("\t".join(pair) for pair in PAIRS)
+    (tmp_path / "a.tsv").write_bytes(lines.encode("utf-16"))
+    (tmp_path / "b.tsv.gz").write_bytes(gzip.compress(lines.encode("utf-8-sig")))
+    for name in ("a.tsv", "b.tsv.gz"):
+        parts = [text_pairs(f"file:{tmp_path / name}", split) for split in SPLITS]
+        assert sorted(pair for part in parts for pair in part) == sorted(PAIRS)
+
+
+def test_a_text_that_is_no_sentence_is_refused(tmp_path):
+    (tmp_path / "a.tsv").write_text("x" * 2**21 + "\ty")
+    with pytest.raises(UserInputError, match="line 1 has a text of 2,097,152 characters"):
+        text_pairs(f"file:{tmp_path / 'a.tsv'}", "calibration")

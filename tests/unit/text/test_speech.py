@@ -1,7 +1,14 @@
 """Recordings: what is read is what was recorded, whatever the file holds it in."""
 
+import re
+import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.io import wavfile
 
 from neuromeld.data.text import Clip, read_audio, speech_clips
@@ -60,3 +67,86 @@ def test_bad_folders_are_refused(tmp_path):
     (tmp_path / "not.wav").write_text("text")
     with pytest.raises(UserInputError, match=r"not\.wav cannot be read"):
         read_audio([Clip(tmp_path / "not.wav", "")], RATE)
+
+
+def wav(rate=RATE, channels=1, bits=16, form=1, size=None, riff=None, samples=b"\1\0" * 4000) -> bytes:
+    """A .wav file whose header says what it is told to."""
+    bytes_a_frame = channels * bits // 8 % 2**16
+    header = struct.pack("<HHIIHH", form, channels, rate, rate * bytes_a_frame % 2**32, bytes_a_frame, bits)
+    size = len(samples) if size is None else size
+    body = b"WAVEfmt \x10\0\0\0" + header + b"data" + struct.pack("<I", size) + samples
+    return b"RIFF" + struct.pack("<I", len(body) - len(samples) + size if riff is None else riff) + body
+
+
+DAMAGED = {
+    "four bytes": b"RIFF",
+    "nothing": b"",
+    "a RIFF of 3 bytes": wav(riff=3),
+    "rate 0": wav(rate=0),
+    "rate 4294967295": wav(rate=2**32 - 1),
+    "no channels": wav(channels=0),
+    "65535 channels": wav(channels=65535),
+    "no bits": wav(bits=0),
+    "unknown format": wav(form=85),
+    "no samples": wav(samples=b""),
+    "half of the samples": wav(size=16000),
+    "2 GiB of samples": wav(size=2**31),
+    "NaN": wav(form=3, bits=32, samples=struct.pack("<f", float("nan")) * 100),
+    "infinity": wav(form=3, bits=32, samples=struct.pack("<f", float("inf")) * 100),
+    "beyond all sound": wav(form=3, bits=64, samples=struct.pack("<d", 1e300) * 100),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_recording_is_one_message(tmp_path, name):
+    path = tmp_path / "a.wav"
+    path.write_bytes(DAMAGED[name])
+    with pytest.raises(UserInputError, match=re.escape(str(path))):
+        read_audio([Clip(path, "")], RATE)
+
+
+@given(place=st.integers(0, 43), value=st.integers(0, 255), cut=st.integers(0, 300))
+def test_any_header_is_sound_or_one_message(place, value, cut):
+    data = bytearray(wav(samples=b"\1\0" * 100))
+    data[place] = value
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        path.write_bytes(data[: len(data) - cut])
+        try:
+            (audio,) = read_audio([Clip(path, "")], RATE)
+        except UserInputError as error:
+            audio = np.zeros(int(str(error).startswith(str(path))))
+        assert audio.size > 0
+        assert np.isfinite(audio).all()
+
+
+def test_24_bits_are_read(tmp_path):
+    samples = b"".join(int(value * 2**23).to_bytes(3, "little", signed=True) for value in sine(RATE))
+    (tmp_path / "a.wav").write_bytes(wav(bits=24, samples=samples))
+    (audio,) = read_audio([Clip(tmp_path / "a.wav", "")], RATE)
+    np.testing.assert_allclose(audio, sine(RATE), atol=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_transcripts_are_read_in_any_unicode(tmp_path, encoding):
+    source = speech(tmp_path, 2)
+    (tmp_path / "transcripts.tsv").write_bytes("0.wav\tcafé\r\n\r\n1.wav\t\u0434\u0430\r\n".encode(encoding))
+    assert [clip.transcript for clip in speech_clips(source, None)] == ["café", "\u0434\u0430"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"0.wav\tcaf\xe9", "cannot be read as UTF-8 text"),
+        (b"n" * 300 + b".wav\tx", "too long"),
+        (b"../0.wav\tx", r"line 1: \.\./0\.wav is not in that folder"),
+        (b"/etc/0.wav\tx", r"line 1: /etc/0\.wav is not in that folder"),
+        (b".\tx", r"line 1: .* is not there"),
+        (b"", "has 0 documents"),
+    ],
+)
+def test_transcripts_that_cannot_be_used_are_one_message(tmp_path, content, why):
+    source = speech(tmp_path, 2)
+    (tmp_path / "transcripts.tsv").write_bytes(content)
+    with pytest.raises(UserInputError, match=why):
+        speech_clips(source, "calibration")

@@ -14,7 +14,7 @@ def folder_images(folder: Path, split: Split) -> LabelledImages:
     if not folder.is_dir():
         raise UserInputError(f"file:{folder} is not a folder; give one that holds a folder of images for each class")
     found = {
-        place.name: [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        place.name: [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES and not path.is_dir()]
         for place in sorted(folder.iterdir())
         if place.is_dir()
     }

@@ -4,6 +4,7 @@ Which split an image falls to depends on its content alone, so that an image tha
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,15 @@ class LabelledImages:
 
 
 def content(pixels: Pixels) -> bytes:
-    """What identifies an image."""
-    return pixels.read_bytes() if isinstance(pixels, Path) else pixels.tobytes()
+    """What identifies an image.  `UserInputError` for a file that cannot be read."""
+    if not isinstance(pixels, Path):
+        return pixels.tobytes()
+    try:
+        if not pixels.is_file():
+            raise UserInputError(f"{pixels} is not a file, or a link to none; remove it")
+        return pixels.read_bytes()
+    except OSError as error:
+        raise UserInputError(f"{pixels} cannot be read: {error.strerror}") from error
 
 
 def by_content(images: Iterable[tuple[Pixels, int]]) -> list[tuple[bytes, Pixels, int]]:
@@ -46,21 +54,31 @@ def by_content(images: Iterable[tuple[Pixels, int]]) -> list[tuple[bytes, Pixels
 
 
 def select_split(images: Iterable[tuple[Pixels, int]], split: Split) -> tuple[list[Pixels], list[int]]:
-    """The images of one split, and their labels."""
-    chosen = [(pixels, label) for digest, pixels, label in by_content(images) if split_of_content(digest) == split]
+    """The images of one split, and their labels.  `UserInputError` where there is none."""
+    ordered = by_content(images)
+    chosen = [(pixels, label) for digest, pixels, label in ordered if split_of_content(digest) == split]
+    if not chosen:
+        raise UserInputError(
+            f"of {len(ordered)} images none falls to the {split} split (60 % calibration, 10 % validation, 30 % "
+            "evaluation, by content); give more (30 or more are safe)"
+        )
     return [pixels for pixels, _ in chosen], [label for _, label in chosen]
 
 
 def rgb(pixels: Pixels) -> "Image":
-    """The image in three colours.  `UserInputError` where a file holds none."""
+    """The image in three colours, the first where there are several.  `UserInputError` where a file holds none."""
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise UserInputError(f"images need Pillow, which cannot be imported ({error}): {INSTALL}") from error
     if not isinstance(pixels, Path):
         return Image.fromarray(pixels).convert("RGB")
     try:
-        with Image.open(pixels) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(pixels) as image:  # of what is beside the pixels
+            if image.mode in ("I", "F"):
+                raise ValueError("its numbers have no fixed range; save it with 8 or 16 bits a colour")
+            if image.mode.startswith("I;16"):
+                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserInputError(f"{pixels} cannot be read as an image: {error}") from error
+    except Exception as error:  # the decoders have errors of their own, also for what says that it is huge
+        raise UserInputError(f"{pixels} cannot be read as an image: {str(error) or type(error).__name__}") from error

@@ -1,16 +1,20 @@
 """Pairs of a text and what becomes of it, such as its translation."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neuromeld.data.splits import Document, Split, select_split
 from neuromeld.data.text.libreoffice import libreoffice_help
+from neuromeld.data.text.reading import kind_of, lines_of, local_path, open_text, parse_json
+from neuromeld.data.text.rows import checked_text
 from neuromeld.errors import UserInputError
 from neuromeld.registry import Registry
 
 Pair = tuple[str, str]
 """The source, and its target."""
+
+MOST_CHARACTERS = 2**20
+"""Of a source or a target: a tokenizer takes a hundred bytes and more for each."""
 
 PAIR_SOURCES: Registry[Callable[[], list[Pair]]] = Registry(
     "source of text pairs (or file:PATH)", {"libreoffice-help-en-de": libreoffice_help}
@@ -21,14 +25,10 @@ def text_pairs(source: str, split: Split) -> list[Pair]:
     """The pairs of one split of a named source or of `file:PATH`.
 
     A file is `.tsv`, a source, a tab and its target in every line, or `.jsonl`, lines of `{"source": ..., "target":
-    ...}`.  Which split a pair falls to depends on its source text alone, so that no source is in two.
+    ...}`, packed or not.  Which split a pair falls to depends on its source text alone, so that no source is in two.
     `UserInputError` for what cannot be read.
     """
-    if source.startswith("file:"):
-        path = Path(source.removeprefix("file:"))
-        pairs = list(_file_pairs(path))
-    else:
-        pairs = PAIR_SOURCES[source]()
+    pairs = list(_file_pairs(local_path(source))) if source.startswith("file:") else PAIR_SOURCES[source]()
     targets: dict[str, list[str]] = {}
     for text, target in pairs:
         targets.setdefault(text, []).append(target)
@@ -37,16 +37,21 @@ def text_pairs(source: str, split: Split) -> list[Pair]:
 
 
 def _file_pairs(path: Path) -> Iterator[Pair]:
-    if path.suffix not in (".tsv", ".jsonl"):
+    parse = {".tsv": _tab_separated, ".jsonl": _json_line}.get(kind_of(path))
+    if parse is None:
         raise UserInputError(f"{path} ends neither in .tsv nor in .jsonl, the two kinds of file with text pairs")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserInputError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    parse = _tab_separated if path.suffix == ".tsv" else _json_line
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield parse(line.rstrip("\r"), f"{path}, line {number}")
+    with open_text(path) as file:
+        for number, line in enumerate(lines_of(file, path), start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                source, target = parse(line, where)
+                longest = max(len(source), len(target))
+                if longest > MOST_CHARACTERS:
+                    raise UserInputError(
+                        f"{where} has a text of {longest:,} characters; the most is {MOST_CHARACTERS:,}, as pairs are "
+                        "sentences or paragraphs"
+                    )
+                yield checked_text(source, where), checked_text(target, where)
 
 
 def _tab_separated(line: str, where: str) -> Pair:
@@ -57,11 +62,7 @@ def _tab_separated(line: str, where: str) -> Pair:
 
 
 def _json_line(line: str, where: str) -> Pair:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserInputError(f"{where} is not JSON: {error}") from error
-    match entry:
+    match parse_json(line, where):
         case {"source": str(source), "target": str(target)}:
             return source, target
     raise UserInputError(f'{where} is not {{"source": "...", "target": "..."}}')

@@ -1,5 +1,6 @@
 """Speech with transcripts: a folder of `.wav` files and `transcripts.tsv`, a line `NAME.wav<TAB>text` for each."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -11,9 +12,16 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from neuromeld.data.splits import Document, Split, select_split
+from neuromeld.data.text.reading import lines_of, local_path, open_text
 from neuromeld.errors import UserInputError
 
 TRANSCRIPTS = "transcripts.tsv"
+
+RATES = (1_000, 1_000_000)
+"""Samples a second that a recording may have; the filter between two rates is as long as the larger."""
+
+LOUDEST = 1e6
+"""Of a file of floating-point numbers, where 1 is full scale."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +38,32 @@ def speech_clips(source: str, split: Split | None) -> list[Clip]:
     Which split a recording falls to depends on its name and transcript alone.  Raises `UserInputError` for a folder or
     a line that cannot be read.
     """
-    folder = Path(source.removeprefix("file:"))
+    folder = local_path(source)
     path = folder / TRANSCRIPTS
     if not source.startswith("file:") or not path.is_file():
         raise UserInputError(
             f"{source} is not speech: give file:FOLDER, a folder with .wav files and {TRANSCRIPTS}, in which every "
             "line is NAME.wav, a tab and what is said"
         )
-    documents = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        name, tab, transcript = line.partition("\t")
-        if not tab or not (folder / name).is_file():
-            reason = f"{folder / name} is not there" if tab else "there is no tab"
-            raise UserInputError(f"{path}, line {number}: {reason}; a line is NAME.wav, a tab and what is said")
-        documents.append(Document(name, transcript))
+    with open_text(path) as file:
+        lines = enumerate(lines_of(file, path), start=1)
+        documents = [_recording(folder, line, f"{path}, line {number}") for number, line in lines if line.strip()]
     chosen = documents if split is None else select_split(documents, split, source=str(folder))
     return [Clip(folder / document.name, document.text) for document in chosen]
+
+
+def _recording(folder: Path, line: str, where: str) -> Document:
+    """The name and the transcript in a line."""
+    name, tab, transcript = line.partition("\t")
+    if not tab:
+        reason = "there is no tab"
+    elif Path(name).is_absolute() or ".." in Path(name).parts:
+        reason = f"{name} is not in that folder"
+    elif not (folder / name).is_file():
+        reason = f"{folder / name} is not there"
+    else:
+        return Document(name, transcript)
+    raise UserInputError(f"{where}: {reason}; a line is NAME.wav, a tab and what is said")
 
 
 def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " samples"]]:
@@ -55,14 +73,26 @@ def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " s
 
 def _read_wav(path: Path, rate: int) -> Float32[np.ndarray, " samples"]:
     try:
-        own_rate, samples = wavfile.read(path)
-    except (OSError, ValueError) as error:
-        raise UserInputError(f"{path} cannot be read as a .wav file: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # pieces that hold no sound
+            warnings.filterwarnings("error", "Reached EOF")
+            own_rate, samples = wavfile.read(path)
+    except Exception as error:  # the reader checks little: struct, name, memory and division errors, and its warning
+        reason = error if isinstance(error, OSError | ValueError | wavfile.WavFileWarning) else "it is damaged"
+        raise UserInputError(f"{path} cannot be read as a .wav file: {reason}") from error
+    if not RATES[0] <= own_rate <= RATES[1]:
+        raise UserInputError(
+            f"{path} says that it has {own_rate:,} samples a second, outside {RATES[0]:,} to {RATES[1]:,}"
+        )
     audio = samples.astype(np.float64)
     if samples.dtype == np.uint8:
         audio = (audio - 128) / 128
     elif np.issubdtype(samples.dtype, np.integer):
         audio /= -float(np.iinfo(samples.dtype).min)
+    if not audio.size or not (np.abs(audio) < LOUDEST).all():
+        raise UserInputError(
+            f"{path} has {'NaN or values beyond all sound' if audio.size else 'no samples'}; leave it out"
+        )
     if audio.ndim == 2:
         audio = audio.mean(axis=1)
     if own_rate != rate:

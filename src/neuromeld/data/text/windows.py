@@ -2,19 +2,26 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from neuromeld.data.splits import Document, Split
-from neuromeld.data.text.files import file_documents
+from neuromeld.data.text.files import cut_text, file_documents
+from neuromeld.data.text.reading import local_path
 from neuromeld.data.text.sources import TEXT_SOURCES
-from neuromeld.errors import UserInputError
+from neuromeld.errors import CheckpointError, UserInputError
 
 DOCUMENTS_PER_BATCH = 64
+
+MOST_AT_ONCE = 2**22
+"""Characters that are encoded at once: a tokenizer takes a hundred bytes and more for each."""
 
 POOL = 16
 """Windows to calibrate and to choose on are taken from this many times as many tokens, so that they come from many
@@ -40,7 +47,7 @@ class TokenWindows:
 def read_documents(source: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
     """The documents of one split of a named source or of `file:PATH`.  The tokenizer is for chat templates only."""
     if source.startswith("file:"):
-        return file_documents(Path(source.removeprefix("file:")), split, tokenizer)
+        return file_documents(local_path(source), split, tokenizer)
     return TEXT_SOURCES[source](split)
 
 
@@ -79,7 +86,7 @@ def token_windows(
         )
     starts = range(len(tokens) // seqlen)
     chosen = draw.sample(starts, num_windows) if split == "calibration" else starts[:num_windows]
-    input_ids = torch.tensor([tokens[i * seqlen : (i + 1) * seqlen] for i in chosen], dtype=torch.int64)
+    input_ids = tokens[: len(starts) * seqlen].reshape(-1, seqlen)[list(chosen)]
     return _with_digest(input_ids, source, split)
 
 
@@ -117,14 +124,35 @@ def _with_digest(input_ids: torch.Tensor, source: str, split: Split) -> TokenWin
 
 def _joined_tokens(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, num_tokens: int | None
-) -> list[int]:
+) -> Int64[Tensor, " n"]:
     """At least `num_tokens` tokens from the start of the documents, or all of them where there are fewer."""
     separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    tokens: list[int] = []
-    for start in range(0, len(documents), DOCUMENTS_PER_BATCH):
+    tokens = array("q")
+    for texts in _batches(documents):
         if num_tokens is not None and len(tokens) >= num_tokens:
             break
-        texts = [document.text for document in documents[start : start + DOCUMENTS_PER_BATCH]]
-        for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
-            tokens += (separator if tokens else []) + ids
-    return tokens
+        for (_, is_first), ids in zip(texts, _encode([text for text, _ in texts], tokenizer), strict=True):
+            tokens.extend(separator if tokens and is_first else [])
+            tokens.extend(ids)
+    return torch.from_numpy(np.array(tokens, dtype=np.int64))
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[list[tuple[str, bool]]]:
+    """Texts to encode at once, and whether a document begins with each: what that takes is bounded."""
+    batch: list[tuple[str, bool]] = []
+    for document in documents:
+        for number, part in enumerate(cut_text(document.text, MOST_AT_ONCE)):
+            if len(batch) == DOCUMENTS_PER_BATCH or sum(len(text) for text, _ in batch) + len(part) > MOST_AT_ONCE:
+                yield batch
+                batch = []
+            batch.append((part, number == 0))
+    if batch:
+        yield batch
+
+
+def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    try:
+        found: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    except Exception as error:  # the tokenizers library raises bare `Exception`
+        raise CheckpointError(f"the tokenizer cannot encode this text: {error}") from error
+    return found

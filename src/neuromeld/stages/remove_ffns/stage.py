@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -68,7 +69,9 @@ class RemoveFfnsStage(Stage[RemoveFfns, RemovedFfns]):
         layers = sorted(set(options.layers or range(options.number)))
         depth, left = min(sizes.depths), REMOVED_WIDTH[target.arch.consumer(0, FFN).layout]
         if layers[-1] >= depth:
-            raise UserInputError(f"remove_ffns={layers}: the model has {depth} FFNs, counted from 0; choose fewer")
+            raise UserInputError(
+                f"remove_ffns={shorten(str(layers), 80)}: the model has {depth} FFNs, counted from 0; choose fewer"
+            )
         gone = set(_in_all_stacks(target.arch.with_depths(sizes.depths), layers))
         return replace(sizes, ffn=tuple(left if layer in gone else size for layer, size in enumerate(sizes.ffn)))
 

@@ -49,7 +49,7 @@ class Width(StageOptions):
     @field_validator("basis")
     @classmethod
     def _basis(cls, value: str) -> str:
-        if not re.fullmatch(r"shared|layer|run:[1-9]\d*", value):
+        if not re.fullmatch(r"shared|layer|run:[1-9][0-9]{0,5}", value):
             raise ValueError(f"basis={value!r} must be shared, layer, or run:N with N layers sharing one basis")
         return value
 
