@@ -1,34 +1,68 @@
 """The command line: one message on stderr and an exit code for whatever goes wrong, nothing left behind."""
 
+import ast
 import signal
 import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import typer
 
-from neuromeld.cli import benchmark, compress, evaluate, listing, recover, report, similarity
 from neuromeld.cli.console import console
 from neuromeld.errors import NeuromeldError
 
 INTERRUPTED, TERMINATED = 130, 143
 """What shells expect of a program that was stopped by Ctrl-C, or by SIGTERM: 128 and the signal's number."""
 
-app = typer.Typer(
-    name="neuromeld",
-    help="Make trained Transformers smaller by merging, not deleting.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("compress")(compress.compress_command)
-app.command("plan")(compress.plan_command)
-app.command("recover")(recover.recover_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("benchmark")(benchmark.benchmark_command)
-app.command("report")(report.report_command)
-app.command("similarity")(similarity.similarity_command)
-app.command("list")(listing.list_command)
+COMMANDS = {
+    "compress": "neuromeld.cli.compress:compress_command",
+    "plan": "neuromeld.cli.compress:plan_command",
+    "recover": "neuromeld.cli.recover:recover_command",
+    "evaluate": "neuromeld.cli.evaluate:evaluate_command",
+    "benchmark": "neuromeld.cli.benchmark:benchmark_command",
+    "report": "neuromeld.cli.report:report_command",
+    "similarity": "neuromeld.cli.similarity:similarity_command",
+    "list": "neuromeld.cli.listing:list_command",
+    "recipe": "neuromeld.cli.recipe:recipe_command",
+}
+"""The module and the function of each command, in the order of the help."""
+
+
+def build_app(command: str | None) -> typer.Typer:
+    """Return the program with one command loaded; of the others there is the first line of their help.
+
+    So `neuromeld --help` imports neither torch nor transformers.
+    """
+    app = typer.Typer(
+        name="neuromeld",
+        help="Make trained Transformers smaller by merging, not deleting.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, target in COMMANDS.items():
+        module, _, function = target.partition(":")
+        if name == command:
+            app.command(name)(getattr(import_module(module), function))
+        else:
+            app.command(name, help=_first_line(module, function))(_not_loaded)
+    return app
+
+
+def _first_line(module: str, function: str) -> str:
+    """Return the first line of a function's docstring, read from the file."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return (ast.get_docstring(found) or "").split("\n")[0]
+
+
+def _not_loaded() -> None:
+    """Stand in the help for a command that was not asked for."""
 
 
 UsageError: Any = typer.BadParameter.__base__
@@ -38,8 +72,9 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        code = app(prog_name="neuromeld", standalone_mode=False)
+        code = build_app(command)(prog_name="neuromeld", standalone_mode=False)
     except NeuromeldError as error:
         code = _failed(str(error), error.exit_code)
     except UsageError as error:
@@ -56,13 +91,19 @@ def main() -> NoReturn:
         code = TERMINATED
     if code in (INTERRUPTED, TERMINATED):  # typer turns Ctrl-C into this code
         what = "interrupted" if code == INTERRUPTED else "terminated"
-        _say(f"{what}; nothing half-done was left at the output. run again, compress and recover go on")
+        _say(f"{what}: no partial output was written.{_resume(command)}")
     sys.exit(code)
 
 
+def _resume(command: str | None) -> str:
+    return " Run the same command again to resume." if command in ("compress", "recover") else ""
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, numpy, a card, or torch on a processor, which has no class for it, got no memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Tell whether Python, numpy, a card, or torch on a processor, which has no class for it, got no memory."""
+    torch = sys.modules.get("torch")
+    out_of_memory = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, out_of_memory) or "DefaultCPUAllocator" in str(error)
 
 
 def _misused(error: Any) -> int:

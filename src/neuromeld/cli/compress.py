@@ -27,13 +27,20 @@ def compress_command(
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     asked: Request,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate/--no-evaluate", help="Measure a little perplexity, and write samples.")
+        bool,
+        typer.Option(
+            "--evaluate/--no-evaluate",
+            help="Measure a little perplexity, and write samples.",
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = True,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
     max_memory: o.MaxMemory = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Make MODEL smaller and write the checkpoint to OUT."""

@@ -50,7 +50,9 @@ class FieldOption:
             rich_help_panel=self.panel,
         )
         annotation = Annotated[kind | None, option]
-        return inspect.Parameter(self.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        return inspect.Parameter(
+            self.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation
+        )
 
     def value(self, given: Any) -> Any:
         """Return what was given as the field takes it."""

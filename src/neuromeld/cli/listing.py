@@ -16,6 +16,7 @@ from neuromeld.archs.spec import RESIDUAL, ArchSpec
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
+from neuromeld.cli.recipes import CALIBRATION_OPTIONS, STAGE_OPTIONS
 from neuromeld.data.images import IMAGE_SOURCES
 from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
@@ -23,6 +24,7 @@ from neuromeld.planning.plan import meta_model
 from neuromeld.planning.recipe import RECIPES
 from neuromeld.recover import RECOVERY_RECIPES
 from neuromeld.registry import Registry
+from neuromeld.stages import STAGES
 from neuromeld.stages.share_ffns import COMBINES
 from neuromeld.stages.width import merges as width_merges
 from neuromeld.stages.width import selectors as width_selectors
@@ -41,6 +43,8 @@ class What(StrEnum):
     recovery_recipes = "recovery-recipes"
     texts = "texts"
     images = "images"
+    options = "options"
+    stages = "stages"
 
 
 def list_command(
@@ -119,6 +123,21 @@ def _images() -> list[tuple[str, str]]:
     return [(name, _summary(entry)) for name, entry in IMAGE_SOURCES.items()]
 
 
+def _options() -> list[tuple[str, str]]:
+    """List every option of a recipe: its flag, its key in a recipe, its default, what it is."""
+    rows = []
+    for option in (*STAGE_OPTIONS, *CALIBRATION_OPTIONS):
+        default = (
+            "" if option.info.is_required() or option.info.default is None else f" Default: {option.info.default}."
+        )
+        rows.append((f"{option.flag}  ({option.owner}.{option.field})", f"{option.info.description}{default}"))
+    return rows
+
+
+def _stages() -> list[tuple[str, str]]:
+    return [(stage.name, (stage.Options.__doc__ or "").split("\n")[0]) for stage in STAGES]
+
+
 def _summary(entry: object) -> str:
     return (inspect.getdoc(entry) or "").split("\n")[0]
 
@@ -130,4 +149,6 @@ _ROWS = {
     What.recovery_recipes: _recovery_recipes,
     What.texts: _texts,
     What.images: _images,
+    What.options: _options,
+    What.stages: _stages,
 }

@@ -29,16 +29,31 @@ MOST_BYTES = 10**18
 Model = Annotated[
     str, typer.Argument(help="A model folder, a hub id, a .gguf file, or package:NAME for one in a Python package.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
-DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Load and write in this type.")]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept pickled weights (tensors only).")]
+MACHINE, OUTPUT = "Machine", "Output"
+"""Panels of the help."""
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...", rich_help_panel=MACHINE)]
+DtypeOption = Annotated[
+    Dtype | None, typer.Option("--dtype", help="Load and write in this type.", rich_help_panel=OUTPUT)
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Accept pickled weights (tensors only).", rich_help_panel=MACHINE)
+]
 MaxMemory = Annotated[
     str | None,
     typer.Option(
-        "--max-memory", metavar="SIZE", help="As 2GB: a job that would take more leaves the weights on the disk."
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory limit, as 2GB: a job that would take more leaves the weights on the disk.",
+        rich_help_panel=MACHINE,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else is on stderr.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on stdout; everything else is on stderr.", rich_help_panel=OUTPUT
+    ),
+]
 
 
 def torch_dtype(chosen: Dtype | None) -> torch.dtype | None:

@@ -57,13 +57,13 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 def _budget(
     keep: Annotated[
         float | None,
-        typer.Option(rich_help_panel="Budget", help="share of the parameters to keep; the planner finds out how."),
+        typer.Option(rich_help_panel="Budget", help="Share of the parameters to keep; the planner finds out how."),
     ] = None,
     params: Annotated[
-        str | None, typer.Option(rich_help_panel="Budget", help="parameters to keep, as 100000000 or 100M.")
+        str | None, typer.Option(rich_help_panel="Budget", help="Parameters to keep, as 100000000 or 100M.")
     ] = None,
     flops: Annotated[
-        float | None, typer.Option(rich_help_panel="Budget", help="share of the operations per token to keep.")
+        float | None, typer.Option(rich_help_panel="Budget", help="Share of the operations per token to keep.")
     ] = None,
     objective: Annotated[
         str | None,
@@ -115,7 +115,7 @@ def _parameters() -> list[inspect.Parameter]:
     stock = typer.Option(
         "--stock/--native", help="Insist on one output format.", show_default=False, rich_help_panel="Output"
     )
-    keyword = inspect.Parameter.KEYWORD_ONLY
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return [
         inspect.Parameter(BASE, keyword, default=None, annotation=Annotated[str | None, recipe]),
         *(option.signature() for option in (*STAGE_OPTIONS, *CALIBRATION_OPTIONS)),

@@ -77,8 +77,10 @@ class Recipe(Settings):
         return self
 
     def to_yaml(self) -> str:
-        """Return the recipe as YAML."""
-        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
+        """Return the recipe as YAML, the stages first."""
+        stated = self.model_dump(exclude_none=True, mode="json")
+        stages = {name: stated.pop(name) for name in self.stages}
+        return yaml.safe_dump(stages | stated, sort_keys=False)
 
 
 def recipe_model() -> type[Recipe]:

@@ -36,9 +36,7 @@ def _raise(key: str) -> Any:
 class _WhenImported:
     """Finds the module of the auto classes as Python would, and adds the native types to what it holds."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, *_: Sequence[str] | ModuleType | None) -> importlib.machinery.ModuleSpec | None:
         """Return the spec that the other finders give, with a loader that adds the native types."""
         if fullname != AUTO:
             return None
