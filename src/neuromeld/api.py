@@ -28,7 +28,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluate import OUTCOME_TOKENS, Outcome, bytes_on_disk
 from neuromeld.modalities import Examples, inputs_of, reader_for
 from neuromeld.model.capture import Batch
-from neuromeld.planning import Budget, Choice, choose_recipe
+from neuromeld.planning import Budget, Choice, Planner
 from neuromeld.planning.memory import INTERPRETER_BYTES
 from neuromeld.planning.pipeline import compress_model
 from neuromeld.planning.plan import Plan, make_plan, meta_model
@@ -113,7 +113,7 @@ def choose(
     identity = _identity(located, data, validation, dtype, device) | {"calibration": text.model_dump()}
     journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
     model = located.load(dtype, device)
-    return choose_recipe(
+    return Planner(
         model,
         budget,
         text,
@@ -122,7 +122,7 @@ def choose(
         validation.batches,
         journal=journal if num_ranks() == 1 else NO_JOURNAL,
         progress=progress and is_first_rank(),
-    )
+    ).choose()
 
 
 def compress(

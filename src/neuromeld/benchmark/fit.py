@@ -1,6 +1,5 @@
 """The one free size of a row: what it can be, and the largest that a budget allows."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from neuromeld.archs.sizes import sizes_of
 from neuromeld.archs.spec import FFN
 from neuromeld.errors import NeuromeldError, UserInputError
 from neuromeld.planning import Budget
+from neuromeld.planning.largest import largest
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.registry import Registry
@@ -60,13 +60,13 @@ def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Bu
     def recipe(value: float) -> Recipe:
         return parse_recipe(with_size(stages, free, value))
 
-    def too_large(value: float) -> bool:
+    def fits(value: float) -> bool:
         try:
-            return budget.share(model, recipe(value)) > 1
+            return budget.share(model, recipe(value)) <= 1
         except NeuromeldError:
-            return False  # smaller than the method can go; what is larger may be possible
+            return True  # smaller than the method can go; what is larger may be possible
 
-    found = bisect_left(values, True, key=too_large)
-    if found == 0:
+    value = largest(values, fits)
+    if value is None:
         raise UserInputError(f"no {free} meets a budget of {budget.keep} of the parameters; ask for less compression")
-    return recipe(values[found - 1])
+    return recipe(value)

@@ -19,6 +19,7 @@ from neuromeld.archs import Architecture
 from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.model.capture import Batch, record_calls
+from neuromeld.planning.largest import largest
 from neuromeld.planning.plan import architecture_of
 
 DAMPING = 0.01
@@ -100,10 +101,10 @@ def slicegpt_parameters(model: PreTrainedModel, k: int, *, narrow_head: bool) ->
 def slicegpt_width(model: PreTrainedModel, budget: int, *, narrow_head: bool) -> int:
     """The largest width whose form has at most `budget` parameters; `UserInputError` where none has."""
     widths = range(2, architecture_of(model).width + 1)
-    fitting = [k for k in widths if slicegpt_parameters(model, k, narrow_head=narrow_head) <= budget]
-    if not fitting:
+    width = largest(widths, lambda k: slicegpt_parameters(model, int(k), narrow_head=narrow_head) <= budget)
+    if width is None:
         raise UserInputError(f"no width of the SliceGPT form has at most {budget:,} parameters: ask for less")
-    return fitting[-1]
+    return int(width)
 
 
 def _architecture(model: PreTrainedModel) -> Architecture:

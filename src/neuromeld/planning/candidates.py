@@ -1,7 +1,6 @@
 """Ways to spend a budget, each a recipe that just meets it, with the loss that the sensitivities predict."""
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from neuromeld.archs.spec import FFN, RESIDUAL
 from neuromeld.errors import NeuromeldError
 from neuromeld.planning.allocate import Layered, allocate
 from neuromeld.planning.budget import Budget
+from neuromeld.planning.largest import largest, smallest
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
@@ -25,8 +25,6 @@ MERGED = (2, 3, 5)
 
 RATIOS = [step / 200 for step in range(40, 200)]
 """Kept shares of the residual stream that are tried."""
-
-BISECTIONS = 40
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class SearchSpace:
     model: PreTrainedModel
     arch: Architecture
     budget: Budget
-    found: FisherScores
+    scores: FisherScores
     settings: dict[str, Any]
 
     def recipe(self, **stages: Any) -> Recipe:
@@ -60,33 +58,33 @@ class SearchSpace:
 
 
 def candidates(space: SearchSpace) -> list[Candidate]:
-    """All candidates_ that meet the budget, the simplest first.
+    """Return all candidates that meet the budget, the simplest first.
 
     Those that only the native format holds are left out where it may not be used.
     """
-    candidates_ = [*_uniform(space), *_with_layers_dropped(space), *_narrower_stream(space)]
+    found = [*_uniform(space), *_with_layers_dropped(space), *_narrower_stream(space)]
     if space.settings["output"] != "stock":
-        candidates_ += [*_with_ffns_merged(space), *_by_layer(space)]
-    return candidates_
+        found += [*_with_ffns_merged(space), *_by_layer(space)]
+    return found
 
 
 def _uniform(space: SearchSpace) -> Iterator[Candidate]:
     yield from _narrow_ffns(space, "narrower FFNs")
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
     if groups > 1:
-        lost = sum(_cheapest_groups(scores, groups, groups - 1) for scores in space.found.heads)
+        lost = sum(_cheapest_groups(scores, groups, groups - 1) for scores in space.scores.heads)
         yield from _narrow_ffns(
             space, "one group of heads less, narrower FFNs", lost, heads={"num_kv_heads": groups - 1}
         )
 
 
 def _with_layers_dropped(space: SearchSpace) -> Iterator[Candidate]:
-    ranked = sorted(range(space.arch.num_layers), key=lambda layer: space.found.layers[layer])
+    ranked = sorted(range(space.arch.num_layers), key=lambda layer: space.scores.layers[layer])
     for count in DROPPED:
         if count >= space.arch.num_layers // 2:
             return
         gone = sorted(ranked[:count])
-        lost = sum(space.found.layers[layer] for layer in gone)
+        lost = sum(space.scores.layers[layer] for layer in gone)
         stage = {"layers": gone}
         recipe = space.recipe(drop_layers=stage)
         if space.fits(recipe):
@@ -97,7 +95,7 @@ def _with_layers_dropped(space: SearchSpace) -> Iterator[Candidate]:
 
 def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
     """Those in a row that carry least: what all but the most informative of them carry counts as lost."""
-    carried = [float(scores.sum()) for scores in space.found.ffn]
+    carried = [float(scores.sum()) for scores in space.scores.ffn]
     for count in MERGED:
         if count > space.arch.num_layers // 2:
             return
@@ -116,34 +114,35 @@ def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
 def _narrower_stream(space: SearchSpace) -> Iterator[Candidate]:
     if space.settings["output"] == "stock" and not space.arch.spec.config_keys(RESIDUAL):
         return
-    recipe = _largest(RATIOS, lambda ratio: space.recipe(width={"hidden_ratio": ratio}), space)
-    if recipe is not None:
-        yield Candidate("narrower residual stream", recipe, None)
+    ratio = largest(RATIOS, lambda ratio: space.fits(space.recipe(width={"hidden_ratio": ratio})))
+    if ratio is not None:
+        yield Candidate("narrower residual stream", space.recipe(width={"hidden_ratio": ratio}), None)
     yield from _narrow_ffns(space, "residual stream 5 % narrower, narrower FFNs", None, width={"hidden_ratio": 0.95})
 
 
 def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
-    for name, heads in (("FFNs narrowed by layer", None), ("FFNs and heads narrowed by layer", space.found.heads)):
+    for name, heads in (("FFNs narrowed by layer", None), ("FFNs and heads narrowed by layer", space.scores.heads)):
         if heads is not None and groups == 1:
             return
 
         def at(threshold: float, heads: Any = heads) -> Layered:
-            return allocate(space.arch, space.found.ffn, heads, groups, threshold)
+            return allocate(space.arch, space.scores.ffn, heads, groups, threshold)
 
         def recipe_of(sizes: Layered, heads: Any = heads) -> Recipe:
             return space.recipe(
                 ffn={"size": sizes.ffn}, heads=None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
             )
 
-        low, high = 0.0, max(float(scores.max()) for scores in space.found.ffn)
-        if not space.fits(recipe_of(at(high))):
-            continue
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if space.fits(recipe_of(at(middle))) else (middle, high)
-        sizes = at(high)
-        yield Candidate(name, recipe_of(sizes), sizes.lost)
+        most = max(float(scores.max()) for scores in space.scores.ffn)
+
+        def fits(threshold: float, at: Any = at, recipe_of: Any = recipe_of) -> bool:
+            return space.fits(recipe_of(at(threshold)))
+
+        threshold = smallest(0.0, most, fits)
+        if threshold is not None:
+            sizes = at(threshold)
+            yield Candidate(name, recipe_of(sizes), sizes.lost)
 
 
 def _narrow_ffns(
@@ -152,22 +151,18 @@ def _narrow_ffns(
     """The widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
     full = space.arch.widths[FFN]
     multiple = 128 if full >= 2048 else FFN_MULTIPLE
-    recipe = _largest(
-        range(multiple, full + 1, multiple), lambda size: space.recipe(ffn={"size": int(size)}, **stages), space
-    )
-    if recipe is None:
+
+    def recipe_of(size: float) -> Recipe:
+        return space.recipe(ffn={"size": int(size)}, **stages)
+
+    size = largest(range(multiple, full + 1, multiple), lambda size: space.fits(recipe_of(size)))
+    if size is None:
         return
     if lost is not None:
-        gone = full - recipe.model_dump()["ffn"]["size"]
-        kept = (scores for layer, scores in enumerate(space.found.ffn) if layer not in without)
+        gone = full - int(size)
+        kept = (scores for layer, scores in enumerate(space.scores.ffn) if layer not in without)
         lost += sum(float(scores.sort().values[:gone].sum()) for scores in kept)
-    yield Candidate(name, recipe, lost)
-
-
-def _largest(values: Sequence[float], recipe_of: Callable[[float], Recipe], space: SearchSpace) -> Recipe | None:
-    """The recipe of the largest of ascending values that fits, None where none does."""
-    found = bisect_left(values, True, key=lambda value: not space.fits(recipe_of(value)))
-    return recipe_of(values[found - 1]) if found else None
+    yield Candidate(name, recipe_of(size), lost)
 
 
 def _cheapest_groups(scores: Any, groups: int, keep: int) -> float:

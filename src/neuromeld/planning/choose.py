@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import batch_losses, mean_of
+from neuromeld.evaluate.mode import eval_mode
 from neuromeld.model.capture import Batch
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
@@ -35,7 +36,7 @@ FINALISTS = 2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuiltCandidate:
     """What a candidate loses, in nats a token, and the share of the original's time that it takes, if that counts.
 
     by_batch  nats a token of each batch of the validation text
@@ -71,7 +72,7 @@ class Measured:
     excess_loss: float | None
     uncertainty: float | None
     latency_ratio: float | None
-    chosen: bool
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,101 +113,114 @@ class Choice:
         ]
 
 
-@torch.no_grad()
-def choose_recipe(
-    model: PreTrainedModel,
-    budget: Budget,
-    calibration: Calibration,
-    output: Literal["auto", "stock", "native"],
-    data: Sequence[Batch],
-    validation: Sequence[Batch],
-    *,
-    journal: Journal = NO_JOURNAL,
-    timer: Timer = time_ratio,
-    progress: bool = False,
-) -> Choice:
-    """The recipe that meets `budget` and loses least, or a simpler one that cannot be told from it by this text.
+@dataclass
+class Planner:
+    """Finds the recipe that meets a budget and loses least, for a live model.
 
-    The model is as before when this returns.
-
-    calibration  goes into the recipe
+    calibration  goes into the recipe, and so does `output`
     data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
-
-    Raises `UserInputError` where no candidate meets the budget.
     """
-    original = alias_copy(model) if budget.objective == "latency" else None
-    arch = architecture_of(model)
-    model.eval()
-    few = data[: max(2, FEW_TOKENS // data[0]["input_ids"].numel())]
-    with track("measuring sensitivities", max(1, len(few) // 2), enabled=progress) as advance:
-        found = fisher_scores(model, arch, few[: max(1, len(few) // 2)], advance)
-    settings = {"calibration": calibration.model_dump(), "output": output}
-    space = SearchSpace(model, arch, budget, found, settings)
-    candidates_ = candidates(space)
-    if not candidates_:
-        raise UserInputError("no candidate meets this budget: ask for less compression")
-    predicted = sorted(candidate.predicted for candidate in candidates_ if candidate.predicted is not None)
-    limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
-    promising = [
-        candidate
-        for candidate in candidates_
-        if candidate is candidates_[0] or candidate.predicted is None or candidate.predicted <= limit
-    ]
 
-    def measure(
-        what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], *, keep: bool
-    ) -> dict[str, Outcome]:
+    model: PreTrainedModel
+    budget: Budget
+    calibration: Calibration
+    output: Literal["auto", "stock", "native"]
+    data: Sequence[Batch]
+    validation: Sequence[Batch]
+    journal: Journal = NO_JOURNAL
+    timer: Timer = time_ratio
+    progress: bool = False
+    original: PreTrainedModel | None = None
+
+    @torch.no_grad()
+    def choose(self) -> Choice:
+        """Return the recipe that loses least, or a simpler one that cannot be told from it by the validation text.
+
+        The model is as before when this returns.  Raises `UserInputError` where no candidate meets the budget.
+        """
+        if self.budget.objective == "latency":
+            self.original = alias_copy(self.model)
+        with eval_mode(self.model):
+            few = self.data[: max(2, FEW_TOKENS // self.data[0]["input_ids"].numel())]
+            space = self._search_space(few)
+            everything = candidates(space)
+            if not everything:
+                raise UserInputError("no candidate meets this budget: ask for less compression")
+            promising = _promising(everything)
+            first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
+            finalists = self._finalists(space, everything, promising, first)
+            final = self._measure(
+                "measuring finalists", list(finalists.values()), self.data, self.validation, self.journal
+            )
+        compared = {name: final[name] for name in _in_time(self.budget, final)}
+        chosen = simplest_of_the_best(compared)
+        least = min(compared.values(), key=lambda built: built.loss)
+        measured = [
+            _measured(self.model, finalists.get(one.name, one), first.get(one.name), final.get(one.name), least)
+            for one in everything
+        ]
+        measured = [replace(one, chosen=one.name == chosen) for one in measured]
+        measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
+        return Choice(finalists[chosen].recipe, measured, self.budget.objective)
+
+    def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
+        """Measure sensitivities on half of the few batches."""
+        arch = architecture_of(self.model)
+        half = few[: max(1, len(few) // 2)]
+        with track("measuring sensitivities", len(half), enabled=self.progress) as advance:
+            scores = fisher_scores(self.model, arch, half, advance)
+        settings = {"calibration": self.calibration.model_dump(), "output": self.output}
+        return SearchSpace(self.model, arch, self.budget, scores, settings)
+
+    def _finalists(
+        self,
+        space: SearchSpace,
+        everything: Sequence[Candidate],
+        promising: Sequence[Candidate],
+        first: Mapping[str, BuiltCandidate],
+    ) -> dict[str, Candidate]:
+        """Return the best of those that were built from few tokens, and the simplest of all.
+
+        A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
+        """
+        ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
+        found = [one for one in promising if one in ranked[:FINALISTS] or one is everything[0]]
+        if self.original is None:
+            return {one.name: one for one in found}
+        sized = [sized_for_time(space, one, first[one.name].latency or 1) for one in found]
+        return {one.name: one for one in sized if one is not None}
+
+    def _measure(
+        self, what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], journal: Journal
+    ) -> dict[str, BuiltCandidate]:
+        """Build each from the batches `on` and measure it on `text`; `journal` keeps what the builds are made of."""
+
         def build(candidate: Candidate) -> tuple[list[tuple[float, int]], float | None]:
-            with _built(model, candidate, on, text, journal.within(candidate.name) if keep else NO_JOURNAL):
-                latency = timer(model, original) if original is not None else None
-                return batch_losses(model, text), latency
+            with _built(self.model, candidate, on, text, journal.within(candidate.name)):
+                latency = self.timer(self.model, self.original) if self.original is not None else None
+                return batch_losses(self.model, text), latency
 
-        dense = mean_of(journal.once(f"{what} dense", batch_losses, model, text))
-        outcomes = {}
-        with track(what, len(those), enabled=progress) as advance:
+        dense = mean_of(self.journal.once(f"{what} dense", batch_losses, self.model, text))
+        found = {}
+        with track(what, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
-                losses, latency = journal.once(f"{what} {candidate.name}", build, candidate)
+                losses, latency = self.journal.once(f"{what} {candidate.name}", build, candidate)
                 by_batch = [nats / count for nats, count in losses]
-                outcomes[candidate.name] = Outcome(mean_of(losses) - dense, by_batch, latency)
+                found[candidate.name] = BuiltCandidate(mean_of(losses) - dense, by_batch, latency)
                 advance(done)
-        return outcomes
-
-    some_text = validation[::4]
-    first = measure("measuring candidates", promising, few, some_text, keep=False)
-    # A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
-    ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
-    finalists = {
-        candidate.name: candidate
-        for candidate in promising
-        if candidate in ranked[:FINALISTS] or candidate is candidates_[0]
-    }
-    if original is not None:
-        sized = {
-            name: sized_for_time(space, candidate, first[name].latency or 1) for name, candidate in finalists.items()
-        }
-        finalists = {name: candidate for name, candidate in sized.items() if candidate is not None}
-    final = measure("measuring finalists", list(finalists.values()), data, validation, keep=True)
-    compared = {name: final[name] for name in _in_time(budget, final)}
-    chosen = simplest_of_the_best(compared)
-    least = min(compared.values(), key=lambda outcome: outcome.loss)
-    measured = [
-        _measured(
-            model,
-            finalists.get(candidate.name, candidate),
-            first.get(candidate.name),
-            final.get(candidate.name),
-            least,
-            candidate.name == chosen,
-        )
-        for candidate in candidates_
-    ]
-    measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
-    return Choice(finalists[chosen].recipe, measured, budget.objective)
+        return found
 
 
-def simplest_of_the_best(outcomes: Mapping[str, Outcome]) -> str:
+def _promising(everything: Sequence[Candidate]) -> list[Candidate]:
+    """Return those that are built: the simplest, those without a prediction, and the best predicted."""
+    predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
+    limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
+    return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]
+
+
+def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:
     """The first whose loss lies within one standard error of the least: candidates come in order of simplicity.
 
     Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and Regression Trees
@@ -220,7 +234,7 @@ def simplest_of_the_best(outcomes: Mapping[str, Outcome]) -> str:
     )
 
 
-def standard_error(one: Outcome, other: Outcome) -> float:
+def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
     """Of the difference between two losses on the same batches; zero where there is one batch, or one is infinite."""
     differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
     if len(differences) < 2 or not torch.isfinite(differences).all():
@@ -228,7 +242,7 @@ def standard_error(one: Outcome, other: Outcome) -> float:
     return float(differences.std()) / math.sqrt(len(differences))
 
 
-def _in_time(budget: Budget, final: Mapping[str, Outcome]) -> list[str]:
+def _in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:
     """The finalists that meet a budget of time; `UserInputError` where none does."""
     if budget.objective != "latency":
         return list(final)
@@ -265,10 +279,9 @@ def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:
 def _measured(
     model: PreTrainedModel,
     candidate: Candidate,
-    first: Outcome | None,
-    final: Outcome | None,
-    least: Outcome,
-    chosen: bool,
+    first: BuiltCandidate | None,
+    final: BuiltCandidate | None,
+    least: BuiltCandidate,
 ) -> Measured:
     plan = make_plan(model, candidate.recipe)
     last = final or first
@@ -282,5 +295,4 @@ def _measured(
         excess_loss=final.loss if final else None,
         uncertainty=standard_error(final, least) if final else None,
         latency_ratio=last.latency if last else None,
-        chosen=chosen,
     )
