@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neuromeld.benchmark import Grid
 from neuromeld.errors import UserInputError
-from neuromeld.planning.recipe import Recipe, load_recipe, validate
+from neuromeld.planning.recipe import load_recipe, recipe_model, validate
 from neuromeld.recover import Recovery, load_recovery
 from neuromeld.runtime.yaml_text import parse_yaml, read_yaml_file
 
@@ -97,7 +97,7 @@ def settings_like(kind):
     )
 
 
-@pytest.mark.parametrize("kind", [Recipe, Recovery, Grid])
+@pytest.mark.parametrize("kind", [recipe_model(), Recovery, Grid])
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(data=st.data())
 def test_settings_of_any_shape_are_valid_or_one_message(kind, data):
