@@ -84,6 +84,7 @@ def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
     """Give a model whose weights are narrow and whose hooks are attached already the native class and config."""
     # The classes change in place: every module holds this config, with private state that a copy would lose.
     stock: Any = type(model)
+    register_native(model.config.model_type)
     native: Any = native_model(stock)
     model.__class__, model.config.__class__ = native, native.config_class
     model.config.neuromeld = block
