@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import BY_CLASS
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.sources.libreoffice import paragraphs
 from neuromeld.data.text import Pair, text_pairs
-from neuromeld.data.text.libreoffice import paragraphs
 from neuromeld.evaluate import mean_loss, translation_quality, unique_parameters
 from neuromeld.modalities.pairs import Pairs
 from neuromeld.model.capture import Batch

@@ -116,11 +116,11 @@ def _recovery_recipes() -> list[tuple[str, str]]:
 
 
 def _texts() -> list[tuple[str, str]]:
-    return [(name, _summary(entry)) for name, entry in TEXT_SOURCES.items()]
+    return [(name, entry.summary) for name, entry in TEXT_SOURCES.items()]
 
 
 def _images() -> list[tuple[str, str]]:
-    return [(name, _summary(entry)) for name, entry in IMAGE_SOURCES.items()]
+    return [(name, entry.summary) for name, entry in IMAGE_SOURCES.items()]
 
 
 def _options() -> list[tuple[str, str]]:

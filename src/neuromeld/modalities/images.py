@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfi
 
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.images import LabelledImages, read_images, rgb
-from neuromeld.data.images.labelled import content
+from neuromeld.data.labelled import content
 from neuromeld.data.text import Split
 from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.modalities.examples import Examples, TrainingSet

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from neuromeld.data.images import IMAGE_SOURCES, read_images, rgb
-from neuromeld.data.images.fashion_mnist import FOLDER
-from neuromeld.data.images.labelled import content
+from neuromeld.data.labelled import content
+from neuromeld.data.sources.fashion_mnist import FOLDER
 from neuromeld.errors import UserInputError
 
 SPLITS = ("calibration", "validation", "evaluation")

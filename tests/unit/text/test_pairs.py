@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuromeld.data.sources.libreoffice import libreoffice_help_en_de
 from neuromeld.data.text import text_pairs
-from neuromeld.data.text.libreoffice import libreoffice_help
 from neuromeld.errors import UserInputError
 
 PAIRS = [(f"source {i % 40}", f"target {i}") for i in range(50)]
@@ -61,12 +61,12 @@ def test_paragraphs_are_aligned_by_their_ids(tmp_path):
     for language, page in (("en-US", english), ("de", german)):
         (tmp_path / language / "text" / "calc").mkdir(parents=True)
         (tmp_path / language / "text" / "calc" / "sort.html").write_text(page)
-    assert libreoffice_help(tmp_path) == [
+    assert libreoffice_help_en_de(tmp_path) == [
         ("Sorting", "Sortieren"),
         ("Sort all rows & columns.", "Sortiert alle Zeilen."),
     ]
     with pytest.raises(UserInputError, match="apt-get install"):
-        libreoffice_help(tmp_path / "nowhere")
+        libreoffice_help_en_de(tmp_path / "nowhere")
 
 
 @given(st.binary(max_size=40), st.sampled_from(["a.tsv", "a.jsonl", "a.tsv.gz"]))

@@ -3,9 +3,10 @@ from importlib.util import find_spec
 import datasets
 import pytest
 
-from neuromeld.data.text import TEXT_SOURCES, hub, read_documents
-from neuromeld.data.text.gensim_data import INSTALL
-from neuromeld.data.text.python_docs import docstrings, module_files
+from neuromeld.data.sources import TEXT_SOURCES, hub
+from neuromeld.data.sources._gensim import INSTALL
+from neuromeld.data.sources.python_docs import docstrings, module_files
+from neuromeld.data.text import read_documents
 from neuromeld.errors import UserInputError
 
 SPLITS = ("calibration", "validation", "evaluation")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from neuromeld.data.text import gensim_data, wikipedia
-from neuromeld.data.text.news import news_sample
-from neuromeld.data.text.wikitext import is_disambiguation, strip_markup
+from neuromeld.data.sources import _gensim, wikipedia
+from neuromeld.data.sources._wikitext import is_disambiguation, strip_markup
+from neuromeld.data.sources.news import news_sample
 from neuromeld.errors import UserInputError
 
 SPLITS = ("calibration", "validation", "evaluation")
@@ -16,7 +16,7 @@ LEFTOVER = re.compile(
     r"\{\{|\}\}|\[\[|\]\]|\{\||\|\}|\|\s*thumb|<ref|</|'''|==|\b(colspan|bgcolor|style)=|__TOC__|&\w+;"
 )
 
-needs_gensim = pytest.mark.skipif(find_spec("gensim") is None, reason=f"needs gensim: {gensim_data.INSTALL}")
+needs_gensim = pytest.mark.skipif(find_spec("gensim") is None, reason=f"needs gensim: {_gensim.INSTALL}")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_cache_is_keyed_by_the_dump_and_the_version(dump, monkeypatch, what)
 
 @pytest.mark.parametrize("source", [wikipedia.wikipedia_sample, news_sample])
 def test_without_gensim_the_error_says_what_to_install(source, monkeypatch):
-    monkeypatch.setattr(gensim_data, "find_spec", lambda _: None)
+    monkeypatch.setattr(_gensim, "find_spec", lambda _: None)
     with pytest.raises(UserInputError, match=r"pip install --no-deps gensim==4\.4\.0"):
         source("calibration")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from neuromeld.data.images.labelled import LabelledImages, select_split
+from neuromeld.data.labelled import LabelledImages, select_split
 from neuromeld.data.splits import Split
 from neuromeld.errors import UserInputError
 

@@ -1,9 +1,9 @@
 """Text for calibration and evaluation: named sources, split by document and cut into token windows."""
 
+from neuromeld.data.sources import PAIR_SOURCES, TEXT_SOURCES
 from neuromeld.data.splits import Document, Split
 from neuromeld.data.text.masking import MASKED_RATIO, in_frames, mask_tokens
-from neuromeld.data.text.pairs import PAIR_SOURCES, Pair, text_pairs
-from neuromeld.data.text.sources import TEXT_SOURCES
+from neuromeld.data.text.pairs import Pair, text_pairs
 from neuromeld.data.text.speech import Clip, read_audio, speech_clips
 from neuromeld.data.text.windows import (
     TokenWindows,

@@ -1,24 +1,19 @@
 """Pairs of a text and what becomes of it, such as its translation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from neuromeld.data.sources import PAIR_SOURCES
 from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.data.text.libreoffice import libreoffice_help
 from neuromeld.data.text.reading import kind_of, lines_of, local_path, open_text, parse_json
 from neuromeld.data.text.rows import checked_text
 from neuromeld.errors import UserInputError
-from neuromeld.registry import Registry
 
 Pair = tuple[str, str]
 """The source, and its target."""
 
 MOST_CHARACTERS = 2**20
 """Of a source or a target: a tokenizer takes a hundred bytes and more for each."""
-
-PAIR_SOURCES: Registry[Callable[[], list[Pair]]] = Registry(
-    "source of text pairs (or file:PATH)", {"libreoffice-help-en-de": libreoffice_help}
-)
 
 
 def text_pairs(source: str, split: Split) -> list[Pair]:

@@ -12,10 +12,10 @@ from jaxtyping import Int64
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from neuromeld.data.sources import TEXT_SOURCES
 from neuromeld.data.splits import Document, Split
 from neuromeld.data.text.files import cut_text, file_documents
 from neuromeld.data.text.reading import local_path
-from neuromeld.data.text.sources import TEXT_SOURCES
 from neuromeld.errors import CheckpointError, UserInputError
 
 DOCUMENTS_PER_BATCH = 64
@@ -48,7 +48,8 @@ def read_documents(source: str, split: Split, tokenizer: PreTrainedTokenizerBase
     """The documents of one split of a named source or of `file:PATH`.  The tokenizer is for chat templates only."""
     if source.startswith("file:"):
         return file_documents(local_path(source), split, tokenizer)
-    return TEXT_SOURCES[source](split)
+    documents: list[Document] = TEXT_SOURCES[source](split)
+    return documents
 
 
 def token_windows(

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from neuromeld.data.sources import Source
+from neuromeld.data.sources._gensim import gensim_file
+from neuromeld.data.sources._wikitext import is_disambiguation, strip_markup
 from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.data.text.gensim_data import gensim_file
-from neuromeld.data.text.wikitext import is_disambiguation, strip_markup
 from neuromeld.runtime.cache import cache_folder
 
 SOURCE = "wikipedia-sample"
@@ -55,3 +56,6 @@ def pages(dump: Path) -> Iterator[tuple[str, str]]:
             if in_encyclopedia and not is_disambiguation(markup):
                 yield title, markup
             element.clear()
+
+
+SOURCES = (Source(wikipedia_sample, source="gensim test data, CC BY-SA"),)

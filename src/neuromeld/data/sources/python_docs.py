@@ -11,6 +11,7 @@ from functools import cache
 from inspect import cleandoc
 from pathlib import Path
 
+from neuromeld.data.sources import Source
 from neuromeld.data.splits import Document, Split, select_split
 
 SOURCE = "python-docs"
@@ -45,3 +46,6 @@ def module_documents() -> tuple[Document, ...]:
 def python_docs(split: Split) -> list[Document]:
     """The modules of one split."""
     return select_split(module_documents(), split, source=SOURCE)
+
+
+SOURCES = (Source(python_docs, source="the running Python, PSF licence"),)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from neuromeld.data.images.labelled import INSTALL, LabelledImages, select_split
+from neuromeld.data.labelled import INSTALL, LabelledImages, select_split
+from neuromeld.data.sources import Source
 from neuromeld.data.splits import Split
 from neuromeld.errors import UserInputError
 
@@ -16,3 +17,6 @@ def digits(split: Split) -> LabelledImages:
     found = load_digits()
     grey = (found.images * (255 / 16)).astype(np.uint8)
     return LabelledImages(tuple("0123456789"), *select_split(zip(grey, found.target.tolist(), strict=True), split))
+
+
+SOURCES = (Source(digits, source="scikit-learn", kind="images"),)

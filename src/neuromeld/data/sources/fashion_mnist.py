@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neuromeld.data.images.labelled import LabelledImages, by_content
+from neuromeld.data.labelled import LabelledImages, by_content
+from neuromeld.data.sources import Source
 from neuromeld.data.splits import Split, split_of_content
 from neuromeld.errors import UserInputError
 
@@ -39,3 +40,6 @@ def _read(name: str) -> np.ndarray:
         ) from error
     shape = np.frombuffer(data, ">i4", count=data[3], offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+
+
+SOURCES = (Source(fashion_mnist, source="arXiv:1708.07747", kind="images"),)

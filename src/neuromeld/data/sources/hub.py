@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from neuromeld.data.sources import Source
 from neuromeld.data.splits import Document, Split
 from neuromeld.errors import UserInputError
 
@@ -50,3 +51,9 @@ def c4(split: Split) -> list[Document]:
     pages = [Document(f"c4 {hub_split} {number}", row) for number, row in enumerate(rows)]
     tenth = len(pages) // 10
     return {"calibration": pages, "validation": pages[:tenth], "evaluation": pages[tenth:]}[split]
+
+
+SOURCES = (
+    Source(wikitext2, source="arXiv:1609.07843"),
+    Source(c4, source="arXiv:1910.10683"),
+)

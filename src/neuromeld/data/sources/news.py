@@ -3,8 +3,9 @@
 Seven of them are repeated; they share one name so that both copies fall to the same split.
 """
 
+from neuromeld.data.sources import Source
+from neuromeld.data.sources._gensim import gensim_file
 from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.data.text.gensim_data import gensim_file
 
 SOURCE = "news-sample"
 
@@ -14,3 +15,6 @@ def news_sample(split: Split) -> list[Document]:
     lines = gensim_file("lee_background.cor", source=SOURCE).read_text(encoding="utf-8").splitlines()
     articles = (Document("Lee background corpus", line.strip()) for line in lines)
     return select_split(articles, split, source=SOURCE)
+
+
+SOURCES = (Source(news_sample, source="gensim test data, Lee background corpus"),)

@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+from neuromeld.data.sources import Source
 from neuromeld.errors import UserInputError
 
 HELP = Path("/usr/share/libreoffice/help")
@@ -10,7 +11,7 @@ PARAGRAPHS = ("p", "h1", "h2", "h3", "h4", "h5", "h6")
 PREFIXES = ("par_id", "hd_id")
 
 
-def libreoffice_help(root: Path = HELP) -> list[tuple[str, str]]:
+def libreoffice_help_en_de(root: Path = HELP) -> list[tuple[str, str]]:
     """Every pair of paragraphs that both languages have and that differ, each once, in the order of files and pages."""
     english, german = root / "en-US" / "text", root / "de" / "text"
     if not english.is_dir() or not german.is_dir():
@@ -56,3 +57,6 @@ class _Paragraphs(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._open is not None:
             self._open.append(data)
+
+
+SOURCES = (Source(libreoffice_help_en_de, source="LibreOffice help, MPL-2.0", kind="pairs"),)
