@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from neuromeld.checkpoint import (
     verify_checkpoint,
     weight_files,
 )
+from neuromeld.checkpoint.companions import card_facts, check_companions, copy_companions
+from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.data.calibration import Calibration
@@ -160,7 +162,7 @@ def compress(
     """
     started = time.monotonic()
     out, device = Path(out), own_device(device)
-    check_free(out, force=force)
+    check_free(out, force=force, source=source)
     seconds: dict[str, float] = {}
     with open_job(out) if journal is None else nullcontext(journal) as journal:
         with timed(seconds, "reading model and data"):
@@ -195,7 +197,7 @@ def compress(
             progress=progress and is_first_rank(),
         )
         record = compression_record(located, plan, data, compressed, model)
-        record |= auto_classes(model, processor) | {"processes": num_ranks()}
+        record |= card_facts(located.folder) | auto_classes(model, processor) | {"processes": num_ranks()}
         record |= {"steps_recalled": journal.num_recalled} if journal.num_recalled else {}
         if choice is not None:
             record["candidates"] = choice.record()
@@ -220,6 +222,7 @@ def compress(
                         max_shard_size=min(SHARD_BYTES, plan.peak_bytes - INTERPRETER_BYTES),
                         memory_mapped=plan.memory_mapped,
                     )
+                    copy_companions(located.folder, folder, width=plan.after.hidden)
                     del model
                     release_memory()
                     difference = verify_checkpoint(
@@ -234,6 +237,7 @@ def compress(
                     record |= {
                         "memory": {"max_bytes": max_memory, "memory_mapped": plan.memory_mapped, "predicted": predicted}
                     }
+                record |= {"files": written_files(folder)}
                 save_record(folder, record, card=render_card(record))
                 save_report(folder)
         wait_for_all()
@@ -295,6 +299,12 @@ def _plan(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None, max_me
     config = source.config()
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     plan = make_plan(meta_model(config), recipe, dtype=dtype or own, max_memory=max_memory)
+    left = check_companions(
+        source.folder,
+        width=(plan.before.hidden, plan.after.hidden),
+        layers=(plan.before.num_layers, plan.after.num_layers),
+    )
+    plan = replace(plan, warnings=(*plan.warnings, *left))
     if plan.memory_mapped:
         _check_files(source, dtype, own)
     return plan

@@ -2,15 +2,26 @@
 
 
 class NeuromeldError(Exception):
-    """Base of every error raised on purpose.  `exit_code` is what the command line returns."""
+    """Base of every error raised on purpose.  `exit_code` is what the command line returns.
+
+    `keeps_work`: the same command may succeed later, so what an unfinished job has done is kept; behind any other
+    error it would only stand in the way of the corrected command.
+    """
 
     exit_code = 1
+    keeps_work = False
 
 
 class UserInputError(NeuromeldError):
     """An argument, recipe or file the user gave cannot be used as it is."""
 
     exit_code = 2
+
+
+class OccupiedError(UserInputError):
+    """Another result, or another unfinished job, is where this one is to be written."""
+
+    keeps_work = True
 
 
 class UnsupportedModelError(NeuromeldError):
@@ -31,7 +42,14 @@ class CheckpointError(NeuromeldError):
     exit_code = 5
 
 
+class PausedError(CheckpointError):
+    """The job cannot go on now, and can when something outside of it is mended, as a full disk."""
+
+    keeps_work = True
+
+
 class LostRankError(NeuromeldError):
     """Another process of a job of several has ended."""
 
     exit_code = 6
+    keeps_work = True

@@ -96,7 +96,7 @@ def test_recipe_of_the_output_gives_the_same_output_again(cli, checkpoint, text,
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_second_ratio_needs_no_forward_pass(cli, checkpoint, text, tmp_path, monkeypatch):
+def test_second_ratio_needs_no_forward_pass(cli, checkpoint, tmp_path, monkeypatch):
     options = ["--calibration", text, *CALIBRATION, "--no-refit", "--json"]
     assert cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, *options)[0] == 0
     monkeypatch.setattr(importlib.import_module("neuromeld.planning.pipeline"), "collect", None)
@@ -278,9 +278,37 @@ def test_existing_output_is_kept_unless_forced(cli, checkpoint, text, tmp_path):
     code, _, stderr = cli("compress", checkpoint, out, *options)
     assert code == 2
     assert "--force" in stderr
-    assert (out / "mark").exists()
+    code, _, stderr = cli("compress", checkpoint, out, *options, "--force")
+    assert code == 2
+    assert "did not write: mark" in stderr
+    (out / "mark").unlink()
+    before = (out / "model.safetensors").stat().st_ino
     assert cli("compress", checkpoint, out, *options, "--force")[0] == 0
-    assert not (out / "mark").exists()
+    assert (out / "model.safetensors").stat().st_ino != before
+    assert leftovers(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("arguments", [("model", "model"), ("model", "model/out"), ("link", "model")])
+def test_force_does_not_reach_the_model_that_is_read(arguments, cli, checkpoint, tmp_path, monkeypatch):
+    shutil.copytree(checkpoint, tmp_path / "model")
+    (tmp_path / "link").symlink_to("model")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    commands = (("compress", "--ffn-size", 12), ("compress", "--keep", 0.8), ("recover", "--steps", 1))
+    for command, *options in commands:
+        code, _, stderr = cli(command, *arguments, *options, "--force")
+        assert code == 2
+        assert "lie in one another" in stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(cli, checkpoint, text, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUROMELD_CACHE", "/dev/null/x")
+    code, _, stderr = cli(
+        "compress", checkpoint, tmp_path / "out", "--hidden-size", 16, "--calibration", text, *CALIBRATION
+    )
+    assert code == 0
+    assert "warning: statistics are not kept" in stderr
 
 
 def test_nan_in_a_weight_is_named(cli, checkpoint, text, tmp_path):

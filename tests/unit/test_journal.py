@@ -1,13 +1,16 @@
 """What the journal gives back is what was done, bit for bit, on every kind of module."""
 
 import contextlib
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings, strategies
 
 from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.errors import UserInputError
+from neuromeld.errors import NumericsError, OccupiedError, PausedError, UserInputError
 from neuromeld.runtime.journal import Journal, open_journal
 from neuromeld.runtime.workspace import open_workspace, work_folder
 from unit.sublayers.models import batches
@@ -121,6 +124,7 @@ def test_every_part_of_a_job_must_be_the_same(tmp_path):
 def test_a_job_without_a_finished_step_holds_nobody_up(tmp_path):
     out = tmp_path / "out"
     work_folder(out).mkdir()
+    (work_folder(out) / "neuromeld-work").touch()
     (work_folder(out) / "identity.json").write_text('[{"a": 1}]')
     (work_folder(out) / "step.safetensors.unfinished").write_text("half")
     killed(out, [{"a": 2}], step=None)
@@ -136,3 +140,103 @@ def test_one_job_at_a_time(tmp_path):
     ):
         pass
     assert not folder.exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=strategies.data())
+def test_no_bit_of_a_step_changes_unseen(data):
+    """One bit of the file, anywhere: the step is as it was, or it was not done."""
+    with tempfile.TemporaryDirectory() as folder, open_journal(Path(folder) / "out") as journal:
+        tensor = torch.arange(12, dtype=torch.bfloat16).view(3, 4)
+        journal.keep("step", {"loss": 0.5}, {"a": tensor, "b": torch.tensor(1)})
+        (path,) = work_folder(Path(folder) / "out").glob("*.safetensors")
+        content = bytearray(path.read_bytes())
+        content[data.draw(strategies.integers(0, len(content) - 1))] ^= 1 << data.draw(strategies.integers(0, 7))
+        path.write_bytes(content)
+        entry = journal.recall("step")
+        if entry is not None:  # the header may be written in more than one way
+            assert entry.facts == {"loss": 0.5}
+            assert torch.equal(entry.tensors["a"], tensor)
+
+
+@pytest.mark.parametrize("content", ["", "[", "{}", "[1]", "[" * 100_000])
+def test_a_damaged_identity_makes_all_be_done_again(content, tmp_path, capsys):
+    out = tmp_path / "out"
+    killed(out, [{"a": 1}])
+    (work_folder(out) / "identity.json").write_text(content)
+    with open_journal(out) as journal:
+        journal.begin({"a": 1}, force=False)
+        assert journal.recall("step") is None
+    assert "identity.json is damaged" in capsys.readouterr().err
+
+
+STRANGE = {
+    "a file of a user": lambda work: (work.mkdir(), (work / "mine.txt").touch()),
+    "a file beside the job's own": lambda work: (killed(work.with_name("out"), [{}]), (work / "mine.txt").touch()),
+    "a link in the job's folder": lambda work: (killed(work.with_name("out"), [{}]), (work / "lock").unlink(),
+                                                (work / "lock").symlink_to(work.with_name("home"))),
+    "steps of another version": lambda work: (work.mkdir(), (work / "step.safetensors").touch()),
+    "a link to a folder": lambda work: work.symlink_to(work.with_name("home")),
+    "a dangling link": lambda work: work.symlink_to(work.with_name("nowhere")),
+    "a file in its place": lambda work: work.touch(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_work_folder_of_somebody_else_is_refused_and_left_as_it_is(what, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "precious.safetensors").touch()
+    STRANGE[what](work_folder(tmp_path / "out"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserInputError, match=r"\.out\.work"), open_journal(tmp_path / "out"):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_killed_job_left_half_written_goes_and_a_replaced_output_returns(tmp_path):
+    out = tmp_path / "out"
+    killed(out, [{"a": 1}])
+    work = work_folder(out)
+    for name in (".out.partial-0123abcd", ".out.replaced-0123abcd"):
+        (work / name).mkdir()
+        (work / name / "config.json").write_text(name)
+    (work / "step.safetensors.unfinished").touch()
+    (work / "tmpabcdefgh").touch()
+    with open_journal(out) as journal:
+        assert sorted(path.name for path in work.iterdir() if path.name != "lock") == [
+            "identity.json", "neuromeld-work", "step.safetensors"
+        ]  # fmt: skip
+        assert journal.recall("step") is not None
+    assert (out / "config.json").read_text() == ".out.replaced-0123abcd"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (UserInputError("no candidate meets the budget"), False),
+        (NumericsError("NaN"), False),
+        (OccupiedError("exists"), True),
+        (PausedError("full"), True),
+        (KeyboardInterrupt(), True),
+    ],
+)
+def test_only_work_that_the_same_command_can_go_on_with_is_kept(error, kept, tmp_path):
+    out = tmp_path / "a" / "b" / "out"
+    with contextlib.suppress(type(error)), open_journal(out) as journal:
+        journal.begin({"ratio": 0.1}, force=False)
+        journal.keep("step", 1)
+        raise error
+    assert work_folder(out).exists() == kept
+    if not kept:
+        assert list(tmp_path.iterdir()) == [], "folders on the way to the output, too"
+
+
+def test_a_refusal_before_the_job_is_known_costs_nobody_his_work(tmp_path):
+    out = tmp_path / "out"
+    killed(out, [{"a": 1}])
+    with contextlib.suppress(UserInputError), open_journal(out):
+        raise UserInputError("no such model")
+    with open_journal(out) as journal:
+        journal.begin({"a": 1}, force=False)
+        assert journal.recall("step") is not None

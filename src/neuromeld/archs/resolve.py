@@ -169,6 +169,8 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if missing:
         raise UnsupportedModelError(f"{type(model).__name__} does not fit {spec.model_type!r}: no {', '.join(missing)}")
     depths = tuple(len(layers) for layers in lists)  # type: ignore[arg-type]
+    if not all(depths):
+        raise UnsupportedModelError(f"this {spec.model_type} model has no layers: there is nothing to make smaller")
     claims: dict[int, str] = {}
     sizes: dict[str, dict[int, str]] = defaultdict(dict)
     unbound = Architecture(spec, depths, width=0, tied=False, widths={})
@@ -222,11 +224,16 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:
     """The config values that `spec` does not cover, and what is the matter with each."""
-    return [
+    problems = [
         f"config.{r.key}={getattr(config, r.key)!r}: {r.reason}"
         for r in spec.requires
         if getattr(config, r.key, r.value) != r.value
     ]
+    if spec.head_keys is not None:
+        heads, groups = (getattr(config, key, None) for key in spec.head_keys)
+        if heads and groups and (heads < groups or heads % groups):
+            problems.append(f"{heads} query heads cannot share {groups} key-value heads ({', '.join(spec.head_keys)})")
+    return problems
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:

@@ -8,7 +8,9 @@ from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import StrictUndefined, Template
 
+from neuromeld.checkpoint.companions import CARD_KEYS
 from neuromeld.checkpoint.loading import load_lines, pipeline
+from neuromeld.errors import CheckpointError
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
@@ -17,10 +19,19 @@ def render_card(record: dict[str, Any]) -> str:
     """The README.md of a checkpoint: YAML front matter, then what was done and how to load the result.
 
     `record` is the content of `record.json`.  Of its optional keys, `source_kind` ("hub") makes the source the
-    `base_model`, `license` is passed on, `evaluation`, a list of measured `Perplexity` as dictionaries, each with an
+    `base_model`, `CARD_KEYS` are passed on, `evaluation`, a list of measured `Perplexity` as dictionaries, each with an
     optional `perplexity_before`, and `tasks`, accuracies by task, become the `model-index`; `recovery` tells of
-    recovery tuning.
+    recovery tuning.  Raises `CheckpointError` for a record that lacks what every record has.
     """
+    try:
+        return _render(record)
+    except Exception as error:  # a record of another version, or edited by hand, may hold anything
+        raise CheckpointError(
+            f"the record cannot be made a model card of, as this version of neuromeld did not write it: {error!r}"
+        ) from error
+
+
+def _render(record: dict[str, Any]) -> str:
     template = Template(
         TEMPLATE.read_text(encoding="utf-8"),
         undefined=StrictUndefined,
@@ -41,16 +52,16 @@ def render_card(record: dict[str, Any]) -> str:
         tasks=record.get("tasks", {}),
         retained=record.get("retained_performance"),
         recovery=record.get("recovery"),
+        requires=record.get("requires"),
+        warnings=record.get("warnings", []),
     )
     return card
 
 
 def _front_matter(record: dict[str, Any], name: str) -> dict[str, Any]:
     matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": pipeline(record)}
-    if record.get("source_kind") == "hub":
-        matter["base_model"] = record["source"]
-    if record.get("license"):
-        matter["license"] = record["license"]
+    facts = {key: record[key] for key in CARD_KEYS if record.get(key)}
+    matter |= facts | ({"base_model": record["source"]} if record.get("source_kind") == "hub" else {})
     matter["tags"] = ["neuromeld", "compressed", record["model_type"]]
     if results := _results(record):
         matter["model-index"] = eval_results_to_model_index(f"{name}-neuromeld", results)

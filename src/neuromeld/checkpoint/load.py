@@ -1,7 +1,5 @@
 """Read a checkpoint folder, and refuse what transformers would repair silently or fail on obscurely."""
 
-import json
-import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,13 +10,21 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     CONFIG_MAPPING,
-    AutoConfig,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from neuromeld.checkpoint.stated import (
+    check_head,
+    check_no_adapter,
+    naming_failure,
+    read_json,
+    settle_decoder_start,
+    settle_ties,
+    trusted,
+)
 from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
 from neuromeld.model.native.block import register_native
 from neuromeld.model.native.classes import model_class
@@ -32,21 +38,29 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.j
 LEFTOVERS = re.compile(r"\.attn\.masked_bias$")
 """Constants that old versions of transformers stored beside the weights of GPT-2."""
 
+HEADS = {"v_head": "A value head (trl)", "score": "A head that scores sequences", "classifier": "A classifier"}
+"""What tensors of these names are, where the model that was loaded has no place for them."""
+
+SLACK = 10**8
+"""Parameters that a config may describe beyond what is stored: which are missing is said by name, once it is read."""
+
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 def load_config(folder: Path) -> PretrainedConfig:
-    """The config of a model that `model_class` knows; no weight is read.
+    """The config of a model that `model_class` knows, in agreement with what the weight files hold.
 
     Raises `CheckpointError` for a config that is not there or not valid, `UnsupportedModelError` for a model type
-    that transformers does not know or that is neither described here nor a causal language model.
+    that transformers does not know or that is neither described here nor a causal language model, for another head,
+    an adapter or a quantised model.
     """
     path = folder / "config.json"
+    check_no_adapter(folder)
     if not path.is_file():
         found = ", ".join(sorted(file.name for file in folder.glob("*.gguf")))
         hint = f"; to read a GGUF file pass its path (here: {found})" if found else ""
         raise CheckpointError(f"{folder} has no config.json, so it is not a Hugging Face checkpoint{hint}")
-    stated = _read_json(path)
+    stated = read_json(path)
     model_type = str(stated.get("model_type"))
     if model_type.startswith(native_model_type("")):
         register_native()
@@ -59,15 +73,27 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise UnsupportedModelError(
             f"{path} has model_type {model_type!r}, unknown to transformers {transformers.__version__}: {reason}"
         )
+    stated = trusted(path, stated)
+    with naming_failure(f"{path} is not a valid {model_type} config"):
+        config: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(stated)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # config classes check themselves, each with errors of its own
-        raise CheckpointError(f"{path} is not a valid {model_type} config: {error}") from error
-    try:
-        model_class(config)
+        with naming_failure(f"{path} names no model"):
+            loaded = model_class(config)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from None
+    settle_decoder_start(folder, config)
+    if not hasattr(config, "neuromeld"):
+        check_head(path, config, loaded)
+        settle_ties(folder, config, loaded, _safe_files(folder))
     return config
+
+
+def _safe_files(folder: Path) -> list[Path]:
+    """The safetensors files that are there; none where `weight_files` finds something wrong, which it says itself."""
+    try:
+        return weight_files(folder, allow_pickle=False)
+    except CheckpointError:
+        return []
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -77,12 +103,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}: none is there); "
             "save it beside the model with tokenizer.save_pretrained(...)"
         )
-    try:
+    with naming_failure(f"the tokenizer in {folder} cannot be read"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except Exception as error:  # the tokenizers library raises bare `Exception`
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
     return tokenizer
 
 
@@ -98,16 +122,16 @@ def load_model(
     `UnsupportedModelError` for a quantised model, `NumericsError` for NaN or infinity.
     """
     config = load_config(folder)
-    if getattr(config, "quantization_config", None) is not None:
-        raise UnsupportedModelError(f"{folder} is quantised; pass the checkpoint it was made from")
     files = weight_files(folder, allow_pickle=allow_pickle)
     safe = files[0].suffix == ".safetensors"
     if safe:
         _check_readable(files)
-    try:
+    _check_amount(folder, config, files)
+    with naming_failure(f"transformers cannot load {folder}"):
         # Mismatched sizes are allowed only so that they are reported by name and refused below.
         found: Any = model_class(config).from_pretrained(
             folder,
+            config=config,
             dtype=dtype or "auto",
             use_safetensors=safe,
             weights_only=True,
@@ -115,11 +139,9 @@ def load_model(
             output_loading_info=True,
             local_files_only=True,
         )
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
     model: PreTrainedModel
     model, info = found
-    _check_complete(folder, info)
+    _check_complete(folder, config, info)
     if memory_mapped:
         _check_mapped(folder, model)
         drop_after_use(model)
@@ -151,10 +173,13 @@ def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} is damaged: it has no weight_map")
-    shards = [index.parent / name for name in sorted(set(weight_map.values()))]
+    names = list(weight_map.values())
+    if not all(isinstance(name, str) and name and Path(name).name == name for name in names):
+        raise CheckpointError(f"{index} is damaged: its weight_map names something else than files of its folder")
+    shards = [index.parent / name for name in sorted(set(names))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise CheckpointError(f"{index} names files that are missing: {_listed(missing)}; download or copy them again")
@@ -172,7 +197,21 @@ def _check_readable(files: list[Path]) -> None:
             ) from error
 
 
-def _check_complete(folder: Path, info: dict[str, Any]) -> None:
+def _check_amount(folder: Path, config: PretrainedConfig, files: list[Path]) -> None:
+    """`CheckpointError` where the config describes a model far larger than its files: none of it is allocated."""
+    with naming_failure(f"{folder / 'config.json'} describes no model that transformers can build"):
+        with torch.device("meta"):
+            model = model_class(config)(config)
+        described = sum(parameter.numel() for parameter in model.parameters())
+    stored = sum(path.stat().st_size for path in files)
+    if described > 2 * stored + SLACK:
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes a model of {described:,} parameters, but the weights take {stored:,} "
+            "bytes: the config is not theirs"
+        )
+
+
+def _check_complete(folder: Path, config: PretrainedConfig, info: dict[str, Any]) -> None:
     sizes = (f"{name} {tuple(disk)}, expected {tuple(model)}" for name, disk, model in info["mismatched_keys"])
     problems = [
         f"{len(found)} {what}: {_listed(sorted(found))}"
@@ -184,7 +223,14 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> None:
         if found
     ]
     if problems:
-        raise CheckpointError(f"the weights in {folder} do not match its config.json: " + "; ".join(problems))
+        parts = {part for name in info["unexpected_keys"] for part in name.split(".")}
+        heads = [head for part, head in HEADS.items() if part in parts]
+        names, loaded = config.architectures or [], model_class(config).__name__
+        raise CheckpointError(
+            f"the weights in {folder} do not match its config.json: {'; '.join(problems)}"
+            + (f". It was read as {loaded}, and the config names {', '.join(names)}" if loaded not in names else "")
+            + (f". {' and '.join(heads)} cannot be kept: save the model without it" if heads else "")
+        )
 
 
 def _check_finite(folder: Path, model: PreTrainedModel, *, memory_mapped: bool) -> None:
@@ -209,13 +255,3 @@ def _check_mapped(folder: Path, model: PreTrainedModel) -> None:
 def _listed(names: Iterable[str], shown: int = 8) -> str:
     names = list(names)
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
-    return content

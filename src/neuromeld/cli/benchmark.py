@@ -15,6 +15,7 @@ from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.errors import NeuromeldError, UserInputError
 from neuromeld.registry import unknown_name
+from neuromeld.runtime.workspace import write_text
 from neuromeld.runtime.yaml_text import parse_yaml
 
 
@@ -49,7 +50,7 @@ def benchmark_command(
     drawing = draw_results(results, found)
     if drawing is not None:
         plot = results.path.with_suffix(".svg")
-        plot.write_text(drawing, encoding="utf-8")
+        write_text(plot, drawing)
         console(stderr=True).print(f"plot in {o.folder_argument(plot)}", soft_wrap=True)
     if as_json:
         lines = [line.model_dump(exclude_none=True) | _compared(results, line) for line in found]

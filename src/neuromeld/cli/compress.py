@@ -46,7 +46,7 @@ def compress_command(
     """Make MODEL smaller and write the checkpoint to OUT."""
     o.quiet_transformers()
     o.check_device(device)
-    check_free(out, force=force)
+    check_free(out, force=force, source=model)
     limit = _limit(max_memory, asked)
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     with open_job(out) as journal:
@@ -94,7 +94,7 @@ def plan_command(
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
     plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle, max_memory=limit)
-    _warn([*plan.warnings, *(choice.warnings if choice else [])])
+    _warn([*plan.warnings, *plan.foreseen, *(choice.warnings if choice else [])])
     if as_json:
         typer.echo(json.dumps(json.loads(plan.to_json()) | ({"candidates": choice.record()} if choice else {})))
         return

@@ -19,6 +19,7 @@ from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.recipe import validate
 from neuromeld.report import draw_maps, render_maps
 from neuromeld.runtime.progress import track
+from neuromeld.runtime.workspace import write_text
 
 LENGTHS = (2, 3, 4)
 SHOWN = 3
@@ -67,7 +68,7 @@ def similarity_command(
         record = {"similarity": {name: matrix.tolist() for name, matrix in matrices.items()}}
         name = Path(source.name).name
         drawn = {".html": lambda: render_maps(name, record), ".svg": lambda: draw_maps(record)}
-        out.write_text(drawn.get(out.suffix, lambda: json.dumps(result) + "\n")(), encoding="utf-8")
+        write_text(out, drawn.get(out.suffix, lambda: json.dumps(result) + "\n")())
     if as_json:
         typer.echo(json.dumps(result))
         return

@@ -11,7 +11,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import make_native, native_block
-from neuromeld.planning.plan import Plan, architecture_of
+from neuromeld.planning.plan import Plan, architecture_of, check_plain
 from neuromeld.planning.recipe import Chosen
 from neuromeld.runtime.distributed import num_ranks, shard_batches
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
@@ -73,6 +73,12 @@ def compress_model(
 
     Returns the same model object, in the mode that it was in; in the native format its class and config change.
     """
+    check_plain(model)
+    if (own := unique_parameters(model)) != plan.parameters_before:
+        raise UserInputError(
+            f"the plan was made for a model of {plan.parameters_before:,} parameters, and this one has {own:,}: make "
+            "it for this model (make_plan); of a checkpoint, check tie_word_embeddings in its config.json"
+        )
     training = model.training
     try:
         job = job_of(model, plan, data, validation)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import Architecture, resolve, spec_for
@@ -12,7 +13,7 @@ from neuromeld.archs.classes import stock_class
 from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of
 from neuromeld.archs.spec import ArchSpec
 from neuromeld.data.calibration import BATCH_WINDOWS
-from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.planning.memory import Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
 from neuromeld.stages import STAGES
@@ -47,6 +48,8 @@ class Plan:
     disk_bytes: int
     memory_mapped: bool
     warnings: tuple[str, ...]
+    foreseen: tuple[str, ...] = ()
+    """What may go less well than it should, and is a warning of the result only where it did."""
 
     @property
     def kept_ratio(self) -> float:
@@ -59,18 +62,51 @@ class Plan:
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model that `config` describes, on the meta device: shapes without memory."""
-    with torch.device("meta"):
-        found = stock_class(config)
-        model: PreTrainedModel = (found.from_config if hasattr(found, "from_config") else found._from_config)(config)
+    """The model that `config` describes, on the meta device: shapes without memory.
+
+    Raises `CheckpointError` where it describes none.
+    """
+    try:
+        with torch.device("meta"):
+            found = stock_class(config)
+            model: PreTrainedModel = (found.from_config if hasattr(found, "from_config") else found._from_config)(
+                config
+            )
+    except NeuromeldError:
+        raise
+    except Exception as error:  # whatever a model's constructor makes of impossible values
+        raise CheckpointError(
+            f"the config describes no {config.model_type} model that transformers can build: {error}"
+        ) from error
     return model
+
+
+def check_plain(model: object) -> None:
+    """Raise `UserInputError` for a live model that is compiled, that has adapters, or that is in a wrapper."""
+    name = type(model).__name__
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    if any(getattr(module, "_compiled_call_impl", None) or hasattr(module, "_orig_mod") for module in modules):
+        raise UserInputError(
+            f"this {name} was compiled (torch.compile), and its weights are to change their shapes: pass the model as "
+            "it was before, and compile the result"
+        )
+    if any(hasattr(module, "peft_config") or hasattr(module, "lora_A") for module in modules):
+        raise UserInputError(
+            f"this {name} has adapters (peft): pass what its merge_and_unload() returns, which has them in its weights"
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise UserInputError(
+            f"{name} is not a model of transformers; pass a PreTrainedModel (out of a wrapper: its .module)"
+        )
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
     """The known architecture of a model, checked against it.
 
-    Raises `UnsupportedModelError` for a family that is not described and for a model that differs from its description.
+    Raises `UnsupportedModelError` for a family that is not described and for a model that differs from its description,
+    `UserInputError` for one that is wrapped.
     """
+    check_plain(model)
     name = type(model).__name__
     spec = spec_for(model.config.model_type, [name])
     if name != spec.model_class:
@@ -141,6 +177,9 @@ def make_plan(
         disk_bytes=footprint.disk(bytes_after, memory_mapped=memory_mapped),
         memory_mapped=memory_mapped,
         warnings=_calibration_warnings(windows * seqlen, max(unknowns)),
+        foreseen=tuple(
+            warning for chosen in recipe.chosen for warning in chosen.stage.foreseen(model, arch, chosen.options)
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from neuromeld.checkpoint.source import ModelSource
-from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.errors import PausedError, UserInputError
 
 BLOCK = 64
 """Weights with one scale."""
@@ -38,9 +38,9 @@ class FourBit:
     compute: torch.dtype
 
     def unquantised(self) -> PreTrainedModel:
-        """The model as it is on disk, on the CPU.  `CheckpointError` where it is no longer what was quantised."""
+        """The model as it is on disk, on the CPU.  `PausedError` where it is no longer what was quantised."""
         if self.source.fingerprint() != self.sha256:
-            raise CheckpointError(
+            raise PausedError(
                 f"{self.source.name} was changed while its updates were trained, which fit the old weights only; put "
                 "it back and run the same command again, which goes on from the last checkpoint"
             )

@@ -44,7 +44,7 @@ def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *
             raise NumericsError(
                 f"the loss on the validation split of {examples.source} is not finite: the model's weights or logits "
                 "hold NaN or infinity; nothing was written. Where it was finite before training, pass a lower "
-                "--learning-rate, and --force to discard the checkpoints of this run"
+                "--learning-rate"
             )
         protocol = {"source": examples.source, "split": examples.split, "sha256": examples.sha256}
         protocol |= {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}

@@ -16,6 +16,7 @@ from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.modalities import READERS, Reader, inputs_of
+from neuromeld.planning.plan import check_plain
 from neuromeld.recover.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recover.held_out import held_out_loss
 from neuromeld.recover.lora import check_peft
@@ -59,7 +60,8 @@ def recover(
     everything that can be wrong with the arguments, the model, the loss or the disk.
     """
     started, out = time.monotonic(), Path(out)
-    check_free(out, force=force)
+    for read in (source, settings.distill_from):
+        check_free(out, force=force, source=read)
     if settings.lora_rank is not None:
         check_peft()
     if settings.base_bits:
@@ -107,7 +109,9 @@ def recover(
             "seconds": time.monotonic() - started,
             "versions": {"neuromeld": __version__} | {name: version(name) for name in packages},
         }
-        record = write_recovered(model, processor, located.folder, out, recovery, pool.check_batch, force=force)
+        record = write_recovered(
+            model, processor, located.folder, out, recovery, pool.check_batch, force=force, work=work
+        )
     return RecoverResult(out, record)
 
 
@@ -121,6 +125,7 @@ def recover_model(
     Nothing is written and no checkpoints are kept, so it cannot go on where it was interrupted, and a base in 4 bits,
     which is read again at the end, is a `UserInputError`.
     """
+    check_plain(model)
     if settings.base_bits:
         raise UserInputError("a base held in 4 bits is read again from its checkpoint: use recover on a folder")
     if settings.lora_rank is not None:

@@ -1,5 +1,6 @@
 """The training itself, through transformers' Trainer.  Suffixes of tensors: n predictions, v what is told apart."""
 
+from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from neuromeld.errors import NumericsError
 from neuromeld.modalities import TrainingSet
 from neuromeld.model.capture import predictions
+from neuromeld.recover.resume import write_checksums
 from neuromeld.recover.settings import Job, Recovery
 from neuromeld.runtime.progress import Advance
 
@@ -72,7 +74,7 @@ def train(
         arguments,
         data_collator=lambda numbers: dict(pool.batch_of(numbers)),
         train_dataset=_Draws(pool.num_examples, settings.steps * size, settings.seed),
-        callbacks=[_Progress(advance)],
+        callbacks=[_Progress(advance), _Checksums()],
     )
     if use_cache is None:
         del config.use_cache  # Trainer turns it off, also where the model has none
@@ -122,7 +124,7 @@ class _RecoveryTrainer(Trainer):
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} of {settings.steps}; nothing was "
                 f"written. Lower --learning-rate (now {settings.learning_rate:g}), raise --warmup (now "
                 f"{settings.warmup}), {'' if settings.lora_rank else 'train fewer parameters (--lora), '}and prefer "
-                "bfloat16 to float16 for the model. Then pass --force, to discard the checkpoints of this run"
+                "bfloat16 to float16 for the model; the checkpoints of this run were discarded"
             )
         return loss
 
@@ -140,6 +142,13 @@ class _Draws(Dataset[int]):
 
     def __getitem__(self, index: int) -> int:
         return int(self.order[index])
+
+
+class _Checksums(TrainerCallback):
+    """Says of a checkpoint, once it is whole, what is in it."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        write_checksums(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class _Progress(TrainerCallback):

@@ -13,6 +13,7 @@ from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
 from neuromeld.errors import CheckpointError, NeuromeldError
 from neuromeld.report.sections import origin, overview, quality, similarity
+from neuromeld.runtime.workspace import write_text
 from neuromeld.stages import STAGES
 
 HERE = Path(__file__).parent
@@ -66,10 +67,7 @@ def save_report(folder: Path, out: Path | None = None) -> Path:
     record = load_record(folder)
     with _reading_record(folder):
         page = render_report(record)
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"the report cannot be written to {out}: {error.strerror}") from error
+    write_text(out, page)
     return out
 
 

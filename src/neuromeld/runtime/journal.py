@@ -4,6 +4,7 @@ The result is bit for bit that of an undisturbed job: tensors are kept as they a
 (products may round differently where a tensor starts at another alignment).
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from neuromeld.runtime.paging import to_file
+from neuromeld.runtime.paging import drop_pages, to_file
+from neuromeld.runtime.progress import warn
 from neuromeld.runtime.workspace import Workspace, naming_full_disk, open_workspace, work_folder, write_whole
 
 SUFFIX = ".safetensors"
@@ -66,24 +69,36 @@ class Journal:
         return entry
 
     def read(self, step: str) -> Entry | None:
-        """The same, also in the job that did the step; the tensors of a memory-mapped job stay in their file."""
+        """The same, also in the job that did the step; the tensors of a memory-mapped job stay in their file.
+
+        What was damaged meanwhile counts as not done, with a warning.
+        """
         if self.folder is None:
             return None
+        path = self._path(self.folder, step)
         try:
-            with safe_open(self._path(self.folder, step), framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                tensors = found if self.memory_mapped else {name: tensor.clone() for name, tensor in found.items()}
-                facts = json.loads(file.metadata()["facts"])
-        except (FileNotFoundError, SafetensorError):
+                stated = file.metadata() or {}
+        except FileNotFoundError:
             return None
-        return Entry(facts, tensors)
+        except (OSError, SafetensorError):
+            found, stated = {}, {}
+        facts = stated.get("facts", "")
+        if stated.get("sha256") != _digest(facts, found):
+            warn(f"{path} is damaged: the step is done again")
+            return None
+        if self.memory_mapped:
+            drop_pages(found.values())
+        return Entry(json.loads(facts), found if self.memory_mapped else {name: t.clone() for name, t in found.items()})
 
     def keep(self, step: str, facts: Any, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Keep what a step found: values that JSON can hold, and tensors."""
         if self.folder is None:
             return
         found = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
-        metadata = {"facts": json.dumps(facts)}
+        stated = json.dumps(facts)
+        metadata = {"facts": stated, "sha256": _digest(stated, found)}
         write_whole(self._path(self.folder, step), lambda path: save_file(found, path, metadata=metadata))
 
     def offload(self, tensor: Tensor) -> Tensor:
@@ -106,6 +121,16 @@ class Journal:
     def _path(self, folder: Path, step: str) -> Path:
         name = f"{self.part}: {step}" if self.part else step
         return folder / (quote(name, safe=" ,") + SUFFIX)
+
+
+def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256, in hex, of all that a step found."""
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 NO_JOURNAL = Journal()

@@ -1,4 +1,4 @@
-"""Progress bars, on stderr, so that stdout stays a program's; and how long each part took."""
+"""Progress bars and warnings, on stderr, so that stdout stays a program's; and how long each part took."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Advance = Callable[[int], None]
 """Called with the number of steps done so far."""
+
+
+def warn(message: str) -> None:
+    """Say what went wrong without ending the job."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"warning: {message}")
 
 
 @contextmanager

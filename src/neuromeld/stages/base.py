@@ -168,6 +168,10 @@ class Stage(ABC, Generic[O, R]):
         """Return the largest number of unknowns, per output, that calibration data has to determine."""
         return 0
 
+    def foreseen(self, model: PreTrainedModel, arch: Architecture, options: O) -> list[str]:  # noqa: ARG002
+        """Say what may go less well than it should, before it is done."""
+        return []
+
     @abstractmethod
     def cost(self, options: O, work: Workload) -> Cost:
         """Predict what it takes, and what it adds beyond its sizes."""

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neuromeld.runtime.cache import cache_folder
+from neuromeld.runtime.progress import warn
 
 
 def cache_key(**facts: object) -> str:
@@ -29,15 +30,18 @@ class StatisticsStore:
         self.folder = folder or cache_folder() / "stats"
 
     def save(self, key: str, stats: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write the `state()` of each named statistic, replacing what the key held."""
+        """Write the `state()` of each named statistic, replacing what the key held; a warning where that fails."""
         flat = {
             f"{name}/{part}": value.cpu().contiguous() for name, state in stats.items() for part, value in state.items()
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder) as beside:
-            unfinished = Path(beside) / "unfinished"
-            save_file(flat, unfinished, metadata={"sha256": _digest(flat)})
-            unfinished.replace(self._path(key))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as beside:
+                unfinished = Path(beside) / "unfinished"
+                save_file(flat, unfinished, metadata={"sha256": _digest(flat)})
+                unfinished.replace(self._path(key))
+        except (OSError, SafetensorError) as error:  # a cache spares time, and its loss is no loss of work
+            warn(f"statistics are not kept, as {self.folder} cannot be written: {error}")
 
     def load(self, key: str) -> dict[str, dict[str, Tensor]] | None:
         """The states saved under `key`, or None if there are none to be trusted."""
@@ -45,7 +49,7 @@ class StatisticsStore:
             with safe_open(self._path(key), framework="pt") as file:
                 flat = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 recorded = (file.metadata() or {}).get("sha256")
-        except (FileNotFoundError, SafetensorError):
+        except (OSError, SafetensorError):
             return None
         if recorded != _digest(flat):
             return None

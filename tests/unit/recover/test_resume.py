@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.recover import recover
-from neuromeld.recover.resume import work_in
+from neuromeld.recover.resume import _last_checkpoint, work_in, write_checksums
 from neuromeld.runtime.workspace import work_folder
 
 RUN = """
@@ -87,6 +87,7 @@ def unfinished(work, identity, *steps: int):
         for step in steps:
             (work / f"checkpoint-{step}").mkdir()
             (work / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+            write_checksums(work / f"checkpoint-{step}")
         raise KeyboardInterrupt
 
 
@@ -99,6 +100,21 @@ def test_latest_complete_checkpoint_is_taken_and_removed_at_the_end(tmp_path):
         assert found == work / "checkpoint-90"
         assert sorted(path.name for path in work.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-90"]
     assert not work.exists()
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
+def test_a_damaged_checkpoint_is_discarded_with_a_warning_and_the_earlier_taken(damage, tmp_path, capsys):
+    work = tmp_path / "work"
+    unfinished(work, {"steps": 1}, 90, 100)
+    state = work / "checkpoint-100" / "trainer_state.json"
+    {"changed": lambda: state.write_text("[]"), "truncated": lambda: state.write_text(""), "missing": state.unlink}[
+        damage
+    ]()
+    with work_in(work, {"steps": 1}, force=False) as found:
+        assert found == work / "checkpoint-90"
+        assert "checkpoint-100 is damaged" in capsys.readouterr().err
+        (work / "checkpoint-90" / "trainer_state.json").unlink()
+        assert _last_checkpoint(work) is None, "the run starts again"
 
 
 def test_run_that_ended_before_its_first_checkpoint_leaves_nothing(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 import neuromeld.checkpoint.source
 from neuromeld.checkpoint.source import locate
@@ -138,6 +139,36 @@ def test_the_hub(llama, tmp_path, monkeypatch):
     locate("name", allow_pickle=True)
     assert asked["hub_id"] == "name"
     assert "*.bin" in asked["allow_patterns"]
+
+
+def test_what_is_downloaded_is_the_model_and_what_lies_beside_it():
+    wanted = ["config.json", "model-00001-of-00002.safetensors", "README.md", "LICENSE", "NOTICE.txt", "modules.json"]
+    wanted += ["1_Pooling/config.json", "2_Dense/pytorch_model.bin", "additional_chat_templates/rag.jinja"]
+    others = [
+        "onnx/model.safetensors",
+        "original/params.json",
+        "assets/x.json",
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+    ]
+    others += ["consolidated.safetensors", "openvino/config.json", "code.py", "checkpoint-1/model.safetensors"]
+    files, ignored = neuromeld.checkpoint.source.HUB_FILES, neuromeld.checkpoint.source.HUB_IGNORED
+    found = filter_repo_objects([*wanted, *others], allow_patterns=files, ignore_patterns=ignored)
+    assert list(found) == wanted
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "~nosuchuser/x", "package:__main__"])
+def test_a_name_that_nothing_can_have(name, hub):
+    with pytest.raises(UserInputError, match=r"cannot be the name of a model|cannot be found|holds no \.gguf"):
+        locate(name)
+    assert hub == []
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(llama, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NEUROMELD_CACHE", "/dev/null/x")
+    loaded = locate(str(write_gguf(llama, tmp_path / "tiny.gguf"))).load(None, "cpu")
+    torch.testing.assert_close(logits_of(loaded), logits_of(llama), rtol=1e-5, atol=1e-5)
+    assert "warning: the converted model is not kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["org/name", "gpt2"])

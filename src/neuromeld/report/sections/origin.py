@@ -23,6 +23,8 @@ def loading(record: Record) -> Section | None:
         said = "A stock {model_type} checkpoint: it loads in plain transformers, without neuromeld."
         snippet = load_lines(record)
     parts: list[Markup] = [paragraph(said, model_type=record.get("model_type", "")), code(snippet)]
+    if (needs := record.get("requires")) is not None:
+        parts.append(paragraph("It needs {needs}.", needs=needs))
     if (difference := record.get("logit_difference")) is not None:
         parts.append(
             paragraph(

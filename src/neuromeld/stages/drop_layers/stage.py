@@ -15,6 +15,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import keep_layers
 from neuromeld.stages.base import Cost, Job, Stage, Target, Workload
 from neuromeld.stages.drop_layers.options import DropLayers
+from neuromeld.stages.drop_layers.pattern import pattern_warning
 from neuromeld.stages.layers_options import existing
 from neuromeld.stages.windows import (
     WindowSearch,
@@ -33,6 +34,7 @@ class DroppedLayers:
 
     layers: list[int]
     search: WindowSearch | None = None
+    warning: str | None = None
 
 
 class DropLayersStage(Stage[DropLayers, DroppedLayers]):
@@ -61,6 +63,12 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
         """Search where the layers are not named."""
         return options.layers is None
 
+    def foreseen(self, model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:
+        """Warn of a pattern of layers that may be broken."""
+        layers = sorted(set(options.layers)) if options.layers is not None else None
+        warning = pattern_warning(model.config, arch.spec.layer_lists, layers, options.number)
+        return [warning] if warning else []
+
     def cost(self, options: DropLayers, work: Workload) -> Cost:
         """Predict what a search holds."""
         return Cost(mapped_bytes=search_bytes(work) if self.searches(options) else 0)
@@ -73,8 +81,14 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
             windows = windows_of(arch, options.number)
             search = search_by_loss(job, self.name, windows, lambda window: drop_layers(model, arch, window))
             layers = list(search.best.window)
+        layers = sorted(set(layers))
+        warning = pattern_warning(model.config, arch.spec.layer_lists, layers, len(layers))
         job.arch = drop_layers(model, arch, layers)
-        return DroppedLayers(sorted(set(layers)), search)
+        return DroppedLayers(layers, search, warning)
+
+    def warnings(self, result: DroppedLayers) -> list[str]:
+        """Say which engines read a pattern of layers wrongly that was broken."""
+        return [result.warning] if result.warning else []
 
     def record(self, result: DroppedLayers) -> dict[str, Any]:
         """Return the layers, and the windows that were tried."""
