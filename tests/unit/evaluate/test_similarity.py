@@ -12,7 +12,7 @@ from neuromeld.model.surgery import read_bias, read_matrix, share, write_bias, w
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import similar_windows, similarity
 from neuromeld.stats import PairMoments
-from unit.sublayers.models import EXACT, batches, padded
+from unit.stages.models import EXACT, batches, padded
 
 
 def cka(x, y):

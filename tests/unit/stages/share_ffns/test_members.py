@@ -7,7 +7,7 @@ from neuromeld.model.native.modeling import attach_member_hooks
 from neuromeld.stages.share_ffns import share_ffns
 from neuromeld.stages.share_ffns.corrections import low_rank, output_gains
 from neuromeld.stats import CrossMoments
-from unit.sublayers.models import EXACT, batches, logits, quiet
+from unit.stages.models import EXACT, batches, logits, quiet
 
 WINDOW = range(1, 4)
 

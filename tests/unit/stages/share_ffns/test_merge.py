@@ -12,7 +12,7 @@ from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import collect_alignments, share_ffns
 from neuromeld.stages.share_ffns.combine import collect_strengths
 from neuromeld.stages.share_ffns.options import ShareFfns
-from unit.sublayers.models import (
+from unit.stages.models import (
     EXACT,
     FAMILIES,
     batches,

@@ -10,7 +10,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import drop_layers, remove_ffns
-from unit.sublayers.models import EXACT, FAMILIES, logits
+from unit.stages.models import EXACT, FAMILIES, logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,7 +18,7 @@ from neuromeld.stages.share_ffns import (
     share_ffns,
     windows_of,
 )
-from unit.sublayers.models import FAMILIES, batches, logits, permuted_copies
+from unit.stages.models import FAMILIES, batches, logits, permuted_copies
 
 
 def treatments(model, arch):

@@ -8,8 +8,8 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stats.split import is_held_out
 from neuromeld.units.taylor import taylor_importance
-from unit.neurons.models import narrow
-from unit.sublayers.models import batches, padded
+from unit.units.models import narrow
+from unit.stages.models import batches, padded
 
 
 def derivative_by_a_mask(model, path, data):

@@ -8,8 +8,8 @@ import neuromeld.units.merges as merges
 from contract.families import build
 from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of
-from unit.neurons.models import EXACT, GROUPED, hide_copies, narrow
-from unit.sublayers.models import logits
+from unit.units.models import EXACT, GROUPED, hide_copies, narrow
+from unit.stages.models import logits
 
 GATED_AND_PLAIN = ["llama", "llama-biased", "opt", "gpt2"]
 """Gated without and with biases, plain ReLU with biases, plain GELU as Conv1D with biases."""

@@ -13,7 +13,7 @@ from neuromeld.planning.candidates import Candidate, Field, candidates
 from neuromeld.planning.latency import MARGIN, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import information
-from unit.planner.test_planner import CALIBRATION, batches, settings
+from unit.planning.test_planner import CALIBRATION, batches, settings
 
 BUDGET = Budget(keep=0.8, objective="latency")
 

@@ -9,8 +9,8 @@ from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import read_bias, read_matrix
 from neuromeld.planning.plan import architecture_of, meta_model
 from neuromeld.stats.split import is_held_out
-from unit.neurons.models import EXACT, calls, narrow, one_layer
-from unit.sublayers.models import batches
+from unit.units.models import EXACT, calls, narrow, one_layer
+from unit.stages.models import batches
 
 NUM = len(batches())
 FITTED = [b for b in range(NUM) if not is_held_out(b, NUM)]

@@ -12,7 +12,7 @@ from neuromeld.archs.sizes import sizes_of
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.units import Ffn, Heads, SublayerResult, narrow_neurons
-from unit.sublayers.models import batches
+from unit.stages.models import batches
 
 EXACT = 1e-9
 GROUPED = [family for family in FAMILIES if family.split("-")[0] in ("llama", "mistral", "qwen2", "qwen3")]
