@@ -9,7 +9,8 @@ from contract.families import build, tokens
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import drop_layers, remove_ffns
+from neuromeld.stages.drop_layers import drop_layers
+from neuromeld.stages.remove_ffns import remove_ffns
 from unit.stages.models import EXACT, FAMILIES, logits
 
 
