@@ -67,7 +67,9 @@ class UnmaskedTokenizer(PreTrainedTokenizerFast):
 SPEC = replace(
     MARIAN,
     model_class=Ruaccent.__name__,
-    extras=tuple(f"model.{stack}.norm.{name}" for stack in ("encoder", "decoder") for name in ("weight", "bias")),
+    untouched_parameters=tuple(
+        f"model.{stack}.norm.{name}" for stack in ("encoder", "decoder") for name in ("weight", "bias")
+    ),
     requires=tuple(required for required in MARIAN.requires if required.key != "tie_word_embeddings"),
 )
 """The norms read what leaves a stack: no method touches them."""

@@ -12,7 +12,7 @@ from contract.families import FAMILIES, build, randomise
 from neuromeld.archs.classes import stock_class
 from neuromeld.checkpoint import load_model
 from neuromeld.evaluate import unique_parameters
-from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
+from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.plan import architecture_of, meta_model
 from neuromeld.stages.share_ffns import drop_layers
-from unit.sublayers.models import copy_ff, quiet, shuffle
+from unit.stages.models import copy_ff, quiet, shuffle
 
 CONTEXT = 16
 

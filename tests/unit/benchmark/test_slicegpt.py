@@ -13,7 +13,7 @@ from neuromeld.benchmark.slicegpt import (
     slicegpt_width,
 )
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.model.capture import watch
+from neuromeld.model.capture import capture_residual_reads
 from neuromeld.planning.plan import architecture_of, meta_model
 
 
@@ -59,7 +59,9 @@ def test_every_norm_reads_a_stream_of_the_asked_width(family, narrow_head):
     arch = architecture_of(model)
     simulate_slicegpt(model, batches(), 9, narrow_head=narrow_head)
     ranks = {}
-    watch(model, arch, [{"input_ids": tokens(8, seed=3)}], lambda path, x: ranks.update({path: rank(x)}))
+    capture_residual_reads(
+        model, arch, [{"input_ids": tokens(8, seed=3)}], lambda path, x: ranks.update({path: rank(x)})
+    )
     *before_layers, last = (ranks[norm.path] for norm in arch.residual_reads)
     assert set(before_layers) == {9}
     assert last == (9 if narrow_head else WIDTH)

@@ -17,7 +17,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.model.native.modeling import check_vllm
 from neuromeld.model.native.vllm import register_with_vllm
 from unit.checkpoint.tiny import STOCK_CONFIGS, narrow, write
-from unit.sublayers.models import batches
+from unit.stages.models import batches
 
 ROOT = Path(__file__).parents[3]
 IDS = tokens(2)

@@ -8,7 +8,7 @@ from contract.families import FAMILIES, build, randomise
 from neuromeld.archs.classes import stock_class
 from neuromeld.data.text import Clip
 from neuromeld.evaluate import translation_quality, word_error_rate
-from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
+from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 SOURCES = [" ".join(f"w{10 + i + j:02}" for j in range(1 + i)) for i in range(10)]
 

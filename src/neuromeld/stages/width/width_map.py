@@ -27,10 +27,6 @@ class WidthMap:
     encode: Float[Tensor, "d k"]
     decode: Float[Tensor, "k d"]
 
-    def reconstruct(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """`x E D`: what is left of `x` once it went through the narrow stream."""
-        return x @ self.encode @ self.decode
-
 
 @dataclass(frozen=True)
 class Basis:

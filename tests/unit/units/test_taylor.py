@@ -8,8 +8,8 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stats.split import is_held_out
 from neuromeld.units.taylor import taylor_importance
-from unit.neurons.models import narrow
-from unit.sublayers.models import batches, padded
+from unit.stages.models import batches, padded
+from unit.units.models import narrow
 
 
 def derivative_by_a_mask(model, path, data):
@@ -80,5 +80,8 @@ def test_selector_works_in_a_recipe():
     )
     model.requires_grad_(True)
     done = compress_model(model, make_plan(model, recipe), batches())
-    assert {entry.space for entry in done.neurons} == {"ffn", "heads"}
+    assert {space: {entry.space for entry in done.results[space]} for space in ("ffn", "heads")} == {
+        "ffn": {"ffn"},
+        "heads": {"heads"},
+    }
     assert all(p.requires_grad and p.grad is None for p in done.model.parameters())

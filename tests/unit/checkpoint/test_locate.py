@@ -13,7 +13,7 @@ import neuromeld.checkpoint.source
 from neuromeld.checkpoint.source import locate
 from neuromeld.errors import CheckpointError, UserInputError
 from unit.checkpoint.tiny import build_stock, logits_of, names, narrow, write
-from unit.sources.tiny_gguf import CHAT_TEMPLATE, write_gguf
+from unit.checkpoint.tiny_gguf import CHAT_TEMPLATE, write_gguf
 
 
 @pytest.fixture(autouse=True)

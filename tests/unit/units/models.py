@@ -1,6 +1,7 @@
 """What the tests of narrowing share: a call with plain sizes, and what a consumer reads on the calibration data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,11 +9,13 @@ from transformers import PreTrainedModel
 
 from contract.families import FAMILIES
 from neuromeld.archs import Architecture
-from neuromeld.archs.sizes import sizes_of
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
-from neuromeld.planning.plan import architecture_of
-from neuromeld.units import Ffn, Heads, SublayerResult, narrow_neurons
-from unit.sublayers.models import batches
+from neuromeld.stages.ffn import Ffn, FfnStage
+from neuromeld.stages.heads import Heads, HeadsStage
+from neuromeld.stages.sublayer_stage import Step, run_together
+from neuromeld.units.sublayer import SublayerResult
+from unit.stages.jobs import job
+from unit.stages.models import batches
 
 EXACT = 1e-9
 GROUPED = [family for family in FAMILIES if family.split("-")[0] in ("llama", "mistral", "qwen2", "qwen3")]
@@ -30,16 +33,14 @@ def narrow(
     **options: str,
 ) -> list[SublayerResult]:
     """Narrow FFNs to `ffn` neurons a layer and attention to `groups` a layer; `arch` is that of the whole model."""
-    arch = arch or architecture_of(model)
-    return narrow_neurons(
-        model,
-        arch,
-        batches() if data is None else data,
-        num_kv_heads=sizes_of(arch, model.config).num_kv_heads[0],
-        ffn=None if ffn is None else (Ffn(size=tuple(ffn), merge=merge, **options), ffn),
-        heads=None if groups is None else (Heads(num_kv_heads=tuple(groups), **options), groups),
-        seed=seed,
-    )
+    made, steps = job(model, batches() if data is None else data, arch=arch, seed=seed), []
+    if groups is not None:
+        before, made.after = made.after, replace(made.after, num_kv_heads=tuple(groups))
+        steps.append(Step(HeadsStage(), Heads(num_kv_heads=tuple(groups), **options), before, made.after))
+    if ffn is not None:
+        before, made.after = made.after, replace(made.after, ffn=tuple(ffn))
+        steps.append(Step(FfnStage(), Ffn(size=tuple(ffn), merge=merge, **options), before, made.after))
+    return [result for found in run_together(made, steps).values() for result in found]
 
 
 def one_layer(arch: Architecture, layer: int, size: int) -> list[int]:

@@ -9,8 +9,9 @@ from contract.families import build, tokens
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import drop_layers, remove_ffns
-from unit.sublayers.models import EXACT, FAMILIES, logits
+from neuromeld.stages.drop_layers import drop_layers
+from neuromeld.stages.remove_ffns import remove_ffns
+from unit.stages.models import EXACT, FAMILIES, logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)

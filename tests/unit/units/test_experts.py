@@ -6,7 +6,7 @@ from transformers import MistralConfig, MistralForCausalLM, MixtralConfig, Mixtr
 
 from contract.families import GATED, batches_for, build, randomise, tokens
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.model.capture import record_calls
+from neuromeld.model.layerwise import walk_layers
 from neuromeld.model.surgery import read_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.units.sublayer import Sublayer, experts_of
@@ -32,9 +32,11 @@ def mixtral(**experts) -> MixtralForCausalLM:
 def test_neurons_that_go_are_those_that_would_write_nothing(family):
     model, silenced = build(family), build(family)
     done = narrow(model, ffn={"size": 16, "compensate": "none"})
-    assert [(entry.layer, entry.expert) for entry in done.neurons] == [(i, e) for i in range(4) for e in range(3)]
-    assert len({entry.kept for entry in done.neurons}) > 4
-    for entry in done.neurons:
+    assert [(entry.layer, entry.expert) for entry in done.results["ffn"]] == [
+        (i, e) for i in range(4) for e in range(3)
+    ]
+    assert len({entry.kept for entry in done.results["ffn"]}) > 4
+    for entry in done.results["ffn"]:
         gone = [neuron for neuron in range(40) if neuron not in entry.kept]
         silenced.model.layers[entry.layer].mlp.experts.down_proj.data[entry.expert][:, gone] = 0
     torch.testing.assert_close(logits(model), logits(silenced), rtol=1e-6, atol=1e-6)
@@ -69,7 +71,7 @@ def test_an_expert_that_gets_too_few_tokens_is_not_compensated():
         router = layer.mlp.gate.weight.data
         router[1], router[2] = -router[0], 0  # one of the first two always wins
     done = narrow(model, ffn={"size": 16})
-    fits = {(entry.layer, entry.expert): entry.fit.ridge for entry in done.neurons}
+    fits = {(entry.layer, entry.expert): entry.fit.ridge for entry in done.results["ffn"]}
     assert all((ridge is None) == (expert == 2) for (_, expert), ridge in fits.items())
     assert torch.isfinite(logits(model)).all()
 
@@ -79,9 +81,8 @@ def test_an_expert_that_gets_too_few_tokens_is_not_compensated():
 def test_what_experts_write_adds_up_to_what_the_mixture_writes(family):
     model = build(family)
     arch = architecture_of(model)
-    calls = record_calls(model, arch, batches_for(model)[:2])
-    sublayer = Sublayer(model, arch, calls, calls.hidden, 0, arch.consumer(0, "ffn"))
-    x, chosen, shares = sublayer.inputs(1, sublayer.consumer.path)
+    sublayer = Sublayer(model, next(walk_layers(model, arch, batches_for(model)[:2])), "ffn")
+    x, chosen, shares = sublayer.called(1)
     found = torch.zeros_like(x)
     for expert in experts_of(sublayer):
         sent = (chosen == expert.number).any(1)

@@ -13,7 +13,7 @@ from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.evaluate import mean_loss
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
-from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
+from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 PAIRS = [
     (f"w{5 + i % 9:02} w{6 + i % 7:02} w{5 + i:02}", " ".join(f"w{5 + (i + j) % 60:02}" for j in range(1 + i % 5)))

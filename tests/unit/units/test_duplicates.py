@@ -1,15 +1,15 @@
 """What holds the same information twice goes without loss."""
 
-import neuromeld.units.walk as walk
 import pytest
 import torch
 
+import neuromeld.units.compensation as compensation
 import neuromeld.units.merges as merges
 from contract.families import build
 from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of
-from unit.neurons.models import EXACT, GROUPED, hide_copies, narrow
-from unit.sublayers.models import logits
+from unit.stages.models import logits
+from unit.units.models import EXACT, GROUPED, hide_copies, narrow
 
 GATED_AND_PLAIN = ["llama", "llama-biased", "opt", "gpt2"]
 """Gated without and with biases, plain ReLU with biases, plain GELU as Conv1D with biases."""
@@ -47,7 +47,7 @@ def test_duplicates_are_merged_without_loss(family, merge, compensate, monkeypat
 @pytest.mark.parametrize("family", ["llama", "llama-biased", "opt"])
 def test_ridge_makes_up_for_neurons_that_are_linear_in_those_kept(family, monkeypatch):
     """Copies of another strength: linear where the activation is ReLU, or behind the gate."""
-    monkeypatch.setattr(walk, "FFN_LAMBDAS", (1e-12,))
+    monkeypatch.setattr(compensation, "FFN_LAMBDAS", (1e-12,))
     model, arch, half = with_copies(family, scale=2.5)
     expected = logits(model)
     done = narrow(model, ffn=[half] * arch.num_layers)

@@ -10,22 +10,19 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import mean_loss
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import (
-    collect_alignments,
-    drop_layers,
-    remove_ffns,
-    search_windows,
-    share_ffns,
-    windows_of,
-)
-from unit.sublayers.models import FAMILIES, batches, logits, permuted_copies
+from neuromeld.stages.drop_layers import drop_layers
+from neuromeld.stages.remove_ffns import remove_ffns
+from neuromeld.stages.share_ffns import Collected, Sharing, collect_alignments, share_ffns
+from neuromeld.stages.windows import search_windows, windows_of
+from unit.stages.models import FAMILIES, batches, logits, permuted_copies
 
 
 def treatments(model, arch):
-    alignments = collect_alignments(model, arch, windows_of(arch, 2, at_least=2), "first", batches(16))
+    collected = Collected(collect_alignments(model, arch, windows_of(arch, 2, at_least=2), "first", batches(16)))
+    ridge = Sharing(compensate="ridge")
     return {
-        "merge": lambda window: share_ffns(model, arch, window, alignments=alignments),
-        "ridge": lambda window: share_ffns(model, arch, window, batches(16), alignments=alignments, compensate="ridge"),
+        "merge": lambda window: share_ffns(model, arch, window, collected=collected),
+        "ridge": lambda window: share_ffns(model, arch, window, batches(16), ridge, collected),
         "drop": lambda window: drop_layers(model, arch, window),
         "delete": lambda window: remove_ffns(model, arch, window),
     }
@@ -78,19 +75,19 @@ def test_the_model_is_put_back_after_an_error():
 
 def test_the_window_of_permuted_copies_is_found():
     model, arch, _ = permuted_copies("llama")
-    alignments = collect_alignments(model, arch, windows_of(arch, 3, at_least=2), "first", batches())
+    collected = Collected(collect_alignments(model, arch, windows_of(arch, 3, at_least=2), "first", batches()))
     expected = logits(model)
     done = []
     found = search_windows(
         model,
         windows_of(arch, 3, at_least=2),
-        lambda window: share_ffns(model, arch, window, alignments=alignments),
+        lambda window: share_ffns(model, arch, window, collected=collected),
         lambda merged: float((logits(merged) - expected).norm()),
         done.append,
     )
-    assert [candidate.window for candidate in found.candidates] == [range(0, 3), range(1, 4)]
+    assert [tried.window for tried in found.tried] == [range(0, 3), range(1, 4)]
     assert found.best.window == range(1, 4)
-    assert found.best.loss < 1e-9 < found.candidates[0].loss
+    assert found.best.loss < 1e-9 < found.tried[0].loss
     assert done == [1, 2]
 
 
@@ -100,8 +97,8 @@ def test_what_is_tried_is_what_is_done(options):
     model, validation = build("llama"), batches(8, seed=2)
     plan = make_plan(model, parse_recipe({"share_ffns": {"count": 2, **options}}))
     found = compress_model(model, plan, batches(48), validation=validation)
-    search = found.searches["share_ffns"]
-    assert len(search.candidates) == 3
+    search = found.results["share_ffns"].search
+    assert len(search.tried) == 3
     assert search.best.loss == pytest.approx(mean_loss(found.model, validation), rel=1e-12)
 
 
@@ -109,7 +106,7 @@ def test_a_loss_that_is_not_a_number_never_wins():
     model = build("llama")
     values = iter([math.nan, 3.0, 2.0, math.inf])
     found = search_windows(model, windows_of(architecture_of(model), 1), lambda _: None, lambda _: next(values))
-    assert [candidate.loss for candidate in found.candidates] == [math.inf, 3.0, 2.0, math.inf]
+    assert [tried.loss for tried in found.tried] == [math.inf, 3.0, 2.0, math.inf]
     assert found.best.window == range(2, 3)
 
 

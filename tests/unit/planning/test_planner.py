@@ -10,11 +10,11 @@ from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.planning import choose_recipe
-from neuromeld.planning.allocate import CHUNK, above, neuron_costs
-from neuromeld.planning.candidates import Field, candidates
+from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
+from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.choose import Outcome, simplest_of_the_best, standard_error
 from neuromeld.planning.plan import architecture_of
-from neuromeld.planning.sensitivity import information
+from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.runtime.journal import open_journal
 
 CALIBRATION = Calibration(tokens=1536, seqlen=16)
@@ -34,7 +34,7 @@ def test_information_is_the_square_of_the_derivative_by_a_mask(family, space):
     model = build(family)
     arch = architecture_of(model)
     data = batches(2)
-    found = information(model, arch, data)
+    found = fisher_scores(model, arch, data)
     layer, ids = 1, data[0]["input_ids"]
     path = arch.layer_path(layer) if space == "layer" else arch.consumer(layer, space).path
     width = 1 if space == "layer" else arch.widths[space]
@@ -60,7 +60,7 @@ def test_information_is_the_square_of_the_derivative_by_a_mask(family, space):
 def test_information_leaves_the_model_alone():
     model = build("llama")
     model.requires_grad_(True)
-    information(model, architecture_of(model), batches(1))
+    fisher_scores(model, architecture_of(model), batches(1))
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -72,8 +72,8 @@ def test_padding_carries_no_information():
     padded = torch.cat([torch.full_like(ids[:, :3], 7), ids], dim=1)
     mask = torch.ones_like(padded)
     mask[:, :3] = 0
-    plain = information(model, arch, [{"input_ids": ids}])
-    found = information(model, arch, [{"input_ids": padded, "attention_mask": mask}])
+    plain = fisher_scores(model, arch, [{"input_ids": ids}])
+    found = fisher_scores(model, arch, [{"input_ids": padded, "attention_mask": mask}])
     torch.testing.assert_close(found.layers, plain.layers, rtol=1e-4, atol=0)
 
 
@@ -81,7 +81,7 @@ def test_costs_are_those_of_the_plan():
     model = build("llama")
     arch = architecture_of(model)
     per_neuron, per_layer = neuron_costs(arch)
-    field = Field(model, arch, Budget(keep=0.9), None, settings())
+    field = SearchSpace(model, arch, Budget(keep=0.9), None, settings())
     full = make_plan(model, field.recipe(ffn={"size": 40}, heads={"num_kv_heads": 2}))
     less = make_plan(model, field.recipe(ffn={"size": 39}, heads={"num_kv_heads": 1}))
     assert full.parameters_after - less.parameters_after == 4 * (per_neuron + per_layer // 2)
@@ -93,17 +93,19 @@ def test_allocation_keeps_what_is_worth_its_price():
     generator = torch.Generator().manual_seed(0)
     ffn = [torch.rand(40, generator=generator, dtype=torch.float64) * 2**-layer for layer in range(4)]
     heads = [torch.rand(24, generator=generator, dtype=torch.float64) * 2**-layer for layer in range(4)]
-    nothing = above(arch, ffn, heads, 2, 0.0)
+    nothing = allocate(arch, ffn, heads, 2, 0.0)
     assert nothing.ffn == (40,) * 4
-    assert nothing.groups == (2,) * 4
+    assert nothing.num_kv_heads == (2,) * 4
     assert nothing.lost == 0
-    everything = above(arch, ffn, heads, 2, math.inf)
+    everything = allocate(arch, ffn, heads, 2, math.inf)
     assert everything.ffn == (CHUNK,) * 4
-    assert everything.groups == (1,) * 4
-    some = above(arch, ffn, heads, 2, 0.3 / neuron_costs(arch)[0])
+    assert everything.num_kv_heads == (1,) * 4
+    some = allocate(arch, ffn, heads, 2, 0.3 / neuron_costs(arch)[0])
     assert list(some.ffn) == sorted(some.ffn, reverse=True)
     lost = sum(float(s.sort().values[: 40 - width].sum()) for s, width in zip(ffn, some.ffn, strict=True))
-    lost += sum(float(s.view(2, -1).sum(1).min()) for s, groups in zip(heads, some.groups, strict=True) if groups == 1)
+    lost += sum(
+        float(s.view(2, -1).sum(1).min()) for s, groups in zip(heads, some.num_kv_heads, strict=True) if groups == 1
+    )
     assert math.isclose(some.lost, lost)
 
 
@@ -112,7 +114,7 @@ def test_allocation_keeps_what_is_worth_its_price():
 def test_every_candidate_just_meets_the_budget(family, budget):
     model = build(family)
     arch = architecture_of(model)
-    ways = candidates(Field(model, arch, budget, information(model, arch, batches(2)), settings()))
+    ways = candidates(SearchSpace(model, arch, budget, fisher_scores(model, arch, batches(2)), settings()))
     assert len({way.name for way in ways}) == len(ways) >= 3
     for way in ways:
         assert budget.share(model, way.recipe) <= 1
@@ -125,8 +127,8 @@ def test_every_candidate_just_meets_the_budget(family, budget):
 def test_the_ffns_that_are_merged_are_those_in_a_row_that_carry_least():
     model = build("llama-tied")
     arch = architecture_of(model)
-    found = information(model, arch, batches(2))
-    ways = {way.name: way for way in candidates(Field(model, arch, Budget(keep=0.85), found, settings()))}
+    found = fisher_scores(model, arch, batches(2))
+    ways = {way.name: way for way in candidates(SearchSpace(model, arch, Budget(keep=0.85), found, settings()))}
     merged = ways["2 FFNs merged, narrower FFNs"]
     carried = [float(scores.sum()) for scores in found.ffn]
     pairs = [carried[first] + carried[first + 1] for first in range(arch.num_layers - 1)]
@@ -139,7 +141,7 @@ def test_the_ffns_that_are_merged_are_those_in_a_row_that_carry_least():
 def test_stock_candidates_are_stock():
     model = build("llama-tied")
     arch = architecture_of(model)
-    field = Field(model, arch, Budget(keep=0.8), information(model, arch, batches(2)), settings("stock"))
+    field = SearchSpace(model, arch, Budget(keep=0.8), fisher_scores(model, arch, batches(2)), settings("stock"))
     for way in candidates(field):
         assert make_plan(model, way.recipe).format == "stock"
 

@@ -9,11 +9,11 @@ from contract.families import build
 from neuromeld import Budget, parse_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.planning import choose_recipe
-from neuromeld.planning.candidates import Candidate, Field, candidates
+from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.latency import MARGIN, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.plan import architecture_of
-from neuromeld.planning.sensitivity import information
-from unit.planner.test_planner import CALIBRATION, batches, settings
+from neuromeld.planning.sensitivity import fisher_scores
+from unit.planning.test_planner import CALIBRATION, batches, settings
 
 BUDGET = Budget(keep=0.8, objective="latency")
 
@@ -48,14 +48,14 @@ def test_a_candidate_is_sized_by_the_time_that_it_saved(latency):
     model = build("llama")
     arch = architecture_of(model)
     budget = Budget(keep=0.9, objective="latency")
-    field = Field(model, arch, budget, information(model, arch, batches(2)), settings())
+    space = SearchSpace(model, arch, budget, fisher_scores(model, arch, batches(2)), settings())
     full = Budget(flops=1.0)
     recipe = parse_recipe(settings() | {"ffn": {"size": 32}})
     way = Candidate("FFNs narrowed by layer", recipe, None)
     operations = full.share(model, recipe)
     allowed = 1 - (1 - budget.keep + MARGIN) * (1 - operations) / (1 - latency)
-    found = sized_for_time(field, way, latency)
-    same = next(c for c in candidates(replace(field, budget=Budget(flops=allowed))) if c.name == way.name)
+    found = sized_for_time(space, way, latency)
+    same = next(c for c in candidates(replace(space, budget=Budget(flops=allowed))) if c.name == way.name)
     assert found == same
     assert full.share(model, found.recipe) <= allowed
     assert (allowed < operations) is (latency > 0.9)
@@ -65,9 +65,11 @@ def test_a_candidate_is_sized_by_the_time_that_it_saved(latency):
 def test_what_saves_no_time_has_no_size(latency):
     model = build("llama")
     arch = architecture_of(model)
-    field = Field(model, arch, Budget(keep=0.9, objective="latency"), information(model, arch, batches(2)), settings())
+    space = SearchSpace(
+        model, arch, Budget(keep=0.9, objective="latency"), fisher_scores(model, arch, batches(2)), settings()
+    )
     way = Candidate("FFNs narrowed by layer", parse_recipe(settings() | {"ffn": {"size": 32}}), None)
-    assert sized_for_time(field, way, latency) is None
+    assert sized_for_time(space, way, latency) is None
 
 
 def test_a_clock_that_favours_dropped_layers_gets_them():

@@ -6,7 +6,7 @@ import torch
 
 from neuromeld.errors import UserInputError
 from neuromeld.stats import FeatureMoments
-from neuromeld.units.selectors import LEVERAGE_RIDGE, SELECTORS
+from neuromeld.units.selectors import LEVERAGE_RIDGE, SELECTORS, Units
 
 RTOL = 1e-9
 N, F, D = 300, 7, 5
@@ -23,13 +23,14 @@ def samples():
 def score(name: str, z: np.ndarray, w: np.ndarray, seed: int = 0) -> np.ndarray:
     moments = FeatureMoments(F)
     moments.update(torch.from_numpy(z))
-    return SELECTORS[name](moments.finalize(torch.from_numpy(w)), torch.from_numpy(w), None, seed).numpy()
+    weights = torch.from_numpy(w)
+    return SELECTORS[name](Units(moments.finalize(weights), weights, seed=seed)).numpy()
 
 
 DIRECT = {
-    "magnitude": lambda z, _: np.abs(z).mean(0),
+    "mean_abs_activation": lambda z, _: np.abs(z).mean(0),
     "wanda": lambda z, w: np.sqrt((z**2).mean(0)) * np.linalg.norm(w, axis=1),
-    "fluctuation": lambda z, w: z.var(0) * (w**2).sum(1),
+    "flap": lambda z, w: z.var(0) * (w**2).sum(1),
 }
 
 
@@ -51,7 +52,7 @@ def test_leverage_is_the_diagonal_of_the_ridge_hat_matrix(samples):
     assert (np.diff(np.sort(expected)) > 1e-3).all()
 
 
-def test_residual_is_the_error_of_removing_one_neuron_and_refitting_the_others(samples):
+def test_obs_is_the_error_of_removing_one_neuron_and_refitting_the_others(samples):
     """Brute force, the ridge as further samples: `|z W - z M|^2 / n + lambda |W - M|^2` with row j of `M` at zero."""
     z, w = samples
     rows = np.concatenate([z / np.sqrt(N), np.sqrt(damping(z)) * np.eye(F)])
@@ -60,15 +61,15 @@ def test_residual_is_the_error_of_removing_one_neuron_and_refitting_the_others(s
         others = np.delete(rows, j, axis=1)
         solution, *_ = np.linalg.lstsq(others, rows @ w, rcond=None)
         expected.append(((rows @ w - others @ solution) ** 2).sum())
-    np.testing.assert_allclose(score("residual", z, w), expected, rtol=RTOL)
+    np.testing.assert_allclose(score("obs", z, w), expected, rtol=RTOL)
 
 
-def test_residual_sees_that_others_can_stand_in_and_wanda_does_not(samples):
+def test_obs_sees_that_others_can_stand_in_and_wanda_does_not(samples):
     z, w = samples
     mixed = z[:, 2] + z[:, 4]
     linear = z.copy()
     linear[:, 5] = mixed * np.linalg.norm(z[:, 5]) / np.linalg.norm(mixed)
-    before, after = (score("residual", x, w)[5] for x in (z, linear))
+    before, after = (score("obs", x, w)[5] for x in (z, linear))
     assert after < before / 3
     assert score("wanda", linear, w)[5] == pytest.approx(score("wanda", z, w)[5])
 

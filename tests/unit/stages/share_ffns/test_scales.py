@@ -13,7 +13,7 @@ from neuromeld.evaluate import unique_parameters
 from neuromeld.model.capture import record_calls
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import share_ffns
+from neuromeld.stages.share_ffns import Sharing, share_ffns
 from neuromeld.stages.share_ffns.scales import ChannelAgreement
 from neuromeld.stats.split import is_held_out
 
@@ -51,9 +51,9 @@ def test_copies_that_differ_by_what_they_scale_merge_without_loss():
         write_bias(model, consumer, read_bias(model, consumer) * factor)
     expected, parameters = outputs(model, inputs_for(model, 4)), unique_parameters(model)
     plain = copy.deepcopy(model)
-    share_ffns(plain, arch, WINDOW, batches_for(model), align="none")
+    share_ffns(plain, arch, WINDOW, batches_for(model), Sharing(align="none"))
     assert (outputs(plain, inputs_for(model, 4)) - expected).norm() > 0.01 * expected.norm()
-    merged = share_ffns(model, arch, WINDOW, batches_for(model), align="none", gain="scale")
+    merged = share_ffns(model, arch, WINDOW, batches_for(model), Sharing(align="none", gain="scale"))
     torch.testing.assert_close(outputs(model, inputs_for(model, 4)), expected, rtol=1e-9, atol=1e-9)
     assert all(member.error_after < 1e-15 < member.error_before for member in merged.members)
     assert unique_parameters(model) == unique_parameters(plain) < parameters
@@ -66,7 +66,7 @@ def test_what_is_written_errs_as_much_as_was_said(family):
     model = build(family)
     arch, data = architecture_of(model), batches_for(model)
     original = copy.deepcopy(model)
-    merged = share_ffns(model, arch, WINDOW, data, gain="scale")
+    merged = share_ffns(model, arch, WINDOW, data, Sharing(gain="scale"))
     path = arch.stack(1).ffn_scale.path.rpartition(".")[0]
     missed = total = 0.0
     calls = record_calls(original, arch, data)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from neuromeld.model.native.modeling import attach_member_hooks
-from neuromeld.stages.share_ffns import share_ffns
+from neuromeld.stages.share_ffns import Sharing, share_ffns
 from neuromeld.stages.share_ffns.corrections import low_rank, output_gains
 from neuromeld.stats import CrossMoments
-from unit.sublayers.models import EXACT, batches, logits, quiet
+from unit.stages.models import EXACT, batches, logits, quiet
 
 WINDOW = range(1, 4)
 
@@ -62,7 +62,7 @@ def test_members_write_what_was_fitted_and_err_less(family):
     expected = logits(model)
     plain, _ = quiet(family)
     share_ffns(plain, arch, WINDOW, batches())
-    merged = share_ffns(model, arch, WINDOW, batches(), gain="channel", rank=4)
+    merged = share_ffns(model, arch, WINDOW, batches(), Sharing(gain="channel", rank=4))
     assert [member.layer for member in merged.members] == list(WINDOW)
     assert all(member.error_after < 0.9 * member.error_before for member in merged.members)
 

@@ -6,8 +6,8 @@ import torch
 from contract.families import build
 from neuromeld.model.surgery import read_matrix
 from neuromeld.planning.plan import architecture_of
-from unit.neurons.models import narrow, one_layer
-from unit.sublayers.models import batches, logits, padded
+from unit.stages.models import batches, logits, padded
+from unit.units.models import narrow, one_layer
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -13,7 +13,7 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import NumericsError, OccupiedError, PausedError, UserInputError
 from neuromeld.runtime.journal import Journal, open_journal
 from neuromeld.runtime.workspace import open_workspace, work_folder
-from unit.sublayers.models import batches
+from unit.stages.models import batches
 
 RECIPE = {"ffn": {"size": 24}, "width": {"hidden_size": 18, "refit": True, "basis": "run:2"}}
 CALIBRATION = {"calibration": {"tokens": 512, "seqlen": 16}}

@@ -6,13 +6,12 @@ import torch
 
 from contract.families import build
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate.similarity import linear_cka
+from neuromeld.evaluate.similarity import linear_cka, similar_windows, similarity
 from neuromeld.model.capture import capture_outputs
 from neuromeld.model.surgery import read_bias, read_matrix, share, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import similar_windows, similarity
 from neuromeld.stats import PairMoments
-from unit.sublayers.models import EXACT, batches, padded
+from unit.stages.models import EXACT, batches, padded
 
 
 def cka(x, y):

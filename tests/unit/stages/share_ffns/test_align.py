@@ -10,7 +10,7 @@ from neuromeld.model.capture import capture_outputs
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import collect_alignments
 from neuromeld.stages.share_ffns.align import anchor_of
-from unit.sublayers.models import EXACT, batches, padded, permuted_copies
+from unit.stages.models import EXACT, batches, padded, permuted_copies
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])

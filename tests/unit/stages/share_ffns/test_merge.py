@@ -9,10 +9,10 @@ from neuromeld.evaluate import unique_parameters
 from neuromeld.model.capture import capture_outputs
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import collect_alignments, share_ffns
+from neuromeld.stages.share_ffns import Collected, Sharing, collect_alignments, share_ffns
 from neuromeld.stages.share_ffns.combine import collect_strengths
 from neuromeld.stages.share_ffns.options import ShareFfns
-from unit.sublayers.models import (
+from unit.stages.models import (
     EXACT,
     FAMILIES,
     batches,
@@ -48,14 +48,14 @@ def test_permuting_hidden_units_changes_nothing(family):
 def test_permuted_copies_merge_without_loss(family, anchor, combine, compensate):
     model, arch, _ = permuted_copies(family)
     expected = logits(model)
-    share_ffns(model, arch, WINDOW, batches(), anchor=anchor, combine=combine, compensate=compensate)
+    share_ffns(model, arch, WINDOW, batches(), Sharing(anchor=anchor, combine=combine, compensate=compensate))
     torch.testing.assert_close(logits(model), expected, rtol=EXACT, atol=EXACT)
 
 
 def test_without_alignment_permuted_copies_do_not():
     model, arch, _ = permuted_copies("llama")
     expected = logits(model)
-    share_ffns(model, arch, WINDOW, align="none")
+    share_ffns(model, arch, WINDOW, how=Sharing(align="none"))
     assert (logits(model) - expected).abs().max() > 1e-3
 
 
@@ -67,7 +67,7 @@ def test_members_share_their_parameters_and_the_count_falls_by_all_but_one(famil
     before = unique_parameters(model)
     modules = [model.get_submodule(weight.path) for weight in ff_weights(arch, 2)]
     sublayer = sum(parameter.numel() for module in modules for parameter in module.parameters())
-    share_ffns(model, arch, WINDOW, batches(), compensate=compensate)
+    share_ffns(model, arch, WINDOW, batches(), Sharing(compensate=compensate))
     assert unique_parameters(model) == before - 2 * sublayer
     for layer in (2, 3):
         for weight, first in zip(ff_weights(arch, layer), ff_weights(arch, 1), strict=True):
@@ -82,7 +82,7 @@ def test_members_share_their_parameters_and_the_count_falls_by_all_but_one(famil
 def test_vanilla_merging_is_the_average(family):
     model, original = build(family), build(family)
     arch = architecture_of(model)
-    result = share_ffns(model, arch, WINDOW, align="none")
+    result = share_ffns(model, arch, WINDOW, how=Sharing(align="none"))
     assert result.permutations == {}
     for position, weight in enumerate(ff_weights(arch, 1)):
         members = [ff_weights(arch, layer)[position] for layer in WINDOW]
@@ -106,7 +106,7 @@ def test_the_strongest_is_the_member_that_writes_while_the_others_are_silent(fam
     strength = torch.stack([*collect_strengths(model, arch, [WINDOW], batches()).values()])
     speaking = strength[owner, torch.arange(size)].nonzero().flatten().tolist()
     assert speaking
-    share_ffns(model, arch, WINDOW, batches(), align="none", combine="strongest")
+    share_ffns(model, arch, WINDOW, batches(), Sharing(align="none", combine="strongest"))
     for position, weight in enumerate(ff_weights(arch, WINDOW[0])):
         found, repeats = read_matrix(model, weight), weight.repeats
         for slot in speaking:
@@ -119,8 +119,9 @@ def test_the_strongest_is_the_member_that_writes_while_the_others_are_silent(fam
 
 @pytest.mark.parametrize(("options", "combined"), [({}, "strongest"), ({"compensate": "none"}, "average")])
 def test_the_strongest_units_are_the_default_where_a_refit_follows(options, combined):
-    assert ShareFfns(count=2, **options).combined == combined
-    assert ShareFfns(count=2, combine="average", **options).combined == "average"
+    for final in (False, True):
+        assert ShareFfns(count=2, **options).sharing(final=final).combine == combined
+        assert ShareFfns(count=2, combine="average", **options).sharing(final=final).combine == "average"
 
 
 def test_a_units_strength_is_the_size_of_what_it_writes():
@@ -146,8 +147,8 @@ def test_what_was_collected_before_is_used(combine):
     arch = architecture_of(model)
     alignments = collect_alignments(model, arch, [range(0, 3), WINDOW], "first", batches())
     strengths = collect_strengths(model, arch, [range(0, 3), WINDOW], batches())
-    given = share_ffns(model, arch, WINDOW, combine=combine, alignments=alignments, strengths=strengths)
-    own = share_ffns(alone, arch, WINDOW, batches(), combine=combine)
+    given = share_ffns(model, arch, WINDOW, (), Sharing(combine=combine), Collected(alignments, strengths))
+    own = share_ffns(alone, arch, WINDOW, batches(), Sharing(combine=combine))
     assert {layer: order.tolist() for layer, order in given.permutations.items()} == {
         layer: order.tolist() for layer, order in own.permutations.items()
     }
@@ -180,7 +181,7 @@ def test_ridge_lowers_the_error_on_held_out_tokens_and_of_the_logits(family):
     errors = []
     for compensate in ("none", "ridge"):
         model, arch = related(family)
-        result = share_ffns(model, arch, WINDOW, batches(384), compensate=compensate)
+        result = share_ffns(model, arch, WINDOW, batches(384), Sharing(compensate=compensate))
         errors.append(float((logits(model) - expected).norm()))
     assert result.refit.kept
     assert result.refit.error_after < result.refit.error_before
@@ -195,7 +196,7 @@ def test_ridge_error_is_that_of_the_members_on_the_original_stream(family):
     merged, _ = related(family)
     average, _ = related(family)
     share_ffns(average, arch, WINDOW, data)
-    result = share_ffns(merged, arch, WINDOW, data, compensate="ridge")
+    result = share_ffns(merged, arch, WINDOW, data, Sharing(compensate="ridge"))
     for model, error in ((average, result.refit.error_before), (merged, result.refit.error_after)):
         squares = energy = 0.0
         held_out = data[1:]
@@ -216,7 +217,7 @@ def test_ridge_never_raises_the_error_on_held_out_tokens(family):
     """Too few tokens to fit anything: the average is kept where the fit does not help."""
     model, average = build(family), build(family)
     arch = architecture_of(model)
-    result = share_ffns(model, arch, WINDOW, batches(16), compensate="ridge")
+    result = share_ffns(model, arch, WINDOW, batches(16), Sharing(compensate="ridge"))
     assert result.refit.error_after <= result.refit.error_before
     if not result.refit.kept:
         share_ffns(average, arch, WINDOW, batches(16))
@@ -227,14 +228,14 @@ def test_padding_is_not_seen():
     results = []
     for filler in (5, 60):
         model, arch = quiet("llama")
-        share_ffns(model, arch, WINDOW, padded(batches(), filler), compensate="ridge")
+        share_ffns(model, arch, WINDOW, padded(batches(), filler), Sharing(compensate="ridge"))
         results.append(logits(model))
     torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
 
 
 def test_a_window_can_be_merged_in_low_precision():
     model = build("llama", dtype=torch.bfloat16)
-    result = share_ffns(model, architecture_of(model), WINDOW, batches(), compensate="ridge")
+    result = share_ffns(model, architecture_of(model), WINDOW, batches(), Sharing(compensate="ridge"))
     assert model.dtype == torch.bfloat16
     assert result.refit.error_after <= result.refit.error_before
 
@@ -288,5 +289,5 @@ def test_options_that_do_not_go_together(options, data, message):
     model = build("llama")
     expected = logits(model)
     with pytest.raises(UserInputError, match=message):
-        share_ffns(model, architecture_of(model), WINDOW, batches()[:data], **options)
+        share_ffns(model, architecture_of(model), WINDOW, batches()[:data], Sharing(**options))
     assert torch.equal(logits(model), expected)
