@@ -91,7 +91,7 @@ def plan_command(
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
     o.quiet_transformers()
-    o.check_device(device)
+    o.check_device(device or "cpu")
     limit = _limit(max_memory, asked)
     if device is not None and asked.budget is None:
         raise UserInputError(
