@@ -2,6 +2,8 @@ from .api import CompressResult, choose, compress, plan_for
 from .data.calibration import Calibration
 from .errors import CheckpointError, NeuromeldError, NumericsError, UnsupportedModelError, UserInputError
 from .modalities import batches_of
+from .modalities.compare import evaluate_models
+from .modalities.request import EvaluationRequest
 from .planning.budget import Budget
 from .planning.pipeline import Compressed, compress_model
 from .planning.plan import Plan, make_plan
@@ -22,6 +24,7 @@ __all__ = [
     "CompressResult",
     "Compressed",
     "DropLayers",
+    "EvaluationRequest",
     "Ffn",
     "Heads",
     "NeuromeldError",
@@ -40,6 +43,7 @@ __all__ = [
     "choose",
     "compress",
     "compress_model",
+    "evaluate_models",
     "load_recipe",
     "load_recovery",
     "make_plan",

@@ -78,7 +78,9 @@ def compress_command(
 def plan_command(
     model: o.Model,
     asked: Request,
-    device: o.Device = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="Of a budget: where candidates are measured, as cpu or cuda; by default cpu.")
+    ] = None,
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
     max_memory: o.MaxMemory = None,
@@ -89,9 +91,14 @@ def plan_command(
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
     o.quiet_transformers()
-    o.check_device(device)
+    o.check_device(device or "cpu")
     limit = _limit(max_memory, asked)
-    settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
+    if device is not None and asked.budget is None:
+        raise UserInputError(
+            f"--device {device} is for a budget, whose candidates are built and measured; a recipe is planned from the "
+            "config alone: leave it out"
+        )
+    settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device or "cpu", "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
     plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle, max_memory=limit)
     _warn([*plan.warnings, *plan.foreseen, *(choice.warnings if choice else [])])

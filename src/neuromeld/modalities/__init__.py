@@ -1,4 +1,4 @@
-"""Calibration and validation data for every kind of model.  To add a kind, write its reader and list it here."""
+"""Every kind of input: what models are calibrated, trained and measured on.  To add one, write it and list it here."""
 
 from transformers import PretrainedConfig
 
@@ -6,26 +6,29 @@ from neuromeld.archs import spec_for
 from neuromeld.archs.spec import Inputs
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.modalities.encoded import Encoded
-from neuromeld.modalities.examples import Examples, Reader, TrainingSet
+from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.images import Images
+from neuromeld.modalities.modality import Modality
 from neuromeld.modalities.pairs import Pairs
 from neuromeld.modalities.speech import Speech
 from neuromeld.modalities.tokens import Tokens, batches_of
 from neuromeld.model.native.modeling import PREFIX, native_model_type
 
-READERS: dict[Inputs, Reader] = {
-    "tokens": Tokens(),
-    "masked": Encoded(masked=True),
-    "sentences": Encoded(masked=False),
-    "images": Images(),
-    "pairs": Pairs(),
-    "speech": Speech(),
-}
+_LISTED: tuple[Modality, ...] = (
+    Tokens(),
+    Encoded(masked=True),
+    Encoded(masked=False),
+    Images(),
+    Pairs(),
+    Speech(),
+)
+
+MODALITIES: dict[Inputs, Modality] = {modality.name: modality for modality in _LISTED}
 
 
-def reader_for(config: PretrainedConfig) -> Reader:
+def reader_for(config: PretrainedConfig) -> Modality:
     """How the inputs of a model are read."""
-    return READERS[spec_for(config.model_type, config.architectures or []).inputs]
+    return MODALITIES[spec_for(config.model_type, config.architectures or []).inputs]
 
 
 def inputs_of(config: PretrainedConfig) -> Inputs:
@@ -37,4 +40,4 @@ def inputs_of(config: PretrainedConfig) -> Inputs:
         return "tokens"
 
 
-__all__ = ["READERS", "Examples", "Images", "Reader", "TrainingSet", "batches_of", "inputs_of", "reader_for"]
+__all__ = ["MODALITIES", "Examples", "Images", "Modality", "TrainingSet", "batches_of", "inputs_of", "reader_for"]

@@ -4,13 +4,17 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from neuromeld.archs.spec import Inputs
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import in_frames, mask_tokens
 from neuromeld.errors import UnsupportedModelError
+from neuromeld.evaluate import perplexity, pseudo_perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
-from neuromeld.modalities.tokens import Tokens
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured
+from neuromeld.modalities.tokens import TEXT_OPTIONS, Tokens, evaluation_windows, measured_text
 from neuromeld.model.capture import Batch
 
 WINDOWS = Tokens()
@@ -24,6 +28,15 @@ class Encoded:
     """
 
     masked: bool
+
+    default = Tokens.default
+    data_option = "text"
+    limit_option = None
+    options = TEXT_OPTIONS
+
+    @property
+    def name(self) -> Inputs:
+        return "masked" if self.masked else "sentences"
 
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return WINDOWS.processor(folder)
@@ -46,6 +59,18 @@ class Encoded:
             f"{config.model_type} is an encoder of text, which cannot be trained here yet: recovery tuning is for "
             "language models, encoder-decoders and image classifiers"
         )
+
+    def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
+        windows = evaluation_windows(source, data)
+
+        def measure(model: PreTrainedModel) -> Measured:
+            if self.masked:
+                found = pseudo_perplexity(model, windows, source.tokenizer(), progress=progress)
+            else:
+                found = perplexity(model, windows, progress=progress)  # refuses it: there is nothing it predicts
+            return measured_text(found, data)
+
+        return measure
 
     def _encode(self, windows: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> Examples:
         batches: list[Batch] = []

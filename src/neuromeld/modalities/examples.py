@@ -2,11 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from transformers import PretrainedConfig
-
-from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Split
 from neuromeld.model.capture import Batch
 
@@ -44,19 +40,3 @@ class TrainingSet:
     num_tokens: int
     source: str
     sha256: str
-
-
-class Reader(Protocol):
-    """How one kind of input is read.  A *processor* is what turns it into tensors, and is saved with the model."""
-
-    def processor(self, folder: Any) -> Any:
-        """The processor in a checkpoint folder.  Raises `CheckpointError`."""
-
-    def calibration(self, settings: Calibration, processor: Any, config: PretrainedConfig, tokens: int) -> Examples:
-        """About `tokens` tokens of the calibration split, drawn by the seed of `settings`."""
-
-    def validation(self, settings: Calibration, processor: Any, config: PretrainedConfig, most: int) -> Examples:
-        """The first of the validation split, at most about `most` tokens."""
-
-    def training(self, settings: Calibration, processor: Any, config: PretrainedConfig) -> TrainingSet:
-        """All of the calibration split; `tokens` of the settings has no effect."""

@@ -3,20 +3,26 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
+from neuromeld.archs.spec import Inputs
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.images import LabelledImages, read_images, rgb
 from neuromeld.data.labelled import content
 from neuromeld.data.text import Split
 from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.evaluate import TaskScore, top1_accuracy
 from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.classes import model_class
 from neuromeld.stats.split import HELD_OUT
@@ -28,7 +34,11 @@ BATCH_IMAGES = 32
 class Images:
     """Reads the named images and `file:FOLDER`."""
 
+    name: Inputs = "images"
     default = "fashion-mnist"
+    data_option = "images"
+    limit_option = "num_images"
+    options = frozenset({"images", "num_images"})
 
     def processor(self, folder: Path) -> Any:
         if not (folder / "preprocessor_config.json").is_file():
@@ -66,6 +76,52 @@ class Images:
             digest.hexdigest(),
         )
 
+    def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
+        name = data.source or self.default
+        processor, config = self.processor(source.folder), source.config()
+        images = read_images(name, data.split)
+        if known_classes(config, images.classes) is None:
+            raise UserInputError(
+                f"{source.name} does not tell the classes of {name} apart ({', '.join(images.classes[:5])} ...), so it "
+                "has no accuracy there; a classifier does, whose config names those classes, or as many without names"
+            )
+        numbers = range(len(images.pixels))[: data.limit]
+
+        def measure(model: PreTrainedModel) -> Measured:
+            digest = hashlib.sha256()
+
+            def batches() -> Iterator[Batch]:
+                parts = chunks(numbers, BATCH_IMAGES)
+                for part in track(parts, "accuracy", console=Console(stderr=True), disable=not progress):
+                    batch = image_batch(images, part, processor, config)
+                    for value in batch.values():
+                        digest.update(value.numpy().tobytes())
+                    yield {
+                        key: value.to(model.dtype) if value.is_floating_point() else value
+                        for key, value in batch.items()
+                    }
+
+            found = top1_accuracy(model, batches())
+            first = image_batch(images, numbers[:1], processor, config)["pixel_values"]
+            positions = positions_of(model, first.to(model.device, model.dtype))
+            protocol: dict[str, str | int | None] = {
+                "metric": "top-1",
+                "split": data.split,
+                "sha256": digest.hexdigest(),
+                "images": len(found.correct),
+                "pixels": "x".join(map(str, first.shape[2:])),
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "device": model.device.type,
+            }
+            return Measured(
+                {"loss": found.nll},
+                positions,
+                {"tokens_per_image": positions},
+                {name: TaskScore(found.accuracy, tuple(map(float, found.correct)), protocol)},
+            )
+
+        return measure
+
     def _read(
         self,
         settings: Calibration,
@@ -89,8 +145,7 @@ class Images:
         return Examples(batches, check_batch, len(chosen) * each, source, split, sha256_of(batches))
 
     def _open(self, settings: Calibration, split: Split) -> tuple[str, LabelledImages]:
-        if settings.seqlen != Calibration.model_fields["seqlen"].default:
-            raise UserInputError(f"seqlen={settings.seqlen} is for text; the model says how long an image is")
+        no_seqlen(settings, "the model says how long an image is")
         source = settings.source or self.default
         return source, read_images(source, split)
 

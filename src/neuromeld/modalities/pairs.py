@@ -4,19 +4,29 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import load_tokenizer
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Pair, Split, text_pairs
 from neuromeld.errors import UserInputError
+from neuromeld.evaluate import translation_quality
 from neuromeld.modalities.examples import Examples, TrainingSet
-from neuromeld.modalities.targets import batch_size, decoder_entries, padded, sha256_of
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured
+from neuromeld.modalities.targets import batch_size, decoder_entries, measured_targets, padded, sha256_of
 from neuromeld.model.capture import Batch
 
 
 class Pairs:
     """Reads the named sources of pairs and `file:PATH`; tokens of either side count, up to `seqlen` of each."""
+
+    name: Inputs = "pairs"
+    default = None
+    data_option = "pairs"
+    limit_option = "num_examples"
+    options = frozenset({"pairs", "num_examples"})
 
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(folder)
@@ -45,6 +55,18 @@ class Pairs:
             str(settings.source),
             sha256_of(_batch([pair], config) for pair in encoded),
         )
+
+    def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
+        if data.source is None:
+            raise UserInputError(
+                "there is no usual data to measure this model on: give --pairs file:PATH, or a named source of pairs"
+            )
+        pairs, tokenizer = text_pairs(data.source, data.split)[: data.limit], source.tokenizer()
+
+        def measure(model: PreTrainedModel) -> Measured:
+            return measured_targets(translation_quality(model, tokenizer, pairs, progress=progress), data)
+
+        return measure
 
 
 def _pairs(settings: Calibration, split: Split) -> list[Pair]:

@@ -6,13 +6,17 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, PretrainedConfig, ProcessorMixin
+from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
+from neuromeld.archs.spec import Inputs
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Clip, Split, read_audio, speech_clips
 from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.evaluate import word_error_rate
 from neuromeld.modalities.examples import Examples, TrainingSet
-from neuromeld.modalities.targets import batch_size, decoder_entries, sha256_of
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
+from neuromeld.modalities.targets import batch_size, decoder_entries, measured_targets, sha256_of
 from neuromeld.model.capture import Batch
 
 
@@ -20,8 +24,14 @@ class Speech:
     """Reads `file:FOLDER`.
 
     In calibration a recording counts as the positions of the encoder, which are always all of them; in validation, as
-    the tokens of its transcript, which are what is predicted.  `seqlen` has no effect.
+    the tokens of its transcript, which are what is predicted.
     """
+
+    name: Inputs = "speech"
+    default = None
+    data_option = "speech"
+    limit_option = "num_examples"
+    options = frozenset({"speech", "num_examples"})
 
     def processor(self, folder: Path) -> ProcessorMixin:
         try:
@@ -64,6 +74,16 @@ class Speech:
             sha256_of(_batch([clip], processor, config) for clip in clips),
         )
 
+    def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
+        if data.source is None:
+            raise UserInputError("there is no usual data to measure this model on: give --speech file:FOLDER")
+        clips, processor = speech_clips(data.source, data.split)[: data.limit], self.processor(source.folder)
+
+        def measure(model: PreTrainedModel) -> Measured:
+            return measured_targets(word_error_rate(model, processor, clips, progress=progress), data)
+
+        return measure
+
 
 def speech_batches(clips: Sequence[Clip], processor: ProcessorMixin, config: PretrainedConfig) -> list[Batch]:
     """Recordings and their transcripts as calibration batches: at least eight where there are as many recordings."""
@@ -72,6 +92,7 @@ def speech_batches(clips: Sequence[Clip], processor: ProcessorMixin, config: Pre
 
 
 def _clips(settings: Calibration, split: Split) -> list[Clip]:
+    no_seqlen(settings, "the model says how long a recording is")
     if settings.source is None:
         raise UserInputError(
             "a model of speech has no usual calibration data: give --calibration (to recover, --train) file:FOLDER"

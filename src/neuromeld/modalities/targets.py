@@ -7,11 +7,16 @@ import torch
 from transformers import PretrainedConfig
 
 from neuromeld.errors import UserInputError
+from neuromeld.evaluate import Generated
+from neuromeld.modalities.modality import EvaluationData, Measured
 from neuromeld.model.capture import IGNORED, Batch
 from neuromeld.stats.split import HELD_OUT
 
 MOST_IN_BATCH = 8
 """Examples in one calibration batch, at most."""
+
+CONTEXT = 512
+"""Source and target tokens that operations are counted at."""
 
 
 def decoder_entries(targets: Sequence[Sequence[int]], config: PretrainedConfig) -> dict[str, torch.Tensor]:
@@ -55,3 +60,9 @@ def sha256_of(batches: Iterable[Batch]) -> str:
         for value in batch.values():
             digest.update(value.numpy().astype("<f4" if value.is_floating_point() else "<i8").tobytes())
     return digest.hexdigest()
+
+
+def measured_targets(found: Generated, data: EvaluationData) -> Measured:
+    """Return the scores of what a model generated as what was measured."""
+    protocol = {"source": data.source, "split": data.split, "context": CONTEXT} | found.protocol
+    return Measured(found.scores, CONTEXT, {"protocol": protocol})

@@ -1,23 +1,37 @@
 """Text for language models: windows of tokens."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import load_tokenizer
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
 from neuromeld.data.text import TokenWindows, check_vocabulary, spread_windows, token_windows
+from neuromeld.evaluate import Perplexity, bytes_per_token, perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.model.capture import Batch
 from neuromeld.stats.split import HELD_OUT
 
 CHECK_TOKENS = 64
 
+TEXT_OPTIONS = frozenset({"text", "tokens", "seqlen"})
+
 
 class Tokens:
     """Reads the named texts and `file:PATH`."""
 
+    name: Inputs = "tokens"
     default = "wikipedia-sample"
+    data_option = "text"
+    limit_option = None
+    options = TEXT_OPTIONS | {
+        *("speed", "batch_size", "prompt_tokens", "new_tokens"),
+        *("tasks", "include_path", "limit"),
+    }
 
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(folder)
@@ -56,6 +70,35 @@ class Tokens:
             source,
             found.sha256,
         )
+
+    def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
+        windows = evaluation_windows(source, data)
+
+        def measure(model: PreTrainedModel) -> Measured:
+            measured = measured_text(perplexity(model, windows, progress=progress), data)
+            read = bytes_per_token(model, context=data.seqlen)
+            return replace(measured, facts={"bytes_per_token": read, **measured.facts})
+
+        return measure
+
+
+def evaluation_windows(source: ModelSource, data: EvaluationData) -> TokenWindows:
+    """Return the token windows that models of text are measured on."""
+    windows = token_windows(
+        data.source or Tokens.default,
+        source.tokenizer(),
+        split=data.split,
+        num_tokens=data.tokens,
+        seqlen=data.seqlen,
+    )
+    check_vocabulary(windows, source.config().get_text_config().vocab_size)
+    return windows
+
+
+def measured_text(found: Perplexity, data: EvaluationData) -> Measured:
+    """Return a perplexity as what was measured."""
+    facts = {"tokens": found.tokens, "protocol": found.protocol}
+    return Measured({"perplexity": found.perplexity}, data.seqlen, facts)
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:

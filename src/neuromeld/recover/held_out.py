@@ -11,7 +11,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import spread_windows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluate import Perplexity, mean_loss, perplexity
-from neuromeld.modalities import READERS, inputs_of
+from neuromeld.modalities import MODALITIES, inputs_of
 from neuromeld.modalities.tokens import Tokens
 
 HELD_OUT_TOKENS = 8192
@@ -36,7 +36,7 @@ def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *
         source = data.source or Tokens.default
         windows = spread_windows(source, processor, split="validation", most=HELD_OUT_TOKENS, seqlen=data.seqlen)
         return lambda model: perplexity(model, windows, progress=progress)
-    examples = READERS[inputs].validation(data, processor, config, HELD_OUT_TOKENS)
+    examples = MODALITIES[inputs].validation(data, processor, config, HELD_OUT_TOKENS)
 
     def measure(model: PreTrainedModel) -> HeldOut:
         loss = mean_loss(model, examples.batches)

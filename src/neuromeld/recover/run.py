@@ -15,7 +15,7 @@ from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate import unique_parameters
-from neuromeld.modalities import READERS, Reader, inputs_of
+from neuromeld.modalities import MODALITIES, Modality, inputs_of
 from neuromeld.planning.plan import check_plain
 from neuromeld.recover.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recover.held_out import held_out_loss
@@ -73,7 +73,7 @@ def recover(
         checked_record(located.folder)  # the result's is made of it, after the training
     config = located.config()
     inputs = inputs_of(config)
-    kind, reader = "text" if inputs == "tokens" else inputs, READERS[inputs]
+    kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
     processor = reader.processor(located.folder)
     pool = reader.training(settings.data, processor, config)
     batch_examples = settings.batch_examples(pool)
@@ -131,7 +131,7 @@ def recover_model(
     if settings.lora_rank is not None:
         check_peft()
     started = time.monotonic()
-    pool = READERS[inputs_of(model.config)].training(settings.data, processor, model.config)
+    pool = MODALITIES[inputs_of(model.config)].training(settings.data, processor, model.config)
     bf16 = _has_bf16(model.device) if settings.bf16 is None else settings.bf16
     teacher = None
     if settings.distill_from is not None:
@@ -169,7 +169,7 @@ def _device(device: str) -> torch.device:
     return found
 
 
-def _original(settings: Recovery, located: ModelSource, reader: Reader) -> ModelSource | None:
+def _original(settings: Recovery, located: ModelSource, reader: Modality) -> ModelSource | None:
     """The model to distil from; `UserInputError` if it does not predict the same."""
     if settings.distill_from is None:
         return None
@@ -183,7 +183,7 @@ def _original(settings: Recovery, located: ModelSource, reader: Reader) -> Model
     return original
 
 
-def _predicted(source: ModelSource, reader: Reader) -> tuple[int, Any]:
+def _predicted(source: ModelSource, reader: Modality) -> tuple[int, Any]:
     """How many outputs a model has, and what they stand for: tokens, or classes."""
     config, processor = source.config(), reader.processor(source.folder)
     tokenizer = getattr(processor, "tokenizer", processor)

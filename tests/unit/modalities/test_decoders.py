@@ -106,7 +106,7 @@ def test_a_batch_of_speech_has_the_features_and_the_transcript(tmp_path, process
         wavfile.write(tmp_path / f"{i}.wav", 16000, wave.astype(np.int16))
     (tmp_path / "transcripts.tsv").write_text("".join(f"{i}.wav\tspoken {'abcdefghij'[i % 10]}\n" for i in range(30)))
     reader = reader_for(config)
-    settings = Calibration(source=f"file:{tmp_path}", tokens=500, seqlen=8)
+    settings = Calibration(source=f"file:{tmp_path}", tokens=600)
     data = reader.calibration(settings, processor, config, 500)
     batch = data.batches[0]
     assert batch["input_features"].shape[1:] == (8, 100)

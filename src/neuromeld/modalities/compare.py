@@ -1,0 +1,121 @@
+"""Measure models, one or several side by side."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from neuromeld.checkpoint.source import ModelSource, locate
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import (
+    Retained,
+    TaskScores,
+    bytes_on_disk,
+    evaluate_tasks,
+    flops_per_token,
+    measure_speed,
+    retained_performance,
+    unique_parameters,
+)
+from neuromeld.modalities import MODALITIES, inputs_of
+from neuromeld.modalities.modality import Modality
+from neuromeld.modalities.request import EvaluationRequest
+
+Results = dict[str, dict[str, Any]]
+"""What is measured, by model."""
+
+
+def evaluate_models(
+    models: Sequence[str],
+    request: EvaluationRequest | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+    progress: bool = False,
+) -> Results:
+    """Measure models on evaluation data: size, cost, what they score, and on request speed and accuracy on tasks.
+
+    models  folders, hub ids, `.gguf` files or `package:NAME`; the first is what the others are compared to
+    dtype   to load and measure in; None keeps each checkpoint's own
+
+    Raises a `NeuromeldError` for models that read different kinds of input, for a field of `request` that means nothing
+    for these models, and for whatever is wrong with a model or the data.
+    """
+    request = request or EvaluationRequest()
+    sources = {name: locate(name, allow_pickle=allow_pickle) for name in models}
+    modality = _common_modality(list(sources.values()))
+    _check_options(request, modality, models[0])
+    results: Results = {}
+    scores: dict[str, TaskScores] = {}
+    loaded: dict[str, PreTrainedModel] = {}
+    for name, source in sources.items():
+        measure = modality.evaluation(source, request.data(modality), progress=progress)
+        model = source.load(dtype, device)
+        answers: TaskScores = {}
+        if request.tasks is not None:
+            answers = evaluate_tasks(
+                model, source.tokenizer(), request.tasks, include_path=request.include_path, limit=request.limit
+            )
+        measured = measure(model)
+        results[name] = {
+            "parameters": unique_parameters(model),
+            "bytes_on_disk": bytes_on_disk(source.folder),
+            "flops_per_token": flops_per_token(model, context=measured.context),
+            **measured.scores,
+            **measured.facts,
+        }
+        if answers := {**measured.answers, **answers}:
+            scores[name] = answers
+        if request.speed:
+            loaded[name] = model
+        del model
+        gc.collect()
+    for name, rate in measure_speed(loaded, **request.speed_sizes, seed=0).items() if request.speed else ():
+        results[name] |= {
+            "prefill_tokens_per_second": rate.prefill.median,
+            "decode_tokens_per_second": rate.decode.median,
+            "speed": asdict(rate),
+        }
+    for name, found in scores.items():
+        results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
+    return results
+
+
+def _common_modality(sources: Sequence[ModelSource]) -> Modality:
+    kinds = {inputs_of(source.config()) for source in sources}
+    if len(kinds) > 1:
+        raise UserInputError(f"models that read {' and '.join(sorted(kinds))} have nothing to be compared by")
+    if not kinds:
+        raise UserInputError("there is nothing to measure: name at least one model")
+    return MODALITIES[kinds.pop()]
+
+
+def _check_options(request: EvaluationRequest, modality: Modality, name: str) -> None:
+    """Raise `UserInputError` for an option that a model of this kind has no use for."""
+    for option in request.given:
+        if option not in modality.options:
+            takers = [kind for kind, other in MODALITIES.items() if option in other.options]
+            raise UserInputError(
+                f"--{option.replace('_', '-')} is for models that read {', '.join(takers)}; "
+                f"{name} reads {modality.name}"
+            )
+
+
+def _retained(reference: TaskScores, scores: TaskScores, *, is_first: bool) -> dict[str, Any]:
+    """Return the accuracies of one model and, unless it is the first, what it retains of the first's."""
+    tasks: dict[str, dict[str, Any]] = {
+        task: {"accuracy": score.accuracy, "protocol": score.protocol} for task, score in scores.items()
+    }
+    if is_first:
+        return {"tasks": tasks}
+    for task, entry in tasks.items():
+        entry["retained"] = _bounds(retained_performance({task: reference[task]}, {task: scores[task]}))
+    return {"tasks": tasks, "retained_performance": _bounds(retained_performance(reference, scores))}
+
+
+def _bounds(retained: Retained | None) -> dict[str, float] | None:
+    return None if retained is None else asdict(retained)
