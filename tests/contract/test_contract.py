@@ -6,6 +6,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, OlmoeConfig, Phi3Conf
 
 import neuromeld
 from contract.families import FAMILIES, GATED, WIDTH, batches_for, build, exact_norms, inputs_for, tokens
+from contract.kinds import (
+    EXPERTS,
+    HEADS,
+    IMAGES,
+    NO_LOSS,
+    NO_SHARING,
+    NO_WIDTH,
+    ROUNDED,
+    SPECS,
+    STOCK,
+    WIDE,
+    possible,
+)
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
@@ -13,30 +26,13 @@ from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputErr
 from neuromeld.evaluate import flops_per_token, unique_parameters
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
-from neuromeld.planning.pipeline import run_stages
-from neuromeld.planning.plan import CONTEXT, Plan, architecture_of, meta_model
+from neuromeld.planning.pipeline import job_of, run_stages
+from neuromeld.planning.plan import CONTEXT, architecture_of, meta_model
 
 EXACT = 1e-9
 SAME_AFTER_SAVING = 1e-5
 
 
-def families(*model_types: str) -> list[str]:
-    return [family for family in FAMILIES if family.split("-")[0] in model_types]
-
-
-EXPERTS = families("mixtral", "qwen3_moe")
-STOCK = [*families("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite"), *EXPERTS]
-ENCODERS = families("bert", "roberta")
-ENCODER_DECODERS = families("marian", "bart", "t5", "whisper")
-IMAGES = families("vit", "deit", "dinov2", "clip_vision_model")
-GEMMAS = families("gemma", "gemma2", "gemma3_text")
-NO_WIDTH = [*GEMMAS, *families("olmo2", "olmo3"), *ENCODERS, *ENCODER_DECODERS, *IMAGES]
-WIDE = [family for family in FAMILIES if family not in NO_WIDTH]
-HEADS = [*STOCK, *GEMMAS, *families("gpt_neox"), *ENCODERS, *IMAGES]
-NO_LOSS = [
-    *(family for family in ENCODERS if family.endswith(("encoder", "classifier"))),
-    *(family for family in IMAGES if family.endswith(("encoder", "clip_vision_model"))),
-]
 METHODS = {
     "prune": {"selector": "mean_abs_activation"},
     "principal": {"selector": "principal"},
@@ -145,7 +141,8 @@ def test_stages_alone_run_as_their_result_does_and_can_be_undone(family):
     model = build(family)
     before = logits(model)
     with reversible(model):
-        run_stages(model, architecture_of(model), make_plan(model, sized(model, chosen)), batches_for(model))
+        plan = make_plan(model, sized(model, chosen))
+        run_stages(job_of(model, plan, batches_for(model)), plan)
         torch.testing.assert_close(logits(model), logits(expected), rtol=0, atol=0)
     torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
 
@@ -166,7 +163,7 @@ def test_narrow_model_is_the_simulated_one(family, method):
     model, simulated = exact_norms(build(family)), exact_norms(build(family))
     plan = make_plan(model, recipe(output="native", **METHODS[method]))
     compressed = compress_model(model, plan, batches_for(model))
-    basis = compressed.narrowed.bases[0]
+    basis = compressed.results["width"].narrowed.bases[0]
     projection = basis.write @ basis.read
     for norm in architecture_of(simulated).residual_reads:
         simulated.get_submodule(norm.path).register_forward_pre_hook(lambda _, args: (args[0] @ projection,))
@@ -182,17 +179,17 @@ def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_
     )
 
 
-@pytest.mark.parametrize("family", EXPERTS)
+@pytest.mark.parametrize("family", ROUNDED)
 @pytest.mark.parametrize("stage", [{"ffn": {"size": 23}}, {"width": {"hidden_size": 18}}])
 def test_sizes_that_kernels_cannot_run_are_refused(family, stage):
     with pytest.raises(UserInputError, match="(23|18) cannot be run.*multiples of 8"):
         make_plan(meta_model(FAMILIES[family]()), stages(**stage))
 
 
-@pytest.mark.parametrize("family", EXPERTS)
+@pytest.mark.parametrize("family", NO_SHARING)
 def test_experts_are_not_merged(family):
     with pytest.raises(
-        UnsupportedModelError, match="FFNs cannot be merged in .* expert.*Stages.*: heads, ffn, width, d"
+        UnsupportedModelError, match="FFNs cannot be merged in .* expert.*Stages.*: drop_layers, heads, ffn, width$"
     ):
         make_plan(meta_model(FAMILIES[family]()), stages(**STAGES["merge"]))
 
@@ -226,12 +223,13 @@ def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
     plan = make_plan(model, stages(heads={"num_kv_heads": 1, "compensate": "none"}))
     compressed = compress_model(model, plan, batches_for(model))
     arch = architecture_of(silenced)
-    for done in compressed.neurons:
+    found = compressed.results["heads"]
+    for done in found:
         mask = torch.zeros(done.before, arch.widths["heads"] // done.before, dtype=torch.float64)
         mask[list(done.kept)] = 1.0
         consumer = silenced.get_submodule(arch.consumer(done.layer, "heads").path)
         consumer.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask.flatten(),))
-    assert len(compressed.neurons) == 4
+    assert len(found) == architecture_of(silenced).num_layers
     torch.testing.assert_close(logits(compressed.model), logits(silenced), rtol=1e-4, atol=1e-4)
 
 
@@ -249,7 +247,7 @@ def test_width_is_refused_with_the_reason_where_it_cannot_be(family):
 @pytest.mark.parametrize("family", NO_LOSS)
 @pytest.mark.parametrize("stage", ["drop_layers", "share_ffns"])
 def test_layers_are_not_chosen_by_a_loss_that_is_not_there(family, stage):
-    with pytest.raises(UnsupportedModelError, match="cannot be chosen by their loss.*--window"):
+    with pytest.raises(UnsupportedModelError, match="cannot be chosen by their loss.*--share-ffns-at"):
         make_plan(meta_model(FAMILIES[family]()), stages(**{stage: {"count": 2}}))
 
 
@@ -290,24 +288,6 @@ def test_dropped_layer_is_one_that_does_nothing(family, tmp_path):
     torch.testing.assert_close(logits(again), logits(skipping))
 
 
-def possible(family: str, given: dict[str, object]) -> dict[str, object]:
-    """Without what a family refuses, with the layers where no loss chooses them, and a size for each."""
-    refused = [
-        *(["width"] if family in NO_WIDTH else []),
-        *(["share_ffns", "remove_ffns"] if family in EXPERTS else []),
-    ]
-    chosen = {stage: options for stage, options in given.items() if stage not in refused}
-    if family in NO_LOSS:
-        layers = {"layers": [1, 2]}
-        named = {"drop_layers": layers, "remove_ffns": layers, "share_ffns": {"window": [0, 1]}}
-        chosen |= {stage: options for stage, options in named.items() if "count" in chosen.get(stage, {})}
-    sizes = chosen.get("ffn", {}).get("size")
-    if isinstance(sizes, list):
-        layers = architecture_of(meta_model(FAMILIES[family]())).num_layers
-        chosen["ffn"] = chosen["ffn"] | {"size": (3 * sizes)[:layers]}
-    return chosen
-
-
 def check_saving(family, chosen, tmp_path, tokenizer):
     """What the plan says of the parameters is so, in memory and on disk, and what is loaded is what was saved."""
     model = build(family, dtype=torch.float32)
@@ -331,7 +311,7 @@ def check_saving(family, chosen, tmp_path, tokenizer):
     generated = again.generate(
         first, max_new_tokens=3, min_new_tokens=3, do_sample=False, pad_token_id=0, suppress_tokens=[0]
     )
-    given = 0 if family == "whisper" else 1 if family in ENCODER_DECODERS else 16
+    given = {"tokens": 16, "pairs": 1, "speech": 0}[SPECS[family].inputs]
     assert generated.shape == (1, given + 3)
 
 
@@ -390,8 +370,3 @@ def test_refit_lowers_the_error_of_the_logits():
         for refit in (False, True)
     ]
     assert errors[1] < 0.95 * errors[0]
-
-
-def test_plan_survives_json():
-    plan = make_plan(build("llama"), recipe(selector="mean_abs_activation", basis="run:2"))
-    assert Plan.from_json(plan.to_json()) == plan

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import MarianConfig, T5Config, WhisperConfig
+from unit.sublayers.models import copy_ff, quiet, shuffle
 
 from contract.families import FAMILIES, VOCABULARY, batches_for, build, randomise, tokens
-from contract.test_contract import ENCODER_DECODERS, logits, narrow, stages
+from contract.kinds import ENCODER_DECODERS
+from contract.test_contract import logits, narrow, stages
 from contract.test_random_configs import back_from_disk
 from neuromeld import compress_model, make_plan
 from neuromeld.archs.classes import stock_class
@@ -20,6 +22,7 @@ from neuromeld.evaluate import flops_per_token
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.plan import architecture_of, meta_model
+from neuromeld.stages.drop_layers.stage import drop_layers
 from neuromeld.stages.share_ffns import drop_layers
 from unit.stages.models import copy_ff, quiet, shuffle
 

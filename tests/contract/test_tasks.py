@@ -101,7 +101,7 @@ def test_native_model_answers_as_the_simulated_full_width_one(task_folder, token
     plan = make_plan(model, recipe(output="native", selector="mean_abs_activation"))
     compressed = compress_model(model, plan, batches_for(model))
     assert plan.format == "native"
-    basis = compressed.narrowed.bases[0]
+    basis = compressed.results["width"].narrowed.bases[0]
     projection = basis.write @ basis.read
     for norm in architecture_of(simulated).residual_reads:
         simulated.get_submodule(norm.path).register_forward_pre_hook(lambda _, args: (args[0] @ projection,))

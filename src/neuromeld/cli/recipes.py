@@ -48,7 +48,8 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         command(asked=asked, **values)
 
     arguments = [p for p in own if p.default is p.empty]
-    parameters = [*arguments, *ours, *(p for p in own if p.default is not p.empty)]
+    ordered = [*arguments, *ours, *(p for p in own if p.default is not p.empty)]
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in ordered]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
