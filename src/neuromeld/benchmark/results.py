@@ -59,17 +59,20 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[Line] = []
-        if path.exists():
-            for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                try:
-                    self.lines.append(Line.model_validate_json(text))
-                except ValidationError as error:
-                    reason = error.errors()[0]
-                    where = ".".join(map(str, reason["loc"]))
-                    raise UserInputError(
-                        f"{path}, line {number}, is not a result ({where} {reason['msg']}); remove the line to measure "
-                        "it again, or write to another file"
-                    ) from None
+        try:
+            content = path.read_text(encoding="utf-8") if path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserInputError(f"the results {path} cannot be read ({error}); name another file by --out") from None
+        for number, text in enumerate(content.splitlines(), start=1):
+            try:
+                self.lines.append(Line.model_validate_json(text))
+            except ValidationError as error:
+                reason = error.errors()[0]
+                where = ".".join(map(str, reason["loc"]))
+                raise UserInputError(
+                    f"{path}, line {number}, is not a result ({where} {reason['msg']}); remove the line to measure "
+                    "it again, or write to another file"
+                ) from None
 
     def find(self, case: Case) -> Line | None:
         """The line of a case, None where it was not measured yet or its row meant something else then."""
