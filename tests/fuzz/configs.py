@@ -59,7 +59,7 @@ def case(scene: Scene) -> Case:
     (folder / "code.py").write_text("raise RuntimeError('code of the checkpoint was run')\n")
     if draw.random() < 0.7:
         stage = draw.choice(
-            (["--ffn-ratio", "0.7"], CHEAP[:4], ["--hidden-ratio", "0.8", "--native"], ["--merge-ffs", "2"])
+            (["--ffn-ratio", "0.7"], CHEAP[:4], ["--hidden-ratio", "0.8", "--native"], ["--share-ffns", "2"])
         )
         return Case(["plan", "model", *stage, *draw.choice(([], ["--json"]))])
     scene.take("words.jsonl")

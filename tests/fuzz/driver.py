@@ -30,7 +30,7 @@ from fuzz.classes import CLASSES
 from fuzz.originals import Originals
 from neuromeld.cli import main
 from neuromeld.errors import NeuromeldError
-from neuromeld.memory import peak_rss_bytes
+from neuromeld.runtime.memory import peak_rss_bytes
 
 CODES = {0, *(kind.exit_code for kind in (NeuromeldError, *NeuromeldError.__subclasses__()))}
 MESSAGE = re.compile(r"^(error: |Error: |╭─ Error)", re.MULTILINE)

@@ -13,7 +13,7 @@ from neuromeld.benchmark import Bench, Grid, Line, Results, draw_results, excess
 from neuromeld.benchmark.grid import DENSE, Case, Protocol
 from neuromeld.cli import options as o
 from neuromeld.errors import NeuromeldError, UserInputError
-from neuromeld.recipe import parse_yaml
+from neuromeld.planning.recipe import parse_yaml
 from neuromeld.registry import unknown_name
 
 
