@@ -44,9 +44,10 @@ FREE_SIZES: Registry[FreeSize] = Registry(
 
 
 def with_size(stages: dict[str, Any], free: str, value: float) -> dict[str, Any]:
-    """The stages of a recipe with their free size set."""
+    """The stages of a recipe with their free size set; a stage that holds no options stays, to be refused as it is."""
     stage, _, option = free.partition(".")
-    return stages | {stage: (stages.get(stage) or {}) | {option: value}}
+    options = stages.get(stage) or {}
+    return stages | {stage: options | {option: value}} if isinstance(options, dict) else stages
 
 
 def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Budget) -> Recipe:

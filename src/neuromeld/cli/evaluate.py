@@ -34,7 +34,7 @@ from neuromeld.evaluate import (
 )
 from neuromeld.modalities import inputs_of
 from neuromeld.model.native.classes import auto_class
-from neuromeld.report import load_record, save_report
+from neuromeld.report import load_drawable, save_report
 from neuromeld.report.record import with_measurements
 from neuromeld.runtime.memory import peak_rss_bytes
 
@@ -128,7 +128,7 @@ def evaluate_command(
         raise UserInputError(
             "--batch-size, --prompt-tokens and --new-tokens are for --speed; add it, or leave them out"
         )
-    records = {name: load_record(Path(name)) for name in models[1:]} if save else {}
+    records = {name: load_drawable(Path(name)) for name in models[1:]} if save else {}
     if save and not records:
         raise UserInputError("--save compares: give the original model first, then those that compress wrote")
     scores: dict[str, TaskScores] = {}

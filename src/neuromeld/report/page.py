@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from neuromeld.checkpoint import render_card
 from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
 from neuromeld.errors import CheckpointError
@@ -79,4 +80,21 @@ def load_record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} is not a JSON object")
+    return record
+
+
+def load_drawable(folder: Path) -> dict[str, Any]:
+    """The record of a checkpoint of which card and report can be made: asked before hours of work that is added to it.
+
+    `CheckpointError` where the record is of another version, or was edited by hand to something else.
+    """
+    record = load_record(folder)
+    try:
+        render_card(record)
+        render_report(record)
+    except Exception as error:  # a record may hold anything
+        raise CheckpointError(
+            f"{folder / 'record.json'} is not what this version of neuromeld writes ({error!r}): nothing can be added "
+            "to it; compress the model again, or evaluate without --save"
+        ) from error
     return record
