@@ -163,6 +163,9 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if missing:
         raise UnsupportedModelError(f"{type(model).__name__} does not fit {spec.model_type!r}: no {', '.join(missing)}")
     depths = tuple(len(layers) for layers in lists)  # type: ignore[arg-type]
+    if not all(depths):
+        empty = [stack.layers for stack, depth in zip(spec.stacks, depths, strict=True) if not depth]
+        raise UnsupportedModelError(f"this {spec.model_type} model has no layer in {', '.join(empty)}")
     claims: dict[int, str] = {}
     sizes: dict[str, dict[int, str]] = defaultdict(dict)
     unbound = Architecture(spec, depths, width=0, tied=False, widths={})
