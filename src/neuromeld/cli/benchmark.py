@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +14,6 @@ from neuromeld.benchmark import Bench, Grid, Line, Results, draw_results, excess
 from neuromeld.benchmark.grid import DENSE, Case, Protocol
 from neuromeld.cli import options as o
 from neuromeld.errors import NeuromeldError, UserInputError
-from neuromeld.planning.recipe import parse_yaml
 from neuromeld.registry import unknown_name
 
 
@@ -91,7 +91,7 @@ def _changes(given: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserInputError(f"--set {text} must be KEY=VALUE, as in --set keep=[0.9,0.8]")
-        changes[key] = parse_yaml(value, f"--set {key}")
+        changes[key] = yaml.safe_load(value)
     return changes
 
 

@@ -101,22 +101,11 @@ def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
 def read_yaml_file(path: Path, what: str = "recipe") -> Any:
     """The content of a YAML file; `UserInputError` where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserInputError(f"cannot read the {what} {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserInputError(f"the {what} {path} is not UTF-8 text: {error}") from None
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The plain values that YAML says; `UserInputError`, which names `where` it stands, if it says none."""
-    try:
-        return yaml.safe_load(text)
-    except RecursionError:
-        raise UserInputError(f"{where} is not valid YAML: it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: numbers and dates that are none
-        raise UserInputError(f"{where} is not valid YAML: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserInputError(f"{path} is not valid YAML: {error}") from None
 
 
 def _settings_of(annotation: Any) -> Any:
