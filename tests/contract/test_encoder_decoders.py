@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import MarianConfig, T5Config, WhisperConfig
-from unit.sublayers.models import copy_ff, quiet, shuffle
 
 from contract.families import FAMILIES, VOCABULARY, batches_for, build, randomise, tokens
 from contract.kinds import ENCODER_DECODERS
@@ -23,7 +22,6 @@ from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.plan import architecture_of, meta_model
 from neuromeld.stages.drop_layers.stage import drop_layers
-from neuromeld.stages.share_ffns import drop_layers
 from unit.stages.models import copy_ff, quiet, shuffle
 
 CONTEXT = 16

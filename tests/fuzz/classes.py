@@ -1,0 +1,30 @@
+"""The classes of hostile input, and how many cases of each `make test` draws."""
+
+from collections.abc import Callable
+
+from fuzz import command_lines, configs, media, places, records, settings_files, texts, tokenizer_files, weights
+from fuzz.case import Case, Scene
+
+CLASSES: dict[str, Callable[[Scene], Case]] = {
+    "command-lines": command_lines.case,
+    "configs": configs.case,
+    "weights": weights.case,
+    "tokenizers": tokenizer_files.case,
+    "texts": texts.case,
+    "media": media.case,
+    "settings": settings_files.case,
+    "records": records.case,
+    "places": places.case,
+}
+
+IN_TESTS = {
+    "command-lines": 150,
+    "configs": 90,
+    "weights": 50,
+    "tokenizers": 40,
+    "texts": 70,
+    "media": 40,
+    "settings": 70,
+    "records": 60,
+    "places": 40,
+}
