@@ -44,7 +44,7 @@ class Scene:
         return target
 
 
-CHEAP = ["--drop-layers", "1", "--window", "1-1", "--no-evaluate"]
+CHEAP = ["--drop-layers-at", "1", "--no-evaluate"]
 """The stage that costs least."""
 
 TEXT = ["--calibration", "file:words.jsonl", "--calibration-tokens", "256", "--seqlen", "32"]

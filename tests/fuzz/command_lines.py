@@ -11,7 +11,7 @@ import typer
 
 from fuzz.case import CHEAP, TEXT, Case, Scene
 from fuzz.damage import NUMBERS, TEXTS
-from neuromeld.cli.app import app
+from neuromeld.cli.app import COMMANDS, build_app
 
 ARGUMENTS = {
     "out": ["out"],
@@ -61,13 +61,13 @@ BEYOND = {"--steps", "--new-tokens", "--prompt-tokens", "--tasks", "--batch-size
 def case(scene: Scene) -> Case:
     """A command line with one to four mistakes."""
     draw = scene.draw
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    name = draw.choice([*commands, "compress", "plan"])
+    name = draw.choice([*COMMANDS, "compress", "plan"])
+    command: Any = typer.main.get_command(build_app(name)).commands[name]  # type: ignore[attr-defined]
     for original in ("model", "words.jsonl", "small"):
         scene.take(original)
     (scene.here / "grid.yaml").write_text(GRID)
-    arguments = [p for p in commands[name].params if not p.opts[0].startswith("-")]
-    options = [p for p in commands[name].params if p.opts[0].startswith("-")]
+    arguments = [p for p in command.params if not p.opts[0].startswith("-")]
+    options = [p for p in command.params if p.opts[0].startswith("-")]
     words = [[*ARGUMENTS.get(p.name, ["model"])] for p in arguments]
     quick = QUICK.get(name, [])
     words += [quick] if draw.random() < 0.9 else [quick[: draw.randrange(len(quick) + 1)]]

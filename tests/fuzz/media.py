@@ -85,7 +85,7 @@ def _speech(scene: Scene) -> Case:
             path.symlink_to(draw.choice(("none", ".", "../words.jsonl")))
     if draw.random() < 0.3:
         return Case(["evaluate", "listener", "--speech", "file:speech", "--num-examples", "1"])
-    options = ["--share-ffns", "2", "--window", "0-1", "--no-evaluate", "--calibration", "file:speech"]
+    options = ["--share-ffns-at", "0-1", "--no-evaluate", "--calibration", "file:speech"]
     return compression("listener", *options, "--calibration-tokens", "100", loads_as="AutoModelForSpeechSeq2Seq")
 
 

@@ -104,5 +104,5 @@ def _pairs(scene: Scene) -> Case:
         path.write_text("\n".join(map(json.dumps, damaged if isinstance(damaged, list) else [damaged])))
     if draw.random() < 0.3:
         return Case(["evaluate", "translator", "--pairs", f"file:{path.name}", "--num-examples", "1"])
-    options = ["--share-ffns", "2", "--window", "0-1", "--no-evaluate", "--calibration", f"file:{path.name}"]
+    options = ["--share-ffns-at", "0-1", "--no-evaluate", "--calibration", f"file:{path.name}"]
     return compression("translator", *options, "--calibration-tokens", "100", loads_as="AutoModelForSeq2SeqLM")
