@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from neuromeld.api import choose, search_batches
+from neuromeld.api import choose
 from neuromeld.benchmark.fit import fitted
 from neuromeld.benchmark.grid import Case, Protocol, Row
 from neuromeld.benchmark.results import Line, Recovered, row_as_asked
@@ -16,6 +16,7 @@ from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters,
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import TokenWindows, check_vocabulary, token_windows
 from neuromeld.evaluate import flops_per_token, perplexity, unique_parameters
+from neuromeld.jobs.opening import search_batches
 from neuromeld.modalities import batches_of
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.pipeline import compress_model

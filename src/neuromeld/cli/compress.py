@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from neuromeld.api import choose, compress, open_job, plan_for
+from neuromeld.api import choose, compress, plan_for
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import UserInputError
+from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Choice
 from neuromeld.planning.recipe import Recipe
 from neuromeld.runtime.distributed import is_first_rank

@@ -1,7 +1,5 @@
 """`neuromeld evaluate`: one model, or several side by side."""
 
-import functools
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from rich.table import Table
 
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
-from neuromeld.cli.generated_options import options_of
+from neuromeld.cli.generated_options import options_of, with_options
 from neuromeld.modalities.compare import evaluate_models
 from neuromeld.modalities.request import EvaluationRequest
 from neuromeld.planning.recipe import validate
@@ -39,20 +37,13 @@ REQUEST_OPTIONS = options_of(EvaluationRequest, "evaluation", "", "What to measu
 
 def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of an evaluation, in the place of its argument `request`."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "request"]
 
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        given = {option.field: values.pop(option.parameter) for option in REQUEST_OPTIONS}
-        fields = {name: value for name, value in given.items() if value is not None}
-        command(request=validate(EvaluationRequest, fields, "evaluation"), **values)
+    def build(values: dict[str, Any]) -> EvaluationRequest:
+        fields = {option.field: values[option.parameter] for option in REQUEST_OPTIONS}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return validate(EvaluationRequest, given, "evaluation")
 
-    arguments = [p for p in own if p.default is p.empty]
-    options = [p for p in own if p.default is not p.empty]
-    parameters = [*arguments, *(option.signature() for option in REQUEST_OPTIONS), *options]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+    return with_options(command, "request", [option.signature() for option in REQUEST_OPTIONS], build)
 
 
 @takes_request

@@ -1,9 +1,10 @@
 """Options of the command line made from the fields of settings, so that each is said once."""
 
+import functools
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -78,9 +79,25 @@ def options_of(settings: type[Settings], owner: str, prefix: str, panel: str) ->
     return found
 
 
-def choices(info: FieldInfo) -> list[str]:
-    """Return the values that a field of literals takes."""
-    return [str(value) for kind in _parts(info.annotation) if get_origin(kind) is Literal for value in get_args(kind)]
+def with_options(
+    command: Callable[..., None],
+    argument: str,
+    parameters: Sequence[inspect.Parameter],
+    build: Callable[[dict[str, Any]], Any],
+) -> Callable[..., None]:
+    """Give a command options in the place of its parameter `argument`, which becomes what `build` makes of them."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != argument]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        given = {p.name: values.pop(p.name) for p in parameters}
+        command(**{argument: build(given)}, **values)
+
+    arguments = [p for p in own if p.default is p.empty]
+    everything = [*arguments, *parameters, *(p for p in own if p.default is not p.empty)]
+    run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in everything}
+    return run
 
 
 def _extra(info: FieldInfo) -> Mapping[str, Any]:

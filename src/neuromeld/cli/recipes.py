@@ -1,6 +1,5 @@
 """The options that make up a recipe, said once for every command that takes one."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from neuromeld.cli.generated_options import FieldOption, options_of
+from neuromeld.cli.generated_options import FieldOption, options_of, with_options
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget, Objective
@@ -30,29 +29,19 @@ class Request:
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a recipe and of a budget, in the place of its argument `asked`."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "asked"]
     of_budget = list(inspect.signature(_budget).parameters.values())
     of_recipe = _parameters()
-    ours = [*of_budget, *of_recipe]
 
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
+    def build(values: dict[str, Any]) -> Request:
         budget = _budget(**{p.name: values.pop(p.name) for p in of_budget})
-        options = {p.name: values.pop(p.name) for p in of_recipe}
         if budget is not None:
-            given = {name: value for name, value in options.items() if value is not None and name not in _SETTINGS}
+            given = {name: value for name, value in values.items() if value is not None and name not in _SETTINGS}
             if given:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
-        recipe = build_recipe(**options)
-        asked = Request(recipe if budget is None else None, budget, recipe.calibration, recipe.output)
-        command(asked=asked, **values)
+        recipe = build_recipe(**values)
+        return Request(recipe if budget is None else None, budget, recipe.calibration, recipe.output)
 
-    arguments = [p for p in own if p.default is p.empty]
-    ordered = [*arguments, *ours, *(p for p in own if p.default is not p.empty)]
-    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in ordered]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+    return with_options(command, "asked", [*of_budget, *of_recipe], build)
 
 
 def _budget(

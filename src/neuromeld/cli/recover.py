@@ -1,7 +1,8 @@
 """`neuromeld recover`: train a compressed checkpoint on text, images or speech."""
 
+import inspect
 import json
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
+from neuromeld.cli.generated_options import options_of, with_options
 from neuromeld.errors import UserInputError
 from neuromeld.recover import Recovery, load_recovery, parse_recovery, recover
 
@@ -16,81 +18,61 @@ LORA_RANK = 16
 """Of `--lora` and `--qlora`, where neither the recipe nor `--lora-rank` says another."""
 
 
-class Schedule(StrEnum):
-    """How the learning rate goes down."""
-
-    inverse_sqrt = "inverse_sqrt"
-    linear = "linear"
-    cosine = "cosine"
-    constant = "constant"
+RECOVERY_OPTIONS = options_of(Recovery, "recovery", "", "Recovery")
 
 
+def takes_recovery(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a recovery, in the place of its argument `settings`."""
+    recipe = typer.Option(
+        "--recipe",
+        help="A YAML file, or one of `list recovery-recipes`: quick if not given.",
+        rich_help_panel="Recovery",
+    )
+    lora = typer.Option(
+        "--lora/--no-lora",
+        help="Train low-rank updates, and merge them.",
+        show_default=False,
+        rich_help_panel="Recovery",
+    )
+    qlora = typer.Option(
+        "--qlora",
+        help="Train low-rank updates with the layers' matrices held in 4 bits.",
+        show_default=False,
+        rich_help_panel="Recovery",
+    )
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [
+        inspect.Parameter("recipe", kind, default="quick", annotation=Annotated[str, recipe]),
+        *(option.signature() for option in RECOVERY_OPTIONS if option.field not in ("base_bits",)),
+        inspect.Parameter("lora", kind, default=None, annotation=Annotated[bool | None, lora]),
+        inspect.Parameter("qlora", kind, default=False, annotation=Annotated[bool, qlora]),
+    ]
+    return with_options(command, "settings", parameters, lambda values: _settings(**values))
+
+
+@takes_recovery
 def recover_command(
     model: Annotated[str, typer.Argument(metavar="DIR", help="The checkpoint to tune: what `compress` wrote.")],
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="A YAML file, or one of `neuromeld list recovery-recipes`.")
-    ] = "quick",
-    train: Annotated[
-        str | None, typer.Option(help="Named text, pairs or images, or file:PATH; by default the usual for the model.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates in all.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Tokens of one update; of images, positions.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples of one update, in the place of tokens.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Parts that they go through the model in.")] = None,
-    seqlen: Annotated[int | None, typer.Option(help="Tokens in one window of text.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest of the schedule.")] = None,
-    schedule: Annotated[Schedule | None, typer.Option(help="How the learning rate goes down.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Steps in which it first goes up.")] = None,
-    lora: Annotated[bool | None, typer.Option("--lora/--no-lora", help="Train low-rank updates, and merge them.")] = (
-        None
-    ),
-    qlora: Annotated[
-        bool, typer.Option("--qlora", help="The same, with the layers' matrices held in 4 bits meanwhile.")
-    ] = False,
-    lora_rank: Annotated[
-        int | None, typer.Option(help=f"Their rank; {LORA_RANK} with --lora or --qlora alone.")
-    ] = None,
-    distill_from: Annotated[str | None, typer.Option(help="The original model, to learn from its predictions.")] = None,
-    distill_weight: Annotated[float | None, typer.Option(help="Share of the distillation in the loss.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="That softens both predictions.")] = None,
-    bf16: Annotated[
-        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where the device has it.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the data and the low-rank matrices.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    settings: Recovery,
+    device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=o.MACHINE)] = "cpu",
     allow_pickle: o.AllowPickle = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the checkpoint in OUT, and discard a different unfinished run.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace the checkpoint in OUT, and discard a different unfinished run.",
+            rich_help_panel=o.OUTPUT,
+        ),
     ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Tune the checkpoint in DIR on data of its kind and write it to OUT, in the same shapes.
 
-    The same command again goes on with a run that was interrupted.
+    Run the same command again to resume an interrupted run.
     """
     o.quiet_transformers()
     o.check_device(device)
-    settings = _settings(
-        recipe,
-        lora,
-        qlora,
-        train=train,
-        steps=steps,
-        batch_tokens=batch_tokens,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        seqlen=seqlen,
-        learning_rate=learning_rate,
-        schedule=schedule and schedule.value,
-        warmup=warmup,
-        lora_rank=lora_rank,
-        distill_from=distill_from,
-        distill_weight=distill_weight,
-        temperature=temperature,
-        bf16=bf16,
-        seed=seed,
-    )
     result = recover(model, settings, out, force=force, device=device, allow_pickle=allow_pickle, progress=True)
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))

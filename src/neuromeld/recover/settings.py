@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.images import IMAGE_SOURCES
@@ -21,46 +21,39 @@ _LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0
 
 
 class Recovery(Settings):
-    """Training with AdamW, without weight decay.
+    """Train with AdamW, without weight decay."""
 
-    train           a named source or `file:PATH`: its calibration split is trained on, its validation split measured;
-                    None is the usual one for the inputs of the model
-    steps           updates in all; data that is too short for them is read again, in another order
-    batch_tokens    tokens of one update, a multiple of `seqlen`; in images, positions: as many images as fit
-    batch_size      or the examples of one update: windows of text, images, pairs, recordings
-    accumulate      parts that an update's examples go through the model in, for less memory and the same result
-    seqlen          tokens of one window of text
-    learning_rate   the highest of the schedule
-    schedule        after `warmup` steps of linear growth; `linear` goes down to `final_learning_rate` in `decay_steps`,
-                    all of them by default, and stays there
-    clip            the largest norm of the gradient
-    lora_rank       train low-rank updates of the layers' matrices, merged at the end; None trains every parameter
-    base_bits       hold those matrices in 4 bits meanwhile; the updates are merged into the unquantised ones
-    distill_from    the original model; loss = (1 - w) cross-entropy + w T^2 KL(original || model)
-    distill_weight  w, and `temperature` T: set only with `distill_from`
-    bf16            compute in bfloat16 by autocast; None where the device multiplies matrices in it
-    seed            draws the text windows, dropout and the low-rank matrices
-    """
-
-    train: str | None = None
-    steps: int
-    batch_tokens: int = 2048
-    batch_size: int | None = None
-    accumulate: int = 1
-    seqlen: int = 512
-    learning_rate: float = 5e-5
-    schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = "inverse_sqrt"
-    warmup: int = 0
-    decay_steps: int | None = None
-    final_learning_rate: float = 0.0
-    clip: float = 1.0
-    lora_rank: int | None = None
-    base_bits: Literal[4] | None = None
-    distill_from: str | None = None
-    distill_weight: float = 0.5
-    temperature: float = 1.0
-    bf16: bool | None = None
-    seed: Seed = 0
+    train: str | None = Field(
+        None,
+        description="Named data or file:PATH to train on (its calibration split); by default the usual for the model.",
+    )
+    steps: int = Field(description="Updates in all; data that is too short for them is read again, in another order.")
+    batch_tokens: int = Field(2048, description="Tokens of one update, a multiple of seqlen; of images, positions.")
+    batch_size: int | None = Field(None, description="Examples of one update, in the place of tokens.")
+    accumulate: int = Field(1, description="Gradient-accumulation steps.")
+    seqlen: int = Field(512, description="Tokens in one window of text.")
+    learning_rate: float = Field(5e-5, description="Peak learning rate.")
+    schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = Field(
+        "inverse_sqrt",
+        description="Decay of the learning rate after warm-up: inverse_sqrt, linear, cosine or constant.",
+    )
+    warmup: int = Field(0, description="Warm-up steps.")
+    decay_steps: int | None = Field(None, description="Steps of the linear decay; by default all of them.")
+    final_learning_rate: float = Field(0.0, description="Learning rate that the linear decay ends at.")
+    clip: float = Field(1.0, description="Largest norm of the gradient.")
+    lora_rank: int | None = Field(
+        None, description="Rank of low-rank updates, merged at the end; without one every parameter is trained."
+    )
+    base_bits: Literal[4] | None = Field(
+        None, description="Bits that the layers' matrices are held in while low-rank updates are trained."
+    )
+    distill_from: str | None = Field(
+        None, description="Original model, for logit distillation: loss = (1 - w) cross-entropy + w T^2 KL."
+    )
+    distill_weight: float = Field(0.5, description="Share w of the distillation in the loss.")
+    temperature: float = Field(1.0, description="Distillation temperature T.")
+    bf16: bool | None = Field(None, description="Compute in bfloat16 by autocast; by default where the device has it.")
+    seed: Seed = Field(0, description="Seed for sampling data, dropout and low-rank matrices.")
 
     @property
     def data(self) -> Calibration:

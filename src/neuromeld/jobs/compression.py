@@ -1,0 +1,182 @@
+"""The job of `compress`: read, plan, compress, write, load again and compare."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from neuromeld.checkpoint import (
+    new_folder,
+    outputs,
+    render_card,
+    save_checkpoint,
+    save_record,
+    verify_checkpoint,
+)
+from neuromeld.checkpoint.companions import card_facts, copy_companions
+from neuromeld.checkpoint.folder import written_files
+from neuromeld.checkpoint.loading import auto_classes
+from neuromeld.checkpoint.source import ModelSource
+from neuromeld.evaluate import Outcome, bytes_on_disk
+from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
+from neuromeld.modalities import Examples, reader_for
+from neuromeld.planning import Choice
+from neuromeld.planning.memory import INTERPRETER_BYTES
+from neuromeld.planning.pipeline import Compressed, compress_model
+from neuromeld.planning.plan import Plan
+from neuromeld.planning.recipe import Recipe
+from neuromeld.report import save_report
+from neuromeld.report.record import compression_record
+from neuromeld.runtime.distributed import is_first_rank, num_ranks, wait_for_all
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.memory import keep_no_freed_memory, peak_rss_bytes, release_memory
+from neuromeld.runtime.progress import timed
+
+SHARD_BYTES = 5_000_000_000
+"""The size of a file of weights, at most."""
+
+LOOKING = "looking at both models"
+
+
+@dataclass
+class CompressionJob:
+    """One call of `neuromeld.compress`, which says what its arguments mean.
+
+    source   the model, located
+    journal  of `out`, open
+    """
+
+    source: ModelSource
+    recipe: Recipe
+    out: Path
+    journal: Journal
+    dtype: torch.dtype | None = None
+    device: str = "cpu"
+    max_memory: int | None = None
+    choice: Choice | None = None
+    evaluate: bool = True
+    force: bool = False
+    progress: bool = False
+    started: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self) -> tuple[Plan, dict[str, Any]]:
+        """Do the job; return the plan and the record that was written."""
+        with timed(self.seconds, "reading model and data"):
+            plan = self._plan()
+            config: PretrainedConfig = self.source.config()
+            reader = reader_for(config)
+            processor = reader.processor(self.source.folder)
+            data = reader.calibration(self.recipe.calibration, processor, config, self.recipe.calibration.tokens)
+            validation = search_examples(self.recipe, self.source)
+            identity = identity_of(self.source, data, validation, self.dtype, self.device)
+            self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
+            outcome = self._outcome(data, processor, config)
+            model = self.source.load(self.dtype, self.device, memory_mapped=plan.memory_mapped)
+        if outcome is not None:
+            with timed(self.seconds, LOOKING):
+                outcome.before(model)
+        compressed = self._compress(model, plan, data, validation)
+        self.seconds |= compressed.seconds
+        record = self._record(compressed, plan, data, processor)
+        del compressed
+        if outcome is not None:
+            with timed(self.seconds, LOOKING):
+                record |= outcome.after(model)
+        if is_first_rank():
+            written = _Writing(plan, data, processor, [model])
+            del model
+            self._write(written, record)
+        wait_for_all()
+        return plan, record
+
+    def _plan(self) -> Plan:
+        plan = plan_of(self.source, self.recipe, self.dtype, self.max_memory)
+        if plan.memory_mapped:
+            check_place(self.device)
+            keep_no_freed_memory()
+        self.journal.memory_mapped = plan.memory_mapped
+        return plan
+
+    def _outcome(self, data: Examples, processor: Any, config: PretrainedConfig) -> Outcome | None:
+        """Return what looks at the model before and after, where that is wanted and can be."""
+        if not self.evaluate or not is_first_rank():
+            return None
+        outcome, warnings = outcome_for(data.source, self.recipe.calibration.seqlen, processor, config)
+        self.warnings += warnings
+        return outcome
+
+    def _compress(self, model: PreTrainedModel, plan: Plan, data: Examples, validation: Examples | None) -> Compressed:
+        cache = {"model": self.source.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
+        journal = self.journal if self.choice is None else self.journal.within(self.choice.name)
+        alone = num_ranks() == 1
+        return compress_model(
+            model,
+            plan,
+            data.batches,
+            validation=validation.batches if validation else (),
+            cache=cache if alone else None,
+            journal=journal if alone else NO_JOURNAL,
+            progress=self.progress and is_first_rank(),
+        )
+
+    def _record(self, compressed: Compressed, plan: Plan, data: Examples, processor: Any) -> dict[str, Any]:
+        """Return what is known before the files exist."""
+        model = compressed.model
+        record = compression_record(self.source, plan, data, compressed, model)
+        record |= card_facts(self.source.folder) | auto_classes(model, processor) | {"processes": num_ranks()}
+        record |= {"steps_recalled": self.journal.num_recalled} if self.journal.num_recalled else {}
+        if self.choice is not None:
+            record["candidates"] = self.choice.record()
+            self.warnings += self.choice.warnings
+        if self.warnings:
+            record["warnings"] = [*record.get("warnings", []), *self.warnings]
+        return record
+
+    def _write(self, written: "_Writing", record: dict[str, Any]) -> None:
+        """Write the folder beside, load it again, compare, add what was measured to `record`, and rename it."""
+        plan = written.plan
+        with new_folder(self.out, force=self.force, beside=self.journal.folder) as folder:
+            with timed(self.seconds, "writing and verifying"):
+                record |= {"logit_difference": self._save_and_compare(written, folder)}
+                record |= {"bytes_on_disk": bytes_on_disk(folder)}
+            record |= {"seconds": time.monotonic() - self.started, "seconds_by_phase": self.seconds}
+            record |= {"peak_rss_bytes": peak_rss_bytes()}
+            if self.max_memory is not None:
+                predicted = {"peak_rss_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}
+                memory = {"max_bytes": self.max_memory, "memory_mapped": plan.memory_mapped, "predicted": predicted}
+                record |= {"memory": memory}
+            record |= {"files": written_files(folder)}
+            save_record(folder, record, card=render_card(record))
+            save_report(folder)
+
+    def _save_and_compare(self, written: "_Writing", folder: Path) -> float:
+        """Write model, processor and companions; return how far the outputs of the loaded checkpoint are off."""
+        plan, batch, model = written.plan, written.data.check_batch, written.model.pop()
+        expected, dtype = outputs(model, batch), model.dtype
+        save_checkpoint(
+            model,
+            written.processor,
+            folder,
+            recipe_yaml=self.recipe.to_yaml(),
+            max_shard_size=min(SHARD_BYTES, plan.peak_bytes - INTERPRETER_BYTES),
+            memory_mapped=plan.memory_mapped,
+        )
+        copy_companions(self.source.folder, folder, width=plan.after.hidden)
+        del model
+        release_memory()
+        return verify_checkpoint(folder, expected, batch, dtype=dtype, memory_mapped=plan.memory_mapped)
+
+
+@dataclass
+class _Writing:
+    """What is written; `model` holds the one model, and gives it up before the checkpoint is loaded again."""
+
+    plan: Plan
+    data: Examples
+    processor: Any
+    model: list[PreTrainedModel]

@@ -1,0 +1,114 @@
+"""What a job starts from: the model that was named, its plan, its data, and what decides the result."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from neuromeld.checkpoint import weight_files
+from neuromeld.checkpoint.companions import check_companions
+from neuromeld.checkpoint.source import ModelSource
+from neuromeld.data.text import first_windows
+from neuromeld.errors import UserInputError
+from neuromeld.evaluate import OUTCOME_TOKENS, Outcome
+from neuromeld.modalities import Examples, inputs_of, reader_for
+from neuromeld.model.capture import Batch
+from neuromeld.planning.plan import Plan, make_plan, meta_model
+from neuromeld.planning.recipe import Recipe
+from neuromeld.runtime.distributed import is_first_rank, num_ranks, process_group
+from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
+from neuromeld.version import versions
+
+SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES = 4096, 16384
+"""Validation tokens that windows of layers are chosen on; all tokens of an image make one prediction."""
+
+
+@contextmanager
+def open_job(out: Path) -> Iterator[Journal]:
+    """Join the other processes, if there are any, and open the journal of `out`, which the first one alone has."""
+    with process_group(), open_journal(out) if is_first_rank() else nullcontext(NO_JOURNAL) as journal:
+        yield journal
+
+
+def identity_of(
+    source: ModelSource, data: Examples, validation: Examples | None, dtype: torch.dtype | None, device: str
+) -> dict[str, Any]:
+    """What decides the result beside the recipe."""
+    return {
+        "model_sha256": source.fingerprint(),
+        "calibration_sha256": data.sha256,
+        "validation_sha256": validation and validation.sha256,
+        "dtype": dtype and str(dtype),
+        "device": device,
+        "versions": versions(),
+    }
+
+
+def search_batches(recipe: Recipe, source: ModelSource) -> Sequence[Batch]:
+    """The validation batches that windows of layers are chosen on; none where the recipe chooses none."""
+    found = search_examples(recipe, source)
+    return found.batches if found else []
+
+
+def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
+    """The validation data that windows of layers are chosen on; None where the recipe chooses none."""
+    if not recipe.searches:
+        return None
+    config = source.config()
+    reader = reader_for(config)
+    most = SEARCH_TOKENS_OF_IMAGES if inputs_of(config) == "images" else SEARCH_TOKENS
+    return reader.validation(recipe.calibration, reader.processor(source.folder), config, most)
+
+
+def outcome_for(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:
+    """What looks at the model before and after; a warning instead where the source has no evaluation text.
+
+    Models that read something else than text are not looked at.
+    """
+    if inputs_of(config) != "tokens":
+        return None, []
+    try:
+        windows = first_windows(source, processor, split="evaluation", most=OUTCOME_TOKENS, seqlen=seqlen)
+    except UserInputError as error:
+        return None, [f"what it lost was not measured: {error}"]
+    return Outcome(processor, windows), []
+
+
+def plan_of(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None, max_memory: int | None = None) -> Plan:
+    config = source.config()
+    own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    plan = make_plan(meta_model(config), recipe, dtype=dtype or own, max_memory=max_memory)
+    left = check_companions(
+        source.folder,
+        width=(plan.before.hidden, plan.after.hidden),
+        layers=(plan.before.num_layers, plan.after.num_layers),
+    )
+    plan = replace(plan, warnings=(*plan.warnings, *left))
+    if plan.memory_mapped:
+        check_files(source, dtype, own)
+    return plan
+
+
+def check_files(source: ModelSource, dtype: torch.dtype | None, own: torch.dtype) -> None:
+    """Raise `UserInputError` where the weights of a memory-mapped job cannot be used as they lie on the disk."""
+    problems = []
+    if source.gguf_file is not None:
+        problems.append(f"{source.name} was converted in memory: pass the converted model instead, {source.folder}")
+    if not all(path.suffix == ".safetensors" for path in weight_files(source.folder, allow_pickle=True)):
+        problems.append("pickled weights are read into memory: convert them to safetensors")
+    if dtype not in (None, own):
+        problems.append(f"weights are converted to {dtype} in memory: leave --dtype out")
+    if problems:
+        raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
+
+
+def check_place(device: str) -> None:
+    """Raise `UserInputError` unless a memory-mapped job is to run alone and on the CPU."""
+    if device != "cpu" or num_ranks() > 1:
+        raise UserInputError(
+            "--max-memory is for one process on the CPU, where the weights do not fit: leave out --device and torchrun"
+        )
