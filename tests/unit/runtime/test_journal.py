@@ -34,12 +34,10 @@ def test_layers_that_are_recalled_are_those_that_were_narrowed(family, tmp_path)
             compress_model(model, make_plan(model, parse_recipe(RECIPE | CALIBRATION)), batches(), journal=journal)
             for model in (build(family), build(family))
         )
-        layers = 2 * len(done.neurons)
+        layers = 2 * len(done.results["ffn"])
         assert journal.num_recalled == layers
-    assert again.neurons == done.neurons
-    assert again.narrowed is not None
-    assert done.narrowed is not None
-    assert again.narrowed.refits == done.narrowed.refits
+    assert again.results["ffn"] == done.results["ffn"]
+    assert again.results["width"].narrowed.refits == done.results["width"].narrowed.refits
     assert sizes(again.model) == sizes(done.model)
     expected = done.model.state_dict()
     assert list(again.model.state_dict()) == list(expected)
