@@ -90,7 +90,7 @@ def curve(
     windows = windows_of(arch, length)
     treat = treatment(model, arch, name, windows, data)
     with track(f"{name}, {length}", len(windows), enabled=True) as advance:
-        search = search_windows(model, windows, treat, lambda smaller: mean_loss(smaller, text), advance)
+        search = search_windows(model, advancing(windows, advance), treat, lambda smaller: mean_loss(smaller, text))
     return [candidate.loss - dense for candidate in search.candidates]
 
 

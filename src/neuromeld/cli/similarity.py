@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
+from neuromeld.cli.generated_options import with_options
+from neuromeld.cli.recipes import CALIBRATION_OPTIONS
 from neuromeld.data.calibration import Calibration
 from neuromeld.evaluate.similarity import SIMILARITY_TOKENS, similar_windows, similarity
 from neuromeld.modalities import reader_for
@@ -28,13 +31,22 @@ SHOWN = 3
 SUFFIXES = (".html", ".svg", ".json")
 
 
+def takes_calibration(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a calibration, in the place of its argument `settings`."""
+
+    def build(values: dict[str, Any]) -> Calibration:
+        given = {option.field: values[option.parameter] for option in CALIBRATION_OPTIONS}
+        stated = {name: value for name, value in given.items() if value is not None}
+        return validate(Calibration, {"tokens": SIMILARITY_TOKENS} | stated, "calibration")
+
+    return with_options(command, "settings", [option.signature() for option in CALIBRATION_OPTIONS], build)
+
+
+@takes_calibration
 def similarity_command(
     model: o.Model,
+    settings: Calibration,
     out: Annotated[Path | None, typer.Option(help="A file to write: .html or .svg for heat maps, or .json.")] = None,
-    calibration: Annotated[str | None, typer.Option(help="Named data, or file:PATH.")] = None,
-    calibration_tokens: Annotated[int, typer.Option(help="Calibration tokens in all.")] = SIMILARITY_TOKENS,
-    seqlen: Annotated[int, typer.Option(help="Tokens in one calibration window.")] = 512,
-    seed: Annotated[int, typer.Option(help="Draws the calibration documents.")] = 0,
     device: o.Device = "cpu",
     dtype: o.DtypeOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -47,8 +59,7 @@ def similarity_command(
         o.check_writable("--out", out, SUFFIXES)
     source = locate(model, allow_pickle=allow_pickle)
     config = source.config()
-    asked = {"source": calibration, "tokens": calibration_tokens, "seqlen": seqlen, "seed": seed}
-    reader, settings = reader_for(config), validate(Calibration, asked, "calibration")
+    reader = reader_for(config)
     data = reader.calibration(settings, reader.processor(source.folder), config, settings.tokens)
     loaded = source.load(o.torch_dtype(dtype), device)
     with track("comparing layers", 2 * len(data.batches), enabled=True) as advance:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import RESIDUAL
 from neuromeld.errors import UnsupportedModelError
-from neuromeld.model.capture import Batch
+from neuromeld.model.capture import Batch, advancing
 from neuromeld.model.pairs import collect_pairs
 from neuromeld.shapes import ACCUMULATE
 
@@ -75,7 +75,7 @@ def _matrix(
     layers = range(arch.num_layers)
     paths = {layer: arch.consumer(layer, space).path for layer in layers}
     pairs = combinations_with_replacement(layers, 2)
-    moments = collect_pairs(model, arch, paths, pairs, arch.widths[RESIDUAL], batches, advance)
+    moments = collect_pairs(model, arch, paths, pairs, arch.widths[RESIDUAL], advancing(batches, advance))
     own = [moments[layer, layer].finalize().cross for layer in layers]
     result = torch.empty(len(layers), len(layers), dtype=ACCUMULATE)
     for (first, second), statistic in moments.items():

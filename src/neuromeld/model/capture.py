@@ -4,10 +4,10 @@ A *batch* is what the model is called with, such as `input_ids` and, where there
 `labels`.  Only real tokens reach a statistic.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,16 @@ Batch = Mapping[str, Tensor]
 
 IGNORED = -100
 """The label of what is not to be predicted, as everywhere in transformers."""
+
+
+T = TypeVar("T")
+
+
+def advancing(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]:
+    """Yield the items, and tell `advance` how many are done."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        advance(done)
 
 
 class _Stop(Exception):
@@ -37,19 +47,21 @@ def real_tokens(x: Tensor, batch: Batch, mask_key: str | None = "attention_mask"
 def capture_residual_reads(
     model: nn.Module,
     arch: Architecture,
-    batches: Sequence[Batch],
+    batches: Iterable[Batch],
     on_activation: Callable[[str, Tensor], None],
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run the model to its final norm; call `on_activation(path, x)` with what each norm reads, `(n, d)`."""
-    _capture(model, arch, [norm.path for norm in arch.residual_reads], "reads", batches, on_activation, advance)
+    _capture(
+        model, arch, [norm.path for norm in arch.residual_reads], "reads", advancing(batches, advance), on_activation
+    )
 
 
 def capture_outputs(
     model: nn.Module,
     arch: Architecture,
     paths: Sequence[str],
-    batches: Sequence[Batch],
+    batches: Iterable[Batch],
     on_activation: Callable[[str, Tensor], None],
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -57,14 +69,14 @@ def capture_outputs(
 
     `paths` are in the order of execution: nothing behind the last is computed.
     """
-    _capture(model, arch, paths, "writes", batches, on_activation, advance)
+    _capture(model, arch, paths, "writes", advancing(batches, advance), on_activation)
 
 
 def capture_inputs(
     model: nn.Module,
     arch: Architecture,
     paths: Sequence[str],
-    batches: Sequence[Batch],
+    batches: Iterable[Batch],
     on_activation: Callable[[str, Tensor], None],
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -72,7 +84,7 @@ def capture_inputs(
 
     `paths` are in the order of execution: nothing behind the last is computed.
     """
-    _capture(model, arch, paths, "reads", batches, on_activation, advance)
+    _capture(model, arch, paths, "reads", advancing(batches, advance), on_activation)
 
 
 @torch.no_grad()
@@ -81,9 +93,8 @@ def _capture(
     arch: Architecture,
     paths: Sequence[str],
     side: Literal["reads", "writes"],
-    batches: Sequence[Batch],
+    batches: Iterable[Batch],
     on_activation: Callable[[str, Tensor], None],
-    advance: Callable[[int], None],
 ) -> None:
     batch: Batch = {}
 
@@ -109,9 +120,8 @@ def _capture(
         register = module.register_forward_pre_hook if side == "reads" else module.register_forward_hook
         handles.append(register(hook(path)))
     try:
-        for done, batch in enumerate(batches, start=1):
+        for batch in batches:
             _run(model, batch)
-            advance(done)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,6 +1,6 @@
 """Moments of pairs of layers, from one pass over the calibration data."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -19,8 +19,7 @@ def collect_pairs(
     paths: Mapping[int, str],
     pairs: Iterable[Pair],
     width: int,
-    batches: Sequence[Batch],
-    advance: Callable[[int], None] = lambda _: None,
+    batches: Iterable[Batch],
 ) -> dict[Pair, PairMoments]:
     """The moments of what the modules of two layers write, for every pair asked for and no other.
 
@@ -44,6 +43,6 @@ def collect_pairs(
         for held in [held for held in outputs if last_partner.get(held, held) <= layer]:
             del outputs[held]
 
-    capture_outputs(model, arch, list(watched), batches, on_activation, advance)
+    capture_outputs(model, arch, list(watched), batches, on_activation)
     reduce(*moments.values())
     return moments

@@ -1,15 +1,17 @@
 """Windows of adjacent layers, and the search for the one that costs least before any tuning."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
 from neuromeld.evaluate.loss import ROWS_PER_BLOCK, mean_loss
+from neuromeld.model.capture import advancing
 from neuromeld.model.surgery import reversible
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.progress import track
@@ -57,10 +59,9 @@ def windows_of(arch: Architecture, length: int, *, at_least: int = 1) -> list[Wi
 
 def search_windows(
     model: M,
-    windows: Sequence[Window],
+    windows: Iterable[Window],
     treat: Callable[[Window], object],
     loss: Callable[[M], float],
-    advance: Callable[[int], None] = lambda _: None,
     journal: Journal = NO_JOURNAL,
     step: str = "window",
 ) -> WindowSearch:
@@ -77,10 +78,9 @@ def search_windows(
             treat(window)
             return loss(model)
 
-    for done, window in enumerate(windows, start=1):
+    for window in windows:
         value = journal.once(f"{step}-{window.start}", measure, window)
         tried.append(TriedWindow(window, value if math.isfinite(value) else math.inf))
-        advance(done)
     return WindowSearch(tried)
 
 
@@ -90,15 +90,11 @@ def search_by_loss(job: Job, name: str, windows: Sequence[Window], treat: Callab
     name   of the stage, for the progress and the journal
     """
     with track(f"choosing layers: {name}", len(windows), enabled=job.progress) as advance:
-        return search_windows(
-            job.model,
-            windows,
-            treat,
-            lambda model: mean_loss(model, job.validation),
-            advance,
-            job.journal,
-            name,
-        )
+
+        def loss(model: PreTrainedModel) -> float:
+            return mean_loss(model, job.validation)
+
+        return search_windows(job.model, advancing(windows, advance), treat, loss, job.journal, name)
 
 
 def windows_record(search: WindowSearch | None) -> list[dict[str, Any]]:

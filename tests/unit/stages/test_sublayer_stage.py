@@ -13,7 +13,7 @@ from unit.units.models import narrow, one_layer
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("merge", ["none", "transport"])
 def test_layers_see_the_network_that_is_narrow_before_them(family, merge):
-    """SublayerResult two layers at once is narrowing the first, and then the second of the result."""
+    """Narrowing two layers at once is narrowing the first, and then the second of the result."""
     at_once, in_turn, alone = (build(family) for _ in range(3))
     arch = architecture_of(alone)
     first, second = one_layer(arch, 0, 12), one_layer(arch, 2, 20)

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.model.capture import Batch
+from neuromeld.model.capture import Batch, advancing
 from neuromeld.model.pairs import Pair, collect_pairs
 from neuromeld.stages.share_ffns.mergeable import check_mergeable
 from neuromeld.stages.windows import Window
@@ -59,4 +59,4 @@ def collect_alignments(
         chosen = anchor_of(window, anchor)
         pairs |= {(min(chosen, member), max(chosen, member)) for member in window if member != chosen}
     paths = {layer: arch.producers(layer, "ffn")[-1].path for layer in range(arch.num_layers)}
-    return Alignments(collect_pairs(model, arch, paths, pairs, arch.widths["ffn"], batches, advance))
+    return Alignments(collect_pairs(model, arch, paths, pairs, arch.widths["ffn"], advancing(batches, advance)))

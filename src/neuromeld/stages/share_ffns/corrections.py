@@ -45,7 +45,7 @@ def fit_corrections(
     gain: bool,
     rank: int,
 ) -> list[LayerCorrection]:
-    """FitReport and attach both for the merged layers of `model`; what is not asked for is not attached.
+    """Fit and attach both for the merged layers of `model`; what is not asked for is not attached.
 
     originals, batches  as `paired_layers` takes them
 
@@ -58,13 +58,14 @@ def fit_corrections(
         sums = SplitStatistic(partial(CrossMoments, len(read_matrix(model, consumer)) + 1, arch.widths[RESIDUAL]))
         for held_out, hidden, own in layer.reads(path):
             sums.update(held_out, with_one(hidden), layer.original.get_submodule(path)(own))
-        members.append(_fit(model, arch, layer.index, *sums.finalize(), gain=gain, rank=rank))
+        members.append(_fit(model, arch, layer.index, sums.finalize(), gain=gain, rank=rank))
     return members
 
 
 def _fit(
-    model: nn.Module, arch: Architecture, layer: int, fitted: Cross, held_out: Cross, *, gain: bool, rank: int
+    model: nn.Module, arch: Architecture, layer: int, moments: tuple[Cross, Cross], *, gain: bool, rank: int
 ) -> LayerCorrection:
+    fitted, held_out = moments
     consumer = arch.consumer(layer, "ffn")
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     last = torch.zeros_like(matrix[:1]) if bias is None else bias.to(ACCUMULATE)[None]

@@ -1,4 +1,4 @@
-"""FitReport anew what a model scales the output of each FFN by, behind sublayers that were merged.
+"""Fit anew what a model scales the output of each FFN by, behind sublayers that were merged.
 
 Some models have a factor for each channel there, of every layer its own: LayerScale, or the gain of a norm on what the
 FFN writes.  It becomes the least-squares one, `argmin_s |s * n(Z W + b) - s_0 * n_0(y)|^2` for each channel, where `n`

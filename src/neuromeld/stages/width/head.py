@@ -35,9 +35,8 @@ def narrow_head(
     table: TiedTable | None,
     moments: tuple[Cross, Cross] | None,
     diagonal: Float[Tensor, "k"] | None,
-    refits: dict[str, FitReport],
-) -> None:
-    """Narrow the final norm and the head in place.
+) -> FitReport | None:
+    """Narrow the final norm and the head in place; return how well its refit went, if there was one.
 
     `moments` are those of the final cut, to fit on and held out, None for no refit.  `diagonal` is set when the final
     norm's gain keeps the tie; it is not refitted, since the least-squares gain raised perplexity (docs/decisions/0004).
@@ -47,11 +46,11 @@ def narrow_head(
     if diagonal is not None:
         write_norm(model, norm.path, diagonal, bias)
         tie(model, head.path, to=arch.spec.embeddings[0].path)
-        return
-    read = basis.read
+        return None
+    read, fit = basis.read, None
     if moments is not None:
         found = refit(*moments, read)
-        refits[norm.path], read = found.fit, found.matrix
+        fit, read = found.fit, found.matrix
     if table is None:
         narrow_consumer(model, head, read, model)
     else:
@@ -60,3 +59,4 @@ def narrow_head(
         add_linear(model, "head_adapter", consume(read, gain, bias, factor), like=read_matrix(model, head))
         tie(model, head.path, to=arch.spec.embeddings[0].path)
     narrow_norm(model, norm, basis.width)
+    return fit

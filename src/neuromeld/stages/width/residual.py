@@ -90,7 +90,8 @@ def narrow_residual(job: Job, bases: Sequence[Basis], *, refit: bool) -> NarrowS
     if streams is not None:
         moments = _cross_moments(model, arch.final_norm, streams.original, streams.narrow, job.data, basis)
     with moved_to_files(journal, model):
-        narrow_head(model, arch, basis, table, moments, diagonal, done.refits)
+        fit = narrow_head(model, arch, basis, table, moments, diagonal)
+    done.refits |= {} if fit is None else {arch.final_norm.path: fit}
     return done
 
 
@@ -120,12 +121,21 @@ def _narrow_layer(
                 narrow_consumer(model, weight, basis.read, full)
         for norm in norms:
             narrow_norm(model, norm, basis.width)
-        return _refit_consumers(model, arch, index, basis, streams, read_by_norms, full) if streams is not None else {}
+        original = _OriginalLayer(full, read_by_norms)
+        return _refit_consumers(model, arch, index, basis, streams, original) if streams is not None else {}
 
     fits = change_once(journal, f"residual-{index}", layer, narrow, _FITS)
     if streams is not None:
         streams.narrow = [streams.calls.run(layer, index, b, s) for b, s in enumerate(streams.narrow)]
     return fits
+
+
+@dataclass(frozen=True)
+class _OriginalLayer:
+    """A layer at full width, at its path in `module`, and what its norms read on each batch."""
+
+    module: nn.Module
+    read_by_norms: dict[str, list[Tensor]]
 
 
 def _refit_consumers(
@@ -134,20 +144,21 @@ def _refit_consumers(
     index: int,
     basis: Basis,
     streams: Streams,
-    read_by_norms: dict[str, list[Tensor]],
-    full: nn.Module,
+    original: "_OriginalLayer",
 ) -> dict[str, FitReport]:
-    """RidgeFit what reads each cut of a layer that is narrow already, in order, to what the original norm had there."""
+    """Refit what reads the stream in a layer that is narrow already, in order, to what the original norms had there."""
     layer, fits = model.get_submodule(arch.layer_path(index)), {}
     for norm in arch.residual_norms(index):
         module = model.get_submodule(norm.path)
         narrow = [streams.calls.run_until(layer, index, b, s, module) for b, s in enumerate(streams.narrow)]
-        moments = _cross_moments(model, norm, read_by_norms.pop(norm.path), narrow, streams.calls.batches, basis)
+        moments = _cross_moments(
+            model, norm, original.read_by_norms.pop(norm.path), narrow, streams.calls.batches, basis
+        )
         found = refit(*moments, basis.read)
         fits[norm.path] = found.fit
         for weight in arch.layer_weights(index):
             if weight.input_norm == norm.path:
-                narrow_consumer(model, weight, found.matrix, full)
+                narrow_consumer(model, weight, found.matrix, original.module)
     return fits
 
 
