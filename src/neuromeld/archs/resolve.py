@@ -164,41 +164,9 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if problems:
         raise UnsupportedModelError(f"this {spec.model_type} model is not covered: " + "; ".join(problems))
 
-    lists = [find_module(model, stack.layers) for stack in spec.stacks]
-    missing = [stack.layers for stack, layers in zip(spec.stacks, lists, strict=True) if layers is None]
-    if missing:
-        raise UnsupportedModelError(f"{type(model).__name__} does not fit {spec.model_type!r}: no {', '.join(missing)}")
-    depths = tuple(len(layers) for layers in lists)  # type: ignore[arg-type]
-    if not all(depths):
-        raise UnsupportedModelError(f"this {spec.model_type} model has no layers: there is nothing to make smaller")
-    claims: dict[int, str] = {}
-    sizes: dict[str, dict[int, str]] = defaultdict(dict)
+    depths = _depths(model, spec)
     unbound = Architecture(spec, depths, width=0, tied=False, widths={})
-    for weight in unbound.weights:
-        module = find_module(model, weight.path)
-        matrix = getattr(module, weight.name, None)
-        if matrix is None:
-            problems.append(f"{weight.path}.{weight.name} is missing")
-            continue
-        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape
-        sizes[weight.in_][size_in] = weight.path
-        sizes[weight.out][size_out // weight.repeats] = weight.path
-        if weight != spec.head or id(matrix) not in claims:
-            _claim(claims, matrix, f"{weight.path}.{weight.name}", problems)
-        if getattr(module, "bias", None) is not None:
-            _claim(claims, module.bias, f"{weight.path}.bias", problems)
-    for norm in unbound.norms:
-        module = find_module(model, norm.path)
-        if getattr(module, "weight", None) is None:
-            problems.append(f"{norm.path}.weight is missing")
-            continue
-        sizes[norm.over][module.weight.shape[0]] = norm.path
-        for name, parameter in module.named_parameters(recurse=False):
-            _claim(claims, parameter, f"{norm.path}.{name}", problems)
-
-    for parameter in unbound.untouched_parameters(model):
-        _claim(claims, parameter, "a parameter that no method touches", problems)
-
+    sizes, claims = _claim_all(model, unbound, problems)
     problems += [
         f"space {space!r} has several sizes: " + ", ".join(f"{size} ({path})" for size, path in found.items())
         for space, found in sizes.items()
@@ -220,6 +188,50 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
     active = getattr(model.config, "num_experts_per_tok", 1)
     return Architecture(spec, depths, widths[RESIDUAL], tied, widths, active, multiple)
+
+
+def _depths(model: nn.Module, spec: ArchSpec) -> tuple[int, ...]:
+    """Return the number of layers of each stack; `UnsupportedModelError` where there is no stack, or no layer."""
+    lists = [find_module(model, stack.layers) for stack in spec.stacks]
+    missing = [stack.layers for stack, layers in zip(spec.stacks, lists, strict=True) if layers is None]
+    if missing:
+        raise UnsupportedModelError(f"{type(model).__name__} does not fit {spec.model_type!r}: no {', '.join(missing)}")
+    depths = tuple(len(layers) for layers in lists)  # type: ignore[arg-type]
+    if not all(depths):
+        raise UnsupportedModelError(f"this {spec.model_type} model has no layers: there is nothing to make smaller")
+    return depths
+
+
+def _claim_all(
+    model: nn.Module, unbound: Architecture, problems: list[str]
+) -> tuple[dict[str, dict[int, str]], dict[int, str]]:
+    """Return the sizes that were found of every space, each with a path, and the name of each claimed parameter."""
+    claims: dict[int, str] = {}
+    sizes: dict[str, dict[int, str]] = defaultdict(dict)
+    for weight in unbound.weights:
+        module = find_module(model, weight.path)
+        matrix = getattr(module, weight.name, None)
+        if matrix is None:
+            problems.append(f"{weight.path}.{weight.name} is missing")
+            continue
+        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape
+        sizes[weight.in_][size_in] = weight.path
+        sizes[weight.out][size_out // weight.repeats] = weight.path
+        if weight != unbound.spec.head or id(matrix) not in claims:
+            _claim(claims, matrix, f"{weight.path}.{weight.name}", problems)
+        if getattr(module, "bias", None) is not None:
+            _claim(claims, module.bias, f"{weight.path}.bias", problems)
+    for norm in unbound.norms:
+        module = find_module(model, norm.path)
+        if getattr(module, "weight", None) is None:
+            problems.append(f"{norm.path}.weight is missing")
+            continue
+        sizes[norm.over][module.weight.shape[0]] = norm.path
+        for name, parameter in module.named_parameters(recurse=False):
+            _claim(claims, parameter, f"{norm.path}.{name}", problems)
+    for parameter in unbound.untouched_parameters(model):
+        _claim(claims, parameter, "a parameter that no method touches", problems)
+    return sizes, claims
 
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:

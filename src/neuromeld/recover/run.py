@@ -60,12 +60,7 @@ def recover(
     everything that can be wrong with the arguments, the model, the loss or the disk.
     """
     started, out = time.monotonic(), Path(out)
-    for read in (source, settings.distill_from):
-        check_free(out, force=force, source=read)
-    if settings.lora_rank is not None:
-        check_peft()
-    if settings.base_bits:
-        check_bitsandbytes()
+    _check(settings, out, source, force=force)
     where = _device(device)
     bf16 = _has_bf16(where) if settings.bf16 is None else settings.bf16
     located = locate(source, allow_pickle=allow_pickle)
@@ -94,8 +89,6 @@ def recover(
         tuning = tune(model, teacher, pool, Job(settings, bf16, where, work, resume_from, base), progress=progress)
         del teacher
         after = measure(model)
-        packages = ["torch", "transformers", "accelerate"]
-        packages += ["peft"] * (settings.lora_rank is not None) + ["bitsandbytes"] * (base is not None)
         recovery = facts | {
             "settings": settings.stated(),
             "device": where.type,
@@ -107,12 +100,28 @@ def recover(
             "held_out": {"loss_before": before.nll, "loss_after": after.nll, "protocol": after.protocol},
             "resumed_from": resume_from.name if resume_from else None,
             "seconds": time.monotonic() - started,
-            "versions": {"neuromeld": __version__} | {name: version(name) for name in packages},
+            "versions": _versions(settings),
         }
         record = write_recovered(
             model, processor, located.folder, out, recovery, pool.check_batch, force=force, work=work
         )
     return RecoverResult(out, record)
+
+
+def _check(settings: Recovery, out: Path, source: str, *, force: bool) -> None:
+    """Raise for an output that cannot be written, and for packages that are missing."""
+    for read in (source, settings.distill_from):
+        check_free(out, force=force, source=read)
+    if settings.lora_rank is not None:
+        check_peft()
+    if settings.base_bits:
+        check_bitsandbytes()
+
+
+def _versions(settings: Recovery) -> dict[str, str]:
+    packages = ["torch", "transformers", "accelerate"]
+    packages += ["peft"] * (settings.lora_rank is not None) + ["bitsandbytes"] * bool(settings.base_bits)
+    return {"neuromeld": __version__} | {name: version(name) for name in packages}
 
 
 def recover_model(
