@@ -54,4 +54,6 @@ def _in_site(uri: str, link: str) -> str:
     """Return where the site has the file that a page's link means in the repository."""
     source = next((name for name, page in PAGES.items() if page == uri), f"docs/{uri}")
     target = normpath(join(source.rpartition("/")[0], link))
+    if not (ROOT / target).is_file():
+        return f"missing/{target}"  # where there is nothing, so that mkdocs says so
     return PAGES.get(target, target.removeprefix("docs/"))

@@ -16,7 +16,9 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def test_every_public_name_is_in_the_api():
-    documented = re.findall(r"^::: neuromeld\.(?:\w+\.)?(\w+)$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    documented = re.findall(
+        r"^::: neuromeld\.(?:\w+\.)?(\w+)$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert sorted(documented) == sorted(set(neuromeld.__all__) - {"__version__"})
 
 
