@@ -36,7 +36,7 @@ check: install docs
 	$(BIN)/lint-imports
 
 docs: install
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 table: install
 	PYTHONPATH=tests $(BIN)/python -m contract.table
