@@ -6,14 +6,14 @@ OUT := demo-output/smollm2-narrow
 CASES ?= 5000
 SEED ?= 1
 
-.PHONY: demo test fuzz check table bench install clean
+.PHONY: demo test fuzz check docs table bench install clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt requirements-data.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check,docs]'
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-data.txt
 	touch $@
 
@@ -29,11 +29,14 @@ test: install
 fuzz: install
 	PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(CASES) --seed $(SEED)
 
-check: install
+check: install docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/mkdocs build
 
 table: install
 	PYTHONPATH=tests $(BIN)/python -m contract.table
@@ -47,4 +50,4 @@ bench: install
 	$(BIN)/python benchmarks/vision.py  # needs apt-get install dataset-fashion-mnist
 
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv demo-output site

@@ -21,6 +21,7 @@ METHODS = {
     "heads": {"num_kv_heads": 1},
     "ffn": {"size": 24},
     "share_ffns": {"window": [0, 1]},
+    "remove_ffns": {"layers": [0]},
     "drop_layers": {"layers": [0, 1]},
 }
 

@@ -1,4 +1,4 @@
-"""Tables in the documents, made of `benchmarks/results`: a test fails when the two disagree.
+"""Tables in the documents, made of the code and of `benchmarks/results`: a test fails when they disagree.
 
 `PYTHONPATH=src:tests python -m result_tables` writes them all.
 """
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import budget, merging
+from result_tables import budget, merging, options
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dinov2": merging.dinov2,
     "whisper": merging.whisper,
     "ruaccent": merging.ruaccent,
+    **options.TABLES,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)

@@ -14,7 +14,7 @@ ROWS = {
     "layer drop": "whole layers dropped, the best window; stock",
     "principal, hidden width": "residual stream, principal directions; stock",
     "DOTResize, hidden width": "residual stream, DOTResize (our reconstruction); stock",
-    "magnitude, hidden width": "residual stream, pruned by magnitude; stock",
+    "magnitude, hidden width": "residual stream, pruned by mean activation; stock",
     "SliceGPT form": "residual stream, published SliceGPT form, simulated",
     "random FFN neurons": "every FFN alike, neurons drawn at random; stock",
 }
@@ -56,7 +56,7 @@ def all_budgets() -> str:
             "not measured" if loss is None else strong(f"{loss:.3f}", loss == best)
             for loss, best in zip(found[row], least, strict=True)
         ]
-        rows.append([row, *cells])
+        rows.append([row.replace("magnitude", "mean activation"), *cells])
     return table(["excess loss, nats", *(f"{keep:g} kept" for keep in budgets)], rows)
 
 

@@ -11,6 +11,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def words(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Every column is words."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)) + "\n"
+
+
 def over_seeds(values: Sequence[float], form: str = "{:.3f}") -> str:
     """The mean, and the values where they differ; nothing where there is none."""
     if not values:

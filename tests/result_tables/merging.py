@@ -101,7 +101,7 @@ def dinov2() -> str:
         before, after = runs[row], runs.get(row + TUNED, [])
         layers = before[0].get("layers")
         return [
-            row,
+            row.replace("FFs", "FFNs").replace("every FF ", "every FFN "),  # results say FF where they were written
             f"{layers[0]}-{layers[-1]}" if layers else "",
             _kept(runs, row),
             *(over_seeds([run["accuracy"] for run in tried]) for tried in (before, after)),
