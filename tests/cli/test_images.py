@@ -85,6 +85,8 @@ def test_an_encoder_without_head_is_made_smaller_where_no_loss_is_needed(cli, vi
     ("model", "options", "message"),
     [
         ("image", ["--text", "news-sample"], "--text is for models that read tokens"),
+        ("image", ["--tokens", "64"], "--tokens is for models that read tokens"),
+        ("image", ["--seqlen", "512"], "--seqlen is for models that read tokens"),
         ("image", ["--speed"], "--speed is for models that read tokens"),
         ("image", ["--images", "digit"], "Did you mean 'digits'?"),
         ("text", ["--images", "digits"], "--images is for models that read images"),

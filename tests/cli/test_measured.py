@@ -5,6 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
+from neuromeld import EvaluationRequest, evaluate_models
 from neuromeld.report.record import with_measurements
 
 
@@ -34,6 +35,14 @@ def test_compress_measures_what_evaluate_does(cli, compressed, checkpoint, text)
         "reading model and data", "looking at both models", "narrowing attention and FFNs", "writing and verifying"
     }  # fmt: skip
     assert sum(phases.values()) <= record_of(compressed)["seconds"]
+
+
+def test_the_library_measures_what_the_command_does(cli, checkpoint, text):
+    options = ["--text", text, "--tokens", 320, "--seqlen", 32]
+    found = json.loads(cli("evaluate", checkpoint, *options, "--json")[1])
+    del found["peak_rss_bytes"]
+    request = EvaluationRequest(text=text, tokens=320, seqlen=32)
+    assert evaluate_models([str(checkpoint)], request) == {str(checkpoint): found}
 
 
 def test_saved_numbers_are_the_same_in_record_card_and_report(cli, compressed, checkpoint, text):

@@ -107,6 +107,18 @@ def test_data_of_another_kind_is_refused(cli, translator, listener):
     code, _, err = cli("evaluate", translator[0])
     assert code == 2
     assert "--pairs" in err
+    for (model, data), kind in ((translator, "pairs"), (listener, "speech")):
+        code, _, err = cli("evaluate", model, f"--{kind}", data, "--tokens", 64)
+        assert code == 2
+        assert "--tokens is for models that read tokens" in " ".join(err.split())
+
+
+def test_speech_is_calibrated_on_without_windows(cli, listener, tmp_path):
+    model, speech = listener
+    options = ["--share-ffns", 2, "--calibration", speech, "--seqlen", 64]
+    code, _, err = cli("compress", model, tmp_path / "out", *options)
+    assert code == 2
+    assert "seqlen=64 is for text" in err
 
 
 def test_layers_of_two_stacks_are_not_compared(cli, translator):
