@@ -21,6 +21,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from chosen_layers import chosen_layers
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import BY_CLASS
 from neuromeld.data.calibration import Calibration
@@ -90,7 +91,7 @@ def main() -> None:
         if ROWS[row]:
             plan = make_plan(model, parse_recipe(ROWS[row] | {"calibration": settings.model_dump()}))
             done_to = compress_model(model, plan, data.batches, validation=validation.batches)
-            chosen = done_to.dropped or done_to.deleted or [part.window[0] for part in done_to.merged[:1]] or None
+            chosen = chosen_layers(done_to.results)
         found = measure(model, tokenizer, evaluated, validation.batches)
         if given.steps:
             recovery = RECOVERY | {"steps": given.steps, "learning_rate": given.learning_rate, "seed": given.seed}

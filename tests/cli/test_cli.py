@@ -38,14 +38,15 @@ def test_compress_prints_one_json_object_and_writes_what_it_says(cli, checkpoint
 
 
 def test_plan_predicts_what_compress_does(cli, checkpoint, text, tmp_path):
-    options = ["--hidden-ratio", 0.7, "--selector", "magnitude", "--merge", "transport", "--basis", "run:2", "--native",
+    options = ["--hidden-ratio", 0.7, "--hidden-selector", "mean_abs_activation", "--hidden-merge", "transport",
+               "--hidden-basis", "run:2", "--native",
                "--calibration", text, *CALIBRATION, "--json"]  # fmt: skip
     _, stdout, _ = cli("plan", checkpoint, *options)
     plan = json.loads(stdout)
     _, stdout, _ = cli("compress", checkpoint, tmp_path / "out", *options)
     assert json.loads(stdout)["parameters_after"] == plan["parameters_after"]
     assert json.loads(stdout)["format"] == plan["format"] == "native"
-    assert plan["basis_starts"] == [0, 2]
+    assert plan["after"]["basis_starts"] == [0, 2]
 
 
 def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_path):
@@ -75,7 +76,7 @@ def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_
 
 def test_stages_add_up(cli, checkpoint, text, tmp_path):
     out = tmp_path / "out"
-    options = ["--drop-layers", 1, "--ffn-ratio", 0.7, "--share-ffns", 2, "--compensate", "none"]
+    options = ["--drop-layers", 1, "--ffn-ratio", 0.7, "--share-ffns", 2, "--ffn-compensate", "none"]
     code, stdout, _ = cli("compress", checkpoint, out, *options, "--calibration", text, *CALIBRATION, "--json")
     assert code == 0
     record = json.loads(stdout)
@@ -96,10 +97,10 @@ def test_recipe_of_the_output_gives_the_same_output_again(cli, checkpoint, text,
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_second_ratio_needs_no_forward_pass(cli, checkpoint, tmp_path, monkeypatch):
-    options = ["--calibration", text, *CALIBRATION, "--no-refit", "--json"]
+def test_second_ratio_needs_no_forward_pass(cli, checkpoint, text, tmp_path, monkeypatch):
+    options = ["--calibration", text, *CALIBRATION, "--no-hidden-refit", "--json"]
     assert cli("compress", checkpoint, tmp_path / "a", "--hidden-size", 16, *options)[0] == 0
-    monkeypatch.setattr(importlib.import_module("neuromeld.planning.pipeline"), "collect", None)
+    monkeypatch.setattr(importlib.import_module("neuromeld.stages.width.fit"), "collect", None)
     assert cli("compress", checkpoint, tmp_path / "b", "--hidden-size", 12, *options)[0] == 0
 
 
@@ -118,7 +119,8 @@ def test_evaluate_one_and_several(cli, checkpoint, text, tmp_path):
 
 def test_report_is_drawn_again_from_the_folder(cli, checkpoint, text, tmp_path):
     out = tmp_path / "small"
-    options = ["--selector", "magnitude", "--merge", "transport", "--basis", "run:1", "--refit"]
+    options = ["--hidden-selector", "mean_abs_activation", "--hidden-merge", "transport"]
+    options += ["--hidden-basis", "run:1", "--hidden-refit"]
     cli("compress", checkpoint, out, "--hidden-size", 16, "--calibration", text, *CALIBRATION, *options)
     written = (out / "report.html").read_text()
     for title in ("Energy kept by run of layers", "Marginal error of the transport", "Held-out error: input_layernorm"):
@@ -148,7 +150,7 @@ def test_every_stage_is_in_the_record_and_on_the_page(cli, checkpoint, text, tmp
     for title in [*titles, "The residual stream"]:
         assert f"<h2>{title}</h2>" in page
     assert f"<td>{record['bytes_on_disk_before']:,}</td>" in page
-    assert "The output matrix that they share was fitted again" in page
+    assert "The output matrix that they share was refitted" in page
 
 
 def test_nothing_changed_is_said_without_an_error(cli, checkpoint, text, tmp_path):
@@ -224,11 +226,15 @@ BAD = {
     "ratio": (["--hidden-ratio", 1.2], 2, "outside (0, 1]"),
     "width of heads": (["--hidden-size", 18], 2, "multiple of its 4 attention heads, so 16 or 20"),
     "too wide": (["--hidden-size", 25], 2, "wider than the model"),
-    "selector": (["--hidden-size", 16, "--selector", "magnitud"], 2, "Did you mean 'magnitude'?"),
+    "selector": (
+        ["--hidden-size", 16, "--hidden-selector", "mean_abs_activatio"],
+        2,
+        "Did you mean 'mean_abs_activation'?",
+    ),
     "recipe": (["--recipe", "defaul"], 2, "Did you mean 'default'?"),
-    "basis": (["--hidden-size", 16, "--basis", "run:0"], 2, "run:N"),
-    "inert option": (["--hidden-size", 16, "--regularisation", 0.1], 2, "merge=transport"),
-    "stock": (["--hidden-size", 16, "--basis", "layer", "--stock"], 2, "--native"),
+    "basis": (["--hidden-size", 16, "--hidden-basis", "run:0"], 2, "run:N"),
+    "inert option": (["--hidden-size", 16, "--hidden-regularisation", 0.1], 2, "merge=transport"),
+    "stock": (["--hidden-size", 16, "--hidden-basis", "layer", "--stock"], 2, "--native"),
     "tokens": (["--hidden-size", 16, "--calibration-tokens", 8, "--seqlen", 8], 2, "cannot determine a width of 16"),
     "text": (["--hidden-size", 16, "--calibration", "wikipedia"], 2, "Did you mean 'wikipedia-sample'?"),
     "budget": (["--keep", 0.8, "--ffn-ratio", 0.5], 2, "the planner chooses the stages"),
@@ -236,8 +242,8 @@ BAD = {
     "objective": (["--keep", 0.8, "--objective", "speed"], 2, "unknown objective 'speed'"),
     "objective of no share": (["--params", "1M", "--objective", "latency"], 2, "says what --keep is a share of"),
     "number": (["--params", "many"], 2, "with K, M or B"),
-    "window": (["--share-ffns", 2, "--window", "0-5"], 2, "spans 6 layers, not 2"),
-    "no stage": (["--ffn-ratio", 0.5, "--decoder", "ridge"], 2, "there is no stage width"),
+    "window": (["--share-ffns-at", "0-5"], 2, "the model has 3 FFNs"),
+    "no stage": (["--ffn-ratio", 0.5, "--hidden-decoder", "ridge"], 2, "there is no stage width"),
     "layers": (["--drop-layers", 9], 2, "at least one must stay"),
     "device": (["--hidden-size", 16, "--device", "cuda:9"], 2, "--device cuda:9 cannot be used"),
 }

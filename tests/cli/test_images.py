@@ -72,7 +72,7 @@ def test_an_encoder_without_head_is_made_smaller_where_no_loss_is_needed(cli, vi
     code, _, stderr = cli("compress", encoder, tmp_path / "out", "--share-ffns", 2, *CALIBRATION)
     assert code == 3
     assert "cannot be chosen by their loss" in stderr
-    options = ["--share-ffns", 2, "--window", "1-2", "--ffn-size", 12, *CALIBRATION, "--json"]
+    options = ["--share-ffns-at", "1-2", "--ffn-size", 12, *CALIBRATION, "--json"]
     code, stdout, stderr = cli("compress", encoder, tmp_path / "out", *options)
     assert code == 0, stderr
     assert unique_parameters(AutoModel.from_pretrained(tmp_path / "out")) == json.loads(stdout)["parameters_after"]

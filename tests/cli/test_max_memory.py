@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,8 @@ from cli.test_interruption import content, finished_steps, stopped, work
 from neuromeld import parse_recipe, plan_for
 from neuromeld.checkpoint import load_model, new_folder, save_checkpoint
 from neuromeld.planning.memory import INTERPRETER_BYTES
-from neuromeld.planning.plan import architecture_of
+from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.runtime.journal import open_journal
-from neuromeld.units import narrow_neurons
 
 MAPS = Path("/proc/self/maps")
 linux_only = pytest.mark.skipif(not MAPS.exists(), reason="only Linux drops pages when it is told to")
@@ -54,12 +54,12 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 STAGES = {
     "ffn": ["--ffn-ratio", 0.66],
-    "merged": ["--ffn-ratio", 0.66, "--merge", "transport"],
+    "merged": ["--ffn-ratio", 0.66, "--ffn-merge", "transport"],
     "heads": ["--num-kv-heads", 2],
     "dropped": ["--drop-layers", 1],
     "deleted": ["--remove-ffns", 1, "--native"],
     "width": ["--hidden-size", 48],
-    "bases": ["--hidden-size", 48, "--basis", "run:2", "--native"],
+    "bases": ["--hidden-size", 48, "--hidden-basis", "run:2", "--native"],
     "all": ["--drop-layers", 1, "--num-kv-heads", 2, "--ffn-ratio", 0.66, "--hidden-size", 48],
 }
 
@@ -114,7 +114,7 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
 
 
 @linux_only
-def test_the_disk_is_used_as_predicted(tmp_path):
+def test_the_disk_is_used_as_predicted(tmp_path, monkeypatch):
     model = build(tmp_path / "model", layers=6)
     recipe = parse_recipe({"ffn": {"ratio": 0.5}, "calibration": {"tokens": 4096, "seqlen": 64}})
     plan = plan_for(str(model), recipe, max_memory=plan_for(str(model), recipe).peak_bytes - 1)
@@ -131,10 +131,10 @@ def test_the_disk_is_used_as_predicted(tmp_path):
     with open_journal(out) as journal:
         journal.memory_mapped = True
         live = load_model(model, dtype=None, device="cpu", memory_mapped=True)
-        arch = architecture_of(live)
-        batches = [{"input_ids": rows} for rows in ids.split(4)]
-        groups, ffn = plan.before.num_kv_heads[0], (recipe.ffn, plan.after.ffn)
-        narrow_neurons(live, arch, batches, num_kv_heads=groups, ffn=ffn, journal=journal, advance=measure)
+        job = job_of(live, plan, [{"input_ids": rows} for rows in ids.split(4)])
+        job.journal = journal
+        monkeypatch.setattr("neuromeld.stages.sublayer_stage.track", lambda *_, **__: nullcontext(measure))
+        run_stages(job, plan)
         live.config.intermediate_size = plan.after.ffn[0]
         with new_folder(out, force=False, beside=journal.folder) as folder:
             save_checkpoint(
@@ -164,8 +164,8 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
     model = build(tmp_path / "model", layers=12, width=128)
     cases = {
         "share_ffns holds": ["--share-ffns", 2],
-        "refit of the width": ["--hidden-size", 96, "--refit"],
-        "selector=taylor holds": ["--ffn-ratio", 0.5, "--selector", "gradient"],
+        "refit of the width": ["--hidden-size", 96, "--hidden-refit"],
+        "selector=taylor holds": ["--ffn-ratio", 0.5, "--ffn-selector", "taylor"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
         "stages that are named": ["--keep", 0.8],
         "must be a size": ["--ffn-ratio", 0.5, "--max-memory", "lots"],

@@ -32,7 +32,7 @@ def test_compress_measures_what_evaluate_does(cli, compressed, checkpoint, text)
     assert dense["perplexity"] != smaller["perplexity"]
     phases = record_of(compressed)["seconds_by_phase"]
     assert phases.keys() == {
-        "reading model and data", "looking at both models", "narrowing attention and FFNs", "writing and verifying"
+        "reading model and data", "looking at both models", "feed-forward networks", "writing and verifying"
     }  # fmt: skip
     assert sum(phases.values()) <= record_of(compressed)["seconds"]
 
@@ -94,7 +94,16 @@ def test_newer_numbers_replace_those_of_the_same_text():
 PICTURES = {
     "principal": (["--hidden-size", 12], 12),
     "merged by layer": (
-        ["--hidden-size", 12, "--selector", "magnitude", "--merge", "transport", "--basis", "layer"],
+        [
+            "--hidden-size",
+            12,
+            "--hidden-selector",
+            "mean_abs_activation",
+            "--hidden-merge",
+            "transport",
+            "--hidden-basis",
+            "layer",
+        ],
         12,
     ),
 }
@@ -118,7 +127,7 @@ def test_record_holds_the_pictures_of_the_stream(kind, cli, checkpoint, text, tm
 
 
 def test_record_holds_where_hidden_neurons_went(cli, checkpoint, text, tmp_path):
-    options = ["--ffn-size", 16, "--merge", "transport", "--calibration", text, "--calibration-tokens", 1024]
+    options = ["--ffn-size", 16, "--ffn-merge", "transport", "--calibration", text, "--calibration-tokens", 1024]
     assert cli("compress", checkpoint, tmp_path / "out", *options, "--seqlen", 32, "--no-evaluate", "--json")[0] == 0
     for entry in record_of(tmp_path / "out")["ffn"]:
         assert len(entry["merges"]["merged"]) == 8

@@ -18,8 +18,16 @@ from neuromeld.checkpoint import load_model
 FLOAT64_SUMS = 1e-9
 RECIPES = {
     "neurons": ["--num-kv-heads", 1, "--ffn-size", 12],
-    "stream": ["--hidden-size", 16, "--selector", "magnitude", "--merge", "transport", "--refit"],
-    "a basis for every layer": ["--hidden-size", 16, "--basis", "layer"],
+    "stream": [
+        "--hidden-size",
+        16,
+        "--hidden-selector",
+        "mean_abs_activation",
+        "--hidden-merge",
+        "transport",
+        "--hidden-refit",
+    ],
+    "a basis for every layer": ["--hidden-size", 16, "--hidden-basis", "layer"],
     "merge": ["--share-ffns", 2, "--native"],
     "budget": ["--keep", 0.8],
 }
@@ -36,7 +44,7 @@ def environment(**more: object) -> dict[str, str]:
 def errors(record: dict) -> list[float]:
     """Every error on held-out tokens that was measured, and every loss."""
     fits = [*record.get("ffn", []), *record.get("heads", []), *record.get("refits", {}).values()]
-    fits += [record["window_refit"]] if "window_refit" in record else []
+    fits += record.get("window_refits", [])
     losses = [window["loss"] for window in record.get("windows", [])]
     return [fit[key] for fit in fits for key in ("error_before", "error_after")] + losses
 

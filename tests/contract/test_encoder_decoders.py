@@ -21,7 +21,7 @@ from neuromeld.evaluate import flops_per_token
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.plan import architecture_of, meta_model
-from neuromeld.stages.drop_layers.stage import drop_layers
+from neuromeld.stages.drop_layers import drop_layers
 from unit.stages.models import copy_ff, quiet, shuffle
 
 CONTEXT = 16

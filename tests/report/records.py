@@ -105,12 +105,12 @@ def everything() -> dict[str, Any]:
     record["retained_performance"] = retained
     record["ffn"] = sublayers("width", 1536, 1152)
     record["ffn"][0]["merges"] = merges
-    record["heads"] = sublayers("groups", 8, 6)
+    record["heads"] = sublayers("num_kv_heads", 8, 6)
     record["sizes_before"] |= {"num_kv_heads": [8] * LAYERS}
     record["sizes_after"] |= {key: [entry[f"{unit}_after"] for entry in record[name]] for key, unit, name in (
-        ("ffn", "width", "ffn"), ("groups", "groups", "heads"))}  # fmt: skip
+        ("ffn", "width", "ffn"), ("num_kv_heads", "num_kv_heads", "heads"))}  # fmt: skip
     record["changes"] = [
-        "groups of attention heads: 8 -> 4 to 6, 5 on average",
+        "key-value heads of each layer: 8 -> 4 to 6, 5 on average",
         "hidden neurons of each FFN: 1536 -> 768 to 1152, 960 on average",
         *record["changes"],
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from neuromeld.errors import CheckpointError
 from neuromeld.report import render_report, save_report
-from neuromeld.report.page import SECTIONS
+from neuromeld.report.page import sections_of
 from report.records import LEAST, everything
 
 ALWAYS = {
@@ -77,7 +77,7 @@ def test_section_is_there_when_its_data_is_and_not_otherwise(key):
 
 def test_everything_fills_every_section():
     assert titles(render_report(everything())) == ALWAYS | set(OPTIONAL.values())
-    assert len(SECTIONS) == len(ALWAYS) + len(OPTIONAL)
+    assert len(sections_of(everything())) == len(ALWAYS) + len(OPTIONAL)
     assert titles(render_report({})) == set()
 
 
@@ -111,7 +111,7 @@ def test_numbers_of_the_record_are_the_ones_shown():
         "layers 30 30 100.0%",
         "hidden size 576 450 78.1%",
         "hidden neurons of all FFNs 46,080 28,800 62.5%",  # a third each of 1152, 960 and 768 of 1536
-        "groups of heads of all layers 240 150 62.5%",
+        "key-value heads of all layers 240 150 62.5%",
         "hidden neurons of each FFN: 1536 → 768 to 1152, 960 on average",
         "Layers 24, 25 were removed.",
         "The window from 17 to 20 was chosen",

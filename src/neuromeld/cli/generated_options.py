@@ -130,6 +130,8 @@ def _numbers(flag: str, text: str) -> list[int]:
         if match is None:
             raise UserInputError(f"{flag} {text} must be numbers with commas between, or first-last, as 3-5,8")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserInputError(f"{flag} {text} names no number from {first} to {last}: write the lower one first")
         if last - first > MOST_NUMBERS or len(numbers) > MOST_NUMBERS:
             raise UserInputError(f"{flag} {text} names more than {MOST_NUMBERS:,} numbers")
         numbers += range(first, last + 1)

@@ -144,7 +144,7 @@ class SublayerStage(Stage[O, list[SublayerResult]]):
 
     def sections(self, record: Record) -> list[Section | None]:
         """Draw sizes and errors by layer."""
-        return [sublayer_section(record.get(self.space), self.title, self.unit)]
+        return [sublayer_section(record.get(self.space), self.title.capitalize(), self.unit)]
 
 
 @dataclass(frozen=True)
