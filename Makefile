@@ -22,6 +22,9 @@ demo: install
 	$(BIN)/neuromeld evaluate $(MODEL) $(OUT) --tokens 16384 --speed --save
 	@echo "The smaller model is in $(OUT); load it with transformers.AutoModelForCausalLM.from_pretrained('$(OUT)')."
 
+# One thread each: tiny matrices are slower on more, and tests share the cores among processes.
+test: export OMP_NUM_THREADS := 1
+test: export OPENBLAS_NUM_THREADS := 1
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
