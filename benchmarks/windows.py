@@ -21,7 +21,7 @@ from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import spread_windows, token_windows
 from neuromeld.drawing.charts import Series, lines
 from neuromeld.drawing.svg import draw
-from neuromeld.evaluate import mean_loss
+from neuromeld.evaluation import mean_loss
 from neuromeld.modalities import batches_of
 from neuromeld.model.capture import Batch
 from neuromeld.planning.plan import architecture_of

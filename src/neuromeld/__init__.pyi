@@ -1,14 +1,14 @@
-from .api import CompressResult, choose, compress, plan_for
+from .api import CompressResult, calibration_batches, choose, compress, plan
 from .data.calibration import Calibration
 from .errors import CheckpointError, NeuromeldError, NumericsError, UnsupportedModelError, UserInputError
 from .modalities import batches_of
-from .modalities.compare import evaluate_models
+from .modalities.compare import evaluate
 from .modalities.request import EvaluationRequest
 from .planning.budget import Budget
 from .planning.pipeline import Compressed, compress_model
 from .planning.plan import Plan, make_plan
 from .planning.recipe import Recipe, load_recipe, parse_recipe
-from .recover import RecoverResult, Recovery, load_recovery, parse_recovery, recover
+from .recovery import RecoverResult, Recovery, load_recovery, parse_recovery, recover
 from .stages.drop_layers import DropLayers
 from .stages.ffn import Ffn
 from .stages.heads import Heads
@@ -40,15 +40,16 @@ __all__ = [
     "Width",
     "__version__",
     "batches_of",
+    "calibration_batches",
     "choose",
     "compress",
     "compress_model",
-    "evaluate_models",
+    "evaluate",
     "load_recipe",
     "load_recovery",
     "make_plan",
     "parse_recipe",
     "parse_recovery",
-    "plan_for",
+    "plan",
     "recover",
 ]

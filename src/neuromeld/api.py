@@ -1,5 +1,6 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.opening import identity_of, open_job, plan_of
 from neuromeld.modalities import inputs_of, reader_for
+from neuromeld.model.capture import Batch
 from neuromeld.planning import Budget, Choice, Planner
 from neuromeld.planning.plan import Plan
 from neuromeld.planning.recipe import Recipe
@@ -38,7 +40,7 @@ class CompressResult:
         return float(self.record["kept_ratio"])
 
 
-def plan_for(
+def plan(
     source: str,
     recipe: Recipe,
     *,
@@ -48,6 +50,19 @@ def plan_for(
 ) -> Plan:
     """Return what `compress` would make, from the config alone: the dry run."""
     return plan_of(locate(source, allow_pickle=allow_pickle), recipe, dtype, max_memory)
+
+
+def calibration_batches(
+    source: str, calibration: Calibration | None = None, *, allow_pickle: bool = False
+) -> Sequence[Batch]:
+    """Return the calibration batches that `compress` would use for the model at `source`, for `compress_model`.
+
+    Each is what the model is called with, such as `input_ids (batch, time)`.
+    """
+    located = locate(source, allow_pickle=allow_pickle)
+    config, settings = located.config(), calibration or Calibration()
+    reader = reader_for(config)
+    return reader.calibration(settings, reader.processor(located.folder), config, settings.tokens).batches
 
 
 def choose(

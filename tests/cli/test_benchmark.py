@@ -12,8 +12,8 @@ from neuromeld import compress, parse_recipe
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import main
 from neuromeld.data.text import token_windows
-from neuromeld.evaluate import perplexity
-from neuromeld.recover import parse_recovery, recover
+from neuromeld.evaluation import perplexity
+from neuromeld.recovery import parse_recovery, recover
 
 ROWS = {
     "ffn": {"fit": "ffn.size", "recipe": {"ffn": {"selector": "mean_abs_activation"}}},

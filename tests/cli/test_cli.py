@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from cli.commands import CALIBRATION, damaged, leftovers
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 
 
 def test_compress_prints_one_json_object_and_writes_what_it_says(cli, checkpoint, text, tmp_path):

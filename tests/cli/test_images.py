@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from neuromeld.data.images import read_images
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import Images
 from neuromeld.modalities.images import image_batch
 

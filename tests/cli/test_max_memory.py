@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cli.commands import CALIBRATION, leftovers
 from cli.test_interruption import content, finished_steps, stopped, work
-from neuromeld import parse_recipe, plan_for
+from neuromeld import parse_recipe, plan
 from neuromeld.checkpoint import load_model, new_folder, save_checkpoint
 from neuromeld.planning.memory import INTERPRETER_BYTES
 from neuromeld.planning.pipeline import job_of, run_stages
@@ -93,7 +93,7 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
     for layers in (2, 14):
         model = build(tmp_path / str(layers), layers=layers, width=512)
         recipe = {"ffn": {"ratio": 0.5}, "calibration": {"source": text, "tokens": 1024, "seqlen": 32}}
-        most = plan_for(str(model), parse_recipe(recipe)).peak_bytes - 1
+        most = plan(str(model), parse_recipe(recipe)).peak_bytes - 1
         options = ["--ffn-ratio", 0.5, "--calibration", text, "--calibration-tokens", 1024, "--seqlen", 32, "--json"]
         options += ["--no-evaluate", "--max-memory", f"{most}B"]
         command = ["compress", model, tmp_path / f"{layers}-out", *options]
@@ -117,8 +117,8 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
 def test_the_disk_is_used_as_predicted(tmp_path, monkeypatch):
     model = build(tmp_path / "model", layers=6)
     recipe = parse_recipe({"ffn": {"ratio": 0.5}, "calibration": {"tokens": 4096, "seqlen": 64}})
-    plan = plan_for(str(model), recipe, max_memory=plan_for(str(model), recipe).peak_bytes - 1)
-    assert plan.memory_mapped
+    planned = plan(str(model), recipe, max_memory=plan(str(model), recipe).peak_bytes - 1)
+    assert planned.memory_mapped
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(64, (4096 // 64, 64), generator=generator)
     out, used = tmp_path / "out", []
@@ -131,17 +131,17 @@ def test_the_disk_is_used_as_predicted(tmp_path, monkeypatch):
     with open_journal(out) as journal:
         journal.memory_mapped = True
         live = load_model(model, dtype=None, device="cpu", memory_mapped=True)
-        job = job_of(live, plan, [{"input_ids": rows} for rows in ids.split(4)])
+        job = job_of(live, planned, [{"input_ids": rows} for rows in ids.split(4)])
         job.journal = journal
         monkeypatch.setattr("neuromeld.stages.sublayer_stage.track", lambda *_, **__: nullcontext(measure))
-        run_stages(job, plan)
-        live.config.intermediate_size = plan.after.ffn[0]
+        run_stages(job, planned)
+        live.config.intermediate_size = planned.after.ffn[0]
         with new_folder(out, force=False, beside=journal.folder) as folder:
             save_checkpoint(
                 live, PreTrainedTokenizerFast.from_pretrained(model), folder, recipe_yaml=None, memory_mapped=True
             )
     used[-1] += sum(file.stat().st_size for file in out.glob("*.safetensors"))
-    assert max(used) == pytest.approx(plan.disk_bytes, rel=0.15)
+    assert max(used) == pytest.approx(planned.disk_bytes, rel=0.15)
 
 
 def test_a_memory_that_is_too_small_is_refused_with_one_that_is_not(cli, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from neuromeld import EvaluationRequest, evaluate_models
+from neuromeld import EvaluationRequest, evaluate
 from neuromeld.report.record import with_measurements
 
 
@@ -42,7 +42,7 @@ def test_the_library_measures_what_the_command_does(cli, checkpoint, text):
     found = json.loads(cli("evaluate", checkpoint, *options, "--json")[1])
     del found["peak_rss_bytes"]
     request = EvaluationRequest(text=text, tokens=320, seqlen=32)
-    assert evaluate_models([str(checkpoint)], request) == {str(checkpoint): found}
+    assert evaluate([str(checkpoint)], request) == {str(checkpoint): found}
 
 
 def test_saved_numbers_are_the_same_in_record_card_and_report(cli, compressed, checkpoint, text):

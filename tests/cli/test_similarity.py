@@ -10,7 +10,7 @@ import torch
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import main
 from neuromeld.data.text import token_windows
-from neuromeld.evaluate.similarity import similarity
+from neuromeld.evaluation.similarity import similarity
 from neuromeld.planning.plan import architecture_of
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq, AutoP
 from contract.families import FAMILIES, build, randomise
 from neuromeld.archs.classes import stock_class
 from neuromeld.checkpoint import load_model
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 

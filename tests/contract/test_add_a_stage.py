@@ -12,7 +12,7 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
 from neuromeld.cli.generated_options import options_of
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import flops_per_token, unique_parameters
+from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.planning.plan import CONTEXT, architecture_of
 from neuromeld.planning.recipe import recipe_model
 from neuromeld.stages import STAGES

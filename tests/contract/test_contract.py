@@ -23,7 +23,7 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
 from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputError
-from neuromeld.evaluate import flops_per_token, unique_parameters
+from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.pipeline import job_of, run_stages

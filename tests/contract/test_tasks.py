@@ -12,7 +12,7 @@ from contract.families import batches_for, build, exact_norms, tokens
 from contract.test_contract import recipe
 from neuromeld import compress_model, make_plan
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import evaluate_tasks
+from neuromeld.evaluation import evaluate_tasks
 from neuromeld.planning.plan import architecture_of
 
 pytest.importorskip("lm_eval")

@@ -8,7 +8,7 @@ import torch
 from neuromeld import batches_of, compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import token_windows
-from neuromeld.evaluate import perplexity
+from neuromeld.evaluation import perplexity
 
 TOKENS = 8192
 

@@ -10,7 +10,7 @@ from neuromeld.benchmark.grid import Grid
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
 from neuromeld.planning.recipe import parse_recipe, validate
-from neuromeld.recover import Recovery
+from neuromeld.recovery import Recovery
 from neuromeld.settings import MOST
 
 WHOLE = st.integers() | st.sampled_from([0, 1, 2, MOST, MOST + 1, 2**63, 2**64, 10**4000])

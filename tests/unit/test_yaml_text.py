@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from neuromeld.benchmark import Grid
 from neuromeld.errors import UserInputError
 from neuromeld.planning.recipe import load_recipe, recipe_model, validate
-from neuromeld.recover import Recovery, load_recovery
+from neuromeld.recovery import Recovery, load_recovery
 from neuromeld.runtime.yaml_text import parse_yaml, read_yaml_file
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

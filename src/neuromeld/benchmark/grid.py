@@ -13,7 +13,7 @@ from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
 from neuromeld.planning.recipe import parse_recipe, validate
-from neuromeld.recover import parse_recovery
+from neuromeld.recovery import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.runtime.yaml_text import read_yaml_file
 from neuromeld.settings import Seed, Settings

@@ -15,14 +15,14 @@ from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import TokenWindows, check_vocabulary, token_windows
-from neuromeld.evaluate import flops_per_token, perplexity, unique_parameters
+from neuromeld.evaluation import flops_per_token, perplexity, unique_parameters
 from neuromeld.jobs.opening import search_batches
 from neuromeld.modalities import batches_of
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.pipeline import compress_model
 from neuromeld.planning.plan import make_plan, meta_model
 from neuromeld.planning.recipe import Recipe, parse_recipe
-from neuromeld.recover import parse_recovery, recover_model
+from neuromeld.recovery import parse_recovery, recover_model
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.version import versions
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from neuromeld.api import choose, compress, plan_for
+from neuromeld.api import choose, compress, plan
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.cli import options as o
@@ -101,23 +101,23 @@ def plan_command(
         )
     settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device or "cpu", "allow_pickle": allow_pickle}
     recipe, choice = _settle(model, asked, settings, show=not as_json)
-    plan = plan_for(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle, max_memory=limit)
-    _warn([*plan.warnings, *plan.foreseen, *(choice.warnings if choice else [])])
+    planned = plan(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle, max_memory=limit)
+    _warn([*planned.warnings, *planned.foreseen, *(choice.warnings if choice else [])])
     if as_json:
-        typer.echo(json.dumps(json.loads(plan.to_json()) | ({"candidates": choice.record()} if choice else {})))
+        typer.echo(json.dumps(json.loads(planned.to_json()) | ({"candidates": choice.record()} if choice else {})))
         return
-    table = Table("", "before", "after", title=f"{plan.model_type}, {plan.format} output")
-    for change in changes(plan.before, plan.after):
+    table = Table("", "before", "after", title=f"{planned.model_type}, {planned.format} output")
+    for change in changes(planned.before, planned.after):
         what, _, sizes = change.partition(": ")
         table.add_row(what, *sizes.split(" -> "))
-    table.add_row("parameters", f"{plan.parameters_before:,}", f"{plan.parameters_after:,}")
-    table.add_row("kept ratio", "1", f"{plan.kept_ratio:.3f}")
-    table.add_row("weights on disk", "", f"{plan.bytes_after / 1e6:,.1f} MB")
-    if len(plan.after.basis_starts) > 1:
-        table.add_row("bases of the residual stream", "1", str(len(plan.after.basis_starts)))
-    table.add_row("peak memory of the job (predicted)", "", f"{plan.peak_bytes / 2**30:.2f} GiB")
-    table.add_row("disk space of the job (predicted)", "", f"{plan.disk_bytes / 2**30:.2f} GiB")
-    if plan.memory_mapped:
+    table.add_row("parameters", f"{planned.parameters_before:,}", f"{planned.parameters_after:,}")
+    table.add_row("kept ratio", "1", f"{planned.kept_ratio:.3f}")
+    table.add_row("weights on disk", "", f"{planned.bytes_after / 1e6:,.1f} MB")
+    if len(planned.after.basis_starts) > 1:
+        table.add_row("bases of the residual stream", "1", str(len(planned.after.basis_starts)))
+    table.add_row("peak memory of the job (predicted)", "", f"{planned.peak_bytes / 2**30:.2f} GiB")
+    table.add_row("disk space of the job (predicted)", "", f"{planned.disk_bytes / 2**30:.2f} GiB")
+    if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)
 

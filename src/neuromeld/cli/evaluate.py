@@ -11,7 +11,7 @@ from rich.table import Table
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import options_of, with_options
-from neuromeld.modalities.compare import evaluate_models
+from neuromeld.modalities.compare import evaluate
 from neuromeld.modalities.request import EvaluationRequest
 from neuromeld.planning.recipe import validate
 from neuromeld.report.measured import records_to_fill, save_measurements
@@ -65,7 +65,7 @@ def evaluate_command(
     o.quiet_transformers()
     o.check_device(device)
     records = records_to_fill(models) if save else {}
-    results = evaluate_models(
+    results = evaluate(
         models, request, dtype=o.torch_dtype(dtype), device=device, allow_pickle=allow_pickle, progress=True
     )
     save_measurements(records, results[models[0]], results)

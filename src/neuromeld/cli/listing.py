@@ -22,7 +22,7 @@ from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
 from neuromeld.planning.plan import meta_model
 from neuromeld.planning.recipe import RECIPES
-from neuromeld.recover import RECOVERY_RECIPES
+from neuromeld.recovery import RECOVERY_RECIPES
 from neuromeld.registry import Registry
 from neuromeld.stages import STAGES
 from neuromeld.stages.share_ffns import COMBINES

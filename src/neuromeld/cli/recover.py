@@ -12,7 +12,7 @@ from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import options_of, with_options
 from neuromeld.errors import UserInputError
-from neuromeld.recover import Recovery, load_recovery, parse_recovery, recover
+from neuromeld.recovery import Recovery, load_recovery, parse_recovery, recover
 
 LORA_RANK = 16
 """Of `--lora` and `--qlora`, where neither the recipe nor `--lora-rank` says another."""

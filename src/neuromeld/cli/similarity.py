@@ -16,7 +16,7 @@ from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import with_options
 from neuromeld.cli.recipes import CALIBRATION_OPTIONS
 from neuromeld.data.calibration import Calibration
-from neuromeld.evaluate.similarity import SIMILARITY_TOKENS, similar_windows, similarity
+from neuromeld.evaluation.similarity import SIMILARITY_TOKENS, similar_windows, similarity
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.recipe import validate

@@ -20,7 +20,7 @@ from neuromeld.checkpoint.companions import card_facts, copy_companions
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource
-from neuromeld.evaluate import Outcome, bytes_on_disk
+from neuromeld.evaluation import Outcome, bytes_on_disk
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for
 from neuromeld.planning import Choice

@@ -14,7 +14,7 @@ from neuromeld.checkpoint.companions import check_companions
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.text import first_windows
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import OUTCOME_TOKENS, Outcome
+from neuromeld.evaluation import OUTCOME_TOKENS, Outcome
 from neuromeld.modalities import Examples, inputs_of, reader_for
 from neuromeld.model.capture import Batch
 from neuromeld.planning.plan import Plan, make_plan, meta_model

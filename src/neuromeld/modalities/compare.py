@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import (
+from neuromeld.evaluation import (
     Retained,
     TaskScores,
     bytes_on_disk,
@@ -28,7 +28,7 @@ Results = dict[str, dict[str, Any]]
 """What is measured, by model."""
 
 
-def evaluate_models(
+def evaluate(
     models: Sequence[str],
     request: EvaluationRequest | None = None,
     *,

@@ -11,7 +11,7 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import in_frames, mask_tokens
 from neuromeld.errors import UnsupportedModelError
-from neuromeld.evaluate import perplexity, pseudo_perplexity
+from neuromeld.evaluation import perplexity, pseudo_perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.modalities.tokens import TEXT_OPTIONS, Tokens, evaluation_windows, measured_text

@@ -20,7 +20,7 @@ from neuromeld.data.images import LabelledImages, read_images, rgb
 from neuromeld.data.labelled import content
 from neuromeld.data.text import Split
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.evaluate import TaskScore, top1_accuracy
+from neuromeld.evaluation import TaskScore, top1_accuracy
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
 from neuromeld.model.capture import Batch

@@ -12,7 +12,7 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Split
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import TaskScores
+from neuromeld.evaluation import TaskScores
 from neuromeld.modalities.examples import Examples, TrainingSet
 
 

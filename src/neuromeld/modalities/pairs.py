@@ -12,7 +12,7 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Pair, Split, text_pairs
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import translation_quality
+from neuromeld.evaluation import translation_quality
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.modalities.targets import batch_size, decoder_entries, measured_targets, padded, sha256_of

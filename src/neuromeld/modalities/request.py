@@ -12,7 +12,7 @@ from neuromeld.settings import Settings
 class EvaluationRequest(Settings):
     """What to measure models on, and what else to measure.
 
-    Fields that are for other models than those measured are refused by `evaluate_models`.
+    Fields that are for other models than those measured are refused by `evaluate`.
     """
 
     text: str | None = Field(

@@ -13,7 +13,7 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Clip, Split, read_audio, speech_clips
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.evaluate import word_error_rate
+from neuromeld.evaluation import word_error_rate
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
 from neuromeld.modalities.targets import batch_size, decoder_entries, measured_targets, sha256_of

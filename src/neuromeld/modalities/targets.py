@@ -7,7 +7,7 @@ import torch
 from transformers import PretrainedConfig
 
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import Generated
+from neuromeld.evaluation import Generated
 from neuromeld.modalities.modality import EvaluationData, Measured
 from neuromeld.model.capture import IGNORED, Batch
 from neuromeld.stats.split import HELD_OUT

@@ -10,7 +10,7 @@ from neuromeld.checkpoint import load_tokenizer
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
 from neuromeld.data.text import TokenWindows, check_vocabulary, spread_windows, token_windows
-from neuromeld.evaluate import Perplexity, bytes_per_token, perplexity
+from neuromeld.evaluation import Perplexity, bytes_per_token, perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.model.capture import Batch

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import batch_losses, mean_of
-from neuromeld.evaluate.mode import eval_mode
+from neuromeld.evaluation import batch_losses, mean_of
+from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.capture import Batch
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective

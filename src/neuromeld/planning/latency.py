@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from neuromeld.evaluate import measure_speed
+from neuromeld.evaluation import measure_speed
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 

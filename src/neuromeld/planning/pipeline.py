@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.sizes import Sizes
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import make_native, native_block
 from neuromeld.planning.plan import Plan, architecture_of, check_plain

@@ -26,7 +26,7 @@ def save_measurements(
     """Write measurements into the record, card and report of each compressed model.
 
     records  of the models, as `records_to_fill` returns them
-    before   what `evaluate_models` returned for the original
+    before   what `evaluate` returned for the original
     results  the same for all
     """
     for name, record in records.items():

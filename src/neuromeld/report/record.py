@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint.source import ModelSource
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import Examples
 from neuromeld.planning.pipeline import Compressed
 from neuromeld.planning.plan import Plan

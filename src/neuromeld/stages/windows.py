@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate.loss import ROWS_PER_BLOCK, mean_loss
+from neuromeld.evaluation.loss import ROWS_PER_BLOCK, mean_loss
 from neuromeld.model.capture import advancing
 from neuromeld.model.surgery import reversible
 from neuromeld.runtime.journal import NO_JOURNAL, Journal

@@ -10,7 +10,7 @@ from contract.families import FAMILIES
 from neuromeld.archs.classes import stock_class
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.evaluate import mean_loss
+from neuromeld.evaluation import mean_loss
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
 from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer

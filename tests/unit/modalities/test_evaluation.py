@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from neuromeld import EvaluationRequest, UserInputError, evaluate_models
+from neuromeld import EvaluationRequest, UserInputError, evaluate
 from neuromeld.modalities import MODALITIES
 
 FIELDS = set(EvaluationRequest.model_fields)
@@ -45,11 +45,11 @@ def test_tasks_are_separated_by_commas():
 
 def test_something_must_be_named():
     with pytest.raises(UserInputError, match="at least one model"):
-        evaluate_models([])
+        evaluate([])
 
 
 @pytest.mark.parametrize("option", sorted(FIELDS - MODALITIES["tokens"].options))
 def test_what_means_nothing_to_a_model_is_refused_before_anything_is_read(option, checkpoint):
     given = {option: 3 if option.startswith("num_") else "nowhere"}
     with pytest.raises(UserInputError, match=f"--{option.replace('_', '-')} is for models that read .*reads tokens"):
-        evaluate_models([str(checkpoint)], EvaluationRequest(text="nowhere", **given))
+        evaluate([str(checkpoint)], EvaluationRequest(text="nowhere", **given))

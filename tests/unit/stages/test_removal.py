@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from contract.families import FAMILIES as CONFIGS
 from contract.families import build, tokens
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.drop_layers import drop_layers
 from neuromeld.stages.remove_ffns import remove_ffns

@@ -8,7 +8,7 @@ import torch
 from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import mean_loss
+from neuromeld.evaluation import mean_loss
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.drop_layers import drop_layers
 from neuromeld.stages.remove_ffns import remove_ffns

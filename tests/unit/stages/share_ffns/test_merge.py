@@ -5,7 +5,7 @@ import torch
 
 from contract.families import build
 from neuromeld.errors import UserInputError
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import capture_outputs
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of

@@ -9,7 +9,7 @@ from contract.families import batches_for, build, inputs_for
 from neuromeld import make_plan, parse_recipe
 from neuromeld.checkpoint import outputs
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.evaluate import unique_parameters
+from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import record_calls
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of

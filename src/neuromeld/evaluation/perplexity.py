@@ -1,0 +1,127 @@
+"""Perplexity, with the protocol that makes the number comparable.
+
+Suffixes of tensors: b windows in a batch, s seqlen, v vocabulary.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in_frames, mask_tokens
+from neuromeld.errors import UserInputError
+from neuromeld.evaluation.loss import sum_nll
+from neuromeld.evaluation.mode import eval_mode
+from neuromeld.model.capture import predictions
+
+DEFINITION = (
+    "exp(total negative log-likelihood / predicted tokens); float32 log-softmax; fixed windows without overlap, "
+    "the first token of each is context only; no special tokens but the end-of-sequence token between documents"
+)
+
+MASKING_SEED = 0
+
+PSEUDO_DEFINITION = (
+    "exp(total negative log-likelihood / hidden tokens); float32 log-softmax; fixed windows without overlap in the "
+    f"tokenizer's frame of a sentence; {MASKED_RATIO:.0%} of the tokens of each, drawn by seed {MASKING_SEED}, never "
+    "special ones, are hidden at once behind the mask token"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """`nll` is the mean over the `tokens` predicted tokens, in nats, and `perplexity` its exponential."""
+
+    perplexity: float
+    nll: float
+    tokens: int
+    protocol: dict[str, str | int]
+
+
+@torch.no_grad()
+def perplexity(
+    model: PreTrainedModel, windows: TokenWindows, *, batch_size: int = 4, progress: bool = False
+) -> Perplexity:
+    """The perplexity of a causal language model on token windows; `batch_size` only trades memory for speed.
+
+    `NumericsError` when a logit is NaN or infinite, `UserInputError` when the windows do not fit the model, and for a
+    model that does not predict the next token.
+    """
+    num_windows, seqlen = windows.input_ids.shape
+    if seqlen < 2:
+        raise UserInputError("perplexity needs windows of at least 2 tokens: the first of each is context only")
+    if not model.can_generate():
+        raise UserInputError(f"{type(model).__name__} does not predict the next token, so it has no perplexity")
+    _check_fit(model, windows)
+    total_nll = 0.0
+    with eval_mode(model):
+        for ids_bs in _tracked(torch.split(windows.input_ids, batch_size), progress):
+            ids_bs = ids_bs.to(model.device)
+            logits_bsv = model(input_ids=ids_bs, use_cache=False).logits
+            for logits_sv, targets_s in zip(logits_bsv[:, :-1], ids_bs[:, 1:], strict=True):
+                total_nll += sum_nll(logits_sv, targets_s)
+    return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION)
+
+
+@torch.no_grad()
+def pseudo_perplexity(
+    model: PreTrainedModel,
+    windows: TokenWindows,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 4,
+    progress: bool = False,
+) -> Perplexity:
+    """What stands for the perplexity of a masked language model; raises as `perplexity` does."""
+    _check_fit(model, windows)
+    hidden_ns, labels_ns = mask_tokens(in_frames(windows.input_ids, tokenizer), tokenizer, MASKING_SEED)
+    total_nll, tokens = 0.0, 0
+    with eval_mode(model):
+        for ids_bs, labels_bs in _tracked(
+            list(zip(hidden_ns.split(batch_size), labels_ns.split(batch_size), strict=True)), progress
+        ):
+            logits_nv, targets_n = predictions(model, {"input_ids": ids_bs, "labels": labels_bs})
+            total_nll += sum_nll(logits_nv, targets_n)
+            tokens += len(targets_n)
+    return _result(model, windows, total_nll, tokens, PSEUDO_DEFINITION)
+
+
+def _check_fit(model: PreTrainedModel, windows: TokenWindows) -> None:
+    config = model.config.get_text_config(decoder=True)
+    check_vocabulary(windows, config.vocab_size)
+    seqlen = windows.input_ids.shape[1]
+    positions = getattr(config, "max_position_embeddings", seqlen)
+    if seqlen > positions:
+        raise UserInputError(f"seqlen={seqlen} exceeds the model's {positions} positions; use windows no longer")
+
+
+def _tracked(batches: Sequence[T], progress: bool) -> Iterable[T]:
+    console = Console(stderr=True)
+    return track(batches, description="perplexity", console=console, disable=not progress)
+
+
+def _result(model: PreTrainedModel, windows: TokenWindows, total: float, tokens: int, definition: str) -> Perplexity:
+    num_windows, seqlen = windows.input_ids.shape
+    nll = total / tokens
+    return Perplexity(
+        perplexity=math.exp(nll),
+        nll=nll,
+        tokens=tokens,
+        protocol={
+            "source": windows.source,
+            "split": windows.split,
+            "sha256": windows.sha256,
+            "seqlen": seqlen,
+            "windows": num_windows,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "definition": definition,
+        },
+    )

@@ -1,0 +1,53 @@
+"""The loss on the validation split, before and after."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import spread_windows
+from neuromeld.errors import NumericsError
+from neuromeld.evaluation import Perplexity, mean_loss, perplexity
+from neuromeld.modalities import MODALITIES, inputs_of
+from neuromeld.modalities.tokens import Tokens
+
+HELD_OUT_TOKENS = 8192
+"""Validation tokens that the loss is measured on, at most."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`nll` is the mean over all predictions, in nats."""
+
+    nll: float
+    protocol: dict[str, str | int]
+
+
+Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
+
+
+def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool) -> Measure:
+    """What measures a model on part of the validation split: of language models, the perplexity."""
+    inputs = inputs_of(config)
+    if inputs == "tokens":
+        source = data.source or Tokens.default
+        windows = spread_windows(source, processor, split="validation", most=HELD_OUT_TOKENS, seqlen=data.seqlen)
+        return lambda model: perplexity(model, windows, progress=progress)
+    examples = MODALITIES[inputs].validation(data, processor, config, HELD_OUT_TOKENS)
+
+    def measure(model: PreTrainedModel) -> HeldOut:
+        loss = mean_loss(model, examples.batches)
+        if not math.isfinite(loss):
+            raise NumericsError(
+                f"the loss on the validation split of {examples.source} is not finite: the model's weights or logits "
+                "hold NaN or infinity; nothing was written. Where it was finite before training, pass a lower "
+                "--learning-rate"
+            )
+        protocol = {"source": examples.source, "split": examples.split, "sha256": examples.sha256}
+        protocol |= {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+        return HeldOut(loss, protocol | {"tokens": examples.num_tokens})
+
+    return measure

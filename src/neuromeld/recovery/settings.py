@@ -1,0 +1,161 @@
+"""Everything that decides what a recovery does, validated at once, frozen, and kept with the result."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.images import IMAGE_SOURCES
+from neuromeld.data.text import PAIR_SOURCES, TEXT_SOURCES
+from neuromeld.errors import UserInputError
+from neuromeld.modalities import TrainingSet
+from neuromeld.planning.recipe import read_yaml, validate
+from neuromeld.recovery.four_bit import FourBit
+from neuromeld.registry import Registry, unknown_name
+from neuromeld.settings import Seed, Settings
+
+_LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1}
+
+
+class Recovery(Settings):
+    """Train with AdamW, without weight decay."""
+
+    train: str | None = Field(
+        None,
+        description="Named data or file:PATH to train on (its calibration split); by default the usual for the model.",
+    )
+    steps: int = Field(description="Updates in all; data that is too short for them is read again, in another order.")
+    batch_tokens: int = Field(2048, description="Tokens of one update, a multiple of seqlen; of images, positions.")
+    batch_size: int | None = Field(None, description="Examples of one update, in the place of tokens.")
+    accumulate: int = Field(1, description="Gradient-accumulation steps.")
+    seqlen: int = Field(512, description="Tokens in one window of text.")
+    learning_rate: float = Field(5e-5, description="Peak learning rate.")
+    schedule: Literal["inverse_sqrt", "linear", "cosine", "constant"] = Field(
+        "inverse_sqrt",
+        description="Decay of the learning rate after warm-up: inverse_sqrt, linear, cosine or constant.",
+    )
+    warmup: int = Field(0, description="Warm-up steps.")
+    decay_steps: int | None = Field(None, description="Steps of the linear decay; by default all of them.")
+    final_learning_rate: float = Field(0.0, description="Learning rate that the linear decay ends at.")
+    clip: float = Field(1.0, description="Largest norm of the gradient.")
+    lora_rank: int | None = Field(
+        None, description="Rank of low-rank updates, merged at the end; without one every parameter is trained."
+    )
+    base_bits: Literal[4] | None = Field(
+        None, description="Bits that the layers' matrices are held in while low-rank updates are trained."
+    )
+    distill_from: str | None = Field(
+        None, description="Original model, for logit distillation: loss = (1 - w) cross-entropy + w T^2 KL."
+    )
+    distill_weight: float = Field(0.5, description="Share w of the distillation in the loss.")
+    temperature: float = Field(1.0, description="Distillation temperature T.")
+    bf16: bool | None = Field(None, description="Compute in bfloat16 by autocast; by default where the device has it.")
+    seed: Seed = Field(0, description="Seed for sampling data, dropout and low-rank matrices.")
+
+    @property
+    def data(self) -> Calibration:
+        """What a reader is asked for."""
+        return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
+
+    def batch_examples(self, pool: TrainingSet) -> int:
+        """Examples of one update, by their mean length where `batch_size` does not say.
+
+        `UserInputError` where not one fits, and where they are not so many equal parts as `accumulate` says.
+        """
+        found = self.batch_size or self.batch_tokens * pool.num_examples // pool.num_tokens
+        if not found:
+            raise UserInputError(
+                f"batch_tokens={self.batch_tokens} is less than one example of {pool.source}, which has "
+                f"{pool.num_tokens / pool.num_examples:.0f} tokens on average; raise it"
+            )
+        if found > pool.num_examples:
+            raise UserInputError(
+                f"an update of {found} examples is more than the {pool.num_examples} of {pool.source}; lower "
+                f"{'batch_size' if self.batch_size else 'batch_tokens'}"
+            )
+        if found % self.accumulate:
+            raise UserInputError(f"accumulate={self.accumulate} must divide the {found} examples of an update")
+        return found
+
+    def stated(self) -> dict[str, Any]:
+        """The settings that take part, as plain values."""
+        unused = set() if self.distill_from else {"distill_weight", "temperature"}
+        unused |= {"batch_tokens"} if self.batch_size else set()
+        unused |= {name for name in ("accumulate", "final_learning_rate") if name not in self.model_fields_set}
+        return self.model_dump(exclude_none=True, exclude=unused)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recovery":
+        problems = [
+            f"{name}={getattr(self, name)} must be at least {least}"
+            for name, least in _LEAST.items()
+            if getattr(self, name) is not None and getattr(self, name) < least
+        ]
+        problems += [
+            f"{name}={getattr(self, name)} must be positive"
+            for name in ("learning_rate", "clip", "temperature")
+            if not 0 < getattr(self, name) < float("inf")
+        ]
+        named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
+        if self.train is not None and not self.train.startswith("file:") and self.train not in named:
+            problems.append(unknown_name("source of data (or file:PATH)", self.train, named))
+        if self.batch_size is not None and "batch_tokens" in self.model_fields_set:
+            problems.append(f"batch_size={self.batch_size} and batch_tokens={self.batch_tokens}: give one of them")
+        if self.schedule != "linear" and (self.decay_steps is not None or self.final_learning_rate):
+            problems.append(f"schedule={self.schedule} has no decay_steps or final_learning_rate; linear has")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            problems.append(f"final_learning_rate={self.final_learning_rate} is outside [0, learning_rate]")
+        if self.decay_steps is not None and not self.warmup < self.decay_steps <= self.steps:
+            problems.append(
+                f"decay_steps={self.decay_steps} is not above warmup={self.warmup} and at most steps={self.steps}"
+            )
+        windows = self.batch_size is None and self.seqlen > 1
+        if windows and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
+            problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
+        if self.warmup and self.warmup >= self.steps:
+            problems.append(f"warmup={self.warmup} leaves none of steps={self.steps} to train at full rate")
+        if not 0 < self.distill_weight <= 1:
+            problems.append(f"distill_weight={self.distill_weight} is outside (0, 1]; 1 is distillation alone")
+        if self.base_bits and self.lora_rank is None:
+            problems.append("base_bits is for low-rank updates; set lora_rank, or remove it")
+        alone = sorted({"distill_weight", "temperature"} & self.model_fields_set)
+        if alone and self.distill_from is None:
+            problems.append(f"{' and '.join(alone)}: there is no distill_from; name the original model, or remove this")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings, and what this machine and this call add to them; `base` is set with `settings.base_bits`.
+
+    Checkpoints of the run are kept in `work`; without it, none are.
+    """
+
+    settings: Recovery
+    bf16: bool
+    device: torch.device
+    work: Path | None = None
+    resume_from: Path | None = None
+    base: FourBit | None = None
+
+
+_SHIPPED = Path(__file__).parent / "recipes"
+RECOVERY_RECIPES: Registry[Path] = Registry(
+    "recovery recipe", {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
+)
+"""The recovery recipes that come with the package, by name."""
+
+
+def parse_recovery(data: Any) -> Recovery:
+    """Validate settings given as a mapping; every mistake is reported at once, as one `UserInputError`."""
+    return validate(Recovery, data)
+
+
+def load_recovery(name_or_path: str) -> Recovery:
+    """Settings by the name they ship under, or from a YAML file."""
+    return parse_recovery(read_yaml(name_or_path, RECOVERY_RECIPES))

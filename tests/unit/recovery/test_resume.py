@@ -1,0 +1,134 @@
+"""A run that was killed goes on as if nothing had happened, or not at all."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contract.families import build
+from neuromeld.errors import UserInputError
+from neuromeld.recovery import recover
+from neuromeld.recovery.resume import _last_checkpoint, work_in, write_checksums
+from neuromeld.runtime.workspace import work_folder
+
+RUN = """
+import json, sys
+import torch
+torch.set_num_threads(1)  # as in this process: with more threads sums are taken in another order
+from neuromeld.recovery import parse_recovery, recover
+recover(sys.argv[1], parse_recovery(json.loads(sys.argv[2])), sys.argv[3])
+"""
+
+
+def killed(source, settings, out, *, after: int) -> None:
+    """Start the run in a process of its own, and kill it once a checkpoint of step `after` or later is complete."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RUN, str(source), json.dumps(settings.model_dump(exclude_unset=True)), str(out)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        states = work_folder(out).glob("checkpoint-*/trainer_state.json")
+        if any(int(state.parent.name.split("-")[1]) >= after for state in states):
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    _, stderr = process.communicate()
+    assert process.returncode == -signal.SIGKILL, stderr.decode()
+
+
+@pytest.fixture
+def gpt2(checkpoint, tmp_path_factory):
+    """With dropout, so that the order of random numbers matters."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    build("gpt2", dtype=torch.float32).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    return folder
+
+
+IMAGES = {"train": "digits", "seqlen": 512, "batch_tokens": 512}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("stock", {}),
+        ("native", {"lora_rank": 2, "schedule": "cosine"}),
+        ("gpt2", {"warmup": 50}),
+        ("merged_vit", IMAGES),
+    ],
+)
+def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, settings, tmp_path, request):
+    source = request.getfixturevalue(kind)
+    chosen = settings(steps=100, learning_rate=0.001, **more)
+    killed(source, chosen, tmp_path / "out", after=20)
+    assert not (tmp_path / "out").exists()
+    resumed = recover(str(source), chosen, tmp_path / "out").record["recovery"]
+    undisturbed = recover(str(source), chosen, tmp_path / "undisturbed").record["recovery"]
+    assert resumed["resumed_from"].startswith("checkpoint-")
+    assert undisturbed["resumed_from"] is None
+    assert resumed["loss_curve"] == undisturbed["loss_curve"]
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "undisturbed"))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "undisturbed"]
+
+
+def unfinished(work, identity, *steps: int):
+    """Leave the folder of a run that was killed at the last of these steps."""
+    with contextlib.suppress(KeyboardInterrupt), work_in(work, identity, force=False):
+        for step in steps:
+            (work / f"checkpoint-{step}").mkdir()
+            (work / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+            write_checksums(work / f"checkpoint-{step}")
+        raise KeyboardInterrupt
+
+
+def test_latest_complete_checkpoint_is_taken_and_removed_at_the_end(tmp_path):
+    work = tmp_path / "work"
+    unfinished(work, {"steps": 1}, 5, 90, 100)
+    (work / "checkpoint-100" / "trainer_state.json").write_text('{"half')
+    (work / "checkpoint-110").mkdir()
+    with work_in(work, {"steps": 1}, force=False) as found:
+        assert found == work / "checkpoint-90"
+        assert sorted(path.name for path in work.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-90"]
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
+def test_a_damaged_checkpoint_is_discarded_with_a_warning_and_the_earlier_taken(damage, tmp_path, capsys):
+    work = tmp_path / "work"
+    unfinished(work, {"steps": 1}, 90, 100)
+    state = work / "checkpoint-100" / "trainer_state.json"
+    {"changed": lambda: state.write_text("[]"), "truncated": lambda: state.write_text(""), "missing": state.unlink}[
+        damage
+    ]()
+    with work_in(work, {"steps": 1}, force=False) as found:
+        assert found == work / "checkpoint-90"
+        assert "checkpoint-100 is damaged" in capsys.readouterr().err
+        (work / "checkpoint-90" / "trainer_state.json").unlink()
+        assert _last_checkpoint(work) is None, "the run starts again"
+
+
+def test_run_that_ended_before_its_first_checkpoint_leaves_nothing(tmp_path):
+    unfinished(tmp_path / "work", {"steps": 1})
+    assert not (tmp_path / "work").exists()
+
+
+def test_changed_settings_text_and_model_are_named(stock, native, settings, text, tmp_path):
+    out = tmp_path / "out"
+    killed(stock, settings(steps=100), out, after=20)
+    with pytest.raises(
+        UserInputError, match=r"learning_rate was 0\.01 and is 0\.02; lora_rank was None and is 2.*--force"
+    ):
+        recover(str(stock), settings(steps=100, learning_rate=0.02, lora_rank=2), out)
+    with pytest.raises(UserInputError, match=r"source_sha256 was .*text_sha256 was "):
+        recover(str(native), settings(steps=100, train=text), out)
+    assert recover(str(stock), settings(steps=2), out, force=True).record["recovery"]["resumed_from"] is None
