@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.commands import CALIBRATION, damaged, leftovers
 
-STAGES = ["--num-kv-heads", 1, "--ffn-size", 12, "--hidden-size", 16, "--refit", "--share-ffns", 2]
+STAGES = ["--num-kv-heads", 1, "--ffn-size", 12, "--hidden-size", 16, "--hidden-refit", "--share-ffns", 2]
 RECIPES = {"stages": STAGES, "budget": ["--keep", 0.8]}
 
 DRIVER = """
