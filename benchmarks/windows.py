@@ -23,7 +23,7 @@ from neuromeld.drawing.charts import Series, lines
 from neuromeld.drawing.svg import draw
 from neuromeld.evaluation import mean_loss
 from neuromeld.modalities import batches_of
-from neuromeld.model.capture import Batch
+from neuromeld.model.capture import Batch, advancing
 from neuromeld.planning.plan import architecture_of
 from neuromeld.runtime.progress import track
 from neuromeld.stages.drop_layers import drop_layers
