@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 from transformers import BitImageProcessorPil, ViTConfig, ViTForImageClassification
-from unit.inputs.text_to_text import tiny_processor, tiny_tokenizer
+from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 from contract.families import FAMILIES, build, randomise
 from neuromeld import compress, parse_recipe

@@ -4,6 +4,7 @@ import json
 
 from fuzz.case import CHEAP, TEXT, Case, Scene, compression
 from fuzz.damage import TEXTS, damage_file, damage_json
+from neuromeld.runtime.workspace import MARKER
 
 LINE = {"row": "dense", "model": "model", "perplexity": 9.0, "parameters": 9, "text": "file:words.jsonl", "seqlen": 32}
 GRID = """models: [model]
@@ -50,6 +51,8 @@ def _work_folder(scene: Scene) -> Case:
         work.write_text("a file")
         return compression("model", *CHEAP, *TEXT)
     work.mkdir()
+    if draw.random() < 0.8:
+        (work / MARKER).touch()
     identity = [{"command": "compress", "version": "0.0.0"}]
     (work / "identity.json").write_text(json.dumps(identity))
     (work / "neurons-1.safetensors").write_bytes(draw.randbytes(60))

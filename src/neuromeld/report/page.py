@@ -108,4 +108,6 @@ def load_record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} is not a JSON object")
+    if not record.keys() & {"source", "recovery"}:
+        raise CheckpointError(f"{path} tells of no compression and of no recovery: it is damaged, or something else's")
     return record
