@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 from transformers import BitImageProcessorPil, ViTConfig, ViTForImageClassification
-from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 from contract.families import FAMILIES, build, randomise
 from neuromeld import compress, parse_recipe
 from neuromeld.archs.classes import stock_class
 from tiny import save_model, save_text
+from unit.modalities.text_to_text import tiny_processor, tiny_tokenizer
 
 KINDS = ("cat", "dog")
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from unit.sublayers.models import batches
 
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
 from unit.checkpoint.tiny import build_stock
+from unit.stages.models import batches
 
 RECIPE = parse_recipe({"ffn": {"size": 8}, "calibration": {"tokens": 512, "seqlen": 16}})
 

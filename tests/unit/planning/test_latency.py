@@ -8,7 +8,7 @@ import torch
 from contract.families import build
 from neuromeld import Budget, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.planning import choose_recipe
+from neuromeld.planning import Planner
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.latency import MARGIN, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.plan import architecture_of
@@ -25,7 +25,7 @@ def work(model: torch.nn.Module) -> int:
 def choose(timer, output="auto"):
     model = build("llama-tied")
     before = {name: p.clone() for name, p in model.named_parameters()}
-    choice = choose_recipe(model, BUDGET, CALIBRATION, output, batches(), batches(8, 5), timer=timer)
+    choice = Planner(model, BUDGET, CALIBRATION, output, batches(), batches(8, 5), timer=timer).choose()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     return choice
 
@@ -88,7 +88,7 @@ def test_no_clock_is_asked_for_other_objectives():
         raise AssertionError
 
     budget = Budget(keep=0.8, objective="flops")
-    choice = choose_recipe(build("llama"), budget, CALIBRATION, "auto", batches(), batches(8, 5), timer=timer)
+    choice = Planner(build("llama"), budget, CALIBRATION, "auto", batches(), batches(8, 5), timer=timer).choose()
     assert not choice.warnings
     assert all(c.flops_ratio <= 0.8 and c.latency_ratio is None for c in choice.candidates)
 

@@ -9,7 +9,7 @@ from scipy import stats
 from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
-from neuromeld.planning import choose_recipe
+from neuromeld.planning import Planner
 from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
 from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.choose import Outcome, simplest_of_the_best, standard_error
@@ -150,7 +150,9 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     model = build("llama-tied")
     before = {name: (id(p), p.clone()) for name, p in model.named_parameters()}
     config = model.config.to_dict()
-    choices = [choose_recipe(model, Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5)) for _ in range(2)]
+    choices = [
+        Planner(model, Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5)).choose() for _ in range(2)
+    ]
     choice = choices[0]
     least = min(c.excess_loss for c in choice.candidates if c.excess_loss is not None)
     chosen = next(c for c in choice.candidates if c.chosen)
@@ -190,7 +192,7 @@ def test_the_standard_error_is_that_of_the_difference():
 def test_what_the_best_candidate_was_made_of_is_kept_for_the_compression(tmp_path):
     model, data = build("llama-tied"), batches()
     with open_journal(tmp_path / "out") as journal:
-        choice = choose_recipe(model, Budget(keep=0.8), CALIBRATION, "auto", data, batches(8, 5), journal=journal)
+        choice = Planner(model, Budget(keep=0.8), CALIBRATION, "auto", data, batches(8, 5), journal=journal).choose()
         plan, part = make_plan(model, choice.recipe), journal.within(choice.name)
         kept = compress_model(build("llama-tied"), plan, data, journal=part).model.state_dict()
         assert part.num_recalled > 0
@@ -200,7 +202,7 @@ def test_what_the_best_candidate_was_made_of_is_kept_for_the_compression(tmp_pat
 
 def test_a_budget_that_nothing_meets():
     with pytest.raises(UserInputError, match="no candidate meets this budget"):
-        choose_recipe(build("gpt2"), Budget(params=10), CALIBRATION, "stock", batches(), batches())
+        Planner(build("gpt2"), Budget(params=10), CALIBRATION, "stock", batches(), batches()).choose()
 
 
 @pytest.mark.parametrize("budget", [Budget(flops=0.9), Budget(keep=0.9, objective="flops")])
