@@ -33,7 +33,7 @@ class Clip:
 
 
 def speech_clips(source: str, split: Split | None) -> list[Clip]:
-    """The recordings of one split of `file:FOLDER`, or all for None, in the order of the transcripts.
+    """Return the recordings of one split of `file:FOLDER`, or all for None, in the order of the transcripts.
 
     Which split a recording falls to depends on its name and transcript alone.  Raises `UserInputError` for a folder or
     a line that cannot be read.
@@ -67,7 +67,7 @@ def _recording(folder: Path, line: str, where: str) -> Document:
 
 
 def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " samples"]]:
-    """The recordings as one channel of samples between -1 and 1, `rate` of them a second."""
+    """Return the recordings as one channel of samples between -1 and 1, `rate` of them a second."""
     return [_read_wav(clip.path, rate) for clip in clips]
 
 
