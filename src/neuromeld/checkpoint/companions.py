@@ -39,7 +39,7 @@ class Companions:
 
 
 def find_companions(folder: Path) -> Companions:
-    """What lies beside the model in `folder`; code is left, and so are folders that mean nothing here."""
+    """Find what lies beside the model in `folder`; code is left, and so are folders that mean nothing here."""
     modules = {path for path, _ in sentence_modules(folder) if path}
     copied, left = [], []
     for path in sorted(folder.iterdir()):
@@ -54,7 +54,7 @@ def find_companions(folder: Path) -> Companions:
 
 
 def sentence_modules(folder: Path) -> list[tuple[str, str]]:
-    """Folder and kind of each module that sentence-transformers runs; none where it is not its layout.
+    """Return folder and kind of each module that sentence-transformers runs; none where it is not its layout.
 
     Raises `CheckpointError` for a list that is damaged, `UnsupportedModelError` for modules with code of their own.
     """
@@ -77,7 +77,7 @@ def sentence_modules(folder: Path) -> list[tuple[str, str]]:
 
 
 def check_companions(folder: Path, *, width: tuple[int, int], layers: tuple[int, int]) -> list[str]:
-    """What is left behind, as warnings.
+    """Return warnings of what is left behind.
 
     width, layers   of the model before and after
 
@@ -114,7 +114,7 @@ def copy_companions(source: Path, out: Path, *, width: int | None = None) -> Non
 
 
 def card_facts(folder: Path) -> dict[str, Any]:
-    """What the front matter of a folder's README.md says of license, origin and language."""
+    """Return what the front matter of a folder's README.md says of license, origin and language."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, ValueError):
