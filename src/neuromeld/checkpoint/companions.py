@@ -1,4 +1,4 @@
-"""What lies in a model's folder beside weights, config and tokenizer, and goes along to the smaller model."""
+"""Copy what lies in a model's folder beside weights, config and tokenizer to the smaller model."""
 
 import json
 import re
@@ -32,7 +32,7 @@ CARD_KEYS = ("license", "license_name", "license_link", "base_model", "language"
 
 @dataclass(frozen=True)
 class Companions:
-    """What of a folder goes along, and what is left: names, relative to the folder, of files and of whole folders."""
+    """The files and folders that go along, and those that are left, by names relative to the folder."""
 
     copied: tuple[str, ...]
     left: tuple[str, ...]

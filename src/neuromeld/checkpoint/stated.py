@@ -1,4 +1,4 @@
-"""What a checkpoint folder states about its model, checked before any of it is believed or a weight is read."""
+"""Check what a checkpoint folder states about its model before any of it is believed or a weight is read."""
 
 import json
 from collections.abc import Iterator

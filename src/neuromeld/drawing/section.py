@@ -1,4 +1,4 @@
-"""What a section of the report is, and the HTML that sections are made of.  All text is escaped on the way in."""
+"""Sections of the report, and the HTML that they are made of.  All text is escaped on the way in."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What a model costs: arithmetic per token, parameters and bytes."""
+"""Count the cost of a model: arithmetic per token, parameters and bytes."""
 
 from pathlib import Path
 

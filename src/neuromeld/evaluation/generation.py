@@ -1,4 +1,4 @@
-"""What an encoder-decoder makes of its inputs, by greedy search, against what it should have made."""
+"""Measure the output of an encoder-decoder, by greedy search, against its references."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What modules read, and what layers add to the stream, with the gradient of the loss by it, token by token."""
+"""Capture what modules read and what layers add to the stream, with the gradient of the loss by it, token by token."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -57,7 +57,7 @@ class Recovery(Settings):
 
     @property
     def data(self) -> Calibration:
-        """What a reader is asked for."""
+        """The request for training data."""
         return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
 
     def batch_examples(self, pool: TrainingSet) -> int:

@@ -1,4 +1,4 @@
-"""What `record.json` says of a compression."""
+"""Make the `record.json` of a compression."""
 
 from dataclasses import asdict
 from typing import Any

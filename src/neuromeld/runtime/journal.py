@@ -27,7 +27,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a step found: plain values, and tensors by name."""
+    """The result of a step: plain values, and tensors by name."""
 
     facts: Any
     tensors: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""What a process holds of the machine's memory."""
+"""Measure and limit the memory of this process."""
 
 import ctypes
 import platform

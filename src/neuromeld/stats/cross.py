@@ -1,4 +1,4 @@
-"""What a linear regression of one stream on another needs."""
+"""Moments for a linear regression of one stream on another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

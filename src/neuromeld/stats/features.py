@@ -74,7 +74,7 @@ class FeatureMoments(Statistic):
 
 
 class TargetMoments(Statistic):
-    """The same with targets, and `z^T y`, `|y|^2` and `y`; `update(z, y)` takes `(n, f)` and `(n, d)`."""
+    """`FeatureMoments`, and `z^T y`, `|y|^2` and `y` of targets; `update(z, y)` takes `(n, f)` and `(n, d)`."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""What the rows of a data set hold: a text, or a chat in one of the forms that are in use."""
+"""Read the rows of a data set: a text, or a chat in one of the forms that are in use."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What was done, in plain words, and the numbers that come first."""
+"""Say what was done, in plain words, and show the numbers that come first."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the smaller model is worth: measured losses, samples, recovery, and what else was considered."""
+"""Draw how good the smaller model is: measured losses, samples, recovery, and the candidates."""
 
 from markupsafe import Markup
 
