@@ -26,7 +26,7 @@ LOUDEST = 1e6
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording and what is said in it."""
+    """One recording and its transcript."""
 
     path: Path
     transcript: str
@@ -43,7 +43,7 @@ def speech_clips(source: str, split: Split | None) -> list[Clip]:
     if not source.startswith("file:") or not path.is_file():
         raise UserInputError(
             f"{source} is not speech: give file:FOLDER, a folder with .wav files and {TRANSCRIPTS}, in which every "
-            "line is NAME.wav, a tab and what is said"
+            "line is NAME.wav, a tab and the transcript"
         )
     with open_text(path) as file:
         lines = enumerate(lines_of(file, path), start=1)
@@ -63,7 +63,7 @@ def _recording(folder: Path, line: str, where: str) -> Document:
         reason = f"{folder / name} is not there"
     else:
         return Document(name, transcript)
-    raise UserInputError(f"{where}: {reason}; a line is NAME.wav, a tab and what is said")
+    raise UserInputError(f"{where}: {reason}; a line is NAME.wav, a tab and the transcript")
 
 
 def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " samples"]]:
