@@ -43,7 +43,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 class Need(StrEnum):
-    """What a method asks for beyond the statistics that are taken anyway."""
+    """Name what a method asks for beyond the statistics that are taken anyway."""
 
     BIAS = "a bias in the output matrix"
     GRADIENT = "a backward pass over the calibration data"

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import textwrap
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -50,7 +51,10 @@ def render() -> str:
             cells.append(f"{outcome} ({notes})" if why else outcome)
         about = (importlib.import_module(f"neuromeld.archs.families.{name}").__doc__ or "").split("\n")[0].rstrip(".")
         lines.append(f"| `{name}` | {about} | " + " | ".join(cells) + " |")
-    numbered = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    numbered = [
+        textwrap.fill(f"{number}. {reason}", 140, subsequent_indent="   ", break_on_hyphens=False)
+        for number, reason in enumerate(reasons, start=1)
+    ]
     unsupported = [f"- `{name}`: {reason}" for name, reason in UNSUPPORTED.items()]
     return "\n".join([INTRODUCTION, *lines, "", *numbered, "", "Looked at, and refused:", "", *unsupported, ""])
 

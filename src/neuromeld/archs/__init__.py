@@ -29,7 +29,7 @@ UNSUPPORTED = {
 
 
 def spec_for(model_type: str, model_classes: Iterable[str] = ()) -> ArchSpec:
-    """The spec of a model type: that of the first of `model_classes` with one of its own, else the type's.
+    """Return the spec of a model type: that of the first of `model_classes` with one of its own, else the type's.
 
     Raises `UnsupportedModelError` for a type that is not described.
     """

@@ -10,7 +10,8 @@ from neuromeld.errors import UnsupportedModelError
 
 
 def stock_class(config: PretrainedConfig) -> Any:
-    """The class of a described architecture; of other models, which can be evaluated, that of causal language models.
+    """Return the class of a described architecture; of other models, which can be evaluated, that of causal language
+    models.
 
     Raises `UnsupportedModelError` for anything else.
     """

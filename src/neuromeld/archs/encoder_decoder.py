@@ -8,7 +8,7 @@ CONFIG_HEADS = "attention divides its width by the number of heads in the config
 
 
 def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bool) -> tuple[Stack, Stack]:
-    """The stacks of an encoder and its decoder, at `path` in the model.
+    """Return the stacks of an encoder and its decoder, at `path` in the model.
 
     source, target  the entries of a batch that tell padding from real tokens on either side, if there are any
     pre_norm        whether sublayers read the stream through their norms, which otherwise stand on the stream itself

@@ -25,7 +25,7 @@ def gated_decoder(
     hidden_multiple_of_heads: bool = False,
     experts: bool = False,
 ) -> ArchSpec:
-    """The spec of a decoder of this shape.
+    """Return the spec of a decoder of this shape.
 
     input_norms           the norms that attention and FFN read the stream through
     output_norms          the norms on what attention and FFN write

@@ -1,4 +1,4 @@
-"""What an unknown model has in common with a known architecture, as a start for describing it."""
+"""Compare an unknown model with the known architectures, as a start for describing it."""
 
 import importlib
 import inspect

@@ -54,7 +54,7 @@ class Architecture:
         return tuple(sum(self.depths[:index]) for index in range(len(self.depths)))
 
     def stack(self, layer: int) -> Stack:
-        """The stack that a layer is in."""
+        """Return the stack that a layer is in."""
         return self._place(layer)[0]
 
     def layer_path(self, layer: int, path: str = "") -> str:
@@ -62,11 +62,11 @@ class Architecture:
         return f"{stack.layers}.{index}" + (f".{path}" if path else "")
 
     def mask(self, path: str) -> str | None:
-        """The entry of a batch that says which of the tokens are real that the module at `path` sees."""
+        """Return the entry of a batch that says which of the tokens are real that the module at `path` sees."""
         return next((s.mask for s in self.spec.stacks if path.startswith(f"{s.layers}.")), self.spec.stacks[-1].mask)
 
     def in_step(self, window: range) -> list[range]:
-        """The layers of each stack that `window`, counted from 0 in every stack, stands for."""
+        """Return the layers of each stack that `window`, counted from 0 in every stack, stands for."""
         return [range(start + window.start, start + window.stop) for start in self.stack_offsets]
 
     def with_depths(self, depths: tuple[int, ...]) -> "Architecture":
@@ -78,7 +78,7 @@ class Architecture:
         return self.with_depths(tuple(depth - count for depth in self.depths))
 
     def layer_weights(self, layer: int) -> tuple[Weight, ...]:
-        """The weights of one layer, with full paths."""
+        """Return the weights of one layer, with full paths."""
         return tuple(
             replace(
                 w, path=self.layer_path(layer, w.path), input_norm=w.input_norm and self.layer_path(layer, w.input_norm)
@@ -87,24 +87,24 @@ class Architecture:
         )
 
     def producers(self, layer: int, space: str) -> tuple[Weight, ...]:
-        """The weights of one layer that write into `space`, with full paths."""
+        """Return the weights of one layer that write into `space`, with full paths."""
         return tuple(weight for weight in self.layer_weights(layer) if weight.out == space)
 
     def consumer(self, layer: int, space: str) -> Weight:
-        """The one weight of a layer that reads `space`, a space of its own: `ffn` or `heads`."""
+        """Return the one weight of a layer that reads `space`, a space of its own: `ffn` or `heads`."""
         (weight,) = (weight for weight in self.layer_weights(layer) if weight.in_ == space)
         return weight
 
     def residual_norms(self, layer: int) -> tuple[Norm, ...]:
-        """The norms of one layer that read the residual stream, with full paths."""
+        """Return the norms of one layer that read the residual stream, with full paths."""
         return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.spec.residual_norms)
 
     def layer_norms(self, layer: int) -> tuple[Norm, ...]:
-        """Every norm of one layer, with full paths."""
+        """Return every norm of one layer, with full paths."""
         return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.stack(layer).norms)
 
     def layer_untouched_parameters(self, layer: int) -> tuple[str, ...]:
-        """The full paths of the parameters of one layer that no method touches."""
+        """Return the full paths of the parameters of one layer that no method touches."""
         stack, index = self._place(layer)
         first = stack.first_only if index == 0 else None
         paths = (
@@ -132,7 +132,9 @@ class Architecture:
         return (*_given(self.spec.embedding_norm), *layers, *_given(self.spec.final_norm))
 
     def untouched_parameters(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters of `model` that no method touches, where it has them and they are not tied to others."""
+        """Return the parameters of `model` that no method touches, where it has them and they are not tied to
+        others.
+        """
         paths = [
             *self.spec.untouched_parameters,
             *(path for layer in range(self.num_layers) for path in self.layer_untouched_parameters(layer)),
@@ -143,7 +145,7 @@ class Architecture:
         return [parameter for parameter in found if parameter is not None and id(parameter) not in described]
 
     def untouched_matrix_entries(self, model: nn.Module) -> int:
-        """Entries of the linear maps among them."""
+        """Return the number of entries of the linear maps among the untouched parameters."""
         modules = (module for module in model.modules() if isinstance(module, nn.Linear))
         weights = {id(module.weight) for module in modules}
         return sum(parameter.numel() for parameter in self.untouched_parameters(model) if id(parameter) in weights)
@@ -249,7 +251,7 @@ def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:
-    """The submodule at `path`, or None where the path does not exist."""
+    """Return the submodule at `path`, or None where the path does not exist."""
     module: nn.Module | None = model
     for part in path.split("."):
         module = getattr(module, part, None)

@@ -62,7 +62,7 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
 
 
 def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: str) -> int:
-    """The width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
+    """Return the width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
     if space == RESIDUAL:
         return after.hidden
     if space == FFN:
@@ -82,7 +82,9 @@ def layer_entries(arch: Architecture, before: Sizes, after: Sizes, layer: int, s
 
 
 def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, after: Sizes, *, extra: int = 0) -> int:
-    """Unique parameters at the sizes `after`, plus `extra`, of a `model` that still has the sizes `before`."""
+    """Predict the unique parameters at the sizes `after`, plus `extra`, of a `model` that still has the sizes
+    `before`.
+    """
 
     def size(space: str, layer: int = 0) -> int:
         return space_size(arch, before, after, layer, space)
@@ -112,7 +114,7 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
 
 
 def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: int, extra: int = 0) -> int:
-    """Operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model.
+    """Predict the operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model.
 
     extra  entries of matrices that are neither in a layer nor the head
     """
@@ -129,7 +131,7 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
 
 
 def changes(before: Sizes, after: Sizes) -> list[str]:
-    """What differs, in words, one line each."""
+    """Say in words what differs, one line each."""
 
     def span(sizes: tuple[int, ...]) -> str:
         low, high = min(sizes), max(sizes)

@@ -177,12 +177,12 @@ class ArchSpec:
         return tuple(norm for stack in self.stacks for norm in stack.norms)
 
     def config_keys(self, space: str) -> tuple[str, ...]:
-        """The config keys that state the size of a space; none where no key does."""
+        """Return the config keys that state the size of a space; none where no key does."""
         keys = self.stock_keys.get(space, ())
         return (keys,) if isinstance(keys, str) else keys
 
     def refusal(self, space: str) -> str | None:
-        """Why a space cannot be narrowed at all: what its norms forbid, or what `refusals` says."""
+        """Say why a space cannot be narrowed at all: what its norms forbid, or what `refusals` says."""
         if space in self.refusals:
             return self.refusals[space]
         if space == RESIDUAL and any(norm.on_output for norm in self.norms):

@@ -34,7 +34,7 @@ def image_encoder(
     native_only: dict[str, str] | None = None,
     requires: tuple[Requirement, ...] = (),
 ) -> ArchSpec:
-    """The spec of an encoder of this shape.
+    """Return the spec of an encoder of this shape.
 
     base             path of the encoder in a model with a head, with a dot behind it
     attention        path of the queries, keys and values in a layer

@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
 
 def render_card(record: dict[str, Any]) -> str:
-    """The README.md of a checkpoint: YAML front matter, then what was done and how to load the result.
+    """Return the README.md of a checkpoint: YAML front matter, then what was done and how to load the result.
 
     `record` is the content of `record.json`.  Of its optional keys, `source_kind` ("hub") makes the source the
     `base_model`, `CARD_KEYS` are passed on, `evaluation`, a list of measured `Perplexity` as dictionaries, each with an

@@ -1,4 +1,4 @@
-"""What lies in a model's folder beside weights, config and tokenizer, and goes along to the smaller model."""
+"""Copy what lies in a model's folder beside weights, config and tokenizer to the smaller model."""
 
 import json
 import re
@@ -32,14 +32,14 @@ CARD_KEYS = ("license", "license_name", "license_link", "base_model", "language"
 
 @dataclass(frozen=True)
 class Companions:
-    """What of a folder goes along, and what is left: names, relative to the folder, of files and of whole folders."""
+    """The files and folders that go along, and those that are left, by names relative to the folder."""
 
     copied: tuple[str, ...]
     left: tuple[str, ...]
 
 
 def find_companions(folder: Path) -> Companions:
-    """What lies beside the model in `folder`; code is left, and so are folders that mean nothing here."""
+    """Find what lies beside the model in `folder`; code is left, and so are folders that mean nothing here."""
     modules = {path for path, _ in sentence_modules(folder) if path}
     copied, left = [], []
     for path in sorted(folder.iterdir()):
@@ -54,7 +54,7 @@ def find_companions(folder: Path) -> Companions:
 
 
 def sentence_modules(folder: Path) -> list[tuple[str, str]]:
-    """Folder and kind of each module that sentence-transformers runs; none where it is not its layout.
+    """Return folder and kind of each module that sentence-transformers runs; none where it is not its layout.
 
     Raises `CheckpointError` for a list that is damaged, `UnsupportedModelError` for modules with code of their own.
     """
@@ -77,7 +77,7 @@ def sentence_modules(folder: Path) -> list[tuple[str, str]]:
 
 
 def check_companions(folder: Path, *, width: tuple[int, int], layers: tuple[int, int]) -> list[str]:
-    """What is left behind, as warnings.
+    """Return warnings of what is left behind.
 
     width, layers   of the model before and after
 
@@ -114,7 +114,7 @@ def copy_companions(source: Path, out: Path, *, width: int | None = None) -> Non
 
 
 def card_facts(folder: Path) -> dict[str, Any]:
-    """What the front matter of a folder's README.md says of license, origin and language."""
+    """Return what the front matter of a folder's README.md says of license, origin and language."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, ValueError):

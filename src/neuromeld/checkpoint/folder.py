@@ -74,7 +74,8 @@ def _check_apart(out: Path, source: Path) -> None:
 
 
 def strange_files(folder: Path) -> list[str]:
-    """What is in a folder that this program did not write, or enough of it to say so, by names relative to the folder.
+    """Return what is in a folder that this program did not write, or enough of it to say so, by names relative to the
+    folder.
 
     That is everything, unless a record says what was written.  Links are strange, and so are empty folders.
     """
@@ -98,14 +99,14 @@ def strange_files(folder: Path) -> list[str]:
 
 
 def written_files(folder: Path) -> list[str]:
-    """What a record says was written, by which the folder is known again: the files in it, and those to come."""
+    """Return what a record says was written, by which the folder is known again: the files in it, and those to come."""
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     return sorted(files | set(WRITTEN_LATER))
 
 
 @contextmanager
 def new_folder(out: Path, *, force: bool, beside: Path | None = None) -> Iterator[Path]:
-    """A fresh folder, renamed to `out` at the end of the block; on any exception it is removed.
+    """Yield a fresh folder, renamed to `out` at the end of the block; on any exception it is removed.
 
     beside   where on the same disk it lies until then; by default it is a hidden neighbour of `out`
 

@@ -48,7 +48,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 def load_config(folder: Path) -> PretrainedConfig:
-    """The config of a model that `model_class` knows, in agreement with what the weight files hold.
+    """Return the config of a model that `model_class` knows, in agreement with what the weight files hold.
 
     Raises `CheckpointError` for a config that is not there or not valid, `UnsupportedModelError` for a model type
     that transformers does not know or that is neither described here nor a causal language model, for another head,
@@ -97,7 +97,7 @@ def _safe_files(folder: Path) -> list[Path]:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside the weights."""
+    """Return the tokenizer that lies beside the weights."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
             f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}: none is there); "
@@ -113,7 +113,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_model(
     folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False, memory_mapped: bool = False
 ) -> PreTrainedModel:
-    """The model in eval mode, every weight of it from the checkpoint and finite.
+    """Return the model in eval mode, every weight of it from the checkpoint and finite.
 
     dtype   None keeps the checkpoint's own
     memory_mapped   leave the weights in their files: what is in memory of them is what is being used (`paging.py`)
@@ -157,7 +157,7 @@ def load_model(
 
 
 def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
-    """The files that hold the weights; `CheckpointError` if one is missing, or if there are only pickles."""
+    """Return the files that hold the weights; `CheckpointError` if one is missing, or if there are only pickles."""
     for name in ("model.safetensors", *(("pytorch_model.bin",) if allow_pickle else ())):
         if (folder / name).is_file():
             return [folder / name]

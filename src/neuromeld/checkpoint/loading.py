@@ -22,7 +22,7 @@ PIPELINES = {
 
 
 def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
-    """The entries of a record that say what loads a model and its processor, and in which transformers."""
+    """Return the entries of a record that say what loads a model and its processor, and in which transformers."""
     found = "AutoProcessor"
     if isinstance(processor, PreTrainedTokenizerBase):
         found = "AutoTokenizer"
@@ -37,12 +37,12 @@ def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
 
 
 def pipeline(record: Mapping[str, Any]) -> str:
-    """What the model does; records from before other models than text were written do not say."""
+    """Return the pipeline of the model; records from before other models than text were written do not say."""
     return PIPELINES[record.get("auto_class", "AutoModelForCausalLM")]
 
 
 def load_lines(record: Mapping[str, Any]) -> str:
-    """Python that loads model and processor."""
+    """Return the Python lines that load model and processor."""
     model = record.get("auto_class", "AutoModelForCausalLM")
     processor = record.get("auto_processor", "AutoTokenizer")
     name = "tokenizer" if processor == "AutoTokenizer" else "processor"

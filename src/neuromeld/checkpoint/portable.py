@@ -15,14 +15,16 @@ PLACES = frozenset(
 
 
 def without_places(content: Any) -> Any:
-    """A config without anything that says where it was made."""
+    """Return a config without anything that says where it was made."""
     if isinstance(content, dict):
         return {key: without_places(value) for key, value in content.items() if key not in PLACES}
     return [without_places(value) for value in content] if isinstance(content, list) else content
 
 
 def with_older_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config that also says what transformers 4 asks for under other names: rotary embeddings, dtype, experts."""
+    """Return a config that also says what transformers 4 asks for under other names: rotary embeddings, dtype,
+    experts.
+    """
     older: dict[str, Any] = {"torch_dtype": config["dtype"]} if config.get("dtype") else {}
     rope = config.get("rope_parameters") or {}
     local = rope.get("sliding_attention")
@@ -44,7 +46,7 @@ def with_older_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_older_tokenizer(config: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer's config whose class and special tokens transformers 4 knows, too."""
+    """Return a tokenizer's config whose class and special tokens transformers 4 knows, too."""
     config = dict(config)
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"

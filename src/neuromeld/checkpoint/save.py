@@ -98,7 +98,7 @@ def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> No
 
 @torch.no_grad()
 def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """What a model says of a batch: its logits, or, where it has no head, the last hidden states."""
+    """Return the outputs of a model on a batch: its logits, or, where it has no head, the last hidden states."""
     found = model(**model_inputs(model, batch))
     result: Tensor = found.logits if "logits" in found else found.last_hidden_state
     return result

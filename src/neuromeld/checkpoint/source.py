@@ -51,26 +51,26 @@ class ModelSource:
     allow_pickle: bool = False
 
     def config(self) -> PretrainedConfig:
-        """The model's config; no weight is read."""
+        """Return the model's config; no weight is read."""
         return load_config(self.folder)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that comes with the model."""
+        """Return the tokenizer that comes with the model."""
         return load_tokenizer(self.folder)
 
     def load(self, dtype: torch.dtype | None, device: str, *, memory_mapped: bool = False) -> PreTrainedModel:
-        """The model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says more."""
+        """Return the model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says more."""
         return load_model(
             self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle, memory_mapped=memory_mapped
         )
 
     def bytes_on_disk(self) -> int:
-        """The size of the weight files."""
+        """Return the size of the weight files."""
         files = weight_files(self.folder, allow_pickle=self.allow_pickle)
         return sum(path.stat().st_size for path in files)
 
     def fingerprint(self) -> str:
-        """sha256, in hex, over the config and the weight files."""
+        """Return the sha256, in hex, over the config and the weight files."""
         digest = hashlib.sha256()
         for path in (self.folder / "config.json", *weight_files(self.folder, allow_pickle=self.allow_pickle)):
             digest.update(_file_sha256(path).encode())

@@ -1,4 +1,4 @@
-"""What a checkpoint folder states about its model, checked before any of it is believed or a weight is read."""
+"""Check what a checkpoint folder states about its model before any of it is believed or a weight is read."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ QUANTISED_KEYS = ("quantization_config", "compression_config")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; `CheckpointError` for anything else."""
+    """Read a JSON object; `CheckpointError` for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -81,7 +81,7 @@ def check_no_adapter(folder: Path) -> None:
 
 
 def trusted(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
-    """A config without what could fetch code or change what the model returns; its sizes are such as can be.
+    """Return a config without what could fetch code or change what the model returns; its sizes are such as can be.
 
     Raises `CheckpointError` for absurd sizes, `UnsupportedModelError` for a quantised model.
     """

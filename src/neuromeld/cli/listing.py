@@ -35,7 +35,7 @@ from neuromeld.units.selectors import SELECTORS
 
 
 class What(StrEnum):
-    """What can be listed."""
+    """The lists that there are."""
 
     architectures = "architectures"
     methods = "methods"

@@ -34,7 +34,7 @@ class LabelledImages:
 
 
 def content(pixels: Pixels) -> bytes:
-    """What identifies an image.  `UserInputError` for a file that cannot be read."""
+    """Return what identifies an image.  `UserInputError` for a file that cannot be read."""
     if not isinstance(pixels, Path):
         return pixels.tobytes()
     try:
@@ -46,7 +46,7 @@ def content(pixels: Pixels) -> bytes:
 
 
 def by_content(images: Iterable[tuple[Pixels, int]]) -> list[tuple[bytes, Pixels, int]]:
-    """The images with their sha256, in its order: the classes are mixed."""
+    """Return the images with their sha256, in its order: the classes are mixed."""
     return sorted(
         ((hashlib.sha256(content(pixels)).digest(), pixels, label) for pixels, label in images),
         key=lambda entry: (entry[0], entry[2]),
@@ -54,7 +54,7 @@ def by_content(images: Iterable[tuple[Pixels, int]]) -> list[tuple[bytes, Pixels
 
 
 def select_split(images: Iterable[tuple[Pixels, int]], split: Split) -> tuple[list[Pixels], list[int]]:
-    """The images of one split, and their labels.  `UserInputError` where there is none."""
+    """Return the images of one split, and their labels.  `UserInputError` where there is none."""
     ordered = by_content(images)
     chosen = [(pixels, label) for digest, pixels, label in ordered if split_of_content(digest) == split]
     if not chosen:
@@ -66,7 +66,10 @@ def select_split(images: Iterable[tuple[Pixels, int]], split: Split) -> tuple[li
 
 
 def rgb(pixels: Pixels) -> "Image":
-    """The image in three colours, the first where there are several.  `UserInputError` where a file holds none."""
+    """Return the image in three colours, the first where there are several.
+
+    `UserInputError` where a file holds none.
+    """
     try:
         from PIL import Image
     except ImportError as error:

@@ -22,12 +22,14 @@ class Document:
 
 
 def split_of(document: Document) -> Split:
-    """The split a document belongs to: a function of its name and text alone, so a growing source moves nothing."""
+    """Return the split a document belongs to: a function of its name and text alone, so a growing source moves
+    nothing.
+    """
     return split_of_content(hashlib.sha256(f"{document.name}\0{document.text}".encode()).digest())
 
 
 def split_of_content(digest: bytes) -> Split:
-    """The split of what has this sha256."""
+    """Return the split of what has this sha256."""
     position = int.from_bytes(digest[:8]) / 2**64
     if position < CALIBRATION_SHARE:
         return "calibration"
@@ -35,7 +37,7 @@ def split_of_content(digest: bytes) -> Split:
 
 
 def select_split(documents: Iterable[Document], split: Split, *, source: str) -> list[Document]:
-    """The documents of one split, in order.  `UserInputError` when there is none."""
+    """Return the documents of one split, in order.  `UserInputError` when there is none."""
     number, selected = 0, []
     for document in documents:
         number += 1

@@ -28,7 +28,7 @@ class Scale:
 
 
 def linear(values: Sequence[float], start: float, end: float, *, zero: bool = True) -> Scale:
-    """A scale with round ends that holds all values, and zero too if asked."""
+    """Return a scale with round ends that holds all values, and zero too if asked."""
     low, high = (min(values), max(values)) if not zero else (min(0.0, *values), max(0.0, *values))
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
@@ -38,7 +38,7 @@ def linear(values: Sequence[float], start: float, end: float, *, zero: bool = Tr
 
 
 def logarithmic(values: Sequence[float], start: float, end: float) -> Scale:
-    """A scale by orders of magnitude, with round ends, that holds all values, which are above zero."""
+    """Return a scale by orders of magnitude, with round ends, that holds all values, which are above zero."""
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     steps = [m * 10.0**power for power in powers for m in (1, 2, 5)]
     low, high = max(s for s in steps if s <= min(values)), min(s for s in steps if s > max(values))
@@ -46,7 +46,7 @@ def logarithmic(values: Sequence[float], start: float, end: float) -> Scale:
 
 
 def positions(values: Sequence[float], start: float, end: float) -> Scale:
-    """A scale from the first of several whole numbers to the last."""
+    """Return a scale from the first of several whole numbers to the last."""
     low, high = min(values), max(values)
     step = int(max(1.0, _round_step((high - low) / 6)))
     ticks = range(math.ceil(low / step) * step, int(high) + 1, step)
@@ -54,7 +54,7 @@ def positions(values: Sequence[float], start: float, end: float) -> Scale:
 
 
 def frame(x: Scale, y: Scale, x_label: str, y_label: str) -> Markup:
-    """Grid lines, ticks and labels."""
+    """Draw grid lines, ticks and labels."""
     lines = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="tick" x="{}" y="{}">{}</text>').format(
             LEFT, WIDTH - RIGHT, y(tick), y(tick), LEFT - 6, y(tick) + 4, _short(tick)

@@ -41,7 +41,7 @@ def lines(
     log: bool = False,
     mark: float | None = None,
 ) -> Markup | None:
-    """One line a series; `mark` points out one x.
+    """Draw one line a series; `mark` points out one x.
 
     The y axis has zero on it unless told otherwise, or goes by orders of magnitude if `log`: all y are above zero then.
 
@@ -95,7 +95,7 @@ def _pieces(series: Series) -> list[list[tuple[float, float]]]:
 def bars(
     title: str, x_label: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]]
 ) -> Markup | None:
-    """Horizontal bars, one group a label; the values stand beside them.  None where there is no value."""
+    """Draw horizontal bars, one group a label; the values stand beside them.  None where there is no value."""
     values = [v for _, found in series for v in found if v is not None and math.isfinite(v)]
     if not values:
         return None
@@ -137,7 +137,7 @@ def bars(
 def heat_map(
     title: str, x_label: str, matrix: Sequence[Sequence[float]], *, y_label: str | None = None
 ) -> Markup | None:
-    """A matrix, row 0 at the top; the stronger the colour, the larger.  None where nothing is finite.
+    """Draw a matrix, row 0 at the top; the stronger the colour, the larger.  None where nothing is finite.
 
     `y_label` is that of the rows, by default the columns' too.
     """

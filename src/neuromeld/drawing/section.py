@@ -1,4 +1,4 @@
-"""What a section of the report is, and the HTML that sections are made of.  All text is escaped on the way in."""
+"""Sections of the report, and the HTML that they are made of.  All text is escaped on the way in."""
 
 import math
 import re
@@ -27,7 +27,7 @@ class Section:
 
 
 def number(value: Any) -> str:
-    """A value as a person reads it: thousands apart, four significant digits, a dash for what is not there."""
+    """Format a value for a reader: thousands apart, four significant digits, a dash for what is not there."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
     if isinstance(value, bool):
@@ -38,22 +38,22 @@ def number(value: Any) -> str:
 
 
 def paragraph(text: str, **values: object) -> Markup:
-    """A paragraph; `text` is ours and may hold markup, the values are escaped."""
+    """Return a paragraph; `text` is ours and may hold markup, the values are escaped."""
     return Markup("<p>" + text + "</p>").format(**values)
 
 
 def item(text: str, *values: object) -> Markup:
-    """An entry of a list; `text` is ours and may hold markup, the values are escaped."""
+    """Return an entry of a list; `text` is ours and may hold markup, the values are escaped."""
     return Markup("<li>" + text + "</li>").format(*values)
 
 
 def join(parts: Iterable[Markup | None]) -> Markup:
-    """The parts that are there, one after the other."""
+    """Return the parts that are there, one after the other."""
     return Markup("\n").join(part for part in parts if part is not None)
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """A table that scrolls by itself where the screen is narrow; the first cell of a row is its name."""
+    """Return a table that scrolls by itself where the screen is narrow; the first cell of a row is its name."""
     cells = [
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
             _text(first), Markup("").join(Markup("<td>{}</td>").format(_text(cell)) for cell in rest)
@@ -71,22 +71,22 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def folded(summary: str, body: Markup) -> Markup:
-    """Something to open on demand; in print it is open."""
+    """Fold a part of the page: it opens on demand, and is open in print."""
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, body)
 
 
 def figures(charts: Iterable[Markup | None]) -> Markup:
-    """Charts side by side where there is room."""
+    """Place charts side by side where there is room."""
     return Markup('<div class="figures">{}</div>').format(join(charts))
 
 
 def code(text: str) -> Markup:
-    """A block of code."""
+    """Return a block of code."""
     return Markup('<pre tabindex="0"><code>{}</code></pre>').format(text)
 
 
 def facts(values: Mapping[str, object]) -> Markup:
-    """Names and what they are, as a list."""
+    """List names and what they are."""
     return Markup("<dl>{}</dl>").format(
         Markup("").join(
             Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(key.replace("_", " "), _text(value))

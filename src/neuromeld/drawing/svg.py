@@ -15,7 +15,7 @@ SHORT_KEY = 26
 
 
 def draw(figures: Sequence[Markup]) -> str:
-    """The figures side by side."""
+    """Return the figures side by side."""
     drawn: list[Markup] = []
     height = 0.0
     for index, figure in enumerate(figures):
@@ -37,7 +37,7 @@ def draw(figures: Sequence[Markup]) -> str:
 
 
 def _legend(keys: ElementTree.Element) -> tuple[Markup, float]:
-    """What each colour means, and where the drawing below it starts."""
+    """Draw what each colour means; return it, and where the drawing below it starts."""
     names = [(key[0].attrib["class"], key[0].tail or "") for key in keys]
     columns = 2 if all(len(name) <= SHORT_KEY for _, name in names) else 1
     drawn = [

@@ -27,7 +27,7 @@ class Accuracy:
 
 @torch.no_grad()
 def top1_accuracy(model: PreTrainedModel, batches: Iterable[Batch]) -> Accuracy:
-    """How often a classifier is right on batches with `labels`, one an example, each of which is seen once.
+    """Measure how often a classifier is right on batches with `labels`, one an example, each of which is seen once.
 
     `NumericsError` when a logit is NaN or infinite, `UserInputError` for a model or batches without classes.
     """

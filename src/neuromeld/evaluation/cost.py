@@ -1,4 +1,4 @@
-"""What a model costs: arithmetic per token, parameters and bytes."""
+"""Count the cost of a model: arithmetic per token, parameters and bytes."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from neuromeld.errors import CheckpointError
 
 
 def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
-    """Floating-point operations of a dense model's forward pass for one token that attends to `context` keys.
+    """Count the floating-point operations of a dense model's forward pass for one token that attends to `context` keys.
 
     2 x (entries of every matrix applied to the token, biases excluded)
       + 4 x context x (width of the attention heads, summed over layers)
@@ -42,7 +42,7 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
 
 @torch.no_grad()
 def bytes_per_token(model: PreTrainedModel, *, context: int) -> int:
-    """Bytes that a decoder reads to write one token behind `context` others, for one sequence at a time.
+    """Count the bytes that a decoder reads to write one token behind `context` others, for one sequence at a time.
 
     Every matrix as often as it is applied, as in `flops_per_token`, and the keys and values of the context, of which a
     sliding window may spare some.  Biases, norms and activations are left out.  Where memory is the bottleneck, as it
@@ -83,12 +83,12 @@ def _entries_of_experts(module: nn.Module, chosen: int) -> int:
 
 
 def unique_parameters(model: nn.Module) -> int:
-    """The number of parameters, each counted once however many modules share it."""
+    """Count the parameters, each once however many modules share it."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def bytes_on_disk(folder: Path | str) -> int:
-    """The size of a checkpoint's safetensors files.  `CheckpointError` when there is none."""
+    """Return the size of a checkpoint's safetensors files.  `CheckpointError` when there is none."""
     files = list(Path(folder).glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder} holds no *.safetensors file: not a checkpoint folder, or not yet saved")

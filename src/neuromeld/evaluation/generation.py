@@ -1,4 +1,4 @@
-"""What an encoder-decoder makes of its inputs, by greedy search, against what it should have made."""
+"""Measure the output of an encoder-decoder, by greedy search, against its references."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Generated:
 def translation_quality(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], *, progress: bool = False
 ) -> Generated:
-    """BLEU and chrF of sacrebleu, 0 to 100, over a corpus with one reference a source."""
+    """Measure BLEU and chrF of sacrebleu, 0 to 100, over a corpus with one reference a source."""
     try:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
@@ -55,7 +55,9 @@ def translation_quality(
 def word_error_rate(
     model: PreTrainedModel, processor: ProcessorMixin, clips: Sequence[Clip], *, progress: bool = False
 ) -> Generated:
-    """Word errors of jiwer over words of the transcripts, after Whisper's own normalisation of both sides."""
+    """Measure the word errors of jiwer over words of the transcripts, after Whisper's own normalisation of both
+    sides.
+    """
     try:
         import jiwer
     except ImportError:

@@ -18,7 +18,8 @@ ROWS_PER_BLOCK = 512
 
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
-    """Nats per prediction: of `labels` where a batch has them, else of each token of `input_ids` from those before.
+    """Return the nats per prediction: of `labels` where a batch has them, else of each token of `input_ids` from those
+    before.
 
     Infinite, not an error, where a logit is not finite.  `UserInputError` for a model that predicts nothing, and for
     one that does not predict the next token where there are no labels.
@@ -27,7 +28,7 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
 
 
 def batch_losses(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[tuple[float, int]]:
-    """The nats and the number of predictions of each batch, as `mean_loss` counts them."""
+    """Return the nats and the number of predictions of each batch, as `mean_loss` counts them."""
     losses = []
     with eval_mode(model):
         for batch in batches:
@@ -41,12 +42,12 @@ def batch_losses(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]
 
 
 def mean_of(losses: Sequence[tuple[float, int]]) -> float:
-    """Nats per prediction of several batches."""
+    """Return the nats per prediction of several batches."""
     return sum(nats for nats, _ in losses) / sum(count for _, count in losses)
 
 
 def sum_nll(logits_nv: Tensor, targets_n: Tensor) -> float:
-    """The negative log-likelihood of all targets, in nats; `NumericsError` where a logit is not finite."""
+    """Sum the negative log-likelihood of all targets, in nats; `NumericsError` where a logit is not finite."""
     total = 0.0
     for logits, targets in zip(logits_nv.split(ROWS_PER_BLOCK), targets_n.split(ROWS_PER_BLOCK), strict=True):
         logits = logits.float()

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; every model is back in its own mode afterwards, also after an error."""
+    """Switch dropout off inside the block; every model is back in its own mode afterwards, also after an error."""
     training = [model.training for model in models]
     for model in models:
         model.train(False)

@@ -40,12 +40,16 @@ class Outcome:
         self._before: Look | None = None
 
     def before(self, model: PreTrainedModel) -> None:
-        """The first look; a model whose logits are not finite is left to the compression, which says where."""
+        """Look at the model before the compression; one whose logits are not finite is left to the compression, which
+        says where.
+        """
         with suppress(NumericsError):
             self._before = self._look(model)
 
     def after(self, model: PreTrainedModel) -> dict[str, Any]:
-        """What a record says of both: `evaluation`, and `samples` side by side; `NumericsError` from `perplexity`."""
+        """Return what a record says of both looks: `evaluation`, and `samples` side by side; `NumericsError` from
+        `perplexity`.
+        """
         if self._before is None:
             return {}
         after = self._look(model)
@@ -64,7 +68,7 @@ class Outcome:
 
 @torch.no_grad()
 def continuations(model: PreTrainedModel, prompts_bt: Tensor, num_tokens: int) -> Tensor:
-    """The likeliest `num_tokens` tokens behind each prompt, `(batch, num_tokens)`; none ends a text early."""
+    """Return the likeliest `num_tokens` tokens behind each prompt, `(batch, num_tokens)`; none ends a text early."""
     ids = prompts_bt.to(model.device)
     generate: Any = model.generate
     with eval_mode(model):

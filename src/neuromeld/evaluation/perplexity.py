@@ -49,7 +49,7 @@ class Perplexity:
 def perplexity(
     model: PreTrainedModel, windows: TokenWindows, *, batch_size: int = 4, progress: bool = False
 ) -> Perplexity:
-    """The perplexity of a causal language model on token windows; `batch_size` only trades memory for speed.
+    """Measure the perplexity of a causal language model on token windows; `batch_size` only trades memory for speed.
 
     `NumericsError` when a logit is NaN or infinite, `UserInputError` when the windows do not fit the model, and for a
     model that does not predict the next token.
@@ -79,7 +79,7 @@ def pseudo_perplexity(
     batch_size: int = 4,
     progress: bool = False,
 ) -> Perplexity:
-    """What stands for the perplexity of a masked language model; raises as `perplexity` does."""
+    """Measure what stands for the perplexity of a masked language model; raises as `perplexity` does."""
     _check_fit(model, windows)
     hidden_ns, labels_ns = mask_tokens(in_frames(windows.input_ids, tokenizer), tokenizer, MASKING_SEED)
     total_nll, tokens = 0.0, 0

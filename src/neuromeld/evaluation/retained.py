@@ -21,7 +21,7 @@ class Retained:
 
 
 def retained_performance(reference: TaskScores, scores: TaskScores, *, seed: int = 0) -> Retained | None:
-    """Mean accuracy over tasks, divided by the reference's mean over the same tasks.
+    """Divide the mean accuracy over tasks by the reference's mean over the same tasks.
 
     The interval is the percentile bootstrap over questions: each draw takes a question's two answers together, since
     both models answered the same ones, and takes as many questions of each task as it has.  Chance is not subtracted:

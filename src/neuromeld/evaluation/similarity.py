@@ -37,7 +37,7 @@ def similarity(
     max_tokens: int | None = SIMILARITY_TOKENS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Similarity:
-    """Two passes over the first batches, the kinds of sublayer one after the other.
+    """Compare sublayers in two passes over the first batches, the kinds of sublayer one after the other.
 
     max_tokens   batches of text are taken while they hold no more than this many tokens, and one at least; None takes
                  all: the work is `l (l + 1) d^2` multiplications a token, and the sums take `4 l (l + 1) d^2` bytes
@@ -57,7 +57,9 @@ def similarity(
 
 
 def similar_windows(matrix: Float64[Tensor, "l l"], length: int) -> list[tuple[range, float]]:
-    """Every window of `length` layers, at least 2, with the mean similarity of its pairs, the most alike first."""
+    """Return every window of `length` layers, at least 2, with the mean similarity of its pairs, the most alike
+    first.
+    """
     starts = range(len(matrix) - length + 1)
     rows, columns = torch.triu_indices(length, length, offset=1)
     found = [(range(s, s + length), float(matrix[s + rows, s + columns].mean())) for s in starts]
@@ -65,7 +67,7 @@ def similar_windows(matrix: Float64[Tensor, "l l"], length: int) -> list[tuple[r
 
 
 def linear_cka(cross: Float64[Tensor, "d d"], own: Float64[Tensor, "d d"], other: Float64[Tensor, "d d"]) -> float:
-    """`|X^T Y|_F^2 / (|X^T X|_F |Y^T Y|_F)` from the covariances of X with Y, of X and of Y."""
+    """Return `|X^T Y|_F^2 / (|X^T X|_F |Y^T Y|_F)` from the covariances of X with Y, of X and of Y."""
     return float(cross.square().sum() / (own.norm() * other.norm()))
 
 

@@ -46,7 +46,7 @@ def evaluate_tasks(
     limit: int | None = None,
     batch_size: int = 4,
 ) -> TaskScores:
-    """Accuracy of a causal language model on tasks of the harness.
+    """Measure the accuracy of a causal language model on tasks of the harness.
 
     tasks         names the harness knows, groups included
     include_path  a folder of further tasks in YAML, which may name local data

@@ -77,13 +77,13 @@ def refit(
 
 
 def best_multiple(moments: Cross, matrix: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    """The multiple of `matrix` with the least squared error; itself where it writes nothing."""
+    """Return the multiple of `matrix` with the least squared error; itself where it writes nothing."""
     power = (matrix * (moments.gram @ matrix)).sum()
     return matrix * ((matrix * moments.cross).sum() / power) if power > 0 else matrix
 
 
 def relative_error(moments: Cross, matrix: Float[Tensor, "k d"]) -> float:
-    """`E|y - x M|^2 / E|y|^2` from sums alone."""
+    """Return `E|y - x M|^2 / E|y|^2` from sums alone."""
     explained = 2 * (matrix * moments.cross).sum() - (matrix * (moments.gram @ matrix)).sum()
     return float(1 - explained / moments.target_energy)
 

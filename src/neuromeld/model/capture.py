@@ -38,7 +38,7 @@ class _Stop(Exception):
 
 
 def real_tokens(x: Tensor, batch: Batch, mask_key: str | None = "attention_mask") -> Tensor:
-    """The rows of `x`, `(batch, time, d)` or `(batch * time, d)`, that are not padding, as `(n, d)`."""
+    """Return the rows of `x`, `(batch, time, d)` or `(batch * time, d)`, that are not padding, as `(n, d)`."""
     rows = x.reshape(-1, x.shape[-1])
     mask = None if mask_key is None else batch.get(mask_key)
     return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
@@ -142,7 +142,7 @@ class LayerCalls:
 
     @torch.no_grad()
     def run(self, layer: nn.Module, index: int, batch: int, hidden: Tensor) -> Tensor:
-        """The stream that leaves `layer` when `hidden` enters it."""
+        """Return the stream that leaves `layer` when `hidden` enters it."""
         args, kwargs = self.arguments[batch][index - self.first]
         output = layer(hidden, *args, **kwargs)
         result: Tensor = output[0] if isinstance(output, tuple) else output
@@ -150,14 +150,14 @@ class LayerCalls:
 
     @torch.no_grad()
     def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module) -> Tensor:
-        """What `module`, a submodule of `layer`, reads; nothing behind it is computed."""
+        """Return what `module`, a submodule of `layer`, reads; nothing behind it is computed."""
         return self.call_of(layer, index, batch, hidden, module)[0]
 
     @torch.no_grad()
     def call_of(
         self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module
     ) -> tuple[Tensor, ...]:
-        """What `module`, a submodule of `layer`, is called with."""
+        """Return what `module`, a submodule of `layer`, is called with."""
         seen: list[tuple[Tensor, ...]] = []
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -226,12 +226,12 @@ def _short_circuit(
 
 
 def norm_epsilon(module: nn.Module) -> float:
-    """The epsilon of a LayerNorm or of transformers' RMSNorms."""
+    """Return the epsilon of a LayerNorm or of transformers' RMSNorms."""
     return float(module.eps if hasattr(module, "eps") else module.variance_epsilon)  # type: ignore[arg-type]
 
 
 def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
-    """What the norm computes before its gain and bias, in float32 or wider."""
+    """Compute what the norm does before its gain and bias, in float32 or wider."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if norm.kind == "layer":
         x = x - x.mean(-1, keepdim=True)
@@ -239,12 +239,14 @@ def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
 
 
 def without_cache(model: nn.Module) -> dict[str, bool]:
-    """What keeps a model that generates from keeping its keys and values."""
+    """Return the arguments that keep a model from caching keys and values."""
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
 
 def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What the model is called with: a batch without its labels, on the model's device, real numbers in its dtype."""
+    """Return what the model is called with: a batch without its labels, on the model's device, real numbers in its
+    dtype.
+    """
     like = next(model.parameters())
     return {
         name: value.to(like.device, like.dtype if value.is_floating_point() else None)
@@ -254,7 +256,7 @@ def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 
 def predictions(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not.
+    """Return logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not.
 
     Targets are the `labels` where a batch has them, else each token of `input_ids` from those before.
     Raises `UserInputError` for a model that predicts nothing of the kind.

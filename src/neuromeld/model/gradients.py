@@ -1,4 +1,4 @@
-"""What modules read, and what layers add to the stream, with the gradient of the loss by it, token by token."""
+"""Capture what modules read and what layers add to the stream, with the gradient of the loss by it, token by token."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def capture_gradients(
     adds: Sequence[str] = (),
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """One forward and one backward pass over `batches`; returns how many tokens were predicted.
+    """Run one forward and one backward pass over `batches`; returns how many tokens were predicted.
 
     reads   modules whose input is watched; the gradient is what comes back through the module alone
     adds    layers of which it is watched what they add to the stream

@@ -98,7 +98,7 @@ def change_once(journal: Journal, step: str, layer: nn.Module, change: Callable[
 
 @contextmanager
 def moved_to_files(journal: Journal, module: nn.Module) -> Iterator[None]:
-    """In a memory-mapped job, put the parameters of `module` that are replaced inside into files; drop all pages."""
+    """Put, in a memory-mapped job, the parameters of `module` that are replaced inside into files; drop all pages."""
     before = dict(module.named_parameters())
     yield
     if journal.memory_mapped:

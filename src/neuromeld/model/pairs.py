@@ -21,7 +21,7 @@ def collect_pairs(
     width: int,
     batches: Iterable[Batch],
 ) -> dict[Pair, PairMoments]:
-    """The moments of what the modules of two layers write, for every pair asked for and no other.
+    """Return the moments of what the modules of two layers write, for every pair asked for and no other.
 
     paths   the module of each layer
     width   how many of the last outputs of each count

@@ -18,7 +18,10 @@ from neuromeld.runtime.memory import all_finite
 
 
 def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
-    """The matrix as `(in, out)`, in its own dtype; a view where that is possible.  Of experts, `(experts, in, out)`."""
+    """Return the matrix as `(in, out)`, in its own dtype; a view where that is possible.
+
+    Of experts, `(experts, in, out)`.
+    """
     matrix: Tensor = getattr(model.get_submodule(weight.path), weight.name).detach()
     return matrix.mT if weight.layout == "linear" else matrix
 
@@ -32,7 +35,7 @@ def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
 
 
 def read_bias(model: nn.Module, weight: Weight) -> Tensor | None:
-    """The bias, `(out,)`, or None."""
+    """Return the bias, `(out,)`, or None."""
     bias: Tensor | None = getattr(model.get_submodule(weight.path), "bias", None)
     return None if bias is None else bias.detach()
 
@@ -51,14 +54,14 @@ def mix_outputs(model: nn.Module, weight: Weight, mix: Tensor) -> None:
 
 
 def mixed_outputs(weight: Weight, x: Tensor, mix: Tensor) -> Tensor:
-    """A matrix or bias of `weight` whose outputs, the last axis, are kept or averaged as `mix_outputs` does."""
+    """Return a matrix or bias of `weight` whose outputs, the last axis, are kept or averaged as `mix_outputs` does."""
     parts: Tensor = x.unflatten(-1, (weight.repeats, x.shape[-1] // weight.repeats))
     mixed = parts[..., mix] if mix.dtype == torch.int64 else parts.to(mix) @ mix
     return mixed.flatten(-2)
 
 
 def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
-    """Gain and bias (None where the norm has none), each `(d,)`."""
+    """Return gain and bias (None where the norm has none), each `(d,)`."""
     module = model.get_submodule(path)
     bias: Tensor | None = getattr(module, "bias", None)
     return module.weight.detach(), None if bias is None else bias.detach()
@@ -143,7 +146,9 @@ def reversible(model: nn.Module) -> Iterator[None]:
 
 
 def shared_parameters(module: nn.Module, prefix: str) -> list[list[str]]:
-    """The names of parameters that are one and the same, in groups of at least two; `prefix` goes before each name."""
+    """Return the names of parameters that are one and the same, in groups of at least two; `prefix` goes before each
+    name.
+    """
     groups: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(f"{prefix}.{name}")
@@ -183,7 +188,7 @@ def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> Non
 
 
 def changed_parameters(module: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters by name that are others than in `before`: those that were replaced, and new ones."""
+    """Return the parameters by name that are others than in `before`: those that were replaced, and new ones."""
     return {name: value for name, value in module.named_parameters() if value is not before.get(name)}
 
 

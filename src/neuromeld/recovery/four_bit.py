@@ -38,7 +38,7 @@ class FourBit:
     compute: torch.dtype
 
     def unquantised(self) -> PreTrainedModel:
-        """The model as it is on disk, on the CPU.  `PausedError` where it is no longer what was quantised."""
+        """Return the model as it is on disk, on the CPU.  `PausedError` where it is no longer what was quantised."""
         if self.source.fingerprint() != self.sha256:
             raise PausedError(
                 f"{self.source.name} was changed while its updates were trained, which fit the old weights only; put "
@@ -47,7 +47,7 @@ class FourBit:
         return self.source.load(None, "cpu")
 
     def quantise(self, matrix: nn.Module) -> nn.Linear:
-        """The same map with its matrix (out, in) in 4 bits and its bias as it is.
+        """Return a linear map with its matrix (out, in) in 4 bits and its bias as it is.
 
         Rows are filled up with zeros to whole blocks, and so are inputs: bitsandbytes 0.50 reads rows of, say, 1008
         weights with the scales of other blocks on CPUs with AVX-512.
@@ -67,12 +67,16 @@ class FourBit:
 
 
 def kept_whole(model: PreTrainedModel) -> set[str]:
-    """Names of the matrices whose dtype a forward pass reads, or that transformers holds to need their precision."""
+    """Return the names of the matrices whose dtype a forward pass reads, or that transformers holds to need their
+    precision.
+    """
     return set(model._keep_in_fp32_modules or ())
 
 
 def matrix_bytes(model: nn.Module) -> dict[str, int]:
-    """Bytes of the matrices `held` in 4 bits, with their scales and code tables, and of the same in their own dtype."""
+    """Return the bytes of the matrices `held` in 4 bits, with their scales and code tables, and of the same in their
+    own dtype.
+    """
     from bitsandbytes.nn import Linear4bit
 
     held = own_dtype = 0

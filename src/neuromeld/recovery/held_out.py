@@ -30,7 +30,7 @@ Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
 
 
 def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool) -> Measure:
-    """What measures a model on part of the validation split: of language models, the perplexity."""
+    """Measure a model on part of the validation split: of language models, the perplexity."""
     inputs = inputs_of(config)
     if inputs == "tokens":
         source = data.source or Tokens.default

@@ -25,7 +25,8 @@ def check_peft() -> None:
 
 @contextmanager
 def low_rank_updates(model: PreTrainedModel, rank: int, base: FourBit | None = None) -> Iterator[nn.Module]:
-    """The model with a trainable update of `rank` on every matrix inside its layers, merged into them at the end.
+    """Return the model with a trainable update of `rank` on every matrix inside its layers, merged into them at the
+    end.
 
     base   hold the matrices in 4 bits meanwhile; the updates are merged into the unquantised ones, read again
 

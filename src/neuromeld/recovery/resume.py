@@ -17,7 +17,7 @@ CHECKSUMS = "checksums.json"
 
 @contextmanager
 def work_in(work: Path, identity: dict[str, Any], *, force: bool) -> Iterator[Path | None]:
-    """The folder for the length of a run with this identity; yields the checkpoint it goes on from, if any.
+    """Lock the folder of a run with this identity; yield the checkpoint it goes on from, if any.
 
     identity   everything that decides the result, as plain values
     force      discard an unfinished run with another identity, which otherwise is a `UserInputError`

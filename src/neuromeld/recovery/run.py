@@ -34,7 +34,7 @@ BYTES_PER_PARAMETER = 3 * (4 + 8)
 
 @dataclass(frozen=True)
 class RecoverResult:
-    """What `recover` wrote to `out`; `record` is the content of its `record.json`."""
+    """The result of `recover`: the folder it wrote, and the content of its `record.json`."""
 
     out: Path
     record: dict[str, Any]

@@ -57,11 +57,11 @@ class Recovery(Settings):
 
     @property
     def data(self) -> Calibration:
-        """What a reader is asked for."""
+        """The request for training data."""
         return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
 
     def batch_examples(self, pool: TrainingSet) -> int:
-        """Examples of one update, by their mean length where `batch_size` does not say.
+        """Return the number of examples of one update, by their mean length where `batch_size` does not say.
 
         `UserInputError` where not one fits, and where they are not so many equal parts as `accumulate` says.
         """
@@ -81,7 +81,7 @@ class Recovery(Settings):
         return found
 
     def stated(self) -> dict[str, Any]:
-        """The settings that take part, as plain values."""
+        """Return the settings that take part, as plain values."""
         unused = set() if self.distill_from else {"distill_weight", "temperature"}
         unused |= {"batch_tokens"} if self.batch_size else set()
         unused |= {name for name in ("accumulate", "final_learning_rate") if name not in self.model_fields_set}

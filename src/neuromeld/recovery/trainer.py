@@ -88,7 +88,7 @@ def train(
 
 
 def distillation_loss(logits_nv: Tensor, expected_nv: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(expected || found) of the softened predictions, mean over them (arXiv:1503.02531)."""
+    """Return T^2 KL(expected || found) of the softened predictions, mean over them (arXiv:1503.02531)."""
     found, expected = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (logits_nv, expected_nv))
     return temperature**2 * F.kl_div(found, expected, log_target=True, reduction="batchmean")
 

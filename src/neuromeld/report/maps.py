@@ -7,11 +7,11 @@ from neuromeld.report.sections.similarity import similarity, similarity_maps
 
 
 def render_maps(name: str, record: Record) -> str:
-    """The heat maps of the record's `similarity` as an HTML page that needs nothing else."""
+    """Draw the heat maps of the record's `similarity` as an HTML page that needs nothing else."""
     section = similarity(record)
     return render_page(name, f"{name}: how alike its layers are", [section] if section else [])
 
 
 def draw_maps(record: Record) -> str:
-    """The same side by side as one SVG, with the page's colours."""
+    """Draw the heat maps side by side as one SVG, with the page's colours."""
     return draw(similarity_maps(record))

@@ -47,7 +47,7 @@ def sections_of(record: Record) -> list[Section]:
 
 
 def render_report(record: Record) -> str:
-    """The report of a compression as one HTML page without references to anything outside it."""
+    """Return the report of a compression as one HTML page without references to anything outside it."""
     name = overview.name_of(record)
     return render_page(name, f"{name}, compressed by neuromeld", sections_of(record), overview.tiles(record))
 
@@ -96,7 +96,7 @@ def _reading_record(folder: Path) -> Iterator[None]:
 
 
 def load_record(folder: Path) -> dict[str, Any]:
-    """The `record.json` of a checkpoint; `CheckpointError` where there is none that can be read."""
+    """Return the `record.json` of a checkpoint; `CheckpointError` where there is none that can be read."""
     path = folder / "record.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What `record.json` says of a compression."""
+"""Make the `record.json` of a compression."""
 
 from dataclasses import asdict
 from typing import Any
@@ -48,7 +48,8 @@ def compression_record(
 
 
 def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """The record with what `evaluate` found of the original model and of this one; newer numbers replace older ones.
+    """Return the record with what `evaluate` found of the original model and of this one; newer numbers replace older
+    ones.
 
     Perplexities on other texts stay, and tasks where none were asked.
     """

@@ -1,1 +1,1 @@
-"""What a long job needs of the machine: memory, disk, progress, several processes."""
+"""Run long jobs on a machine: memory, disk, progress, several processes."""

@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$NEUROMELD_CACHE`, or `~/.cache/neuromeld` where that is not set.  It may not exist yet."""
+    """Return `$NEUROMELD_CACHE`, or `~/.cache/neuromeld` where that is not set.  It may not exist yet."""
     return Path(os.environ.get("NEUROMELD_CACHE") or Path.home() / ".cache" / "neuromeld")

@@ -34,17 +34,17 @@ def process_group() -> Iterator[None]:
 
 
 def num_ranks() -> int:
-    """How many processes work on this job."""
+    """Return how many processes work on this job."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes."""
+    """Tell whether this process is the one that writes."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def own_device(device: str) -> str:
-    """The device of this rank: of several on one machine each has a GPU of its own, unless one is named."""
+    """Return the device of this rank: of several on one machine each has a GPU of its own, unless one is named."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
@@ -69,7 +69,7 @@ class Share(Sequence[T]):
 
 
 def shard_batches(batches: Sequence[T]) -> Sequence[T]:
-    """The batches that this rank takes.  `UserInputError` where there are fewer than ranks."""
+    """Return the batches that this rank takes.  `UserInputError` where there are fewer than ranks."""
     ranks = num_ranks()
     if ranks == 1:
         return batches
@@ -81,14 +81,14 @@ def shard_batches(batches: Sequence[T]) -> Sequence[T]:
 
 
 def global_index(batches: Sequence[T], index: int) -> tuple[int, int]:
-    """Which of all batches is at `index` of these, and how many there are in all."""
+    """Return which of all batches is at `index` of these, and how many there are in all."""
     if isinstance(batches, Share):
         return batches.first + index * batches.step, batches.total
     return index, len(batches)
 
 
 def map_over_ranks(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
-    """What `compute` makes of every item, each done by one rank and told to all."""
+    """Return what `compute` makes of every item, each done by one rank and told to all."""
     ranks = num_ranks()
     if ranks == 1:
         return [compute(item) for item in items]
@@ -100,7 +100,7 @@ def map_over_ranks(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
 
 
 def sum_over_ranks(number: int) -> int:
-    """The sum of what the ranks say."""
+    """Return the sum of the values that the ranks give."""
     return number if num_ranks() == 1 else int(sum_tensor(torch.tensor(number)))
 
 

@@ -27,7 +27,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Entry:
-    """What a step found: plain values, and tensors by name."""
+    """The result of a step: plain values, and tensors by name."""
 
     facts: Any
     tensors: dict[str, Tensor]
@@ -52,24 +52,25 @@ class Journal:
         return None if self._workspace is None else self._workspace.folder
 
     def begin(self, identity: Mapping[str, Any], *, force: bool) -> None:
-        """See `Workspace.begin`; said before the first step of each part of a job."""
+        """Begin a part of the job as `Workspace.begin` does; called before the first step of each part of a job."""
         if self._workspace is not None:
             self._workspace.begin(identity, force=force)
 
     def within(self, part: str) -> "Journal":
-        """The journal of a part of this job."""
+        """Return the journal of a part of this job."""
         found = Journal(self._workspace, part)
         found.memory_mapped = self.memory_mapped
         return found
 
     def recall(self, step: str) -> Entry | None:
-        """What the step found when it was done, None where it was not."""
+        """Return what the step found when it was done, None where it was not."""
         entry = self.read(step)
         self.num_recalled += entry is not None
         return entry
 
     def read(self, step: str) -> Entry | None:
-        """The same, also in the job that did the step; the tensors of a memory-mapped job stay in their file.
+        """Return what the step found, also in the job that did it; the tensors of a memory-mapped job stay in their
+        file.
 
         What was damaged meanwhile counts as not done, with a warning.
         """
@@ -102,7 +103,7 @@ class Journal:
         write_whole(self._path(self.folder, step), lambda path: save_file(found, path, metadata=metadata))
 
     def offload(self, tensor: Tensor) -> Tensor:
-        """The tensor; in a memory-mapped job a copy in a file of the journal's folder, that goes with it."""
+        """Return the tensor; in a memory-mapped job a copy in a file of the journal's folder, that goes with it."""
         if not self.memory_mapped:
             return tensor
         assert self.folder is not None
@@ -110,7 +111,7 @@ class Journal:
             return to_file(tensor, self.folder)
 
     def once(self, step: str, compute: Callable[..., Any], *arguments: Any) -> Any:
-        """`compute(*arguments)`, which JSON must be able to hold, or what it was."""
+        """Return `compute(*arguments)`, which JSON must be able to hold, or what it was."""
         entry = self.recall(step)
         if entry is not None:
             return entry.facts
@@ -139,7 +140,9 @@ NO_JOURNAL = Journal()
 
 @contextmanager
 def open_journal(out: Path) -> Iterator[Journal]:
-    """The journal of the job that will write `out`; `open_workspace` says when it is removed and when refused."""
+    """Return the journal of the job that will write `out`; `open_workspace` says when it is removed and when
+    refused.
+    """
     folder = work_folder(out)
     with open_workspace(folder, lambda: any(folder.glob(f"*{SUFFIX}"))) as workspace:
         yield Journal(workspace)

@@ -1,4 +1,4 @@
-"""What a process holds of the machine's memory."""
+"""Measure and limit the memory of this process."""
 
 import ctypes
 import platform
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def peak_rss_bytes() -> int:
-    """The largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():  # a child's `ru_maxrss` begins with what its parent held
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
@@ -19,7 +19,7 @@ def peak_rss_bytes() -> int:
 
 
 def all_finite(x: Tensor) -> bool:
-    """Whether nothing in it is NaN or infinite; unlike `torch.isfinite` this takes no memory."""
+    """Tell whether nothing in it is NaN or infinite; unlike `torch.isfinite` this takes no memory."""
     return not x.numel() or all(bool(bound.isfinite()) for bound in x.aminmax())
 
 
@@ -34,7 +34,7 @@ def release_memory() -> None:
 
 
 def keep_no_freed_memory() -> None:
-    """For the rest of this process let freed blocks of a megabyte or more go back to the system at once.
+    """Let freed blocks of a megabyte or more go back to the system at once, for the rest of this process.
 
     What it holds is then what it uses, and can be predicted.  glibc only, as `release_memory`.
     """

@@ -38,14 +38,14 @@ def drop_pages(tensors: Iterable[Tensor]) -> None:
 
 
 def unmapped(model: nn.Module) -> list[str]:
-    """The names of parameters that do not lie in mapped files; empty where the system does not say."""
+    """Return the names of parameters that do not lie in mapped files; empty where the system does not say."""
     files = _mapped_files()
     held = ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel())
     return [name for name, parameter in held if files and _span(files, parameter) is None]
 
 
 def to_file(tensor: Tensor, folder: Path) -> Tensor:
-    """The same values in a file of `folder` that has no name: it is gone with the tensor, or with the process."""
+    """Copy the values to a file of `folder` that has no name: it is gone with the tensor, or with the process."""
     tensor = tensor.detach().contiguous()
     if not tensor.numel():
         return tensor

@@ -18,7 +18,9 @@ def warn(message: str) -> None:
 
 @contextmanager
 def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
-    """A bar for `total` steps of `what`; a line where there is no terminal to draw on; nothing if not `enabled`."""
+    """Show a bar for `total` steps of `what`; a line where there is no terminal to draw on; nothing if not
+    `enabled`.
+    """
     console = Console(stderr=True)
     if not enabled or not console.is_terminal:
         if enabled:

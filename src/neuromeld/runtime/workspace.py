@@ -110,7 +110,7 @@ class Workspace:
 
 
 def work_folder(out: Path) -> Path:
-    """Where a job that will write `out` keeps what it has done."""
+    """Return where a job that will write `out` keeps what it has done."""
     out = out.resolve()
     return out.with_name(f".{out.name}.work")
 
@@ -213,7 +213,7 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the system refused to write more: the disk, a quota or the limit of a file's size."""
+    """Tell whether the system refused to write more: the disk, a quota or the limit of a file's size."""
     if isinstance(error, SafetensorError):  # it keeps the system's error number in its text only
         return any(f"os error {number}" in str(error) for number in _FULL)
     return isinstance(error, OSError) and error.errno in _FULL

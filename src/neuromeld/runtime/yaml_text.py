@@ -14,7 +14,7 @@ MOST_NODES = 2**16
 
 
 def read_yaml_file(path: Path, what: str) -> Any:
-    """The content of a YAML file in UTF-8 (or UTF-16 with a byte order mark); `UserInputError` where there is none."""
+    """Read a YAML file in UTF-8 (or UTF-16 with a byte order mark); `UserInputError` where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -27,7 +27,7 @@ def read_yaml_file(path: Path, what: str) -> Any:
 
 
 def parse_yaml(data: bytes | str, where: str) -> Any:
-    """What a piece of YAML says, by the safe loader; `UserInputError`, beginning with `where`, for what is none."""
+    """Parse a piece of YAML, by the safe loader; `UserInputError`, beginning with `where`, for what is not YAML."""
     try:
         loader = yaml.SafeLoader(data)
         node = loader.get_single_node()

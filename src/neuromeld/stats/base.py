@@ -35,7 +35,7 @@ class Statistic(ABC):
 
     @abstractmethod
     def _terms(self, *blocks: Any, **no_keywords: Any) -> Mapping[str, Tensor | Gram]:
-        """What a block of tokens adds to each sum but `num_tokens`, from the tensors that `update` was given."""
+        """Return what a block of tokens adds to each sum but `num_tokens`, from the tensors that `update` was given."""
 
     @torch.no_grad()
     def update(self, *activations: Float[Tensor, "n _"]) -> None:
@@ -57,7 +57,7 @@ class Statistic(ABC):
         self._add(**other._sums)
 
     def state(self) -> dict[str, Tensor]:
-        """Every sum by name, as it is until the next update; of `Gram` terms, the lower triangle.
+        """Return every sum by name, as it is until the next update; of `Gram` terms, the lower triangle.
 
         Adding the states of two statistics, tensor by tensor, merges them.
         """

@@ -1,4 +1,4 @@
-"""What a linear regression of one stream on another needs."""
+"""Moments for a linear regression of one stream on another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,5 +38,8 @@ class CrossMoments(Statistic):
         return {"gram": Gram(x), "cross": x.T @ y, "target_energy": y.square().sum()}
 
     def finalize(self) -> Cross:
-        """Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite."""
+        """Return the means.
+
+        `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite.
+        """
         return Cross(**self._means(), num_tokens=self.num_tokens)

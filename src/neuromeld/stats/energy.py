@@ -19,5 +19,5 @@ class Energy(Statistic):
         return {"square": x.to(ACCUMULATE).square().sum(0)}
 
     def finalize(self) -> Float64[Tensor, " f"]:
-        """Means.  `UserInputError` if no tokens were seen, `NumericsError` where a sum is not finite."""
+        """Return the means.  `UserInputError` if no tokens were seen, `NumericsError` where a sum is not finite."""
         return self._means()["square"]

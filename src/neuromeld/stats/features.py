@@ -26,7 +26,7 @@ class Features:
     num_tokens: int
 
     def narrow(self, kept: Int64[Tensor, " m"]) -> "Features":
-        """The same for some of the features, by index."""
+        """Return the statistics of some of the features, by index."""
         return replace(
             self,
             gram=self.gram[kept][:, kept],
@@ -36,7 +36,7 @@ class Features:
         )
 
     def regression(self, intercept: "Features | None" = None) -> Cross:
-        """What a regression of the targets on the features needs.
+        """Return what a regression of the targets on the features needs.
 
         intercept   tokens through whose means the regression passes, which gives it an intercept; others than these
                     where it is tested on tokens that it was not fitted on
@@ -63,7 +63,7 @@ class FeatureMoments(Statistic):
         return {"gram": Gram(z), "mean": z.sum(0), "mean_abs": z.abs().sum(0)}
 
     def finalize(self, matrix: Float64[Tensor, "f d"]) -> Features:
-        """For targets `y = z @ matrix`, of which the Gram matrix says everything.
+        """Return the means for targets `y = z @ matrix`, of which the Gram matrix says everything.
 
         Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite.
         """
@@ -74,7 +74,7 @@ class FeatureMoments(Statistic):
 
 
 class TargetMoments(Statistic):
-    """The same with targets, and `z^T y`, `|y|^2` and `y`; `update(z, y)` takes `(n, f)` and `(n, d)`."""
+    """`FeatureMoments`, and `z^T y`, `|y|^2` and `y` of targets; `update(z, y)` takes `(n, f)` and `(n, d)`."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__(
@@ -100,5 +100,8 @@ class TargetMoments(Statistic):
         }
 
     def finalize(self) -> Features:
-        """Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite."""
+        """Return the means.
+
+        `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite.
+        """
         return Features(**self._means(), num_tokens=self.num_tokens)

@@ -54,5 +54,8 @@ class StreamMoments(Statistic):
         }
 
     def finalize(self) -> Moments:
-        """Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite."""
+        """Return the means.
+
+        `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite.
+        """
         return Moments(**self._means(), num_tokens=self.num_tokens)

@@ -51,7 +51,10 @@ class PairMoments(Statistic):
         }
 
     def finalize(self) -> Covariance:
-        """Raises `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite."""
+        """Return the means.
+
+        `UserInputError` if no tokens were seen, `NumericsError` naming the sums that are not finite.
+        """
         means = self._means()
         mean_a, mean_b = means["sum_a"], means["sum_b"]
         deviation_a = (means["square_a"] - mean_a.square()).clamp_min(0).sqrt()

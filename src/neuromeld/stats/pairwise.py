@@ -25,7 +25,7 @@ class PairwiseL1(Statistic):
         return {"distance": torch.pdist(x.T.to(dtype).contiguous(), p=1)}
 
     def finalize(self, subset: Int64[Tensor, " k"] | None = None) -> Float64[Tensor, "d k"]:
-        """Mean distance of every neuron `(d,)` to those of `subset`, or to all.
+        """Return the mean distance of every neuron `(d,)` to those of `subset`, or to all.
 
         Raises `UserInputError` if no tokens were seen, `NumericsError` if the sums are not finite.
         """

@@ -15,7 +15,9 @@ from neuromeld.runtime.progress import warn
 
 
 def cache_key(**facts: object) -> str:
-    """sha256, in hex, of the facts as canonical JSON: all that the statistics depend on (model, corpus, settings)."""
+    """Return the sha256, in hex, of the facts as canonical JSON: all that the statistics depend on (model, corpus,
+    settings).
+    """
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -44,7 +46,7 @@ class StatisticsStore:
             warn(f"statistics are not kept, as {self.folder} cannot be written: {error}")
 
     def load(self, key: str) -> dict[str, dict[str, Tensor]] | None:
-        """The states saved under `key`, or None if there are none to be trusted."""
+        """Return the states saved under `key`, or None if there are none to be trusted."""
         try:
             with safe_open(self._path(key), framework="pt") as file:
                 flat = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118

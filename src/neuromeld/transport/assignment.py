@@ -9,7 +9,8 @@ from neuromeld.errors import NumericsError, UserInputError
 
 
 def assign(similarity: Float[Tensor, "f f"]) -> Int64[Tensor, " f"]:
-    """The permutation `pi` that maximises `sum_j similarity[j, pi[j]]`, so that `x[:, pi]` aligns x with the anchor.
+    """Return the permutation `pi` that maximises `sum_j similarity[j, pi[j]]`, so that `x[:, pi]` aligns x with the
+    anchor.
 
     similarity  `(f, f)`, finite: anchor neurons in rows, the neurons to permute in columns
 

@@ -10,7 +10,7 @@ from neuromeld.transport.sinkhorn import sinkhorn
 
 
 def scale_cost(cost: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
-    """The cost divided by the median of its positive entries, so that one `reg` suits streams of any scale.
+    """Divide the cost by the median of its positive entries, so that one `reg` suits streams of any scale.
 
     The maximum would let a single outlier neuron flatten all other costs.  A cost without positive entries is
     returned unchanged.
@@ -20,7 +20,7 @@ def scale_cost(cost: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
 
 
 def transport_plan(cost: Float[Tensor, "d k"], *, reg: float) -> TransportResult:
-    """The entropic plan that carries `d` neurons onto `k` of them, with uniform marginals `1/d` and `1/k`.
+    """Return the entropic plan that carries `d` neurons onto `k` of them, with uniform marginals `1/d` and `1/k`.
 
     cost  `(d, k)`, distances >= 0 in any unit (it is scaled here)
     reg   entropic regularisation, in median distances

@@ -25,7 +25,7 @@ class PlanSummary:
 
 
 def summarise_plan(plan: Float[Tensor, "d k"], kept: Int64[Tensor, " k"]) -> PlanSummary:
-    """The summary of a plan onto the neurons `kept`; rows are divided by their sum first."""
+    """Return the summary of a plan onto the neurons `kept`; rows are divided by their sum first."""
     shares = plan / plan.sum(1, keepdim=True).clamp(min=torch.finfo(plan.dtype).tiny)
     rows, columns = (_blocks(size).to(plan.device) for size in shares.shape)
     blocks = torch.zeros(int(rows.max()) + 1, int(columns.max()) + 1, dtype=shares.dtype, device=plan.device)

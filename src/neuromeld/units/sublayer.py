@@ -21,7 +21,7 @@ from neuromeld.units.selectors import SELECTORS, Units
 
 @dataclass(frozen=True)
 class SublayerResult:
-    """What became of one space of one layer.
+    """The result of narrowing one space of one layer.
 
     `before` and `after` count hidden neurons, or key-value heads; `kept` are their indices.  The errors of `fit` are
     those of what the sublayer, or the `expert` of that number, writes, on held-out tokens.  `merges` tells where
@@ -39,7 +39,7 @@ class SublayerResult:
 
 
 class Narrowable(Protocol):
-    """What a sublayer and an expert have in common: a consumer, and features on every batch."""
+    """A sublayer or an expert: a consumer, and features on every batch."""
 
     @property
     def model(self) -> nn.Module: ...

@@ -13,7 +13,7 @@ from neuromeld.shapes import ACCUMULATE
 def taylor_importance(
     model: nn.Module, arch: Architecture, spaces: Sequence[str], batches: Sequence[Batch]
 ) -> dict[str, Tensor]:
-    """Mean over tokens of `|z dL/dz|` of each feature, `(f,)`, by the path of the consumer that reads it.
+    """Return the mean over tokens of `|z dL/dz|` of each feature, `(f,)`, by the path of the consumer that reads it.
 
     One forward and one backward pass, a window at a time; none where no spaces are given.
     """

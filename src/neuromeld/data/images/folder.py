@@ -10,7 +10,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def folder_images(folder: Path, split: Split) -> LabelledImages:
-    """The images of one split in FOLDER/CLASS/FILE, at any depth below CLASS; other files are not looked at."""
+    """Return the images of one split in FOLDER/CLASS/FILE, at any depth below CLASS; other files are not looked at."""
     if not folder.is_dir():
         raise UserInputError(f"file:{folder} is not a folder; give one that holds a folder of images for each class")
     found = {

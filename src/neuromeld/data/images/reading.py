@@ -8,7 +8,7 @@ from neuromeld.data.text.reading import local_path
 
 
 def read_images(source: str, split: Split) -> LabelledImages:
-    """The images of one split of a named source or of `file:FOLDER`."""
+    """Return the images of one split of a named source or of `file:FOLDER`."""
     if source.startswith("file:"):
         return folder_images(local_path(source), split)
     images: LabelledImages = IMAGE_SOURCES[source](split)

@@ -30,7 +30,7 @@ Row = tuple[object, str]
 
 
 def file_documents(path: Path, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
-    """The documents of one split of a file.  `UserInputError` when it cannot be read as such."""
+    """Return the documents of one split of a file.  `UserInputError` when it cannot be read as such."""
     kind = kind_of(path)
     if kind == ".txt":
         texts, source = _plain_texts(path), f"{path}, divided at blank lines and where they are far apart at lines,"
@@ -50,7 +50,9 @@ def _plain_texts(path: Path) -> Iterator[str]:
 
 
 def paragraph_runs(lines: Iterable[str]) -> Iterator[str]:
-    """Consecutive paragraphs, gathered while they fit `RUN_CHARACTERS`; a longer one is divided into lines first."""
+    """Yield consecutive paragraphs, gathered while they fit `RUN_CHARACTERS`; a longer one is divided into lines
+    first.
+    """
     groups = groupby(lines, key=lambda line: not line.strip())
     return _gathered((run for is_blank, group in groups if not is_blank for run in _line_runs(group)), "\n\n")
 
@@ -71,7 +73,7 @@ def _gathered(parts: Iterable[str], separator: str) -> Iterator[str]:
 
 
 def cut_text(text: str, most: int = MOST_CHARACTERS) -> Iterator[str]:
-    """The text in parts of at most `most` characters, which together are the text."""
+    """Return the text in parts of at most `most` characters, which together are the text."""
     start = 0
     while len(text) - start > most:
         stop = _place_to_cut(text, start, start + most)

@@ -13,7 +13,9 @@ MASKED_RATIO = 0.15
 
 
 def in_frames(ids: Int64[Tensor, "n s"], tokenizer: PreTrainedTokenizerBase) -> Int64[Tensor, "n s"]:
-    """Windows with the tokenizer's first and last token of a sentence, where it has them, in place of their own."""
+    """Return windows with the tokenizer's first and last token of a sentence, where it has them, in place of their
+    own.
+    """
     framed = ids.clone()
     for place, token in ((0, tokenizer.cls_token_id), (-1, tokenizer.sep_token_id)):
         if token is not None:
@@ -24,7 +26,7 @@ def in_frames(ids: Int64[Tensor, "n s"], tokenizer: PreTrainedTokenizerBase) -> 
 def mask_tokens(
     ids: Int64[Tensor, "n s"], tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> tuple[Int64[Tensor, "n s"], Int64[Tensor, "n s"]]:
-    """Windows with `MASKED_RATIO` of their tokens, at least one, behind the mask token, and labels.
+    """Return windows with `MASKED_RATIO` of their tokens, at least one, behind the mask token, and labels.
 
     Labels are the tokens that are hidden, elsewhere `IGNORED`.  Special tokens are never hidden.  `UserInputError` for
     a tokenizer without a mask token.

@@ -17,7 +17,7 @@ MOST_CHARACTERS = 2**20
 
 
 def text_pairs(source: str, split: Split) -> list[Pair]:
-    """The pairs of one split of a named source or of `file:PATH`.
+    """Return the pairs of one split of a named source or of `file:PATH`.
 
     A file is `.tsv`, a source, a tab and its target in every line, or `.jsonl`, lines of `{"source": ..., "target":
     ...}`, packed or not.  Which split a pair falls to depends on its source text alone, so that no source is in two.

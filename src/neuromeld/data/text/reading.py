@@ -35,7 +35,7 @@ HEAD = 4096
 
 
 def local_path(source: str) -> Path:
-    """The path in `file:PATH`; `~` stands for the home folder."""
+    """Return the path in `file:PATH`; `~` stands for the home folder."""
     path = source.removeprefix("file:")
     try:
         return Path(path).expanduser()
@@ -44,14 +44,14 @@ def local_path(source: str) -> Path:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that says what a file holds, in lower case, without that of its packing."""
+    """Return the suffix that says what a file holds, in lower case, without that of its packing."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return "".join(suffixes[-2:-1] if suffixes[-1:] and suffixes[-1] in PACKED else suffixes[-1:])
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """A file as text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, packed or not.
+    """Open a file as text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, packed or not.
 
     `UserInputError` for whatever is wrong with it, also while it is read in the block.
     """
@@ -72,18 +72,18 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 
 
 def lines_of(file: io.TextIOWrapper, path: Path) -> Iterator[str]:
-    """The lines of a file without their ends; `UserInputError` for one beyond `MOST_IN_LINE`."""
+    """Yield the lines of a file without their ends; `UserInputError` for one beyond `MOST_IN_LINE`."""
     while line := file.readline(MOST_IN_LINE + 1):
         yield _checked(line, path).removesuffix("\n")
 
 
 def whole(file: io.TextIOWrapper, path: Path) -> str:
-    """All of a file; `UserInputError` beyond `MOST_IN_LINE`."""
+    """Read all of a file; `UserInputError` beyond `MOST_IN_LINE`."""
     return _checked(file.read(MOST_IN_LINE + 1), path)
 
 
 def parse_json(text: str, where: str) -> object:
-    """What a piece of JSON says; `UserInputError`, beginning with `where`, for what is none."""
+    """Parse a piece of JSON; `UserInputError`, beginning with `where`, for what is none."""
     try:
         found: object = json.loads(text)
     except (ValueError, RecursionError) as error:  # also of numbers without end, and lists in lists in lists ...

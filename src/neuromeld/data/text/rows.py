@@ -1,4 +1,4 @@
-"""What the rows of a data set hold: a text, or a chat in one of the forms that are in use."""
+"""Read the rows of a data set: a text, or a chat in one of the forms that are in use."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ SHAREGPT_ROLES = {
 
 
 def row_text(row: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
-    """The text of a row; a chat becomes text by the tokenizer's chat template.
+    """Return the text of a row; a chat becomes text by the tokenizer's chat template.
 
     `UserInputError`, beginning with `where`, for a row of another shape and where the template cannot be used.
     """
@@ -44,7 +44,7 @@ def row_text(row: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
 
 
 def checked_text(text: str, where: str) -> str:
-    """The text; `UserInputError` where it cannot be encoded."""
+    """Return the text; `UserInputError` where it cannot be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

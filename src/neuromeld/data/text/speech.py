@@ -26,14 +26,14 @@ LOUDEST = 1e6
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording and what is said in it."""
+    """One recording and its transcript."""
 
     path: Path
     transcript: str
 
 
 def speech_clips(source: str, split: Split | None) -> list[Clip]:
-    """The recordings of one split of `file:FOLDER`, or all for None, in the order of the transcripts.
+    """Return the recordings of one split of `file:FOLDER`, or all for None, in the order of the transcripts.
 
     Which split a recording falls to depends on its name and transcript alone.  Raises `UserInputError` for a folder or
     a line that cannot be read.
@@ -43,7 +43,7 @@ def speech_clips(source: str, split: Split | None) -> list[Clip]:
     if not source.startswith("file:") or not path.is_file():
         raise UserInputError(
             f"{source} is not speech: give file:FOLDER, a folder with .wav files and {TRANSCRIPTS}, in which every "
-            "line is NAME.wav, a tab and what is said"
+            "line is NAME.wav, a tab and the transcript"
         )
     with open_text(path) as file:
         lines = enumerate(lines_of(file, path), start=1)
@@ -63,11 +63,11 @@ def _recording(folder: Path, line: str, where: str) -> Document:
         reason = f"{folder / name} is not there"
     else:
         return Document(name, transcript)
-    raise UserInputError(f"{where}: {reason}; a line is NAME.wav, a tab and what is said")
+    raise UserInputError(f"{where}: {reason}; a line is NAME.wav, a tab and the transcript")
 
 
 def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " samples"]]:
-    """The recordings as one channel of samples between -1 and 1, `rate` of them a second."""
+    """Return the recordings as one channel of samples between -1 and 1, `rate` of them a second."""
     return [_read_wav(clip.path, rate) for clip in clips]
 
 

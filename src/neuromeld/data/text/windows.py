@@ -45,7 +45,10 @@ class TokenWindows:
 
 
 def read_documents(source: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
-    """The documents of one split of a named source or of `file:PATH`.  The tokenizer is for chat templates only."""
+    """Return the documents of one split of a named source or of `file:PATH`.
+
+    The tokenizer is for chat templates only.
+    """
     if source.startswith("file:"):
         return file_documents(local_path(source), split, tokenizer)
     documents: list[Document] = TEXT_SOURCES[source](split)
@@ -61,7 +64,7 @@ def token_windows(
     seqlen: int,
     seed: int | None = None,
 ) -> TokenWindows:
-    """`num_tokens // seqlen` windows without overlap of the documents of a split, or all there are for None.
+    """Return `num_tokens // seqlen` windows without overlap of the documents of a split, or all there are for None.
 
     Documents are tokenised without special tokens and joined by the end-of-sequence token.  Calibration draws its
     windows by `seed`; the other splits take the first ones in the source's order, and a seed is an error there.
@@ -94,7 +97,7 @@ def token_windows(
 def first_windows(
     source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
 ) -> TokenWindows:
-    """The first windows of a split that is not calibration: up to `most` tokens of them, and one at least."""
+    """Return the first windows of a split that is not calibration: up to `most` tokens of them, and one at least."""
     available = len(_joined_tokens(read_documents(source, split, tokenizer), tokenizer, most))
     return token_windows(source, tokenizer, split=split, num_tokens=max(seqlen, min(most, available)), seqlen=seqlen)
 
@@ -102,7 +105,9 @@ def first_windows(
 def spread_windows(
     source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
 ) -> TokenWindows:
-    """Windows at even distances over a split that is not calibration: up to `most` tokens, and one window at least."""
+    """Return windows at even distances over a split that is not calibration: up to `most` tokens, and one window at
+    least.
+    """
     found = first_windows(source, tokenizer, split=split, most=POOL * most, seqlen=seqlen).input_ids
     num = min(len(found), max(1, most // seqlen))
     return _with_digest(found[[i * len(found) // num for i in range(num)]], source, split)

@@ -94,7 +94,7 @@ def make_native(model: PreTrainedModel, block: dict[str, Any]) -> None:
 
 
 def _name(weight: Weight) -> str:
-    """What the outputs of a weight are called: their space, as often as they run through it."""
+    """Return what the outputs of a weight are called: their space, as often as they run through it."""
     return "+".join([weight.out] * weight.repeats)
 
 

@@ -21,7 +21,7 @@ AUTO_CLASSES = (
 
 
 def auto_class(model: type[PreTrainedModel]) -> Any:
-    """The auto class that finds a stock model class, or the native form of one, by its config."""
+    """Return the auto class that finds a stock model class, or the native form of one, by its config."""
     stock = next(base for base in model.__mro__ if not base.__name__.startswith(PREFIX))
     for name in AUTO_CLASSES:
         found = getattr(transformers, name)._model_mapping.get(stock.config_class, ())  # type: ignore[attr-defined]
@@ -31,7 +31,7 @@ def auto_class(model: type[PreTrainedModel]) -> Any:
 
 
 def model_class(config: PretrainedConfig) -> Any:
-    """The class that `config` means: that of the native form where it is one, else the `stock_class`."""
+    """Return the class that `config` means: that of the native form where it is one, else the `stock_class`."""
     if hasattr(config, "neuromeld"):
         (name,) = config.architectures or [""]
         return native_model(getattr(transformers, name.removeprefix(PREFIX)))

@@ -29,7 +29,7 @@ PREFIX = "Neuromeld"
 
 
 def native_model_type(model_type: str) -> str:
-    """The model type of the native form of a stock model."""
+    """Return the model type of the native form of a stock model."""
     return f"neuromeld-{model_type}"
 
 
@@ -148,14 +148,14 @@ def _resize(module: Any, axis: str, width: int, name: str) -> None:
 
 @cache
 def native_config(stock_config: type[PretrainedConfig]) -> type[PretrainedConfig]:
-    """The config class of the native form of a stock model."""
+    """Return the config class of the native form of a stock model."""
     members = {"model_type": native_model_type(stock_config.model_type), "__module__": __name__}
     return type(f"{PREFIX}{stock_config.__name__}", (stock_config,), members)
 
 
 @cache
 def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The class of the native form of a stock model, with its head or without."""
+    """Return the class of the native form of a stock model, with its head or without."""
     headless = stock_model is headless_model(stock_model)
 
     def block_of(config: Any) -> dict[str, Any]:
@@ -191,13 +191,13 @@ def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 
 def headless_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The stock class that `AutoModel` gives for the config of a stock model: the same without its head."""
+    """Return the stock class that `AutoModel` gives for the config of a stock model: the same without its head."""
     found: type[PreTrainedModel] = transformers.MODEL_MAPPING[stock_model.config_class]
     return found
 
 
 def without_head(block: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The block of a model without its head, whose module paths start below `prefix`."""
+    """Return the block of a model without its head, whose module paths start below `prefix`."""
 
     def below(path: str) -> str:
         return path.removeprefix(f"{prefix}.")
@@ -215,7 +215,8 @@ def without_head(block: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def check_vllm(block: dict[str, Any]) -> None:
-    """`ValueError` for what vLLM would get wrong: it sizes heads and stream by the config, and loads no shared weights.
+    """Raise `ValueError` for what vLLM would get wrong: it sizes heads and stream by the config, and loads no shared
+    weights.
 
     vLLM's transformers backend asks for the model with its own attention, which is how it is known here.
     """

@@ -12,7 +12,7 @@ BACKEND = "vllm.model_executor.models.transformers:TransformersForCausalLM"
 
 
 def register_with_vllm() -> None:
-    """Called by vLLM in each of its processes; may be called again.
+    """Register native checkpoints with vLLM, which calls this in each of its processes; it may be called again.
 
     transformers learns the native classes, and vLLM that its transformers backend runs them: no remote code is needed.
     Raises `UserInputError` where there is no vLLM.

@@ -10,7 +10,7 @@ NATIVE = "import neuromeld  # or: pass trust_remote_code=True, the code is in th
 
 
 def loading(record: Record) -> Section | None:
-    """The lines that load the checkpoint, by its format."""
+    """Show the lines that load the checkpoint, by its format."""
     if "format" not in record:
         return None
     if record["format"] == "native":
@@ -36,21 +36,21 @@ def loading(record: Record) -> Section | None:
 
 
 def recipe(record: Record) -> Section | None:
-    """The recipe, as `recipe.yaml` has it."""
+    """Show the recipe, as `recipe.yaml` has it."""
     if not record.get("recipe"):
         return None
     return Section("Recipe", code(yaml.safe_dump(record["recipe"], sort_keys=False)))
 
 
 def calibration(record: Record) -> Section | None:
-    """The data that statistics were taken from."""
+    """Show the data that statistics were taken from."""
     if not record.get("calibration"):
         return None
     return Section("Calibration data", facts(record["calibration"]))
 
 
 def versions(record: Record) -> Section | None:
-    """What it was made with."""
+    """Show the versions that it was made with."""
     if not record.get("versions"):
         return None
     return Section("Made with", facts(record["versions"]))

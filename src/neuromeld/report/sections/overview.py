@@ -1,4 +1,4 @@
-"""What was done, in plain words, and the numbers that come first."""
+"""Say what was done, in plain words, and show the numbers that come first."""
 
 import math
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Tile:
 
 
 def name_of(record: Record) -> str:
-    """The model's name without its path."""
+    """Return the model's name without its path."""
     return Path(str(record.get("source", "model")).removeprefix("package:")).name
 
 
 def tiles(record: Record) -> list[Tile]:
-    """The numbers a reader looks for first, as far as the record holds them."""
+    """Return the numbers a reader looks for first, as far as the record holds them."""
     found = []
     if kept := kept_ratio(record):
         found.append(Tile(f"{kept:.1%}", "of the parameters", f"{1 - kept:.1%} saved"))
@@ -45,7 +45,7 @@ def tiles(record: Record) -> list[Tile]:
 
 
 def kept_ratio(record: Record) -> float | None:
-    """Parameters after over parameters before."""
+    """Return the parameters after over those before."""
     ratio = record.get("kept_ratio")
     return None if ratio is None else float(ratio)
 
@@ -57,7 +57,7 @@ def excess_loss(measured: dict[str, Any]) -> float | None:
 
 
 def summary(record: Record) -> Section | None:
-    """One sentence for each thing that was done to the model."""
+    """Say in one sentence each what was done to the model."""
     if "source" not in record:
         return None
     sentences = [item("{}", change.replace("->", "→")) for change in record.get("changes", [])]
@@ -95,14 +95,14 @@ def summary(record: Record) -> Section | None:
 
 
 def warnings(record: Record) -> Section | None:
-    """What the plan warned of."""
+    """Show what the plan warned of."""
     if not record.get("warnings"):
         return None
     return Section("Warnings", join(Markup('<p class="warning">{}</p>').format(text) for text in record["warnings"]))
 
 
 def sizes(record: Record) -> Section | None:
-    """Everything that is counted, before and after."""
+    """Show everything that is counted, before and after."""
     before, after = record.get("sizes_before"), record.get("sizes_after")
     counted: list[tuple[str, int | None, int | None]] = [
         ("parameters", record.get("parameters_before"), record.get("parameters_after")),

@@ -1,4 +1,4 @@
-"""What the smaller model is worth: measured losses, samples, recovery, and what else was considered."""
+"""Draw how good the smaller model is: measured losses, samples, recovery, and the candidates."""
 
 from markupsafe import Markup
 
@@ -8,7 +8,7 @@ from neuromeld.report.sections.overview import excess_loss, kept_ratio
 
 
 def evaluation(record: Record) -> Section | None:
-    """Perplexity before and after, and the excess loss for each percent of the parameters that was saved."""
+    """Draw the perplexity before and after, and the excess loss for each percent of the parameters that was saved."""
     measured = record.get("evaluation")
     if not measured:
         return None
@@ -41,7 +41,7 @@ def evaluation(record: Record) -> Section | None:
 
 
 def tasks(record: Record) -> Section | None:
-    """Accuracy on tasks before and after, and what is retained of it."""
+    """Draw the accuracy on tasks before and after, and what is retained of it."""
     found = record.get("tasks")
     if not found:
         return None
@@ -66,7 +66,7 @@ def _interval(retained: dict[str, float] | None) -> str | None:
 
 
 def samples(record: Record) -> Section | None:
-    """What both models write after the same prompts."""
+    """Show what both models write after the same prompts."""
     if not record.get("samples"):
         return None
     pairs = [
@@ -81,7 +81,7 @@ def samples(record: Record) -> Section | None:
 
 
 def recovery(record: Record) -> Section | None:
-    """The training loss over the steps of the recovery, and the held-out loss around it."""
+    """Draw the training loss over the steps of the recovery, and the held-out loss around it."""
     found = record.get("recovery")
     if not found:
         return None
@@ -101,7 +101,7 @@ def recovery(record: Record) -> Section | None:
 
 
 def candidates(record: Record) -> Section | None:
-    """What the planner weighed, and what it took."""
+    """Draw the candidates that the planner weighed, and the one it took."""
     found = record.get("candidates")
     if not found:
         return None
