@@ -12,7 +12,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.planning import Planner
 from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
 from neuromeld.planning.candidates import SearchSpace, candidates
-from neuromeld.planning.choose import Outcome, simplest_of_the_best, standard_error
+from neuromeld.planning.choose import BuiltCandidate, simplest_of_the_best, standard_error
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.runtime.journal import open_journal
@@ -165,8 +165,8 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
 
 
-def outcome(*by_batch: float) -> Outcome:
-    return Outcome(sum(by_batch) / len(by_batch), by_batch, None)
+def outcome(*by_batch: float) -> BuiltCandidate:
+    return BuiltCandidate(sum(by_batch) / len(by_batch), by_batch, None)
 
 
 @pytest.mark.parametrize(
