@@ -55,14 +55,15 @@ def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Bu
 
     `UserInputError` where even the smallest is too large.
     """
-    values = FREE_SIZES[free].values(model, architecture_of(model))
+    arch = architecture_of(model)
+    values = FREE_SIZES[free].values(model, arch)
 
     def recipe(value: float) -> Recipe:
         return parse_recipe(with_size(stages, free, value))
 
     def fits(value: float) -> bool:
         try:
-            return budget.share(model, recipe(value)) <= 1
+            return budget.share(model, recipe(value), arch) <= 1
         except NeuromeldError:
             return True  # smaller than the method can go; what is larger may be possible
 

@@ -10,6 +10,7 @@ from jinja2 import StrictUndefined, Template
 
 from neuromeld.checkpoint.companions import CARD_KEYS
 from neuromeld.checkpoint.loading import load_lines, pipeline
+from neuromeld.checkpoint.serving import served_by
 from neuromeld.errors import CheckpointError
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
@@ -46,6 +47,7 @@ def _render(record: dict[str, Any]) -> str:
         name=name,
         recipe_yaml=yaml.safe_dump(record["recipe"], sort_keys=False),
         load_lines=load_lines(record),
+        served_by=served_by(record),
         changes=record.get("changes", []),
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),

@@ -99,7 +99,7 @@ class CompressionJob:
         if plan.memory_mapped:
             check_place(self.device)
             keep_no_freed_memory()
-        self.journal.memory_mapped = plan.memory_mapped
+            self.journal.memory_mapped = True
         return plan
 
     def _outcome(self, data: Examples, processor: Any, config: PretrainedConfig) -> Outcome | None:

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from transformers import PreTrainedModel
 
+from neuromeld.archs import Architecture
 from neuromeld.errors import UserInputError
 from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe
@@ -45,9 +46,9 @@ class Budget:
         except ValueError as error:
             raise UserInputError(str(error)) from None
 
-    def share(self, model: PreTrainedModel, recipe: Recipe) -> float:
+    def share(self, model: PreTrainedModel, recipe: Recipe, arch: Architecture | None = None) -> float:
         """The cost of the result of `recipe` over the budget; operations stand for time, until that is measured."""
-        plan = make_plan(model, recipe)
+        plan = make_plan(model, recipe, arch=arch)
         flops = self.keep if self.objective != "params" else self.flops
         if flops is not None:
             return plan.flops_after / (flops * plan.flops_before)

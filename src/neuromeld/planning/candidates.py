@@ -52,7 +52,7 @@ class SearchSpace:
     def fits(self, recipe: Recipe) -> bool:
         """Whether the budget allows it; a recipe that the model refuses does not fit."""
         try:
-            return self.budget.share(self.model, recipe) <= 1
+            return self.budget.share(self.model, recipe, self.arch) <= 1
         except NeuromeldError:
             return False
 

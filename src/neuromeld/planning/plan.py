@@ -124,16 +124,22 @@ class _Step:
 
 
 def make_plan(
-    model: PreTrainedModel, recipe: Recipe, *, dtype: torch.dtype | None = None, max_memory: int | None = None
+    model: PreTrainedModel,
+    recipe: Recipe,
+    *,
+    dtype: torch.dtype | None = None,
+    max_memory: int | None = None,
+    arch: Architecture | None = None,
 ) -> Plan:
     """Resolve `recipe` for `model`, which may be a `meta_model`; `dtype` is that of the weights to be written.
 
     max_memory   bytes; a job that would take more is memory-mapped
+    arch         of the model, where it is resolved already
 
     Raises `UserInputError` for a size or a format that cannot be and for a memory that is too small,
     `UnsupportedModelError` for the model.
     """
-    arch = architecture_of(model)
+    arch = arch or architecture_of(model)
     _refuse(model, arch, recipe)
     original = sizes_of(arch, model.config)
     output = _output(arch, recipe, original)

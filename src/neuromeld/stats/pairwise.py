@@ -1,7 +1,7 @@
 """Distances between neurons."""
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuromeld.shapes import ACCUMULATE
@@ -24,8 +24,8 @@ class PairwiseL1(Statistic):
         dtype = torch.promote_types(x.dtype, torch.float32)
         return {"distance": torch.pdist(x.T.to(dtype).contiguous(), p=1)}
 
-    def finalize(self, subset: Int64[Tensor, " k"] | None = None) -> Float64[Tensor, "d k"]:
-        """Return the mean distance of every neuron `(d,)` to those of `subset`, or to all.
+    def finalize(self) -> Float64[Tensor, "d d"]:
+        """Return the mean distance of every neuron to every other.
 
         Raises `UserInputError` if no tokens were seen, `NumericsError` if the sums are not finite.
         """
@@ -34,4 +34,4 @@ class PairwiseL1(Statistic):
         cost = torch.zeros(self._width, self._width, dtype=ACCUMULATE, device=distance.device)
         cost[first, second] = distance
         cost[second, first] = distance
-        return cost if subset is None else cost[:, subset]
+        return cost

@@ -57,14 +57,6 @@ def test_pairwise_equals_the_formula(dtype: torch.dtype, tolerance: float) -> No
     torch.testing.assert_close(statistic.finalize(), expected, rtol=tolerance, atol=tolerance)
 
 
-def test_pairwise_subset_is_those_columns() -> None:
-    x, subset = tokens(), torch.tensor([5, 0, 3])
-    statistic = PairwiseL1(7)
-    statistic.update(x)
-    expected = (x[:, :, None] - x[:, None, subset]).abs().mean(dim=0)
-    torch.testing.assert_close(statistic.finalize(subset), expected, rtol=FLOAT64, atol=FLOAT64)
-
-
 def test_pairwise_distance_of_duplicated_neurons_is_zero() -> None:
     x = tokens()
     statistic = PairwiseL1(14)

@@ -4,6 +4,7 @@ import yaml
 from markupsafe import Markup
 
 from neuromeld.checkpoint.loading import load_lines
+from neuromeld.checkpoint.serving import served_by
 from neuromeld.drawing.section import Record, Section, code, facts, join, number, paragraph
 
 NATIVE = "import neuromeld  # or: pass trust_remote_code=True, the code is in this folder\n"
@@ -13,16 +14,10 @@ def loading(record: Record) -> Section | None:
     """Show the lines that load the checkpoint, by its format."""
     if "format" not in record:
         return None
+    snippet = load_lines(record)
     if record["format"] == "native":
-        said = (
-            "A native checkpoint: a stock {model_type} config cannot say its shapes. It loads in transformers, and not "
-            "in vLLM or llama.cpp."
-        )
-        snippet = NATIVE + load_lines(record)
-    else:
-        said = "A stock {model_type} checkpoint: it loads in plain transformers, without neuromeld."
-        snippet = load_lines(record)
-    parts: list[Markup] = [paragraph(said, model_type=record.get("model_type", "")), code(snippet)]
+        snippet = NATIVE + snippet
+    parts: list[Markup] = [paragraph("{served}", served=served_by(record)), code(snippet)]
     if (needs := record.get("requires")) is not None:
         parts.append(paragraph("It needs {needs}.", needs=needs))
     if (difference := record.get("logit_difference")) is not None:
