@@ -20,7 +20,7 @@ SIMILARITY_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Similarity:
-    """Linear CKA, in [0, 1], between the outputs of every two FF sublayers and of every two attention sublayers.
+    """Linear CKA, in [0, 1], between the outputs of every two FFNs and of every two attention sublayers.
 
     Outputs are what the last matrix of a sublayer writes; without meaning where one of the two is constant.
     """
