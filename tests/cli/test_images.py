@@ -13,6 +13,7 @@ from transformers import (
     ViTModel,
 )
 
+from cli.commands import check_grid
 from neuromeld.data.images import read_images
 from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import Images
@@ -135,3 +136,7 @@ def test_images_are_listed(cli):
         "digits",
         "fashion-mnist",
     }
+
+
+def test_a_grid_measures_images(cli, vit, tmp_path):
+    check_grid(cli, tmp_path, vit[0], "images", "digits", "--num-images")
