@@ -39,17 +39,18 @@ def damaged(checkpoint: Path, folder: Path, change) -> Path:
 def check_grid(cli, folder: Path, model: Path, kind: str, data: str, limit: str) -> None:
     """A grid measures what `evaluate` does, and again after recovery; what is there is not measured again."""
     recovery = {"steps": 2, "batch_tokens": 512, "learning_rate": 0.01, "bf16": False}
-    grid = {"models": [str(model)], "data": data, "evaluation_examples": 20, "calibration_tokens": 1200,
+    grid = {"models": [str(model)], "data": data, "evaluation_examples": 20, "calibration_tokens": 1200, "evaluation_dtype": "bfloat16",
             "recovery": recovery, "rows": {"narrow": {"recipe": {"ffn": {"ratio": 0.5}}}}}  # fmt: skip
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
     code, stdout, stderr = cli("benchmark", folder / "grid.yaml", "--json")
     assert code == 0, stderr
     dense, narrow = json.loads(stdout)["results"]
-    code, evaluated, stderr = cli("evaluate", model, f"--{kind}", data, limit, 20, "--json")
+    code, evaluated, stderr = cli("evaluate", model, f"--{kind}", data, limit, 20, "--dtype", "bfloat16", "--json")
     assert code == 0, stderr
     expected = json.loads(evaluated)
     expected |= expected.get("tasks", {}).get(data, {})
     assert dense["scores"] == {name: pytest.approx(expected[name]) for name in dense["scores"]}
+    assert dense["dtype"] == "float32"
     assert dense["parameters"] == expected["parameters"] > narrow["parameters"]
     assert narrow["excess_loss"] == pytest.approx(narrow["scores"]["loss"] - dense["scores"]["loss"])
     assert narrow["scores"] != dense["scores"]
