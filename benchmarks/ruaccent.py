@@ -1,4 +1,6 @@
-"""ruaccent with fewer parameters, before and after tuning: how much of what it writes stays the same.
+"""ruaccent made smaller; a script, since its classes of model and tokenizer are its own, which no grid can load.
+
+How much of what it writes stays the same, before and after tuning.
 
     python benchmarks/ruaccent.py --weights ruaccent/model --help-pages /usr/share/libreoffice/help/ru/text --work OUT
     python benchmarks/ruaccent.py ... --seed 1 --rows "narrow to 768: ridge"      other pairs to calibrate on

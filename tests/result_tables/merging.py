@@ -15,8 +15,6 @@ from result_tables.markdown import over_seeds, table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
-TUNED = ", tuned"
-
 Runs = Mapping[str, Sequence[dict[str, Any]]]
 """Lines of results by row, in the order of seeds."""
 
@@ -25,27 +23,27 @@ KINDS = {
     "dense": ("dense", "dense", "dense", "dense"),
     "merged: strongest units, ridge": (
         "5 FFNs merged, permuted, strongest, ridge",
-        "4 FFs merged: permute, strongest, ridge",
+        "4 FFNs merged: permute, strongest, ridge",
         "merge 2: permute, strongest, ridge",
         "merge 2: permute, strongest, ridge",
     ),
     "merged: averages (the paper's)": (
         "5 FFNs merged, permuted",
-        "4 FFs merged: permute",
+        "4 FFNs merged: permute",
         "merge 2: permute",
         "merge 2: permute",
     ),
     "merged: averages as numbered": (
         "5 FFNs merged, as numbered",
-        "4 FFs merged: vanilla",
+        "4 FFNs merged: vanilla",
         "merge 2: vanilla",
         "merge 2: vanilla",
     ),
-    "FFNs deleted": ("4 FFNs deleted", "3 FFs deleted", "delete 1 FFN", "delete 1 FFN"),
+    "FFNs deleted": ("4 FFNs deleted", "3 FFNs deleted", "delete 1 FFN", "delete 1 FFN"),
     "layers dropped": ("3 layers dropped", "2 layers dropped", "", ""),
     "every FFN narrowed, ridge": (
         "every FFN narrowed, ridge",
-        "every FF narrowed to 3/4, ridge",
+        "every FFN narrowed to 3/4, ridge",
         "narrow to 768: ridge",
         "narrow to 1152: ridge",
     ),
@@ -56,13 +54,13 @@ KINDS = {
 def after_tuning() -> str:
     """One number for each model and kind of row, the mean over seeds."""
     language = _recovered(0.9)
-    images, marks, speech = (_runs(f"{name}.jsonl") for name in ("vision", "ruaccent", "speech"))
+    images, marks, speech = _lines("vision"), *(_runs(f"{name}.jsonl") for name in ("ruaccent", "speech"))
 
     def cells(kind: str) -> list[str]:
         text, image, mark, spoken = KINDS[kind]
         found = (
             (_losses_after(language.get(text, [])), "{:.3f}"),
-            ([run["accuracy"] for run in images.get(image + TUNED, [])], "{:.3f}"),
+            ([line.recovered.scores["accuracy"] for line in images.get(image, []) if line.recovered], "{:.3f}"),
             ([run["same_sentences"] for run in marks.get(mark, [])], "{:.1%}"),
             ([run["prompts"]["word_error_rate"] for run in speech.get(spoken, []) if run.get("steps")], "{:.1%}"),
         )
@@ -77,8 +75,8 @@ def smollm2_window() -> str:
     results = Results(RESULTS / "sublayers.jsonl")
     dense = results.lines[0]
     rows = [
-        [line.row, f"{line.parameters:,}", f"{line.perplexity:.2f}", f"{excess_loss(line, dense):.3f}"]
-        for line in sorted(results.lines, key=lambda line: line.perplexity)
+        [line.row, f"{line.parameters:,}", f"{line.scores['perplexity']:.2f}", f"{excess_loss(line, dense):.3f}"]
+        for line in sorted(results.lines, key=lambda line: line.scores["perplexity"])
     ]
     return table(["", "parameters", "perplexity", "excess loss, nats"], rows)
 
@@ -95,22 +93,40 @@ def smollm2_ten() -> str:
 
 def dinov2() -> str:
     """Accuracy on FashionMNIST."""
-    runs = _runs("vision.jsonl")
+    runs = _lines("vision")
+    (dense, *_) = runs[DENSE]
+    tuned = {line.seed: line.recovered.scores["accuracy"] for line in runs[DENSE] if line.recovered}
 
     def cells(row: str) -> list[str]:
-        before, after = runs[row], runs.get(row + TUNED, [])
-        layers = before[0].get("layers")
+        before = [line.scores["accuracy"] for line in runs[row] if line.scores]
+        after = {line.seed: line.recovered.scores["accuracy"] for line in runs[row] if line.recovered}
+        of_tuned = {seed: accuracy / tuned[seed] for seed, accuracy in after.items() if row != DENSE}
         return [
-            row.replace("FFs", "FFNs").replace("every FF ", "every FFN "),  # results say FF where they were written
-            f"{layers[0]}-{layers[-1]}" if layers else "",
-            _kept(runs, row),
-            *(over_seeds([run["accuracy"] for run in tried]) for tried in (before, after)),
-            *(over_seeds([run[of] for run in after if of in run]) for of in ("retained", "retained_of_tuned")),
+            row,
+            _layers(runs[row][0].recipe or {}),
+            f"{runs[row][0].parameters / dense.parameters:.3f}",
+            over_seeds(before),
+            over_seeds(list(after.values())),
+            over_seeds([accuracy / dense.scores["accuracy"] for accuracy in after.values()]),
+            over_seeds(list(of_tuned.values())),
         ]
 
     head = ["", "layers", "parameters kept", "top-1 before tuning", "after", "after, of dense", "after, of dense tuned"]
-    rows = [row for row in runs if not row.endswith(TUNED)]
-    return table(head, [cells(row) for row in _largest_first(runs, rows)])
+    return table(head, sorted(map(cells, runs), key=lambda row: (-round(float(row[2]), 2), row[0])))
+
+
+def _layers(recipe: Mapping[str, Any]) -> str:
+    """First and last of the layers that a recipe merges or removes."""
+    for stage, option in (("share_ffns", "window"), ("remove_ffns", "layers"), ("drop_layers", "layers")):
+        if stage in recipe:
+            return f"{recipe[stage][option][0]}-{recipe[stage][option][-1]}"
+    return ""
+
+
+def _lines(name: str) -> Mapping[str, Sequence[Line]]:
+    """The lines of a grid by row, in the order of seeds."""
+    lines = sorted(Results(RESULTS / f"{name}.jsonl").lines, key=lambda line: line.seed)
+    return {row: [line for line in lines if line.row == row] for row in dict.fromkeys(line.row for line in lines)}
 
 
 def whisper() -> str:
@@ -172,11 +188,11 @@ def _before_and_after(*, at_least: float) -> str:
 
     def cells(row: str) -> list[str]:
         lines = [line for line, _ in rows[row]]
-        tuned = [line.recovered.perplexity for line in lines if line.recovered is not None]
+        tuned = [line.recovered.scores["perplexity"] for line in lines if line.recovered is not None]
         return [
             row,
             f"{lines[0].parameters / rows[DENSE][0][0].parameters:.3f}",
-            *(f"{mean(values):.2f}" for values in ([line.perplexity for line in lines], tuned)),
+            *(f"{mean(values):.2f}" for values in ([line.scores["perplexity"] for line in lines], tuned)),
             over_seeds([excess_loss(*pair) for pair in rows[row]]),
             over_seeds(after[row]),
         ]

@@ -35,6 +35,7 @@ def draw_results(results: Results, found: Sequence[Line]) -> str | None:
 
 
 def _chart(model: str, label: str, measure: Measure, results: Results, found: Sequence[Line]) -> Markup | None:
+    found = [line for line in found if (dense := results.dense(line)) and measure(line, dense) is not None]
     points: dict[str, list[tuple[float, float]]] = {}
     for name in dict.fromkeys(line.row for line in found if line.row != DENSE):
         rows = [line for line in found if line.row == name]

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from neuromeld.benchmark.fit import FREE_SIZES, with_size
 from neuromeld.data.calibration import Calibration
-from neuromeld.data.text import TEXT_SOURCES
+from neuromeld.data.images import IMAGE_SOURCES
+from neuromeld.data.text import PAIR_SOURCES, TEXT_SOURCES
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
 from neuromeld.planning.recipe import parse_recipe, validate
@@ -58,7 +59,7 @@ class Row(Settings):
                 raise ValueError("fit is for the open size of a recipe")
             return self
         if "calibration" in self.recipe:
-            raise ValueError("recipe.calibration: the text is the same for all rows, and set for the whole grid")
+            raise ValueError("recipe.calibration: the data is the same for all rows, and set for the whole grid")
         if self.fit is not None and self.fit not in FREE_SIZES:
             raise ValueError(unknown_name(FREE_SIZES.kind, self.fit, list(FREE_SIZES)))
         try:
@@ -70,15 +71,21 @@ class Row(Settings):
 
 
 class Protocol(Settings):
-    """How one number was measured, apart from what the row is: calibration and evaluation are splits of `text`.
+    """How one number was measured, apart from what the row is: calibration and evaluation are splits of `data`.
 
+    data                 a named source or `file:PATH` of what the model reads: text, images, pairs or speech
+    evaluation_tokens    of text
+    evaluation_examples  of anything else, from the first; None is all
+    evaluation_dtype     of the weights while they are measured; None is the model's own
     recovery   how every row, the dense one too, is trained after it was measured, to be measured again; as plain values
     """
 
     model: str
-    text: str = "wikipedia-sample"
+    data: str = "wikipedia-sample"
     split: Literal["validation", "evaluation"] = "evaluation"
     evaluation_tokens: int = 32768
+    evaluation_examples: int | None = Field(None, ge=1)
+    evaluation_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     calibration_tokens: int = 32768
     seqlen: int = 512
     seed: Seed = 0
@@ -87,7 +94,7 @@ class Protocol(Settings):
     @property
     def calibration(self) -> Calibration:
         """As a recipe has it."""
-        return Calibration(source=self.text, tokens=self.calibration_tokens, seqlen=self.seqlen, seed=self.seed)
+        return Calibration(source=self.data, tokens=self.calibration_tokens, seqlen=self.seqlen, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -106,15 +113,17 @@ class Case:
 class Grid(Settings):
     """All rows of all models at all budgets with all seeds; see `Row` and `Protocol`.
 
-    recovery   keys of a recovery recipe, without the text, the window length and the seed, which are those of the grid
+    recovery   keys of a recovery recipe, without the data, the window length and the seed, which are those of the grid
     """
 
     models: tuple[str, ...]
     keep: tuple[float, ...] = ()
     seeds: tuple[Seed, ...] = (0,)
-    text: str = "wikipedia-sample"
+    data: str = "wikipedia-sample"
     split: Literal["validation", "evaluation"] = "evaluation"
     evaluation_tokens: int = 32768
+    evaluation_examples: int | None = Field(None, ge=1)
+    evaluation_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     calibration_tokens: int = 32768
     seqlen: int = 512
     recovery: dict[str, Any] | None = None
@@ -136,8 +145,9 @@ class Grid(Settings):
             _ = [protocol.calibration for protocol in self._protocols()]
         except (UserInputError, ValueError) as error:
             problems.append(str(error))
-        if not self.text.startswith("file:") and self.text not in TEXT_SOURCES:
-            problems.append(unknown_name(TEXT_SOURCES.kind, self.text, list(TEXT_SOURCES)))
+        named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
+        if not self.data.startswith("file:") and self.data not in named:
+            problems.append(unknown_name("source of data (or file:PATH)", self.data, named))
         simulated = [name for name, row in self.rows.items() if row.slicegpt is not None]
         if self.recovery is not None and simulated:
             problems.append(f"recovery: {', '.join(simulated)} is simulated at full width and cannot be trained")
@@ -162,10 +172,10 @@ class Grid(Settings):
                 yield Protocol(model=model, seed=seed, **shared | {"recovery": self._recovery(seed)})
 
     def _recovery(self, seed: int) -> dict[str, Any] | None:
-        """The settings of the recovery, on the text of the grid."""
+        """The settings of the recovery, on the data of the grid."""
         if self.recovery is None:
             return None
-        given = {"train": self.text, "seqlen": self.seqlen, "seed": seed}
+        given = {"train": self.data, "seqlen": self.seqlen, "seed": seed}
         twice = sorted(given.keys() & self.recovery.keys())
         if twice:
             raise UserInputError(f"recovery: {', '.join(twice)} is the same for all that is done, and set for the grid")

@@ -1,11 +1,13 @@
-"""Measure one case of a grid: build the smaller model in memory and take its perplexity."""
+"""Measure one case of a grid: build the smaller model in memory and take the scores of its kind of input."""
 
+import copy
 import time
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from neuromeld.api import choose
@@ -14,10 +16,10 @@ from neuromeld.benchmark.grid import Case, Protocol, Row
 from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
 from neuromeld.checkpoint.source import locate
-from neuromeld.data.text import TokenWindows, check_vocabulary, token_windows
-from neuromeld.evaluation import flops_per_token, perplexity, unique_parameters
+from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.jobs.opening import search_batches
-from neuromeld.modalities import batches_of
+from neuromeld.modalities import MODALITIES, Examples, inputs_of
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.pipeline import compress_model
 from neuromeld.planning.plan import make_plan, meta_model
@@ -28,43 +30,50 @@ from neuromeld.version import versions
 
 
 class Bench:
-    """One model and its texts, for all cases of one protocol."""
+    """One model and its data, for all cases of one protocol."""
 
-    def __init__(self, protocol: Protocol, *, device: str = "cpu") -> None:
+    def __init__(self, protocol: Protocol, *, device: str = "cpu", progress: bool = False) -> None:
         self.protocol = protocol
         self.device = device
+        self.progress = progress
         self.source = locate(protocol.model)
+        self.modality = MODALITIES[inputs_of(self.source.config())]
 
-    def measure(self, case: Case, *, progress: bool = False) -> Line:
-        """The line of a case; a `NeuromeldError` where the row cannot be had of this model."""
+    def measure(self, case: Case) -> Line:
+        """Return the line of a case.  Raises a `NeuromeldError` where the row cannot be had of this model."""
         started = time.monotonic()
-        model, facts = self._smaller(case, progress)
-        measured = perplexity(model, self._evaluation, progress=progress)
+        model, facts = self._smaller(case)
+        measured = self._measured(model)
+        flops = flops_per_token(model, context=measured.context)
         seconds = time.monotonic() - started
         return Line(
             **self.protocol.model_dump(),
+            **_scores(measured),
             row=case.name,
             keep=case.keep,
             asked=row_as_asked(case),
-            perplexity=measured.perplexity,
             seconds=seconds,
-            evaluation_sha256=self._evaluation.sha256,
+            evaluation_sha256=measured.sha256,
             dtype=str(model.dtype).removeprefix("torch."),
             device=self.device,
             versions=versions(),
-            recovered=self._recovered(model, progress),
-            **facts,
+            recovered=self._recovered(model),
+            **{"parameters": unique_parameters(model), "flops_per_token": flops} | facts,
         )
 
-    def _recovered(self, model: PreTrainedModel, progress: bool) -> Recovered | None:
+    def _recovered(self, model: PreTrainedModel) -> Recovered | None:
         if self.protocol.recovery is None:
             return None
         settings = parse_recovery(self.protocol.recovery)
-        told = recover_model(model, settings, self.source.tokenizer(), progress=progress)
-        measured = perplexity(model, self._evaluation, progress=progress)
-        return Recovered(
-            perplexity=measured.perplexity, **{k: v for k, v in told.items() if k in Recovered.model_fields}
-        )
+        processor = self.modality.processor(self.source.folder)
+        told = recover_model(model, settings, processor, progress=self.progress)
+        kept = {name: value for name, value in told.items() if name in Recovered.model_fields}
+        return Recovered(**_scores(self._measured(model)), **kept)
+
+    def _measured(self, model: PreTrainedModel) -> Measured:
+        if self.protocol.evaluation_dtype is None:
+            return self._measure(model)
+        return self._measure(copy.deepcopy(model).to(getattr(torch, self.protocol.evaluation_dtype)))
 
     def predicted_parameters(self, case: Case) -> int | None:
         """From the config alone; None for the planner, who has to measure first."""
@@ -77,36 +86,31 @@ class Bench:
             return slicegpt_parameters(self._meta_model, width, narrow_head=narrow_head)
         return make_plan(self._meta_model, self._recipe(case)).parameters_after
 
-    def _smaller(self, case: Case, progress: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    def _smaller(self, case: Case) -> tuple[PreTrainedModel, dict[str, Any]]:
         """The model of a case, and what its line says of it."""
         row = case.row
         if row is not None and row.slicegpt is not None:
             width, narrow_head = self._slicegpt_width(case), row.slicegpt.narrow_head
             model = self.source.load(None, self.device)
             parameters = slicegpt_parameters(model, width, narrow_head=narrow_head)
-            simulate_slicegpt(model, batches_of(self._calibration), width, narrow_head=narrow_head)
-            return model, {"parameters": parameters, "recipe": {"hidden_size": width}}
+            simulate_slicegpt(model, self._calibration.batches, width, narrow_head=narrow_head)
+            return model, {"parameters": parameters, "flops_per_token": None, "recipe": {"hidden_size": width}}
         if row is not None and row.planner is not None:
             with TemporaryDirectory() as folder, open_journal(Path(folder) / "model") as journal:
-                choice = self._choice(row, case.keep, journal, progress)
-                model, facts = self._compressed(choice.recipe, journal.within(choice.name), progress)
+                choice = self._choice(row, case.keep, journal)
+                model, facts = self._compressed(choice.recipe, journal.within(choice.name))
                 return model, facts | {"candidates": choice.record()}
         if row is not None:
-            return self._compressed(self._recipe(case), NO_JOURNAL, progress)
-        model = self.source.load(None, self.device)
-        return model, self._sizes(model)
+            return self._compressed(self._recipe(case), NO_JOURNAL)
+        return self.source.load(None, self.device), {}
 
-    def _compressed(self, recipe: Recipe, journal: Journal, progress: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    def _compressed(self, recipe: Recipe, journal: Journal) -> tuple[PreTrainedModel, dict[str, Any]]:
         model = self.source.load(None, self.device)
         validation = search_batches(recipe, self.source)
-        plan, data = make_plan(model, recipe), batches_of(self._calibration)
+        plan, data = make_plan(model, recipe), self._calibration.batches
         cache = {"model": self.source.fingerprint(), "data": self._calibration.sha256, "dtype": str(model.dtype)}
-        compress_model(model, plan, data, validation=validation, cache=cache, journal=journal, progress=progress)
-        return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")} | self._sizes(model)
-
-    def _sizes(self, model: PreTrainedModel) -> dict[str, int]:
-        flops = flops_per_token(model, context=self.protocol.seqlen)
-        return {"parameters": unique_parameters(model), "flops_per_token": flops}
+        compress_model(model, plan, data, validation=validation, cache=cache, journal=journal, progress=self.progress)
+        return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")}
 
     def _recipe(self, case: Case) -> Recipe:
         """The recipe of a row, its free size set to what the budget allows."""
@@ -127,7 +131,7 @@ class Bench:
         budget = round(case.keep * unique_parameters(self._meta_model))
         return slicegpt_width(self._meta_model, budget, narrow_head=form.narrow_head)
 
-    def _choice(self, row: Row, keep: float | None, journal: Journal, progress: bool) -> Choice:
+    def _choice(self, row: Row, keep: float | None, journal: Journal) -> Choice:
         assert row.planner is not None
         return choose(
             self.protocol.model,
@@ -136,7 +140,7 @@ class Bench:
             row.planner,
             device=self.device,
             journal=journal,
-            progress=progress,
+            progress=self.progress,
         )
 
     @cached_property
@@ -144,17 +148,23 @@ class Bench:
         return meta_model(self.source.config())
 
     @cached_property
-    def _calibration(self) -> TokenWindows:
-        return self._windows("calibration", self.protocol.calibration_tokens, seed=self.protocol.seed)
+    def _calibration(self) -> Examples:
+        settings, processor = self.protocol.calibration, self.modality.processor(self.source.folder)
+        return self.modality.calibration(settings, processor, self.source.config(), settings.tokens)
 
     @cached_property
-    def _evaluation(self) -> TokenWindows:
-        return self._windows(self.protocol.split, self.protocol.evaluation_tokens)
-
-    def _windows(self, split: Any, tokens: int, **seed: int) -> TokenWindows:
+    def _measure(self) -> Measure:
         asked = self.protocol
-        windows = token_windows(
-            asked.text, self.source.tokenizer(), split=split, num_tokens=tokens, seqlen=asked.seqlen, **seed
+        data = EvaluationData(
+            asked.data, asked.split, asked.evaluation_tokens, asked.seqlen, limit=asked.evaluation_examples
         )
-        check_vocabulary(windows, self._meta_model.config.get_text_config().vocab_size)
-        return windows
+        return self.modality.evaluation(self.source, data, progress=self.progress)
+
+
+def _scores(measured: Measured) -> dict[str, Any]:
+    """Return what a line keeps of a measurement."""
+    answers = next(iter(measured.answers.values()), None)
+    if answers is None:
+        return {"scores": dict(measured.scores)}
+    correct = "".join(str(int(right)) for right in answers.correct)
+    return {"scores": {"accuracy": answers.accuracy, **measured.scores}, "correct": correct}

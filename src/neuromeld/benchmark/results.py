@@ -16,30 +16,45 @@ OF_CALIBRATION = ("calibration_tokens", "seed")
 """What does not concern the dense model as it comes."""
 
 
-class Recovered(Settings):
+class Scored(Settings):
+    """What was measured of a model.
+
+    scores   by name, those of the kind of input: `perplexity`; `accuracy` and `loss`; `bleu`, `chrf` and `loss`;
+             `word_error_rate` and `loss`
+    correct  one digit an example, 1 where it was right, where right and wrong can be told apart
+    """
+
+    scores: dict[str, float]
+    correct: str | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """Nats per prediction; None where it was not measured."""
+        return math.log(self.scores["perplexity"]) if "perplexity" in self.scores else self.scores.get("loss")
+
+
+class Recovered(Scored):
     """A row after the recovery of its protocol; `loss_curve` has the mean training loss up to each step."""
 
-    perplexity: float
     bf16: bool
     tokens_seen: int
     loss_curve: list[dict[str, float]]
     seconds: float
 
 
-class Line(Protocol):
-    """One measured row.
+class Line(Protocol, Scored):
+    """One measured row, its `scores` empty where it was measured after recovery only.
 
     asked              the row as the grid has it; None in lines from before it was recorded
     recipe             what was run, free sizes set and the planner's choice made
     candidates         what the planner weighed
     seconds            of planning, compressing and evaluating
     recovered          the same model tuned, with a recovery in the protocol
-    evaluation_sha256  of the token ids
+    evaluation_sha256  of what was measured on
     """
 
     row: str
     keep: float | None = None
-    perplexity: float
     parameters: int
     flops_per_token: int | None = None
     asked: dict[str, Any] | None = None
@@ -111,16 +126,20 @@ def row_as_asked(case: Case) -> dict[str, Any] | None:
     return None if case.row is None else case.row.model_dump(exclude_none=True, mode="json")
 
 
-def excess_loss(line: Line, dense: Line) -> float:
-    """`ln(perplexity / dense perplexity)`, in nats a token."""
-    return math.log(line.perplexity / dense.perplexity)
+def excess_loss(line: Line, dense: Line) -> float | None:
+    """Return the loss over that of the dense model, in nats per prediction; None where either was not measured."""
+    return _difference(line, dense)
 
 
 def recovered_loss(line: Line, dense: Line) -> float | None:
-    """The excess loss after recovery over that of the dense model, tuned alike; None without one."""
-    if line.recovered is None or dense.recovered is None:
+    """Return the same after recovery, over the dense model that was tuned alike."""
+    return _difference(line.recovered, dense.recovered)
+
+
+def _difference(scored: Scored | None, dense: Scored | None) -> float | None:
+    if scored is None or dense is None or scored.loss is None or dense.loss is None:
         return None
-    return math.log(line.recovered.perplexity / dense.recovered.perplexity)
+    return scored.loss - dense.loss
 
 
 def _protocol(line: Protocol, without: Sequence[str] = ()) -> dict[str, Any]:

@@ -65,13 +65,13 @@ def _measure(
     """The lines of all cases, measured where they are missing, and what could not be had, with the reason."""
     found, refused = [], []
     for protocol, group in groupby(cases, key=lambda case: case.protocol):
-        bench = Bench(protocol, device=device)
+        bench = Bench(protocol, device=device, progress=True)
         lines = []
         for case in group:
             line = results.find(case)
             if line is None:
                 try:
-                    line = bench.measure(case, progress=True)
+                    line = bench.measure(case)
                 except NeuromeldError as error:
                     if case.row is None:
                         raise
@@ -132,17 +132,20 @@ def _show_plan(cases: list[Case], results: Results, *, as_json: bool) -> None:
 
 
 def _show(results: Results, found: list[Line], protocol: Protocol) -> None:
-    after = ["tuned", "excess then"] if protocol.recovery else []
-    table = Table("row", "asked", "parameters kept", "perplexity", "excess loss (nats)", *after, "seconds")
+    names = list(dict.fromkeys(name for line in found for name in line.scores))
+    shown = [name.replace("_", " ") for name in names]
+    after = [*(f"{name}, tuned" for name in shown), "excess then"] if protocol.recovery else []
+    table = Table("row", "asked", "parameters kept", *shown, "excess loss (nats)", *after, "seconds")
     for line in found:
         compared = _compared(results, line)
+        then = line.recovered.scores if line.recovered else {}
         table.add_row(
             line.row,
             "" if line.keep is None else f"{line.keep:g}",
             f"{compared['kept_ratio']:.3f}",
-            f"{line.perplexity:.2f}",
-            f"{compared['excess_loss']:.3f}",
-            *([f"{line.recovered.perplexity:.2f}", f"{compared['recovered_loss']:.3f}"] if line.recovered else []),
+            *(_number(line.scores.get(name)) for name in names),
+            _number(compared.get("excess_loss")),
+            *([*(_number(then.get(name)) for name in names), _number(compared.get("recovered_loss"))] if after else []),
             "" if line.seconds is None else f"{line.seconds:.0f}",
         )
     out = console()
@@ -150,9 +153,13 @@ def _show(results: Results, found: list[Line], protocol: Protocol) -> None:
     out.print("protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.model_dump(exclude_none=True).items()))
 
 
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
 def _compared(results: Results, line: Line) -> dict[str, float]:
     dense = results.dense(line)
     assert dense is not None, "the dense model is measured first"
-    compared = {"kept_ratio": line.parameters / dense.parameters, "excess_loss": excess_loss(line, dense)}
-    after = recovered_loss(line, dense)
-    return compared if after is None else compared | {"recovered_loss": after}
+    losses = {"excess_loss": excess_loss(line, dense), "recovered_loss": recovered_loss(line, dense)}
+    found = {name: value for name, value in losses.items() if value is not None}
+    return {"kept_ratio": line.parameters / dense.parameters} | found

@@ -1,7 +1,7 @@
 """The loss of a model on batches, for comparing versions of it on the way."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ ROWS_PER_BLOCK = 512
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> float:
+def mean_loss(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> float:
     """Return the nats per prediction: of `labels` where a batch has them, else of each token of `input_ids` from those
     before.
 
@@ -27,7 +27,7 @@ def mean_loss(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
     return mean_of(batch_losses(model, batches))
 
 
-def batch_losses(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[tuple[float, int]]:
+def batch_losses(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> list[tuple[float, int]]:
     """Return the nats and the number of predictions of each batch, as `mean_loss` counts them."""
     losses = []
     with eval_mode(model):

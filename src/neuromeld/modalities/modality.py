@@ -47,6 +47,12 @@ class Measured:
     facts: Mapping[str, Any] = field(default_factory=dict)
     answers: TaskScores = field(default_factory=dict)
 
+    @property
+    def sha256(self) -> str | None:
+        """Of the data, where a protocol has it."""
+        protocols = [self.facts.get("protocol", {}), *(score.protocol for score in self.answers.values())]
+        return next((str(protocol["sha256"]) for protocol in protocols if protocol.get("sha256")), None)
+
 
 Measure = Callable[[PreTrainedModel], Measured]
 

@@ -12,10 +12,10 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Pair, Split, text_pairs
 from neuromeld.errors import UserInputError
-from neuromeld.evaluation import translation_quality
+from neuromeld.evaluation import mean_loss, translation_quality
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
-from neuromeld.modalities.targets import batch_size, decoder_entries, measured_targets, padded, sha256_of
+from neuromeld.modalities.targets import CONTEXT, batch_size, decoder_entries, measured_targets, padded, sha256_of
 from neuromeld.model.capture import Batch
 
 
@@ -46,7 +46,7 @@ class Pairs:
     def training(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig
     ) -> TrainingSet:
-        encoded, total = _encode(settings, _pairs(settings, "calibration"), processor, None)
+        encoded, total = _encode(_pairs(settings, "calibration"), processor, settings.seqlen, None)
         return TrainingSet(
             lambda numbers: _batch([encoded[number] for number in numbers], config),
             len(encoded),
@@ -64,7 +64,12 @@ class Pairs:
         pairs, tokenizer = text_pairs(data.source, data.split)[: data.limit], source.tokenizer()
 
         def measure(model: PreTrainedModel) -> Measured:
-            return measured_targets(translation_quality(model, tokenizer, pairs, progress=progress), data)
+            found = translation_quality(model, tokenizer, pairs, progress=progress)
+            length = min(CONTEXT, getattr(model.config, "max_position_embeddings", CONTEXT))
+            encoded, _ = _encode(pairs, tokenizer, length, None)
+            size = batch_size(len(encoded))
+            parts = (encoded[start : start + size] for start in range(0, len(encoded), size))
+            return measured_targets(found, mean_loss(model, (_batch(part, model.config) for part in parts)), data)
 
         return measure
 
@@ -86,7 +91,7 @@ def _examples(
     config: PretrainedConfig,
     tokens: int,
 ) -> Examples:
-    encoded, total = _encode(settings, pairs, tokenizer, tokens)
+    encoded, total = _encode(pairs, tokenizer, settings.seqlen, tokens)
     size = batch_size(len(encoded))
     batches = [_batch(encoded[start : start + size], config) for start in range(0, len(encoded), size)]
     check_batch = {name: value[:1] for name, value in batches[0].items()}
@@ -94,16 +99,19 @@ def _examples(
 
 
 def _encode(
-    settings: Calibration, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, tokens: int | None
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: int, tokens: int | None
 ) -> tuple[list[tuple[list[int], list[int]]], int]:
-    """Token ids of the first pairs, until there are so many tokens, and how many those are; of all for None."""
+    """Token ids of the first pairs, until there are so many tokens, and how many those are; of all for None.
+
+    Each side is cut at `length` tokens.
+    """
     encoded: list[tuple[list[int], list[int]]] = []
     total = 0
     for source, target in pairs:
         if tokens is not None and total >= tokens:
             break
-        ids = tokenizer(source, truncation=True, max_length=settings.seqlen)["input_ids"]
-        wanted = tokenizer(text_target=target, truncation=True, max_length=settings.seqlen)["input_ids"]
+        ids = tokenizer(source, truncation=True, max_length=length)["input_ids"]
+        wanted = tokenizer(text_target=target, truncation=True, max_length=length)["input_ids"]
         encoded.append((ids, wanted))
         total += len(ids) + len(wanted)
     return encoded, total

@@ -13,7 +13,7 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Clip, Split, read_audio, speech_clips
 from neuromeld.errors import CheckpointError, UserInputError
-from neuromeld.evaluation import word_error_rate
+from neuromeld.evaluation import mean_loss, word_error_rate
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
 from neuromeld.modalities.targets import batch_size, decoder_entries, measured_targets, sha256_of
@@ -80,7 +80,11 @@ class Speech:
         clips, processor = speech_clips(data.source, data.split)[: data.limit], self.processor(source.folder)
 
         def measure(model: PreTrainedModel) -> Measured:
-            return measured_targets(word_error_rate(model, processor, clips, progress=progress), data)
+            found = word_error_rate(model, processor, clips, progress=progress)
+            size = batch_size(len(clips))
+            parts = (clips[start : start + size] for start in range(0, len(clips), size))
+            batches = (_batch(part, processor, model.config) for part in parts)
+            return measured_targets(found, mean_loss(model, batches), data)
 
         return measure
 

@@ -1,12 +1,13 @@
 """What a decoder is given, and what it is to predict: the same tokens, one place apart."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from transformers import PretrainedConfig
 
-from neuromeld.errors import UserInputError
+from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.evaluation import Generated
 from neuromeld.modalities.modality import EvaluationData, Measured
 from neuromeld.model.capture import IGNORED, Batch
@@ -62,7 +63,15 @@ def sha256_of(batches: Iterable[Batch]) -> str:
     return digest.hexdigest()
 
 
-def measured_targets(found: Generated, data: EvaluationData) -> Measured:
-    """Return the scores of what a model generated as what was measured."""
+def measured_targets(found: Generated, loss: float, data: EvaluationData) -> Measured:
+    """Return the scores of what a model generated, and its loss on the targets, as what was measured.
+
+    `NumericsError` where the loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise NumericsError(
+            f"the loss on {data.source} is not finite: the model's weights or logits hold NaN or infinity; in float16 "
+            "this is usually overflow: evaluate in bfloat16 or float32"
+        )
     protocol = {"source": data.source, "split": data.split, "context": CONTEXT} | found.protocol
-    return Measured(found.scores, CONTEXT, {"protocol": protocol})
+    return Measured({**found.scores, "loss": loss}, CONTEXT, {"protocol": protocol})

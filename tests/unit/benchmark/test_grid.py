@@ -43,12 +43,12 @@ MISTAKES = {
     "keep must name the budgets of the rows fit, planner": {"keep": []},
     "no row has a size to fit": {"rows": {"narrow": ROWS["narrow"]}},
     "keep=1.2 is outside": {"keep": [1.2]},
-    "unknown text source": {"text": "wikipedia"},
+    "unknown source of data": {"data": "wikipedia"},
     "evaluation_tokens=100 is less than one window of 512": {"evaluation_tokens": 100},
     "rows.a: give one of recipe, planner and slicegpt": {"rows": {"a": {}}},
     "rows.a: fit is for the open size": {"rows": {"a": {"planner": "auto", "fit": "ffn.size"}}},
     "rows.a: unknown free size 'ffn.sze'. Did you mean 'ffn.size'": {"rows": {"a": {"recipe": {}, "fit": "ffn.sze"}}},
-    "rows.a: recipe.calibration: the text is the same": {"rows": {"a": {"recipe": {"calibration": {}}}}},
+    "rows.a: recipe.calibration: the data is the same": {"rows": {"a": {"recipe": {"calibration": {}}}}},
     "give one of ratio and size": {"rows": {"a": {"recipe": {"ffn": {"ratio": 0.5}}, "fit": "ffn.size"}}},
     "unknown selector 'best'": {"rows": {"a": {"recipe": {"ffn": {"size": 8, "selector": "best"}}}}},
     "unknown grid key 'rows.a.reciep'. Did you mean 'recipe'": {"rows": {"a": {"reciep": {}}}},
@@ -97,9 +97,10 @@ def test_the_results_of_the_repository_are_those_of_their_grids(path):
         assert results.dense(line) is not None
 
 
-def line_of(case, **facts) -> Line:
+def line_of(case, perplexity=20.0, **facts) -> Line:
     asked = None if case.row is None else case.row.model_dump(exclude_none=True, mode="json")
-    given = {"row": case.name, "keep": case.keep, "asked": asked, "perplexity": 20.0, "parameters": 80}
+    given = {"row": case.name, "keep": case.keep, "asked": asked, "parameters": 80}
+    given |= {"scores": {"perplexity": perplexity}}
     return Line(**case.protocol.model_dump(), **given | facts)
 
 
@@ -113,8 +114,8 @@ def test_a_line_is_found_again_by_row_budget_and_protocol(grid, tmp_path):
     assert again.lines == results.lines
     for number, case in enumerate(cases):
         if case.row is not None:
-            assert again.find(case).perplexity == 10.0 + number
-    for other in ({"calibration_tokens": 512}, {"split": "validation"}, {"text": "news-sample"}, {"seqlen": 256}):
+            assert again.find(case).scores["perplexity"] == 10.0 + number
+    for other in ({"calibration_tokens": 512}, {"split": "validation"}, {"data": "news-sample"}, {"seqlen": 256}):
         assert all(again.find(case) is None for case in grid(**other).cases() if case.row is not None)
 
 
@@ -135,7 +136,7 @@ def test_recovery_is_part_of_the_protocol_and_draws_by_the_seed(grid, tmp_path):
     results = Results(tmp_path / "found.jsonl")
     after = {"bf16": False, "tokens_seen": 1, "loss_curve": [], "seconds": 1.0}
     for case, first, then in ((tuned[0], 10.0, 8.0), (tuned[1], 20.0, 10.0)):
-        results.add(line_of(case, perplexity=first, recovered=after | {"perplexity": then}))
+        results.add(line_of(case, perplexity=first, recovered=after | {"scores": {"perplexity": then}}))
     line, dense = Results(tmp_path / "found.jsonl").find(tuned[1]), results.find(tuned[0])
     assert recovered_loss(line, dense) == pytest.approx(math.log(10 / 8))
     assert recovered_loss(line_of(tuned[1]), dense) is None
@@ -156,7 +157,7 @@ def test_a_row_that_means_something_else_now_is_measured_again(grid, tmp_path):
 
 def test_lines_from_before_texts_and_seeds_were_recorded_are_read(grid, tmp_path):
     old = {"row": "fit", "keep": 0.8, "model": "one", "split": "evaluation", "evaluation_tokens": 32768,
-           "calibration_tokens": 32768, "seqlen": 512, "perplexity": 42.0, "parameters": 80}  # fmt: skip
+           "calibration_tokens": 32768, "seqlen": 512, "scores": {"perplexity": 42.0}, "parameters": 80}  # fmt: skip
     path = tmp_path / "old.jsonl"
     path.write_text(json.dumps(old) + "\n")
     cases = [c for c in grid().cases() if (c.name, c.keep) == ("fit", 0.8)]
