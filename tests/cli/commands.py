@@ -39,7 +39,8 @@ def damaged(checkpoint: Path, folder: Path, change) -> Path:
 def check_grid(cli, folder: Path, model: Path, kind: str, data: str, limit: str) -> None:
     """A grid measures what `evaluate` does, and again after recovery; what is there is not measured again."""
     recovery = {"steps": 2, "batch_tokens": 512, "learning_rate": 0.01, "bf16": False}
-    grid = {"models": [str(model)], "data": data, "evaluation_examples": 20, "calibration_tokens": 1200, "evaluation_dtype": "bfloat16",
+    grid = {"models": [str(model)], "data": data, "evaluation_examples": 20,
+            "calibration_tokens": 1200, "evaluation_dtype": "bfloat16",
             "recovery": recovery, "rows": {"narrow": {"recipe": {"ffn": {"ratio": 0.5}}}}}  # fmt: skip
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
     code, stdout, stderr = cli("benchmark", folder / "grid.yaml", "--json")
