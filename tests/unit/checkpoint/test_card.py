@@ -120,8 +120,8 @@ def test_how_and_where_it_loads(form):
     compile(code, "card", "exec")
     assert ("import neuromeld" in code) == (form == "native")
     assert ("trust_remote_code=True" in code) == (form == "native")
-    assert ("llama.cpp\ncannot read it" in text) == (form == "native")
-    assert ("in plain transformers" in text) == (form == "stock")
+    assert ("llama.cpp cannot read it" in text) == (form == "native")
+    assert ("plain transformers loads it" in text) == (form == "stock")
 
 
 def test_the_layout_of_the_markdown():

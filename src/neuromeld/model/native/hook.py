@@ -19,18 +19,24 @@ class _NativeTypes(dict[str, Any]):
     """The config classes that were registered with transformers, and every native one once it is asked for."""
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or (isinstance(key, str) and key.startswith(PREFIX))
+        return super().__contains__(key) or (isinstance(key, str) and _is_native(key))
 
     def __missing__(self, key: str) -> Any:
+        if not _is_native(key):
+            raise KeyError(key)
         from neuromeld.model.native.block import register_native
 
-        if key.startswith(PREFIX):
-            register_native(key.removeprefix(PREFIX))
-        return self[key] if key in self.keys() else _raise(key)
+        register_native(key.removeprefix(PREFIX))
+        return self[key]
 
 
-def _raise(key: str) -> Any:
-    raise KeyError(key)
+def _is_native(model_type: str) -> bool:
+    """Tell whether a model type is the native form of a known one; nothing is imported for others."""
+    if not model_type.startswith(PREFIX):
+        return False
+    from neuromeld.archs import ARCHITECTURES
+
+    return model_type.removeprefix(PREFIX) in ARCHITECTURES
 
 
 class _WhenImported:

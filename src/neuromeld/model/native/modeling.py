@@ -190,10 +190,11 @@ def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
     return type(f"{PREFIX}{stock_model.__name__}", (stock_model,), members)
 
 
-def headless_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """Return the stock class that `AutoModel` gives for the config of a stock model: the same without its head."""
-    found: type[PreTrainedModel] = transformers.MODEL_MAPPING[stock_model.config_class]
-    return found
+def headless_model(model: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """Return the class that `AutoModel` gives for the config of a model, stock or native: the same without its head."""
+    stock: Any = next(base for base in model.__mro__ if not base.__name__.startswith(PREFIX))
+    found: type[PreTrainedModel] = transformers.MODEL_MAPPING[stock.config_class]
+    return found if stock is model else native_model(found)
 
 
 def without_head(block: dict[str, Any], prefix: str) -> dict[str, Any]:
