@@ -11,7 +11,7 @@ from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
 from neuromeld.errors import UserInputError
 from neuromeld.planning.plan import architecture_of
-from neuromeld.stages.share_ffns import share_ffns
+from neuromeld.stages.share_ffns import Sharing, share_ffns
 
 KINDS = [family for family, config in FAMILIES.items() if ARCHITECTURES[config().model_type].config_keys("ffn")]
 """Where a config has a key for the width of FFNs."""
@@ -40,7 +40,7 @@ def test_who_asks_for_stock_layers_of_several_widths_is_told_what_to_do(stage):
 def test_shared_ffns_are_neither_saved_nor_loaded(family, tmp_path):
     model = build(family, dtype=torch.float32)
     arch = architecture_of(model)
-    share_ffns(model, arch, range(1, 3), align="none")
+    share_ffns(model, arch, range(1, 3), how=Sharing(align="none"))
     with pytest.raises(RuntimeError, match="shared tensors"):
         model.save_pretrained(tmp_path)
     model.config.save_pretrained(tmp_path)
