@@ -179,6 +179,9 @@ def test_folder_without_a_record_is_refused(tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         save_report(tmp_path)
+    (tmp_path / "record.json").write_text('{"songs": 3}')
+    with pytest.raises(CheckpointError, match="tells of no compression and of no recovery"):
+        save_report(tmp_path)
     (tmp_path / "record.json").write_text(json.dumps(LEAST))
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_report(tmp_path, tmp_path / "nowhere" / "report.html")
