@@ -1,5 +1,8 @@
 """The errors a caller may meet; every message says what is wrong, why, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class NeuromeldError(Exception):
     """Base of every error raised on purpose.  `exit_code` is what the command line returns.
@@ -53,3 +56,17 @@ class LostRankError(NeuromeldError):
 
     exit_code = 6
     keeps_work = True
+
+
+@contextmanager
+def naming_failure(message: str) -> Iterator[None]:
+    """Make whatever transformers, tokenizers or torch raise over damaged or impossible input a `CheckpointError`."""
+    try:
+        yield
+    except (NeuromeldError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # each class has errors of its own; tokenizers panics with a BaseException
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = " ".join(str(error).split())[:500] or type(error).__name__
+        raise CheckpointError(f"{message}: {said}") from error

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -179,6 +180,10 @@ def test_folder_without_a_record_is_refused(tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         save_report(tmp_path)
+    (tmp_path / "record.json").write_text('{"songs": 3}')
+    with pytest.raises(CheckpointError, match="tells of no compression and of no recovery"):
+        save_report(tmp_path)
     (tmp_path / "record.json").write_text(json.dumps(LEAST))
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        save_report(tmp_path, tmp_path / "nowhere" / "report.html")
+    for out in (tmp_path / "nowhere" / "report.html", Path(), tmp_path, Path("n" * 300), Path("\0")):
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            save_report(tmp_path, out)

@@ -19,13 +19,12 @@ from transformers import (
 from neuromeld.checkpoint.stated import (
     check_head,
     check_no_adapter,
-    naming_failure,
     read_json,
     settle_decoder_start,
     settle_ties,
     trusted,
 )
-from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError
+from neuromeld.errors import CheckpointError, NumericsError, UnsupportedModelError, naming_failure
 from neuromeld.model.native.block import register_native
 from neuromeld.model.native.classes import model_class
 from neuromeld.model.native.modeling import native_model_type

@@ -23,8 +23,7 @@ from transformers import (
 )
 
 from neuromeld.checkpoint import load_config, load_model, load_tokenizer, new_folder, weight_files
-from neuromeld.checkpoint.stated import naming_failure
-from neuromeld.errors import UserInputError
+from neuromeld.errors import UserInputError, naming_failure
 from neuromeld.runtime.cache import cache_folder
 from neuromeld.runtime.memory import release_memory
 from neuromeld.runtime.progress import warn

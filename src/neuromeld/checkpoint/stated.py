@@ -1,8 +1,6 @@
 """Check what a checkpoint folder states about its model before any of it is believed or a weight is read."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import MODEL_MAPPING, PretrainedConfig
 
-from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError
+from neuromeld.errors import CheckpointError, UnsupportedModelError
 
 IGNORED_KEYS = frozenset(
     {
@@ -47,20 +45,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return content
-
-
-@contextmanager
-def naming_failure(message: str) -> Iterator[None]:
-    """Make whatever transformers, tokenizers or torch raise over damaged or impossible input a `CheckpointError`."""
-    try:
-        yield
-    except (NeuromeldError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # each class has errors of its own; tokenizers panics with a BaseException
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        said = " ".join(str(error).split())[:500] or type(error).__name__
-        raise CheckpointError(f"{message}: {said}") from error
 
 
 def check_no_adapter(folder: Path) -> None:

@@ -10,7 +10,7 @@ from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
-from neuromeld.data.text import Clip, Pair, read_audio
+from neuromeld.data.text import Clip, Pair, speech_features
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation.mode import eval_mode
 
@@ -63,11 +63,8 @@ def word_error_rate(
     except ImportError:
         raise UserInputError("the word error rate needs jiwer: pip install neuromeld[speech]") from None
 
-    rate: int = processor.feature_extractor.sampling_rate
-
     def encode(part: Sequence[Clip]) -> dict[str, Any]:
-        audio = read_audio(part, rate)
-        return dict(processor.feature_extractor(audio, sampling_rate=rate, return_tensors="pt"))
+        return {"input_features": speech_features(part, processor, model.config)}
 
     hypotheses = _generate(model, processor.tokenizer, clips, encode, progress)
     english = not getattr(model.generation_config, "is_multilingual", True)

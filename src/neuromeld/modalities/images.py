@@ -19,7 +19,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.images import LabelledImages, read_images, rgb
 from neuromeld.data.labelled import content
 from neuromeld.data.text import Split
-from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.errors import CheckpointError, UserInputError, naming_failure
 from neuromeld.evaluation import TaskScore, top1_accuracy
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
@@ -46,10 +46,8 @@ class Images:
                 f"{folder} has no preprocessor_config.json, which says how images become tensors; save it beside the "
                 "model with AutoImageProcessor ... .save_pretrained(...)"
             )
-        try:
+        with naming_failure(f"the image processor in {folder} cannot be read"):  # Pillow that is missing, too
             return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # Pillow that is missing, and whatever is wrong with the file
-            raise CheckpointError(f"the image processor in {folder} cannot be read: {error}") from error
 
     def calibration(
         self, settings: Calibration, processor: BaseImageProcessor, config: PretrainedConfig, tokens: int
@@ -85,6 +83,7 @@ class Images:
                 f"{source.name} does not tell the classes of {name} apart ({', '.join(images.classes[:5])} ...), so it "
                 "has no accuracy there; a classifier does, whose config names those classes, or as many without names"
             )
+        _first(images, processor, config)
         numbers = range(len(images.pixels))[: data.limit]
 
         def measure(model: PreTrainedModel) -> Measured:
@@ -153,18 +152,22 @@ class Images:
 def _first(images: LabelledImages, processor: BaseImageProcessor, config: PretrainedConfig) -> tuple[Batch, int]:
     """The first image, without its label, and how many positions of the stream an image takes."""
     check_batch = {"pixel_values": image_batch(images, [0], processor, config)["pixel_values"]}
-    with torch.device("meta"):
-        model = model_class(config)._from_config(config)
-    return check_batch, positions_of(model, check_batch["pixel_values"].to("meta"))
+    pixels = check_batch["pixel_values"]
+    with naming_failure(
+        f"the model does not take images of shape {tuple(pixels.shape[1:])}, as its processor makes them"
+    ):
+        with torch.device("meta"):
+            model = model_class(config)._from_config(config)
+        return check_batch, positions_of(model, pixels.to("meta"))
 
 
 def image_batch(
     images: LabelledImages, chosen: Sequence[int], processor: BaseImageProcessor, config: PretrainedConfig
 ) -> dict[str, Tensor]:
     """Some images as `pixel_values (batch, 3, height, width)` and, where the model knows their classes, `labels`."""
-    batch = {
-        "pixel_values": processor(images=[rgb(images.pixels[i]) for i in chosen], return_tensors="pt")["pixel_values"]
-    }
+    with naming_failure("the image processor that lies beside the model cannot make a batch of the images"):
+        made = processor(images=[rgb(images.pixels[i]) for i in chosen], return_tensors="pt")
+        batch: dict[str, Tensor] = {"pixel_values": made["pixel_values"]}
     classes = known_classes(config, images.classes)
     if classes is not None:
         batch["labels"] = torch.tensor([classes[images.labels[i]] for i in chosen])

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-import torch
 from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
-from neuromeld.data.text import Clip, Split, read_audio, speech_clips
-from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.data.text import Clip, Split, speech_clips, speech_features
+from neuromeld.errors import CheckpointError, UserInputError, naming_failure
 from neuromeld.evaluation import mean_loss, word_error_rate
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
@@ -34,12 +33,10 @@ class Speech:
     options = frozenset({"speech", "num_examples"})
 
     def processor(self, folder: Path) -> ProcessorMixin:
-        try:
+        with naming_failure(f"the processor in {folder} cannot be read"):
             processor: ProcessorMixin = AutoProcessor.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
-        except Exception as error:  # each class of processors has errors of its own
-            raise CheckpointError(f"the processor in {folder} cannot be read: {error}") from error
         if not hasattr(processor, "feature_extractor"):
             raise CheckpointError(
                 f"{folder} has a tokenizer but no feature extractor; save both beside the model with "
@@ -118,8 +115,6 @@ def _examples(
 
 
 def _batch(clips: Sequence[Clip], processor: ProcessorMixin, config: PretrainedConfig) -> Batch:
-    rate = processor.feature_extractor.sampling_rate
-    features = processor.feature_extractor(read_audio(clips, rate), sampling_rate=rate, return_tensors="pt")
     targets = [processor.tokenizer(clip.transcript)["input_ids"] for clip in clips]
     entries = decoder_entries([ids[: config.max_target_positions] for ids in targets], config)
-    return {"input_features": features["input_features"].to(torch.float32), **entries}
+    return {"input_features": speech_features(clips, processor, config), **entries}

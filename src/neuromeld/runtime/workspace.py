@@ -198,6 +198,8 @@ def write_text(path: Path, text: str) -> None:
         write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
+    except ValueError as error:  # no name of a file, or text that is none
+        raise CheckpointError(f"{str(path)!r} cannot be written: {error}") from error
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What encoder-decoders are calibrated on, against what transformers makes of the same text."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from transformers import PreTrainedTokenizerFast, WhisperProcessor
 from contract.families import FAMILIES
 from neuromeld.archs.classes import stock_class
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import Clip, speech_features
 from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.evaluation import mean_loss
 from neuromeld.modalities import reader_for
@@ -124,3 +127,19 @@ def test_a_tokenizer_alone_is_no_processor_of_speech(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="(no feature extractor|cannot be read)"):
         reader_for(FAMILIES["whisper"]()).processor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"hop_length": -160}, {"hop_length": 80}, {"n_samples": 10**12}, {"sampling_rate": "x"}]
+)
+def test_a_feature_extractor_that_is_not_the_models(tmp_path, processor, damage):
+    config = FAMILIES["whisper"]()
+    config.max_source_positions = 50
+    wavfile.write(tmp_path / "a.wav", 16000, np.ones(8000, np.int16))
+    (clip,) = [Clip(tmp_path / "a.wav", "spoken")]
+    assert speech_features([clip], processor, config).shape == (1, 8, 100)
+    processor = copy.deepcopy(processor)
+    for name, value in damage.items():
+        setattr(processor.feature_extractor, name, value)
+    with pytest.raises(CheckpointError, match="the feature extractor that lies beside the model"):
+        speech_features([clip], processor, config)

@@ -115,3 +115,17 @@ def test_the_processor_is_the_one_beside_the_model(tmp_path):
 def test_kinds_of_inputs():
     assert isinstance(reader_for(CONFIG), Images)
     assert inputs_of(FAMILIES["llama"]()) == "tokens"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"size": {"shortest_edge": -8}}, "cannot make a batch"),
+        ({"image_mean": [0.5, 0.5]}, "cannot make a batch"),
+        ({"crop_size": {"height": 4, "width": 4}}, r"does not take images of shape \(3, 4, 4\)"),
+    ],
+)
+def test_a_processor_that_is_not_the_models(damage, message):
+    processor = BitImageProcessorPil(**{"size": PROCESSOR.size, "crop_size": PROCESSOR.crop_size} | damage)
+    with pytest.raises(CheckpointError, match=message):
+        Images().calibration(DIGITS, processor, CONFIG, 600)

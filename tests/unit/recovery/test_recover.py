@@ -212,7 +212,7 @@ def test_record_recipe_and_card_are_carried_on(stock, settings, tmp_path):
 
 def test_model_without_a_record_recovers(checkpoint, settings, tmp_path):
     record = recover(str(checkpoint), settings(steps=1), tmp_path / "out").record
-    assert record.keys() == {"recovery", "logit_difference", "bytes_on_disk"}
+    assert record.keys() == {"recovery", "logit_difference", "bytes_on_disk", "files"}
     assert not {"recipe.yaml", "README.md"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 

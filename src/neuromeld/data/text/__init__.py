@@ -4,7 +4,7 @@ from neuromeld.data.sources import PAIR_SOURCES, TEXT_SOURCES
 from neuromeld.data.splits import Document, Split
 from neuromeld.data.text.masking import MASKED_RATIO, in_frames, mask_tokens
 from neuromeld.data.text.pairs import Pair, text_pairs
-from neuromeld.data.text.speech import Clip, read_audio, speech_clips
+from neuromeld.data.text.speech import Clip, read_audio, speech_clips, speech_features
 from neuromeld.data.text.windows import (
     TokenWindows,
     check_vocabulary,
@@ -30,6 +30,7 @@ __all__ = [
     "read_audio",
     "read_documents",
     "speech_clips",
+    "speech_features",
     "spread_windows",
     "text_pairs",
     "token_windows",

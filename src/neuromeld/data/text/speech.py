@@ -7,18 +7,24 @@ from math import gcd
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 from scipy.io import wavfile
 from scipy.signal import resample_poly
+from torch import Tensor
+from transformers import PretrainedConfig, ProcessorMixin
 
 from neuromeld.data.splits import Document, Split, select_split
 from neuromeld.data.text.reading import lines_of, local_path, open_text
-from neuromeld.errors import UserInputError
+from neuromeld.errors import CheckpointError, UserInputError, naming_failure
 
 TRANSCRIPTS = "transcripts.tsv"
 
 RATES = (1_000, 1_000_000)
 """Samples a second that a recording may have; the filter between two rates is as long as the larger."""
+
+MOST_SAMPLES = 10**8
+"""Of one recording, as it is padded."""
 
 LOUDEST = 1e6
 """Of a file of floating-point numbers, where 1 is full scale."""
@@ -69,6 +75,27 @@ def _recording(folder: Path, line: str, where: str) -> Document:
 def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " samples"]]:
     """Return the recordings as one channel of samples between -1 and 1, `rate` of them a second."""
     return [_read_wav(clip.path, rate) for clip in clips]
+
+
+def speech_features(clips: Sequence[Clip], processor: ProcessorMixin, config: PretrainedConfig) -> Tensor:
+    """Return what a model hears of recordings, `(clip, mel bin, frame)` in float32, as its feature extractor makes it.
+
+    Raises `CheckpointError` where the extractor is damaged, or another model's.
+    """
+    extractor = processor.feature_extractor
+    expected = (config.num_mel_bins, 2 * config.max_source_positions)
+    with naming_failure("the feature extractor that lies beside the model fails"):
+        rate, samples = extractor.sampling_rate, extractor.n_samples
+        if not (RATES[0] <= rate <= RATES[1] and 0 < samples <= MOST_SAMPLES):
+            raise ValueError(f"it takes {samples} samples, {rate} a second")
+        found = extractor(read_audio(clips, rate), sampling_rate=rate, return_tensors="pt")["input_features"]
+    if found.shape[1:] != expected:
+        raise CheckpointError(
+            f"the feature extractor that lies beside the model makes {tuple(found.shape[1:])} numbers of a recording, "
+            f"and the model takes {expected}: it is another model's, or damaged"
+        )
+    features: Tensor = found.to(torch.float32)
+    return features
 
 
 def _read_wav(path: Path, rate: int) -> Float32[np.ndarray, " samples"]:
