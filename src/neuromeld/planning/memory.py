@@ -25,6 +25,13 @@ class Footprint:
     weights: int
     experts: bool
 
+    def within(self, max_memory: int | None) -> tuple[int, bool]:
+        """Return the peak of the job, and whether it is memory-mapped so that it stays within `max_memory`."""
+        peak = self.peak()
+        if max_memory is None or peak <= max_memory:
+            return peak, False
+        return self.memory_mapped_peak(max_memory), True
+
     def peak(self) -> int:
         """Return bytes of memory with the weights in it: at most twice these to load (docs/decisions/0013)."""
         working = max((cost.working_bytes for cost in self.costs), default=0)

@@ -147,12 +147,8 @@ def make_plan(
     steps = _chain(recipe, target)
     after = steps[-1].after
     _check_multiples(arch.spec, after)
-    seqlen = recipe.calibration.seqlen
-    windows = recipe.calibration.tokens // seqlen
     itemsize = (dtype or model.dtype).itemsize
-    batch_tokens = min(BATCH_WINDOWS, max(1, windows // HELD_OUT)) * seqlen
-    sized = {"tokens": windows * seqlen, "seqlen": seqlen, "batch_tokens": batch_tokens, "itemsize": itemsize}
-    works = [Workload(target, step.before, after, **sized) for step in steps]
+    works = _workloads(recipe, target, steps, itemsize)
     costs = [step.chosen.stage.cost(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     unknowns = [step.chosen.stage.unknowns(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -162,11 +158,7 @@ def make_plan(
     bytes_after = (parameters_after - unsaved) * itemsize
     experts = any(weight.stacked for weight in arch.weights)
     footprint = Footprint(costs, works[0], num_parameters * itemsize, experts)
-    peak = footprint.peak()
-    memory_mapped = max_memory is not None and peak > max_memory
-    if memory_mapped:
-        assert max_memory is not None
-        peak = footprint.memory_mapped_peak(max_memory)
+    peak, memory_mapped = footprint.within(max_memory)
     matrices = arch.untouched_matrix_entries(model)
     return Plan(
         recipe=recipe,
@@ -182,11 +174,20 @@ def make_plan(
         peak_bytes=peak,
         disk_bytes=footprint.disk(bytes_after, memory_mapped=memory_mapped),
         memory_mapped=memory_mapped,
-        warnings=_calibration_warnings(windows * seqlen, max(unknowns)),
+        warnings=_calibration_warnings(works[0].tokens, max(unknowns)),
         foreseen=tuple(
             warning for chosen in recipe.chosen for warning in chosen.stage.foreseen(model, arch, chosen.options)
         ),
     )
+
+
+def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize: int) -> list[Workload]:
+    """Return what each stage works on, by sizes."""
+    seqlen = recipe.calibration.seqlen
+    windows = recipe.calibration.tokens // seqlen
+    batch_tokens = min(BATCH_WINDOWS, max(1, windows // HELD_OUT)) * seqlen
+    sized = {"tokens": windows * seqlen, "seqlen": seqlen, "batch_tokens": batch_tokens, "itemsize": itemsize}
+    return [Workload(target, step.before, steps[-1].after, **sized) for step in steps]
 
 
 def _predict(model: PreTrainedModel, target: Target, after: Sizes, costs: Sequence[Cost]) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from neuromeld.recovery.held_out import held_out_loss
 from neuromeld.recovery.lora import check_peft
 from neuromeld.recovery.resume import work_in
 from neuromeld.recovery.settings import Job, Recovery
-from neuromeld.recovery.tune import tune
+from neuromeld.recovery.tune import Tuning, tune
 from neuromeld.recovery.write import write_recovered
 from neuromeld.report import checked_record
 from neuromeld.runtime.workspace import work_folder
@@ -90,17 +90,13 @@ def recover(
         del teacher
         after = measure(model)
         recovery = facts | {
-            "settings": settings.stated(),
             "device": where.type,
             "data": {"kind": kind, "source": pool.source, "split": "calibration", "tokens": pool.num_tokens},
             "tokens_seen": settings.steps * batch_examples * pool.num_tokens // pool.num_examples,
-            "parameters_trained": tuning.parameters_trained,
-            **({"matrix_bytes": tuning.matrix_bytes} if tuning.matrix_bytes else {}),
-            "loss_curve": tuning.loss_curve,
             "held_out": {"loss_before": before.nll, "loss_after": after.nll, "protocol": after.protocol},
             "resumed_from": resume_from.name if resume_from else None,
             "seconds": time.monotonic() - started,
-            "versions": _versions(settings),
+            **_trained(settings, tuning),
         }
         record = write_recovered(
             model, processor, located.folder, out, recovery, pool.check_batch, force=force, work=work
@@ -116,6 +112,17 @@ def _check(settings: Recovery, out: Path, source: str, *, force: bool) -> None:
         check_peft()
     if settings.base_bits:
         check_bitsandbytes()
+
+
+def _trained(settings: Recovery, tuning: Tuning) -> dict[str, Any]:
+    """Return what a record says of the training itself."""
+    matrix_bytes = {"matrix_bytes": tuning.matrix_bytes} if tuning.matrix_bytes else {}
+    return matrix_bytes | {
+        "settings": settings.stated(),
+        "parameters_trained": tuning.parameters_trained,
+        "loss_curve": tuning.loss_curve,
+        "versions": _versions(settings),
+    }
 
 
 def _versions(settings: Recovery) -> dict[str, str]:
