@@ -28,7 +28,7 @@ FINAL_TOKENS = 16384
 
 @dataclass(frozen=True)
 class CompressResult:
-    """What `compress` wrote to `out`; `record` is the content of its `record.json`."""
+    """Result of `compress`: the folder it wrote, the plan, and the content of `record.json`."""
 
     out: Path
     plan: Plan

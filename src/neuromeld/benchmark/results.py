@@ -17,7 +17,7 @@ OF_CALIBRATION = ("calibration_tokens", "seed")
 
 
 class Scored(Settings):
-    """What was measured of a model.
+    """Scores of a model.
 
     scores   by name, those of the kind of input: `perplexity`; `accuracy` and `loss`; `bleu`, `chrf` and `loss`;
              `word_error_rate` and `loss`
@@ -98,7 +98,7 @@ class Results:
         return None
 
     def dense(self, line: Line) -> Line | None:
-        """What a line is compared with: the dense model on the same text."""
+        """Return the line of the dense model on the same data, which a line is compared with."""
         return self._of_dense(line)
 
     def add(self, line: Line) -> None:

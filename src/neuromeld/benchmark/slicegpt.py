@@ -81,7 +81,7 @@ def _project(layer: nn.Module, attention_output: nn.Module, first: Tensor, secon
 
 
 def slicegpt_parameters(model: PreTrainedModel, k: int, *, narrow_head: bool) -> int:
-    """What the form stores at width `k`; the model may be a meta_model."""
+    """Count the parameters that the form stores at width `k`; the model may be a `meta_model`."""
     arch = _architecture(model)
     widths = arch.widths | {RESIDUAL: k}
     last = k if narrow_head else arch.width

@@ -19,7 +19,7 @@ DEFAULT_RECIPE = "default"
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for: a recipe, or a budget for the planner with the settings of the recipe it is to find."""
+    """Request of a user: a recipe, or a budget for the planner with the settings of the recipe it is to find."""
 
     recipe: Recipe | None
     budget: Budget | None

@@ -174,7 +174,7 @@ class CompressionJob:
 
 @dataclass
 class _Writing:
-    """What is written; `model` holds the one model, and gives it up before the checkpoint is loaded again."""
+    """Inputs of the writing; `model` holds the one model, and gives it up before the checkpoint is loaded again."""
 
     plan: Plan
     data: Examples

@@ -37,7 +37,7 @@ def open_job(out: Path) -> Iterator[Journal]:
 def identity_of(
     source: ModelSource, data: Examples, validation: Examples | None, dtype: torch.dtype | None, device: str
 ) -> dict[str, Any]:
-    """What decides the result beside the recipe."""
+    """Return the facts that decide the result beside the recipe."""
     return {
         "model_sha256": source.fingerprint(),
         "calibration_sha256": data.sha256,
@@ -65,7 +65,7 @@ def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
 
 
 def outcome_for(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:
-    """What looks at the model before and after; a warning instead where the source has no evaluation text.
+    """Return the comparison of the model before and after; a warning instead where there is no evaluation text.
 
     Models that read something else than text are not looked at.
     """

@@ -32,7 +32,7 @@ def reader_for(config: PretrainedConfig) -> Modality:
 
 
 def inputs_of(config: PretrainedConfig) -> Inputs:
-    """What a model reads, in its native form, too; text where nothing is known of it."""
+    """Return the kind of input that a model reads, in its native form, too; text where nothing is known of it."""
     names = [name.removeprefix(PREFIX) for name in config.architectures or []]
     try:
         return spec_for(config.model_type.removeprefix(native_model_type("")), names).inputs

@@ -180,7 +180,7 @@ def chunks(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def sha256_of(batches: Iterable[Batch]) -> str:
-    """Of all values, in order."""
+    """Return the sha256 of all values, in order."""
     digest = hashlib.sha256()
     for batch in batches:
         for value in batch.values():

@@ -34,7 +34,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a model scores on evaluation data.
+    """Scores of a model on evaluation data.
 
     scores    by name, as `perplexity`, `loss` (nats per prediction) or `word_error_rate`
     context   positions that operations are counted at
@@ -49,7 +49,7 @@ class Measured:
 
     @property
     def sha256(self) -> str | None:
-        """Of the data, where a protocol has it."""
+        """Return the sha256 of the data, where a protocol has it."""
         protocols = [self.facts.get("protocol", {}), *(score.protocol for score in self.answers.values())]
         return next((str(protocol["sha256"]) for protocol in protocols if protocol.get("sha256")), None)
 

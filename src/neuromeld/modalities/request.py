@@ -10,7 +10,7 @@ from neuromeld.settings import Settings
 
 
 class EvaluationRequest(Settings):
-    """What to measure models on, and what else to measure.
+    """Data to measure models on, and what else to measure.
 
     Fields that are for other models than those measured are refused by `evaluate`.
     """
@@ -68,7 +68,7 @@ class EvaluationRequest(Settings):
 
     @property
     def speed_sizes(self) -> dict[str, int]:
-        """What was set of the sizes of a measurement of speed."""
+        """Return the sizes of a measurement of speed that were set."""
         sizes = {name: getattr(self, name) for name in ("batch_size", "prompt_tokens", "new_tokens")}
         return {name: value for name, value in sizes.items() if value is not None}
 

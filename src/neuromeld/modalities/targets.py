@@ -55,7 +55,7 @@ def batch_size(num_examples: int) -> int:
 
 
 def sha256_of(batches: Iterable[Batch]) -> str:
-    """Of all values, little-endian, in order."""
+    """Return the sha256 of all values, little-endian, in order."""
     digest = hashlib.sha256()
     for batch in batches:
         for value in batch.values():

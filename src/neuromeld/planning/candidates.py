@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What the candidates are made for."""
+    """Model, budget and sensitivities that candidates are made for."""
 
     model: PreTrainedModel
     arch: Architecture
@@ -94,7 +94,7 @@ def _with_layers_dropped(space: SearchSpace) -> Iterator[Candidate]:
 
 
 def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
-    """Those in a row that carry least: what all but the most informative of them carry counts as lost."""
+    """Merge the FFNs in a row that carry least; what all but the most informative of them carry counts as lost."""
     carried = [float(scores.sum()) for scores in space.scores.ffn]
     for count in MERGED:
         if count > space.arch.num_layers // 2:

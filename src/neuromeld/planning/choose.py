@@ -37,9 +37,9 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class BuiltCandidate:
-    """What a candidate loses, in nats a token, and the share of the original's time that it takes, if that counts.
+    """Loss of a candidate, in nats per token, and the share of the original's time that it takes, if that counts.
 
-    by_batch  nats a token of each batch of the validation text
+    by_batch  nats per token of each batch of the validation text
     """
 
     loss: float
@@ -85,12 +85,12 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """Of the candidate that was chosen; what was done to build it is kept as this part of the journal."""
+        """Name of the candidate that was chosen; the journal keeps its steps as the part of this name."""
         return next(c.name for c in self.candidates if c.chosen)
 
     @property
     def warnings(self) -> list[str]:
-        """What to know about how the choice was made."""
+        """Warnings about how the choice was made."""
         if self.objective != "latency":
             return []
         return ["the recipe was chosen by measured time: another run, or another machine, may choose another"]
@@ -235,7 +235,7 @@ def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:
 
 
 def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
-    """Of the difference between two losses on the same batches; zero where there is one batch, or one is infinite."""
+    """Return the standard error of the difference of two losses on the same batches; zero where there is one batch, or one is infinite."""
     differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
     if len(differences) < 2 or not torch.isfinite(differences).all():
         return 0.0

@@ -34,7 +34,7 @@ def time_ratio(model: PreTrainedModel, original: PreTrainedModel) -> float:
 
 
 def alias_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model again, with modules of its own around the very same parameters and buffers."""
+    """Copy the modules of a model around the very same parameters and buffers."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, memo=shared)
 

@@ -40,7 +40,7 @@ class Compressed:
 
     @property
     def warnings(self) -> list[str]:
-        """What went less well than it should, one sentence each."""
+        """Warnings of all stages, one sentence each."""
         given = ((chosen.stage, self.results.get(chosen.stage.name)) for chosen in self.plan.recipe.chosen)
         return [warning for stage, result in given if result is not None for warning in stage.warnings(result)]
 

@@ -27,7 +27,7 @@ class Chosen:
 
 
 class Recipe(Settings):
-    """What a compression does: the options of each stage under its name, calibration and output; at least one stage.
+    """A compression as data: the options of each stage under its name, calibration and output; at least one stage.
 
     Stages run in the order of `neuromeld.stages.STAGES`.  `parse_recipe` makes one.
     """

@@ -70,7 +70,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage takes and adds, apart from what follows from sizes.
+    """Cost of a stage, apart from what follows from sizes.
 
     parameters     of the result
     matrices       entries of matrices among them, of two operations a token each

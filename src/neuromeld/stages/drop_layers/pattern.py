@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 def pattern_warning(
     config: PretrainedConfig, layer_lists: Iterable[str], dropped: Sequence[int] | None, number: int
 ) -> str | None:
-    """What engines that compute the pattern, and do not read it, would get wrong; None where they do not.
+    """Warn of what engines that compute the pattern, and do not read it, would get wrong; None where they do not.
 
     layer_lists   the config keys of lists with an entry for every layer
     dropped       the layers that go; None for any `number` of adjacent ones that a search is to choose

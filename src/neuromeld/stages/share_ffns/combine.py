@@ -30,7 +30,7 @@ def collect_strengths(
     batches: Sequence[Batch],
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, Float64[Tensor, " f"]]:
-    """By layer, of the units as they are numbered there.  `UserInputError` for a window that cannot be merged."""
+    """Return the strength of every hidden unit, by layer.  `UserInputError` for a window that cannot be merged."""
     layers: set[int] = set()
     for window in windows:
         check_mergeable(model, arch, window)

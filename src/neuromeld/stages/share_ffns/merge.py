@@ -66,7 +66,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Collected:
-    """What was collected before for many windows: moments to align with, and strengths of units by layer."""
+    """Statistics collected for many windows at once: moments to align with, and strengths of units by layer."""
 
     alignments: Alignments | None = None
     strengths: Mapping[int, Float64[Tensor, " f"]] | None = None
@@ -74,7 +74,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class SharedFfn:
-    """What was merged: the permutation of each member but the anchor, and the refit of the shared output, if any.
+    """A shared FFN: the permutation of each member but the anchor, and the refit of the shared output, if any.
 
     `members` has an entry for each, where they keep something for themselves.
     """

@@ -28,7 +28,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Selected:
-    """What was selected, and what it takes to merge the other neurons into that.
+    """The selection, and what it takes to merge the other neurons into it.
 
     distances       between all neurons, `(d, d)`; only where a merge needs them
     regularisation  of a transport, in median distances

@@ -48,7 +48,7 @@ class Streams:
 
 @dataclass
 class NarrowStream:
-    """What was done: the basis of each run as it was used, and the refit of each cut by the path of its norm."""
+    """Result of narrowing: the basis of each run as it was used, and the refit of each norm by its path."""
 
     bases: list[Basis]
     refits: dict[str, FitReport] = field(default_factory=dict)

@@ -84,12 +84,12 @@ def basis_of(width_map: WidthMap, kind: NormKind) -> Basis:
 
 
 def shortcut(before: Basis, after: Basis) -> Float[Tensor, "k k2"]:
-    """What carries the residual from one basis to the next: decode, then encode again."""
+    """Return the matrix that carries the residual from one basis to the next: decode, then encode again."""
     return before.read @ after.write
 
 
 def rotate(basis: Basis, rotation: Float[Tensor, "k k"]) -> Basis:
-    """The same map in coordinates turned by an orthogonal matrix; exact under RMSNorm only."""
+    """Turn the coordinates of a map by an orthogonal matrix; exact under RMSNorm only."""
     return Basis(basis.write @ rotation, rotation.T @ basis.read)
 
 

@@ -244,7 +244,7 @@ def test_a_line_is_read_up_to_a_limit(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(reading, "MOST_IN_LINE", 1000)
     for kind, content in (("jsonl", '{"text": "' + "x" * 1000), ("txt", "x" * 2000), ("json", "[" + " " * 2000 + "]")):
         path = tmp_path / f"a.{kind}.gz"
-        path.write_bytes(gzip.compress(content.encode()))
+        path.write_bytes(gzip.compress(content.encode(), mtime=0))
         with pytest.raises(UserInputError, match="more than 1,000 characters in one piece"):
             read_documents(f"file:{path}", "calibration", tokenizer)
 
