@@ -164,7 +164,7 @@ def _candidates(choice: Choice) -> Table:
         "from all",
         "± to the least",
     ]
-    table = Table(*head, title="excess loss, nats a token")
+    table = Table(*head, title="excess loss, nats per token")
     for c in choice.candidates:
         measured = [c.latency_ratio, c.predicted, c.first_loss, c.excess_loss, c.uncertainty][0 if timed else 1 :]
         name = f"{c.name} (chosen)" if c.chosen else c.name

@@ -29,7 +29,7 @@ RATIOS = [step / 200 for step in range(40, 200)]
 
 @dataclass(frozen=True)
 class Candidate:
-    """`predicted` is in nats a token, before compensation; None where the sensitivities do not tell."""
+    """`predicted` is in nats per token, before compensation; None where the sensitivities do not tell."""
 
     name: str
     recipe: Recipe

@@ -235,7 +235,10 @@ def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:
 
 
 def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
-    """Return the standard error of the difference of two losses on the same batches; zero where there is one batch, or one is infinite."""
+    """Return the standard error of the difference of two losses on the same batches.
+
+    Zero where there is one batch, or one loss is infinite.
+    """
     differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
     if len(differences) < 2 or not torch.isfinite(differences).all():
         return 0.0

@@ -2,7 +2,7 @@
 
 With a mask `m` on a feature `z`, `dL/dm = z dL/dz` at each token, and the loss grows by about half the expected square
 of that when the feature is removed (after arXiv:2204.09656).  A whole layer is masked by what it adds to the stream.
-The unit is nats a token, so scores of different layers and of different spaces are comparable.
+The unit is nats per token, so scores of different layers and of different spaces are comparable.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from neuromeld.shapes import ACCUMULATE
 
 @dataclass(frozen=True)
 class FisherScores:
-    """In nats a token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it."""
+    """In nats per token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it."""
 
     ffn: list[Tensor]
     heads: list[Tensor]

@@ -16,7 +16,7 @@ from neuromeld.stages.width.width_map import Basis, centred
 
 @dataclass(frozen=True)
 class TiedTable:
-    """Sums over the vocabulary that a tied head needs of the embedding `E -> T`: `gram = T^T T (k, k)`, `cross = E^T T (d, k)`."""
+    """Sums that a tied head needs of the embedding `E -> T`: `gram = T^T T (k, k)`, `cross = E^T T (d, k)`."""
 
     gram: Float[Tensor, "k k"]
     cross: Float[Tensor, "d k"]
