@@ -9,6 +9,7 @@ from contract.families import build
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import mean_loss
+from neuromeld.model.capture import advancing
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.drop_layers import drop_layers
 from neuromeld.stages.remove_ffns import remove_ffns
@@ -80,10 +81,9 @@ def test_the_window_of_permuted_copies_is_found():
     done = []
     found = search_windows(
         model,
-        windows_of(arch, 3, at_least=2),
+        advancing(windows_of(arch, 3, at_least=2), done.append),
         lambda window: share_ffns(model, arch, window, collected=collected),
         lambda merged: float((logits(merged) - expected).norm()),
-        done.append,
     )
     assert [tried.window for tried in found.tried] == [range(0, 3), range(1, 4)]
     assert found.best.window == range(1, 4)
