@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from neuromeld.checkpoint import render_card
 from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
-from neuromeld.errors import CheckpointError, NeuromeldError
+from neuromeld.errors import CheckpointError
 from neuromeld.report.sections import origin, overview, quality, similarity
 from neuromeld.runtime.workspace import write_text
 from neuromeld.stages import STAGES
@@ -86,8 +86,6 @@ def _reading_record(folder: Path) -> Iterator[None]:
     """Make it a `CheckpointError` where something of the record in `folder` is missing, or of another type."""
     try:
         yield
-    except NeuromeldError:
-        raise
     except Exception as error:  # records of other versions, and damaged ones, fail wherever they are read
         raise CheckpointError(
             f"{folder / 'record.json'} is not a record as this version writes it ({type(error).__name__}: {error}): it "
