@@ -133,7 +133,7 @@ def compress(
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
     choice   where `choose` found the recipe: its candidates go into the record
     journal  of `out`, where it is open already; what `choose` has done with it is not done again
-    evaluate look at the model before and after: perplexity on a little evaluation text, and what it writes
+    evaluate  look at the model before and after: perplexity on a little evaluation text, and what it writes
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
     max_memory  bytes; a job that would take more leaves the weights on the disk, with the same result
 

@@ -1,4 +1,4 @@
-"""What a benchmark measures: models x rows x budgets x seeds, by one protocol, before and after the same recovery."""
+"""A benchmark as data: models x rows x budgets x seeds, by one protocol, before and after the same recovery."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

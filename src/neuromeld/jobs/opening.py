@@ -1,4 +1,4 @@
-"""What a job starts from: the model that was named, its plan, its data, and what decides the result."""
+"""The start of a job: the model that was named, its plan, its data, and the facts that decide the result."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""What every kind of input comes to: batches that a model can be called with."""
+"""Examples of every kind of input, as batches that a model can be called with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: its fields are the options of `neuromeld evaluate`."""
+"""The request of an evaluation: its fields are the options of `neuromeld evaluate`."""
 
 from pathlib import Path
 from typing import Any

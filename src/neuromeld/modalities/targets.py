@@ -1,4 +1,4 @@
-"""What a decoder is given, and what it is to predict: the same tokens, one place apart."""
+"""Inputs and labels of a decoder: the same tokens, one place apart."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""What a user is ready to pay: unique parameters, floating-point operations, or time."""
+"""Budgets: unique parameters, floating-point operations, or time."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -63,9 +63,7 @@ def recover(
     _check(settings, out, source, force=force)
     where = _device(device)
     bf16 = _has_bf16(where) if settings.bf16 is None else settings.bf16
-    located = locate(source, allow_pickle=allow_pickle)
-    if (located.folder / "record.json").is_file():
-        checked_record(located.folder)  # the result's is made of it, after the training
+    located = _located(source, allow_pickle=allow_pickle)
     config = located.config()
     inputs = inputs_of(config)
     kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
@@ -102,6 +100,14 @@ def recover(
             model, processor, located.folder, out, recovery, pool.check_batch, force=force, work=work
         )
     return RecoverResult(out, record)
+
+
+def _located(source: str, *, allow_pickle: bool) -> ModelSource:
+    """Locate the model; its record, which the result's is made of after the training, is checked now."""
+    located = locate(source, allow_pickle=allow_pickle)
+    if (located.folder / "record.json").is_file():
+        checked_record(located.folder)
+    return located
 
 
 def _check(settings: Recovery, out: Path, source: str, *, force: bool) -> None:

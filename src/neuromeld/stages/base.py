@@ -1,4 +1,4 @@
-"""What a stage is: one way to make a model smaller, with all that is known of it in its own package.
+"""The base of every stage: one way to make a model smaller, with all that is known of it in its own package.
 
 The plan, the pipeline, the prediction of memory, the record, the recipe, the command line and the report go through the
 stages in order (`stages/__init__.py`) and know none of them by name.

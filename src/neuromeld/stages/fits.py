@@ -1,4 +1,4 @@
-"""What a record keeps of a regression."""
+"""The entry of a regression in a record."""
 
 from typing import Any
 

@@ -11,6 +11,7 @@ from neuromeld.archs.spec import FFN, RESIDUAL, Weight
 from neuromeld.linalg.ridge import FitReport
 from neuromeld.model.layerwise import LayerInputs
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
+from neuromeld.registry import Need
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import FeatureMoments, Features, TargetMoments
 from neuromeld.stats.split import SplitStatistic, held_out_here, is_held_out
@@ -175,6 +176,7 @@ def moments_against(units: Narrowable, targets: Sequence[Tensor], width: int) ->
 def compensate(units: Narrowable, method: str, initial: Tensor, fitted: Features, held_out: Features) -> FitReport:
     """Write the consumer's new matrix and, where it has one and it may change, its bias; say how well it fits."""
     bias = read_bias(units.model, units.consumer)
+    assert bias is not None or Need.BIAS not in COMPENSATIONS[method].needs, "the plan refuses it"
     found = COMPENSATIONS[method](Consumer(fitted, held_out, initial.to(ACCUMULATE), bias is not None))
     write_matrix(units.model, units.consumer, found.fit.matrix)
     if bias is not None and found.shift is not None:

@@ -1,4 +1,4 @@
-"""What every member of a merged window may keep for itself: a gain for each output, and a matrix of low rank.
+"""Per-layer corrections that the members of a merged window may keep: a gain for each output, and a matrix of low rank.
 
 `y_i = g_i * (Z_i W + b) + Z_i A_i B_i` for member i, where `W, b` are shared.  The gain is the least-squares one of
 each output, so on the tokens it is fitted on it is never worse than 1 (merging) or 0 (deleting).  `A_i B_i` is the
