@@ -174,6 +174,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         for space, found in sizes.items()
         if len(found) > 1
     ]
+    problems += [f"space {space!r} has size 0 ({found[0]})" for space, found in sizes.items() if 0 in found]
     unclaimed = [name for name, parameter in model.named_parameters() if id(parameter) not in claims]
     if unclaimed:
         shown = ", ".join(unclaimed[:8]) + (f" and {len(unclaimed) - 8} more" if len(unclaimed) > 8 else "")

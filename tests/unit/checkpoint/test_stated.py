@@ -84,6 +84,12 @@ def test_absurd_sizes_are_refused_before_anything_is_made(key, value, folder):
         load_config(change_config(folder, **{key: value}))
 
 
+@pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size"])
+def test_a_size_of_nothing_is_named(key, folder):
+    with pytest.raises(UnsupportedModelError, match="has size 0"):
+        make_plan(meta_model(load_config(change_config(folder, **{key: 0}))), RECIPE)
+
+
 def test_a_model_far_larger_than_its_files_is_not_allocated(folder):
     change_config(folder, vocab_size=10**9, hidden_size=4 * 10**6, num_attention_heads=4)
     with pytest.raises(CheckpointError, match="the config is not theirs"):
