@@ -5,8 +5,7 @@ A family that is added needs no entry here: its `ArchSpec` says what it can be g
 
 from contract.families import FAMILIES
 from neuromeld.archs import ArchSpec, spec_for
-from neuromeld.archs.spec import HEADS as HEADS_SPACE
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import Space
 
 
 def _spec(family: str) -> ArchSpec:
@@ -16,11 +15,11 @@ def _spec(family: str) -> ArchSpec:
 
 SPECS = {family: _spec(family) for family in FAMILIES}
 
-WIDE = [family for family, spec in SPECS.items() if spec.refusal(RESIDUAL) is None]
+WIDE = [family for family, spec in SPECS.items() if spec.refusal(Space.RESIDUAL) is None]
 NO_WIDTH = [family for family in FAMILIES if family not in WIDE]
-STOCK = [family for family in WIDE if RESIDUAL not in SPECS[family].native_only]
+STOCK = [family for family in WIDE if Space.RESIDUAL not in SPECS[family].native_only]
 """Families whose narrow stream a stock config can state."""
-HEADS = [family for family, spec in SPECS.items() if spec.refusal(HEADS_SPACE) is None]
+HEADS = [family for family, spec in SPECS.items() if spec.refusal(Space.HEADS) is None]
 EXPERTS = [family for family, spec in SPECS.items() if any(w.stacked for s in spec.stacks for w in s.weights)]
 ROUNDED = [family for family, spec in SPECS.items() if spec.kernel_multiple > 1]
 NO_SHARING = [family for family, spec in SPECS.items() if "share_ffns" in spec.refusals]

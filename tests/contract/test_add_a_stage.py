@@ -9,6 +9,7 @@ import torch
 
 from contract.families import batches_for, build, inputs_for
 from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.archs.spec import Space
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
 from neuromeld.cli.generated_options import options_of
 from neuromeld.errors import UserInputError
@@ -51,7 +52,7 @@ def test_plan_and_result_agree_and_the_result_loads(family, tmp_path, tokenizer)
     assert unique_parameters(compressed.model) == plan.parameters_after
     assert flops_per_token(compressed.model, context=CONTEXT) == plan.flops_after
     for layer in range(arch.num_layers):  # the others write nothing
-        consumer = expected.get_submodule(arch.consumer(layer, "ffn").path)
+        consumer = expected.get_submodule(arch.consumer(layer, Space.FFN).path)
         consumer.register_forward_pre_hook(lambda _, args: (args[0] * (torch.arange(args[0].shape[-1]) < 24),))
     save_checkpoint(compressed.model, tokenizer, tmp_path, recipe_yaml=recipe.to_yaml())
     again = load_model(tmp_path, dtype=None, device="cpu")

@@ -21,6 +21,7 @@ from contract.kinds import (
 )
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs.spec import Space
 from neuromeld.checkpoint import load_model, outputs, save_checkpoint
 from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.evaluation import flops_per_token, unique_parameters
@@ -105,7 +106,7 @@ def logits(model) -> torch.Tensor:
 def test_every_parameter_is_claimed(family):
     arch = architecture_of(build(family))
     assert arch.width == WIDTH
-    assert family in IMAGES or arch.widths["vocab"] == 97
+    assert family in IMAGES or arch.widths[Space.VOCAB] == 97
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -226,9 +227,9 @@ def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
     arch = architecture_of(silenced)
     found = compressed.results["heads"]
     for done in found:
-        mask = torch.zeros(done.before, arch.widths["heads"] // done.before, dtype=torch.float64)
+        mask = torch.zeros(done.before, arch.widths[Space.HEADS] // done.before, dtype=torch.float64)
         mask[list(done.kept)] = 1.0
-        consumer = silenced.get_submodule(arch.consumer(done.layer, "heads").path)
+        consumer = silenced.get_submodule(arch.consumer(done.layer, Space.HEADS).path)
         consumer.register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask.flatten(),))
     assert len(found) == architecture_of(silenced).num_layers
     torch.testing.assert_close(logits(compressed.model), logits(silenced), rtol=1e-4, atol=1e-4)

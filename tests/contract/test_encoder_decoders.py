@@ -16,6 +16,7 @@ from contract.test_random_configs import back_from_disk
 from neuromeld import compress_model, make_plan
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.sizes import predict_flops, sizes_of
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import flops_per_token
 from neuromeld.model.native.classes import auto_class
@@ -32,7 +33,7 @@ def test_permuted_copies_merge_without_loss_in_both_stacks(family):
     model, arch = quiet(family)
     for start in arch.stack_offsets:
         for layer in (start + 2, start + 3):
-            copy_ff(model, arch, start + 1, layer, shuffle(arch.widths["ffn"], layer))
+            copy_ff(model, arch, start + 1, layer, shuffle(arch.widths[Space.FFN], layer))
     before = logits(model)
     merged, plan = narrow(model, stages(share_ffns={"window": [1, 3]}))
     torch.testing.assert_close(logits(merged), before, rtol=0, atol=1e-6)
@@ -40,7 +41,7 @@ def test_permuted_copies_merge_without_loss_in_both_stacks(family):
 
 
 def ffn_parameters(model, arch) -> int:
-    modules = [model.get_submodule(w.path) for w in (*arch.producers(1, "ffn"), arch.consumer(1, "ffn"))]
+    modules = [model.get_submodule(w.path) for w in (*arch.producers(1, Space.FFN), arch.consumer(1, Space.FFN))]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 

@@ -13,6 +13,7 @@ from contract.test_contract import SAME_AFTER_SAVING, logits, stages
 from neuromeld import compress_model, make_plan
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
+from neuromeld.archs.spec import Space
 from neuromeld.model.native.classes import auto_class
 from neuromeld.planning.plan import architecture_of
 
@@ -78,7 +79,7 @@ def test_every_stage_at_once_comes_back_from_disk(name, size, basis):
     names = {key: OWN_KEYS.get(name, {}).get(key, key) for key in size}
     config = AutoConfig.for_model(name, **{names[key]: value for key, value in size.items() if names[key]})
     model = randomise(stock_class(config)._from_config(config).eval())
-    narrow_ffn = max(every, (architecture_of(model).widths["ffn"] - 4) // every * every)
+    narrow_ffn = max(every, (architecture_of(model).widths[Space.FFN] - 4) // every * every)
     narrow_stream = size["hidden_size"] - every
     dropped = {"count": 1} if spec.has_loss else {"layers": [1]}
     chosen: dict[str, object] = {"drop_layers": dropped, "ffn": {"size": narrow_ffn}}

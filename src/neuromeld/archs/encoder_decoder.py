@@ -1,6 +1,6 @@
 """The layers that BART, Marian and Whisper share: attention, FFN, and in decoders attention to the encoder."""
 
-from neuromeld.archs.spec import CROSS_HEADS, FFN, HEADS, RESIDUAL, Norm, Stack, Weight
+from neuromeld.archs.spec import Norm, Space, Stack, Weight
 
 TWO_STREAMS = "the encoder and the decoder are two streams, and a width map follows one"
 
@@ -13,10 +13,13 @@ def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bo
     source, target  the entries of a batch that tell padding from real tokens on either side, if there are any
     pre_norm        whether sublayers read the stream through their norms, which otherwise stand on the stream itself
     """
-    attention = _attention("self_attn", HEADS, "kv", pre_norm)
+    attention = _attention("self_attn", Space.HEADS, Space.KV, pre_norm)
     norms = (Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer"))
     norm = "final_layer_norm" if pre_norm else None
-    ffn = (Weight("fc1", in_=RESIDUAL, out=FFN, input_norm=norm), Weight("fc2", in_=FFN, out=RESIDUAL))
+    ffn = (
+        Weight("fc1", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm),
+        Weight("fc2", in_=Space.FFN, out=Space.RESIDUAL),
+    )
     encoder = Stack(
         layers=f"{path}.encoder.layers",
         weights=(*attention, *ffn),
@@ -26,7 +29,7 @@ def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bo
     )
     decoder = Stack(
         layers=f"{path}.decoder.layers",
-        weights=(*attention, *_attention("encoder_attn", CROSS_HEADS, "cross_kv", pre_norm), *ffn),
+        weights=(*attention, *_attention("encoder_attn", Space.CROSS_HEADS, Space.CROSS_KV, pre_norm), *ffn),
         norms=(*norms, Norm("encoder_attn_layer_norm", "layer")),
         mask=target,
         count_key="decoder_layers",
@@ -34,13 +37,13 @@ def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bo
     return encoder, decoder
 
 
-def _attention(path: str, heads: str, kv: str, pre_norm: bool) -> tuple[Weight, ...]:
+def _attention(path: str, heads: Space, kv: Space, pre_norm: bool) -> tuple[Weight, ...]:
     norm = f"{path}_layer_norm" if pre_norm else None
     # What comes from the encoder is normalised there.
-    norm_of_keys = norm if heads == HEADS else None
+    norm_of_keys = norm if heads == Space.HEADS else None
     return (
-        Weight(f"{path}.q_proj", in_=RESIDUAL, out=heads, input_norm=norm),
-        Weight(f"{path}.k_proj", in_=RESIDUAL, out=kv, input_norm=norm_of_keys),
-        Weight(f"{path}.v_proj", in_=RESIDUAL, out=kv, input_norm=norm_of_keys),
-        Weight(f"{path}.out_proj", in_=heads, out=RESIDUAL),
+        Weight(f"{path}.q_proj", in_=Space.RESIDUAL, out=heads, input_norm=norm),
+        Weight(f"{path}.k_proj", in_=Space.RESIDUAL, out=kv, input_norm=norm_of_keys),
+        Weight(f"{path}.v_proj", in_=Space.RESIDUAL, out=kv, input_norm=norm_of_keys),
+        Weight(f"{path}.out_proj", in_=heads, out=Space.RESIDUAL),
     )

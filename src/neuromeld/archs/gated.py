@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from neuromeld.archs.spec import EXPERTS, FFN, RESIDUAL, ArchSpec, Norm, NormKind, Scale, Stack, Weight
+from neuromeld.archs.spec import ArchSpec, Norm, NormKind, Scale, Space, Stack, Weight
 
 EXPERT_MULTIPLE = 8
 """`torch.nn.functional.grouped_mm`, which transformers runs experts with, wants rows of a multiple of 16 bytes."""
@@ -35,19 +35,19 @@ def gated_decoder(
     experts               every FFN is several, with a router that sends each token to some of them
     """
     attention_norm, ffn_norm = input_norms
-    query_key_spaces = {"head": ("head", "head"), "heads": ("heads", "kv"), None: ()}[query_key_norm]
+    query_key_spaces = {"head": (Space.HEAD,) * 2, "heads": (Space.HEADS, Space.KV), None: ()}[query_key_norm]
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
-        embeddings=(Weight("model.embed_tokens", in_="vocab", out=RESIDUAL, layout="embedding"),),
+        embeddings=(Weight("model.embed_tokens", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),),
         stacks=(
             Stack(
                 layers="model.layers",
                 weights=(
-                    Weight("self_attn.q_proj", in_=RESIDUAL, out="heads", input_norm=attention_norm),
-                    Weight("self_attn.k_proj", in_=RESIDUAL, out="kv", input_norm=attention_norm),
-                    Weight("self_attn.v_proj", in_=RESIDUAL, out="kv", input_norm=attention_norm),
-                    Weight("self_attn.o_proj", in_="heads", out=RESIDUAL),
+                    Weight("self_attn.q_proj", in_=Space.RESIDUAL, out=Space.HEADS, input_norm=attention_norm),
+                    Weight("self_attn.k_proj", in_=Space.RESIDUAL, out=Space.KV, input_norm=attention_norm),
+                    Weight("self_attn.v_proj", in_=Space.RESIDUAL, out=Space.KV, input_norm=attention_norm),
+                    Weight("self_attn.o_proj", in_=Space.HEADS, out=Space.RESIDUAL),
                     *(_experts(ffn_norm) if experts else _ffn(ffn_norm)),
                 ),
                 norms=(
@@ -62,8 +62,8 @@ def gated_decoder(
             ),
         ),
         final_norm=Norm("model.norm", norm_kind),
-        head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="model.norm"),
-        stock_keys={RESIDUAL: "hidden_size", FFN: "intermediate_size"},
+        head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="model.norm"),
+        stock_keys={Space.RESIDUAL: "hidden_size", Space.FFN: "intermediate_size"},
         head_keys=("num_attention_heads", "num_key_value_heads"),
         stock_multiple="num_attention_heads" if hidden_multiple_of_heads else None,
         kernel_multiple=EXPERT_MULTIPLE if experts else 1,
@@ -74,15 +74,15 @@ def gated_decoder(
 
 def _ffn(norm: str | None) -> tuple[Weight, ...]:
     return (
-        Weight("mlp.gate_proj", in_=RESIDUAL, out="ffn", input_norm=norm),
-        Weight("mlp.up_proj", in_=RESIDUAL, out="ffn", input_norm=norm),
-        Weight("mlp.down_proj", in_="ffn", out=RESIDUAL),
+        Weight("mlp.gate_proj", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm),
+        Weight("mlp.up_proj", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm),
+        Weight("mlp.down_proj", in_=Space.FFN, out=Space.RESIDUAL),
     )
 
 
 def _experts(norm: str | None) -> tuple[Weight, ...]:
     return (
-        Weight("mlp.gate", in_=RESIDUAL, out=EXPERTS, input_norm=norm),
-        Weight("mlp.experts", in_=RESIDUAL, out="ffn", input_norm=norm, repeats=2, name="gate_up_proj"),
-        Weight("mlp.experts", in_="ffn", out=RESIDUAL, name="down_proj"),
+        Weight("mlp.gate", in_=Space.RESIDUAL, out=Space.EXPERTS, input_norm=norm),
+        Weight("mlp.experts", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm, repeats=2, name="gate_up_proj"),
+        Weight("mlp.experts", in_=Space.FFN, out=Space.RESIDUAL, name="down_proj"),
     )

@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import nn
 from transformers import PretrainedConfig
 
-from neuromeld.archs.spec import RESIDUAL, ArchSpec, Norm, Stack, Weight
+from neuromeld.archs.spec import ArchSpec, Norm, Space, Stack, Weight
 from neuromeld.errors import UnsupportedModelError
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Architecture:
     depths: tuple[int, ...]
     width: int
     tied: bool
-    widths: dict[str, int]
+    widths: dict[Space, int]
     active: int = 1
     stock_multiple: int = 1
 
@@ -86,11 +86,11 @@ class Architecture:
             for w in self.stack(layer).weights
         )
 
-    def producers(self, layer: int, space: str) -> tuple[Weight, ...]:
+    def producers(self, layer: int, space: Space) -> tuple[Weight, ...]:
         """Return the weights of one layer that write into `space`, with full paths."""
         return tuple(weight for weight in self.layer_weights(layer) if weight.out == space)
 
-    def consumer(self, layer: int, space: str) -> Weight:
+    def consumer(self, layer: int, space: Space) -> Weight:
         """Return the one weight of a layer that reads `space`, a space of its own: `ffn` or `heads`."""
         (weight,) = (weight for weight in self.layer_weights(layer) if weight.in_ == space)
         return weight
@@ -170,7 +170,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     unbound = Architecture(spec, depths, width=0, tied=False, widths={})
     sizes, claims = _claim_all(model, unbound, problems)
     problems += [
-        f"space {space!r} has several sizes: " + ", ".join(f"{size} ({path})" for size, path in found.items())
+        f"space {str(space)!r} has several sizes: " + ", ".join(f"{size} ({path})" for size, path in found.items())
         for space, found in sizes.items()
         if len(found) > 1
     ]
@@ -190,7 +190,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         tied = head.weight is embedding.weight
     multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
     active = getattr(model.config, "num_experts_per_tok", 1)
-    return Architecture(spec, depths, widths[RESIDUAL], tied, widths, active, multiple)
+    return Architecture(spec, depths, widths[Space.RESIDUAL], tied, widths, active, multiple)
 
 
 def _depths(model: nn.Module, spec: ArchSpec) -> tuple[int, ...]:
@@ -207,10 +207,10 @@ def _depths(model: nn.Module, spec: ArchSpec) -> tuple[int, ...]:
 
 def _claim_all(
     model: nn.Module, unbound: Architecture, problems: list[str]
-) -> tuple[dict[str, dict[int, str]], dict[int, str]]:
+) -> tuple[dict[Space, dict[int, str]], dict[int, str]]:
     """Return the sizes that were found of every space, each with a path, and the name of each claimed parameter."""
     claims: dict[int, str] = {}
-    sizes: dict[str, dict[int, str]] = defaultdict(dict)
+    sizes: dict[Space, dict[int, str]] = defaultdict(dict)
     for weight in unbound.weights:
         module = find_module(model, weight.path)
         matrix = getattr(module, weight.name, None)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture, has_bias
-from neuromeld.archs.spec import CROSS_HEADS, EXPERTS, FFN, GROUPED, HEADS, RESIDUAL
+from neuromeld.archs.spec import GROUPED, Space
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,21 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     if keys is not None:
         num_kv_heads = getattr(config, keys[1], None) or getattr(config, keys[0])
     layers = arch.num_layers
-    return Sizes(arch.width, (arch.widths[FFN],) * layers, (num_kv_heads,) * layers, arch.depths)
+    return Sizes(arch.width, (arch.widths[Space.FFN],) * layers, (num_kv_heads,) * layers, arch.depths)
 
 
-def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: str) -> int:
+def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: Space) -> int:
     """Return the width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
-    if space == RESIDUAL:
+    if space == Space.RESIDUAL:
         return after.hidden
-    if space == FFN:
+    if space == Space.FFN:
         return after.ffn[layer]
     if space in GROUPED:
         return arch.widths[space] // before.num_kv_heads[layer] * after.num_kv_heads[layer]
     return arch.widths[space]
 
 
-def layer_entries(arch: Architecture, before: Sizes, after: Sizes, layer: int, spaces: Collection[str] = ()) -> int:
+def layer_entries(arch: Architecture, before: Sizes, after: Sizes, layer: int, spaces: Collection[Space] = ()) -> int:
     """Return the entries of the matrices of a layer; with `spaces`, of those with an axis in one of them."""
     return sum(
         weight.repeats * math.prod(space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
@@ -86,7 +86,7 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     `before`.
     """
 
-    def size(space: str, layer: int = 0) -> int:
+    def size(space: Space, layer: int = 0) -> int:
         return space_size(arch, before, after, layer, space)
 
     total = extra + sum(parameter.numel() for parameter in arch.untouched_parameters(model))
@@ -102,11 +102,11 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
             size_out = weight.repeats * size(weight.out, layer)
-            size_out *= arch.widths[EXPERTS] if weight.stacked else 1
+            size_out *= arch.widths[Space.EXPERTS] if weight.stacked else 1
             own = size(weight.in_, layer) * size_out
             own += size_out if has_bias(model, weight) else 0
             total += own
-            shared += own if layer in arch.stack_offsets and FFN in (weight.in_, weight.out) else 0
+            shared += own if layer in arch.stack_offsets and Space.FFN in (weight.in_, weight.out) else 0
         for norm in arch.layer_norms(layer):
             module = model.get_submodule(norm.path)
             total += size(norm.over, layer) * len(list(module.parameters()))
@@ -125,7 +125,7 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
         for weight in arch.layer_weights(layer):
             sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
             entries += (arch.active if weight.stacked else 1) * weight.repeats * math.prod(sides)
-            if weight.in_ in (HEADS, CROSS_HEADS):
+            if weight.in_ in (Space.HEADS, Space.CROSS_HEADS):
                 attention += space_size(arch, before, after, layer, weight.in_)
     return 2 * entries + 4 * context * attention
 

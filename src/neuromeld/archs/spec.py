@@ -1,8 +1,7 @@
 """An architecture as data: which weights there are, and which space each of their axes lives in.
 
-A *space* is a named set of coordinates shared by every axis that must be narrowed together: `residual`
-is the residual stream, `ffn` one layer's hidden units, `heads` and `kv` the attention channels, `qkv` both in one
-matrix, and so on.
+A *space* (`Space`) is a set of coordinates shared by every axis that must be narrowed together: the residual stream,
+one layer's hidden neurons, its attention channels.
 A weight whose `out` is the residual stream *produces* into it; one whose `in_` is the residual stream
 *consumes* it; where that is through a norm, `input_norm` names it.
 
@@ -11,16 +10,34 @@ Paths are module paths.  Those of layer weights and norms start at the layer; al
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 from typing import Literal
 
-RESIDUAL = "residual"
-FFN = "ffn"
-EXPERTS = "experts"
-HEADS = "heads"
-CROSS_HEADS = "cross_heads"
-"""The attention channels with which a decoder looks at its encoder."""
 
-GROUPED = (HEADS, "kv", "qkv")
+class Space(StrEnum):
+    """Name the coordinates that an axis of a weight lives in.
+
+    `FFN` and the attention spaces are a layer's own.  `HEADS` are the channels of its queries, `KV` those of its keys
+    or values, `QKV` all of them in one matrix, `HEAD` those of one head; a decoder attends to its encoder in the
+    `CROSS_` spaces.  The last four count the rows of embeddings.
+    """
+
+    RESIDUAL = auto()
+    FFN = auto()
+    EXPERTS = auto()
+    HEADS = auto()
+    KV = auto()
+    QKV = auto()
+    HEAD = auto()
+    CROSS_HEADS = auto()
+    CROSS_KV = auto()
+    VOCAB = auto()
+    POSITIONS = auto()
+    FRAMES = auto()
+    TOKEN_TYPES = auto()
+
+
+GROUPED = (Space.HEADS, Space.KV, Space.QKV)
 """The spaces that groups of heads are taken out of: in each, one group comes after the other."""
 
 NormKind = Literal["rms", "layer"]
@@ -43,8 +60,8 @@ class Weight:
     """
 
     path: str
-    in_: str
-    out: str
+    in_: Space
+    out: Space
     input_norm: str | None = None
     layout: Layout = "linear"
     repeats: int = 1
@@ -65,7 +82,7 @@ class Norm:
 
     path: str
     kind: NormKind
-    over: str = RESIDUAL
+    over: Space = Space.RESIDUAL
     on_output: bool = False
 
 
@@ -154,8 +171,8 @@ class ArchSpec:
     head: Weight | None = None
     untouched_parameters: tuple[str, ...] = ()
     embedding_norm: Norm | None = None
-    stock_keys: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
-    native_only: Mapping[str, str] = field(default_factory=dict)
+    stock_keys: Mapping[Space, str | tuple[str, ...]] = field(default_factory=dict)
+    native_only: Mapping[Space, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     head_keys: tuple[str, str] | None = None
     stock_multiple: str | None = None
@@ -176,27 +193,29 @@ class ArchSpec:
         """The norms of one layer of each stack."""
         return tuple(norm for stack in self.stacks for norm in stack.norms)
 
-    def config_keys(self, space: str) -> tuple[str, ...]:
+    def config_keys(self, space: Space) -> tuple[str, ...]:
         """Return the config keys that state the size of a space; none where no key does."""
         keys = self.stock_keys.get(space, ())
         return (keys,) if isinstance(keys, str) else keys
 
-    def refusal(self, space: str) -> str | None:
+    def refusal(self, space: Space) -> str | None:
         """Say why a space cannot be narrowed at all: what its norms forbid, or what `refusals` says."""
         if space in self.refusals:
             return self.refusals[space]
-        if space == RESIDUAL and any(norm.on_output for norm in self.norms):
+        if space == Space.RESIDUAL and any(norm.on_output for norm in self.norms):
             return "there are norms on what sublayers write, which a change of basis cannot pass"
-        if space == HEADS and any(norm.over in GROUPED for norm in self.norms):
+        if space == Space.HEADS and any(norm.over in GROUPED for norm in self.norms):
             return "the norms on queries and keys run over all heads at once"
-        if space == RESIDUAL and (self.final_norm is None or len(self.stacks) > 1 or self._has_untouched_parameters):
+        if space == Space.RESIDUAL and (
+            self.final_norm is None or len(self.stacks) > 1 or self._has_untouched_parameters
+        ):
             return "its residual stream is not described in full"
         return None
 
     @property
     def residual_norms(self) -> tuple[Norm, ...]:
         """The norms of one layer that read the residual stream, in order of execution, of models with one stack."""
-        return tuple(norm for norm in self.norms if norm.over == RESIDUAL and not norm.on_output)
+        return tuple(norm for norm in self.norms if norm.over == Space.RESIDUAL and not norm.on_output)
 
     @property
     def _has_untouched_parameters(self) -> bool:

@@ -1,6 +1,6 @@
 """The shape that image encoders share: patches, a token for the whole image, pre-norm layers with plain FFNs."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Norm, Requirement, Scale, Stack, Weight
+from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Scale, Space, Stack, Weight
 
 PATCHES = (
     "cls_token",
@@ -31,7 +31,7 @@ def image_encoder(
     layer_untouched_parameters: tuple[str, ...] = (),
     ffn_scale: Scale | None = None,
     ffn_key: str | None = "intermediate_size",
-    native_only: dict[str, str] | None = None,
+    native_only: dict[Space, str] | None = None,
     requires: tuple[Requirement, ...] = (),
 ) -> ArchSpec:
     """Return the spec of an encoder of this shape.
@@ -54,10 +54,13 @@ def image_encoder(
             Stack(
                 layers=base + layers,
                 weights=(
-                    *(Weight(attention.format(x), in_=RESIDUAL, out="heads", input_norm=attention_norm) for x in "qkv"),
-                    Weight(attention_output, in_="heads", out=RESIDUAL),
-                    Weight("mlp.fc1", in_=RESIDUAL, out="ffn", input_norm=ffn_norm),
-                    Weight("mlp.fc2", in_="ffn", out=RESIDUAL),
+                    *(
+                        Weight(attention.format(x), in_=Space.RESIDUAL, out=Space.HEADS, input_norm=attention_norm)
+                        for x in "qkv"
+                    ),
+                    Weight(attention_output, in_=Space.HEADS, out=Space.RESIDUAL),
+                    Weight("mlp.fc1", in_=Space.RESIDUAL, out=Space.FFN, input_norm=ffn_norm),
+                    Weight("mlp.fc2", in_=Space.FFN, out=Space.RESIDUAL),
                 ),
                 norms=(Norm(attention_norm, "layer"), Norm(ffn_norm, "layer")),
                 untouched_parameters=layer_untouched_parameters,
@@ -67,10 +70,10 @@ def image_encoder(
         embedding_norm=Norm(base + embedding_norm, "layer") if embedding_norm else None,
         final_norm=Norm(base + final_norm, "layer"),
         untouched_parameters=(*(f"{base}embeddings.{path}" for path in embeddings), *head),
-        stock_keys={FFN: ffn_key} if ffn_key else {},
+        stock_keys={Space.FFN: ffn_key} if ffn_key else {},
         native_only=native_only or {},
-        refusals={RESIDUAL: "patches, positions and the class token enter it in ways that are not described yet"},
+        refusals={Space.RESIDUAL: "patches, positions and the class token enter it in ways that are not described yet"},
         head_keys=("num_attention_heads", "num_attention_heads"),
-        writes_head_dim=HEADS not in (native_only or {}),
+        writes_head_dim=Space.HEADS not in (native_only or {}),
         requires=requires,
     )

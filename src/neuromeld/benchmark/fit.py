@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
 from neuromeld.archs.sizes import sizes_of
-from neuromeld.archs.spec import FFN
+from neuromeld.archs.spec import Space
 from neuromeld.errors import NeuromeldError, UserInputError
 from neuromeld.planning import Budget
 from neuromeld.planning.largest import largest
@@ -34,7 +34,7 @@ class FreeSize:
 FREE_SIZES: Registry[FreeSize] = Registry(
     "free size",
     {
-        "ffn.size": FreeSize(2, lambda _, arch: range(FFN_STEP, arch.widths[FFN], FFN_STEP)),
+        "ffn.size": FreeSize(2, lambda _, arch: range(FFN_STEP, arch.widths[Space.FFN], FFN_STEP)),
         "heads.num_kv_heads": FreeSize(2, lambda model, arch: range(1, sizes_of(arch, model.config).num_kv_heads[0])),
         "width.hidden_ratio": FreeSize(0.5, lambda *_: [step * RATIO_STEP for step in range(100, 400)]),
         "drop_layers.count": FreeSize(2, lambda _, arch: range(arch.num_layers - 1, 0, -1)),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.model.capture import Batch, record_calls
 from neuromeld.planning.largest import largest
@@ -44,7 +44,7 @@ def simulate_slicegpt(model: PreTrainedModel, batches: Sequence[Batch], k: int, 
         second = projection(
             [calls.run_until(layer, index, b, x, norm) for b, x in enumerate(hidden)], k, centred=centred
         )
-        _project(layer, model.get_submodule(arch.consumer(index, HEADS).path), first, second)
+        _project(layer, model.get_submodule(arch.consumer(index, Space.HEADS).path), first, second)
         hidden = [calls.run(layer, index, b, x) for b, x in enumerate(hidden)]
     if narrow_head:
         last = projection(hidden, k, centred=centred)
@@ -83,16 +83,16 @@ def _project(layer: nn.Module, attention_output: nn.Module, first: Tensor, secon
 def slicegpt_parameters(model: PreTrainedModel, k: int, *, narrow_head: bool) -> int:
     """Count the parameters that the form stores at width `k`; the model may be a `meta_model`."""
     arch = _architecture(model)
-    widths = arch.widths | {RESIDUAL: k}
+    widths = arch.widths | {Space.RESIDUAL: k}
     last = k if narrow_head else arch.width
-    total = sum(widths[w.in_] * k for w in arch.spec.embeddings) + last * arch.widths["vocab"]
+    total = sum(widths[w.in_] * k for w in arch.spec.embeddings) + last * arch.widths[Space.VOCAB]
     if arch.final_norm.kind == "layer":
-        total += arch.widths["vocab"]  # the norm's bias becomes one of the head
+        total += arch.widths[Space.VOCAB]  # the norm's bias becomes one of the head
     for index in range(arch.num_layers):
         leaves = last if index == arch.num_layers - 1 else k
         total += k * k + k * leaves
         for weight in arch.layer_weights(index):
-            out = leaves if (weight.in_, weight.out) == (FFN, RESIDUAL) else widths[weight.out]
+            out = leaves if (weight.in_, weight.out) == (Space.FFN, Space.RESIDUAL) else widths[weight.out]
             has_bias = getattr(model.get_submodule(weight.path), "bias", None) is not None
             total += (widths[weight.in_] + has_bias) * out
     return total

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.probe import Probe, probe
-from neuromeld.archs.spec import RESIDUAL, ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
@@ -86,10 +86,11 @@ def _architectures() -> list[tuple[str, str]]:
 
 
 def _width(spec: ArchSpec) -> str:
-    refusal = spec.refusal(RESIDUAL)
+    refusal = spec.refusal(Space.RESIDUAL)
     if refusal is not None:
         return f"no width ({refusal})"
-    return f"native for width ({spec.native_only[RESIDUAL]})" if RESIDUAL in spec.native_only else "stock or native"
+    native_only = spec.native_only.get(Space.RESIDUAL)
+    return f"native for width ({native_only})" if native_only else "stock or native"
 
 
 def _methods() -> list[tuple[str, str]]:

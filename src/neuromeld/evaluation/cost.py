@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from neuromeld.archs.spec import Space
 from neuromeld.errors import CheckpointError
 
 
@@ -35,7 +36,7 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     config = model.config.get_text_config(decoder=True)
     heads: int = config.num_attention_heads
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
-    own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get("heads")
+    own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get(Space.HEADS)
     attention = sum(own) if own else heads * head_dim * config.num_hidden_layers
     return 2 * matrices + 4 * context * attention
 

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.model.capture import Batch, advancing
 from neuromeld.model.pairs import collect_pairs
@@ -51,8 +51,8 @@ def similarity(
             "tokens: what they write cannot be compared token by token"
         )
     used = batches if max_tokens is None else _first(batches, max_tokens)
-    ffn = _matrix(model, arch, "ffn", used, advance)
-    attention = _matrix(model, arch, "heads", used, lambda done: advance(len(used) + done))
+    ffn = _matrix(model, arch, Space.FFN, used, advance)
+    attention = _matrix(model, arch, Space.HEADS, used, lambda done: advance(len(used) + done))
     return Similarity(ffn, attention)
 
 
@@ -72,12 +72,12 @@ def linear_cka(cross: Float64[Tensor, "d d"], own: Float64[Tensor, "d d"], other
 
 
 def _matrix(
-    model: nn.Module, arch: Architecture, space: str, batches: Sequence[Batch], advance: Callable[[int], None]
+    model: nn.Module, arch: Architecture, space: Space, batches: Sequence[Batch], advance: Callable[[int], None]
 ) -> Float64[Tensor, "l l"]:
     layers = range(arch.num_layers)
     paths = {layer: arch.consumer(layer, space).path for layer in layers}
     pairs = combinations_with_replacement(layers, 2)
-    moments = collect_pairs(model, arch, paths, pairs, arch.widths[RESIDUAL], advancing(batches, advance))
+    moments = collect_pairs(model, arch, paths, pairs, arch.widths[Space.RESIDUAL], advancing(batches, advance))
     own = [moments[layer, layer].finalize().cross for layer in layers]
     result = torch.empty(len(layers), len(layers), dtype=ACCUMULATE)
     for (first, second), statistic in moments.items():

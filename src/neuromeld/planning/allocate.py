@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, GROUPED, Weight
+from neuromeld.archs.spec import GROUPED, Space, Weight
 
 CHUNK = 8
 """Hidden neurons are taken away by so many."""
@@ -24,7 +24,10 @@ class Layered:
 
 def neuron_costs(arch: Architecture) -> tuple[int, int]:
     """Parameters, biases apart, of one hidden neuron and of all groups of heads, in one layer."""
-    of_ffn = sum(w.repeats * arch.widths[w.in_] if w.out == FFN else arch.widths[w.out] for w in _around(arch, (FFN,)))
+    of_ffn = sum(
+        w.repeats * arch.widths[w.in_] if w.out == Space.FFN else arch.widths[w.out]
+        for w in _around(arch, (Space.FFN,))
+    )
     of_heads = sum(arch.widths[w.in_] * arch.widths[w.out] for w in _around(arch, GROUPED))
     return of_ffn, of_heads
 
@@ -55,5 +58,5 @@ def allocate(
     return Layered(tuple(widths), tuple(groups), lost)
 
 
-def _around(arch: Architecture, spaces: tuple[str, ...]) -> list[Weight]:
+def _around(arch: Architecture, spaces: tuple[Space, ...]) -> list[Weight]:
     return [w for w in arch.stack(0).weights if w.in_ in spaces or w.out in spaces]

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import sizes_of
-from neuromeld.archs.spec import FFN, RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.errors import NeuromeldError
 from neuromeld.planning.allocate import Layered, allocate
 from neuromeld.planning.budget import Budget
@@ -112,7 +112,7 @@ def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
 
 
 def _narrower_stream(space: SearchSpace) -> Iterator[Candidate]:
-    if space.settings["output"] == "stock" and not space.arch.spec.config_keys(RESIDUAL):
+    if space.settings["output"] == "stock" and not space.arch.spec.config_keys(Space.RESIDUAL):
         return
     ratio = largest(RATIOS, lambda ratio: space.fits(space.recipe(width={"hidden_ratio": ratio})))
     if ratio is not None:
@@ -149,7 +149,7 @@ def _narrow_ffns(
     space: SearchSpace, name: str, lost: float | None = 0.0, without: Sequence[int] = (), **stages: Any
 ) -> Iterator[Candidate]:
     """The widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
-    full = space.arch.widths[FFN]
+    full = space.arch.widths[Space.FFN]
     multiple = 128 if full >= 2048 else FFN_MULTIPLE
 
     def recipe_of(size: float) -> Recipe:

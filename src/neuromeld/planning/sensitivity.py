@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import FFN, HEADS
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
 from neuromeld.model.gradients import capture_gradients
 from neuromeld.shapes import ACCUMULATE
@@ -31,7 +31,9 @@ def fisher_scores(
 ) -> FisherScores:
     """One forward and one backward pass over `batches`, which should be small: all activations of a batch are kept."""
     layers = [arch.layer_path(layer) for layer in range(arch.num_layers)]
-    ffn, heads = ([arch.consumer(layer, space).path for layer in range(arch.num_layers)] for space in (FFN, HEADS))
+    ffn, heads = (
+        [arch.consumer(layer, space).path for layer in range(arch.num_layers)] for space in (Space.FFN, Space.HEADS)
+    )
     sums: dict[str, Tensor] = {}
 
     def on_activation(path: str, x: Tensor, gradient: Tensor) -> None:

@@ -5,7 +5,7 @@ stages in order (`stages/__init__.py`) and know none of them by name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes, layer_entries
-from neuromeld.archs.spec import ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
 from neuromeld.model.capture import Batch
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
@@ -203,7 +203,7 @@ class Stage(ABC, Generic[O, R]):
 AnyStage = Stage[Any, Any]
 
 
-def layer_bytes(work: Workload, layer: int, sizes: Sizes, spaces: Sequence[str] = ()) -> int:
+def layer_bytes(work: Workload, layer: int, sizes: Sizes, spaces: Collection[Space] = ()) -> int:
     """Return the bytes of the weights of a layer; with `spaces`, of those with an axis in one of them."""
     return work.itemsize * layer_entries(work.arch, work.target.original, sizes, layer, spaces)
 

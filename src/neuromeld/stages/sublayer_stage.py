@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture, has_bias
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
 from neuromeld.errors import UserInputError
 from neuromeld.model.layerwise import change_once, walk_layers
@@ -55,10 +55,10 @@ class SublayerStage(Stage[O, list[SublayerResult]]):
     touched  the spaces whose weights change
     """
 
-    space: ClassVar[str]
+    space: ClassVar[Space]
     unit: ClassVar[str]
     refused: ClassVar[str]
-    touched: ClassVar[tuple[str, ...]]
+    touched: ClassVar[tuple[Space, ...]]
 
     @abstractmethod
     def sizes(self, sizes: Sizes) -> tuple[int, ...]:
@@ -203,7 +203,7 @@ def _taylor(job: Job, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
 
 def _backward_bytes(work: Workload) -> int:
     """Predict the activations of one window, held for a backward pass."""
-    d, f = work.arch.width, work.arch.widths["ffn"]
+    d, f = work.arch.width, work.arch.widths[Space.FFN]
     head = work.arch.spec.head
     predicted = work.arch.widths[head.out] if head else 0
     return work.seqlen * 4 * (work.after.num_layers * (10 * d + 5 * f) + 4 * predicted)

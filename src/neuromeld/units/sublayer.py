@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from neuromeld.archs.spec import FFN, RESIDUAL, Weight
+from neuromeld.archs.spec import Space, Weight
 from neuromeld.linalg.ridge import FitReport
 from neuromeld.model.layerwise import LayerInputs
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
@@ -30,7 +30,7 @@ class SublayerResult:
     """
 
     layer: int
-    space: str
+    space: Space
     before: int
     after: int
     kept: tuple[int, ...]
@@ -70,7 +70,7 @@ class Sublayer:
 
     model: nn.Module
     inputs: LayerInputs
-    space: str
+    space: Space
     taylor: Tensor | None = None
 
     @property
@@ -122,8 +122,8 @@ class Expert:
     activation: Callable[[Tensor], Tensor]
     routed: list[tuple[Tensor, Tensor]]
 
-    consumer = Weight("down", in_=FFN, out=RESIDUAL)
-    producers = (Weight("gate_up", in_=RESIDUAL, out=FFN, repeats=2),)
+    consumer = Weight("down", in_=Space.FFN, out=Space.RESIDUAL)
+    producers = (Weight("gate_up", in_=Space.RESIDUAL, out=Space.FFN, repeats=2),)
     taylor = None
 
     @property

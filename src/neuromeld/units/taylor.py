@@ -1,17 +1,18 @@
 """How much the loss feels what each feature does: first-order Taylor importance."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
 from neuromeld.model.gradients import capture_gradients
 from neuromeld.shapes import ACCUMULATE
 
 
 def taylor_importance(
-    model: nn.Module, arch: Architecture, spaces: Sequence[str], batches: Sequence[Batch]
+    model: nn.Module, arch: Architecture, spaces: Collection[Space], batches: Sequence[Batch]
 ) -> dict[str, Tensor]:
     """Return the mean over tokens of `|z dL/dz|` of each feature, `(f,)`, by the path of the consumer that reads it.
 

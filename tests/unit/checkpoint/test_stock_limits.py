@@ -9,6 +9,7 @@ from contract.families import FAMILIES, build
 from neuromeld import make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import Sharing, share_ffns
@@ -48,5 +49,5 @@ def test_shared_ffns_are_neither_saved_nor_loaded(family, tmp_path):
     again, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     second = {weight.path for weight in arch.layer_weights(2) if "ffn" in (weight.in_, weight.out)}
     assert {key.rpartition(".")[0] for key in info["missing_keys"]} == second
-    first, other = (again.get_submodule(arch.consumer(layer, "ffn").path).weight for layer in (1, 2))
+    first, other = (again.get_submodule(arch.consumer(layer, Space.FFN).path).weight for layer in (1, 2))
     assert not torch.equal(first, other)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from contract.families import build
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation.similarity import linear_cka, similar_windows, similarity
 from neuromeld.model.capture import capture_outputs
@@ -51,11 +52,11 @@ def test_of_sublayers_that_are_rotated_copies_is_one():
     model = build("opt")
     arch = architecture_of(model)
     silence(model, arch)
-    first = arch.consumer(0, "ffn")
+    first = arch.consumer(0, Space.FFN)
     for layer in range(1, arch.num_layers):
         share_inputs(model, arch, layer)
         rotation, _ = torch.linalg.qr(torch.randn(arch.width, arch.width, dtype=torch.float64))
-        consumer = arch.consumer(layer, "ffn")
+        consumer = arch.consumer(layer, Space.FFN)
         write_matrix(model, consumer, 3 * read_matrix(model, first) @ rotation)
     found = similarity(model, arch, batches())
     torch.testing.assert_close(found.ffn, torch.ones_like(found.ffn), rtol=1e-6, atol=0)
@@ -73,7 +74,7 @@ def silence(model, arch):
 
 def share_inputs(model, arch, layer):
     (norm, first_norm) = (arch.residual_norms(index)[-1].path for index in (layer, 0))
-    (producer,), (first,) = arch.producers(layer, "ffn"), arch.producers(0, "ffn")
+    (producer,), (first,) = arch.producers(layer, Space.FFN), arch.producers(0, Space.FFN)
     share(model, [first.path, producer.path])
     share(model, [first_norm, norm])
 

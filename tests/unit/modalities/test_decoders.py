@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast, WhisperProcessor
 
 from contract.families import FAMILIES
 from neuromeld.archs.classes import stock_class
+from neuromeld.archs.spec import Space
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import Clip, speech_features
 from neuromeld.errors import CheckpointError, UserInputError
@@ -119,7 +120,7 @@ def test_a_batch_of_speech_has_the_features_and_the_transcript(tmp_path, process
     assert (batch["decoder_input_ids"][:, 0] == config.decoder_start_token_id).all()
     config.vocab_size = 97
     model = stock_class(config)._from_config(config).eval()
-    assert architecture_of(model).widths["frames"] == 50
+    assert architecture_of(model).widths[Space.FRAMES] == 50
     assert np.isfinite(mean_loss(model, data.batches))
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 
 from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Planner
 from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
@@ -119,7 +120,7 @@ def test_every_candidate_just_meets_the_budget(family, budget):
     for way in ways:
         assert budget.share(model, way.recipe) <= 1
         ffn = way.recipe.ffn
-        if ffn is not None and isinstance(ffn.size, int) and ffn.size + 8 <= arch.widths["ffn"]:
+        if ffn is not None and isinstance(ffn.size, int) and ffn.size + 8 <= arch.widths[Space.FFN]:
             wider = way.recipe.model_copy(update={"ffn": ffn.model_copy(update={"size": ffn.size + 8})})
             assert budget.share(model, wider) > 1
 

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from contract.families import build, tokens
 from neuromeld.archs import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.model.surgery import read_bias, read_matrix, read_norm, write_bias, write_matrix, write_norm
 from neuromeld.planning.plan import architecture_of
 
@@ -39,7 +40,7 @@ def quiet(family: str) -> tuple[PreTrainedModel, Architecture]:
     model = build(family)
     arch = architecture_of(model)
     for layer in range(arch.num_layers):
-        for writer in arch.producers(layer, "residual"):
+        for writer in arch.producers(layer, Space.RESIDUAL):
             write_matrix(model, writer, 0.05 * read_matrix(model, writer))
         for norm in arch.layer_norms(layer):
             if norm.over != "residual" or norm.on_output:
@@ -68,7 +69,7 @@ def shuffle(width: int, seed: int) -> Tensor:
 def permuted_copies(family: str) -> tuple[PreTrainedModel, Architecture, dict[int, Tensor]]:
     """A quiet model in which the FF sublayers of layers 2 and 3 are permuted copies of that of layer 1."""
     model, arch = quiet(family)
-    orders = {layer: shuffle(arch.widths["ffn"], layer) for layer in (2, 3)}
+    orders = {layer: shuffle(arch.widths[Space.FFN], layer) for layer in (2, 3)}
     for layer, order in orders.items():
         copy_ff(model, arch, 1, layer, order)
     return model, arch, orders

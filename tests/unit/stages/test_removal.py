@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from contract.families import FAMILIES as CONFIGS
 from contract.families import build, tokens
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.planning.plan import architecture_of
@@ -74,7 +75,7 @@ def test_a_deleted_ff_writes_its_bias(family):
     model, silenced = build(family), build(family)
     arch = architecture_of(model)
     for layer in range(arch.num_layers):
-        silenced.get_submodule(arch.consumer(layer, "ffn").path).register_forward_hook(only_bias)
+        silenced.get_submodule(arch.consumer(layer, Space.FFN).path).register_forward_hook(only_bias)
     remove_ffns(model, arch, range(arch.num_layers))
     torch.testing.assert_close(logits(model), logits(silenced), rtol=EXACT, atol=EXACT)
     generated = generate(model)
@@ -91,8 +92,8 @@ def test_parameters_that_deletion_leaves(family):
     arch = architecture_of(model)
     before = unique_parameters(model)
     remove_ffns(model, arch, [1])
-    producers, consumer = arch.producers(1, "ffn"), arch.consumer(1, "ffn")
-    f, d = arch.widths["ffn"], arch.width
+    producers, consumer = arch.producers(1, Space.FFN), arch.consumer(1, Space.FFN)
+    f, d = arch.widths[Space.FFN], arch.width
     biased = model.get_submodule(producers[0].path).bias is not None
     gone = (f - (consumer.layout == "conv1d")) * ((len(producers) + 1) * d + biased * len(producers))
     assert unique_parameters(model) == before - gone

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from contract.families import build
+from neuromeld.archs.spec import Space
 from neuromeld.model.surgery import read_matrix
 from neuromeld.planning.plan import architecture_of
 from unit.stages.models import batches, logits, padded
@@ -22,7 +23,7 @@ def test_layers_see_the_network_that_is_narrow_before_them(family, merge):
         narrow(in_turn, ffn=sizes, merge=merge, arch=arch)
     torch.testing.assert_close(logits(at_once), logits(in_turn), rtol=1e-9, atol=1e-9)
     narrow(alone, ffn=second, merge=merge)
-    found, expected = (read_matrix(model, arch.consumer(2, "ffn")) for model in (alone, at_once))
+    found, expected = (read_matrix(model, arch.consumer(2, Space.FFN)) for model in (alone, at_once))
     assert (found - expected).norm() / expected.norm() > 1e-3
 
 
@@ -35,7 +36,7 @@ def test_ffn_sees_the_attention_that_is_narrow_before_it():
     narrow(in_turn, ffn=sizes, arch=arch)
     torch.testing.assert_close(logits(at_once), logits(in_turn), rtol=1e-9, atol=1e-9)
     narrow(alone, ffn=sizes)
-    found, expected = (read_matrix(model, arch.consumer(0, "ffn")) for model in (alone, at_once))
+    found, expected = (read_matrix(model, arch.consumer(0, Space.FFN)) for model in (alone, at_once))
     assert (found - expected).norm() / expected.norm() > 1e-3
 
 

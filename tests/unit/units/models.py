@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from contract.families import FAMILIES
 from neuromeld.archs import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.stages.ffn import Ffn, FfnStage
 from neuromeld.stages.heads import Heads, HeadsStage
@@ -45,7 +46,7 @@ def narrow(
 
 def one_layer(arch: Architecture, layer: int, size: int) -> list[int]:
     """The width of every FFN, with that of one layer changed."""
-    return [size if i == layer else arch.widths["ffn"] for i in range(arch.num_layers)]
+    return [size if i == layer else arch.widths[Space.FFN] for i in range(arch.num_layers)]
 
 
 def calls(model: PreTrainedModel, path: str) -> list[tuple[Tensor, Tensor]]:
@@ -69,7 +70,7 @@ def hide_copies(model: PreTrainedModel, arch: Architecture, copies: Tensor, orig
     A gated FFN's copies share the gate; the output weights of all others are of one size, those of copies small.
     """
     for layer in range(arch.num_layers):
-        *gates, last = arch.producers(layer, "ffn")
+        *gates, last = arch.producers(layer, Space.FFN)
         for weight in (*gates, last):
             factor = scale if weight == last else 1.0
             matrix, bias = read_matrix(model, weight).clone(), read_bias(model, weight)
@@ -79,7 +80,7 @@ def hide_copies(model: PreTrainedModel, arch: Architecture, copies: Tensor, orig
                 bias = bias.abs() + 1  # no ReLU is dead
                 bias[copies] = factor * bias[originals]
                 write_bias(model, weight, bias)
-        consumer = arch.consumer(layer, "ffn")
+        consumer = arch.consumer(layer, Space.FFN)
         matrix = read_matrix(model, consumer)
         matrix = matrix / matrix.norm(dim=1, keepdim=True)
         matrix[copies] *= 1e-3

@@ -5,6 +5,7 @@ import torch
 
 from contract.families import build
 from neuromeld import make_plan, parse_recipe
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.model.surgery import read_bias, read_matrix
 from neuromeld.planning.plan import architecture_of, meta_model
@@ -33,7 +34,7 @@ def narrowed(family, space, **options):
 def kept_channels(arch, entry, space):
     if space == "ffn":
         return list(entry.kept)
-    size = arch.widths["heads"] // entry.before
+    size = arch.widths[Space.HEADS] // entry.before
     return [c for group in entry.kept for c in range(group * size, (group + 1) * size)]
 
 

@@ -6,6 +6,7 @@ import torch
 import neuromeld.units.compensation as compensation
 import neuromeld.units.merges as merges
 from contract.families import build
+from neuromeld.archs.spec import Space
 from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of
 from unit.stages.models import logits
@@ -23,7 +24,7 @@ def with_copies(family: str, scale: float = 1.0):
     """A model whose second half of hidden neurons copies the first, in another order."""
     model = build(family)
     arch = architecture_of(model)
-    half = arch.widths["ffn"] // 2
+    half = arch.widths[Space.FFN] // 2
     originals = torch.randperm(half, generator=torch.Generator().manual_seed(3))
     hide_copies(model, arch, torch.arange(half, 2 * half), originals, scale)
     return model, arch, half
@@ -60,10 +61,10 @@ def test_group_of_heads_that_nothing_reads_goes_without_loss(family):
     """With several query heads a group, per-head norms and biases."""
     model = build(family)
     arch = architecture_of(model)
-    channels = arch.widths["heads"] // 2
+    channels = arch.widths[Space.HEADS] // 2
     unread = [0, 1, 1, 0]
     for layer, group in enumerate(unread):
-        consumer = arch.consumer(layer, "heads")
+        consumer = arch.consumer(layer, Space.HEADS)
         matrix = read_matrix(model, consumer).clone()
         matrix[group * channels : (group + 1) * channels] = 0
         write_matrix(model, consumer, matrix)

@@ -1,6 +1,6 @@
 """BERT: an encoder with LayerNorms behind every residual sum (post-norm), and its masked language model."""
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Inputs, Norm, Requirement, Stack, Weight
+from neuromeld.archs.spec import ArchSpec, Inputs, Norm, Requirement, Space, Stack, Weight
 
 POST_NORM = (
     "its norms stand on the residual stream itself: a square matrix behind each would have to carry the basis past it, "
@@ -25,14 +25,14 @@ def post_norm_encoder(
     """
     attention = ("attention.self.query", "attention.self.key", "attention.self.value")
     embeddings = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-    entries = ("vocab", "positions", "token_types")
+    entries = (Space.VOCAB, Space.POSITIONS, Space.TOKEN_TYPES)
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
         inputs=inputs,
         has_loss=inputs != "sentences",
         embeddings=tuple(
-            Weight(f"{prefix}embeddings.{name}", in_=entry, out=RESIDUAL, layout="embedding")
+            Weight(f"{prefix}embeddings.{name}", in_=entry, out=Space.RESIDUAL, layout="embedding")
             for name, entry in zip(embeddings, entries, strict=True)
         ),
         embedding_norm=Norm(f"{prefix}embeddings.LayerNorm", "layer"),
@@ -40,10 +40,10 @@ def post_norm_encoder(
             Stack(
                 layers=f"{prefix}encoder.layer",
                 weights=(
-                    *(Weight(path, in_=RESIDUAL, out="heads") for path in attention),
-                    Weight("attention.output.dense", in_="heads", out=RESIDUAL),
-                    Weight("intermediate.dense", in_=RESIDUAL, out="ffn"),
-                    Weight("output.dense", in_="ffn", out=RESIDUAL),
+                    *(Weight(path, in_=Space.RESIDUAL, out=Space.HEADS) for path in attention),
+                    Weight("attention.output.dense", in_=Space.HEADS, out=Space.RESIDUAL),
+                    Weight("intermediate.dense", in_=Space.RESIDUAL, out=Space.FFN),
+                    Weight("output.dense", in_=Space.FFN, out=Space.RESIDUAL),
                 ),
                 norms=(
                     Norm("attention.output.LayerNorm", "layer", on_output=True),
@@ -51,11 +51,11 @@ def post_norm_encoder(
                 ),
             ),
         ),
-        head=Weight(head, in_=RESIDUAL, out="vocab") if head else None,
+        head=Weight(head, in_=Space.RESIDUAL, out=Space.VOCAB) if head else None,
         untouched_parameters=untouched_parameters,
-        stock_keys={FFN: "intermediate_size"},
-        native_only={HEADS: "BERT's config has no head size apart from hidden_size // num_attention_heads"},
-        refusals={RESIDUAL: POST_NORM},
+        stock_keys={Space.FFN: "intermediate_size"},
+        native_only={Space.HEADS: "BERT's config has no head size apart from hidden_size // num_attention_heads"},
+        refusals={Space.RESIDUAL: POST_NORM},
         head_keys=("num_attention_heads", "num_attention_heads"),
         requires=(
             Requirement("is_decoder", False, "BERT as a decoder is not described"),

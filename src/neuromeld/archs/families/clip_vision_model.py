@@ -1,6 +1,6 @@
 """The image part of CLIP: ViT with a norm in front of its layers, and no head."""
 
-from neuromeld.archs.spec import HEADS
+from neuromeld.archs.spec import Space
 from neuromeld.archs.vision import image_encoder
 
 SPEC = image_encoder(
@@ -14,5 +14,5 @@ SPEC = image_encoder(
     embedding_norm="pre_layrnorm",
     final_norm="post_layernorm",
     has_loss=False,
-    native_only={HEADS: "CLIP's config has one width for the residual stream and for attention"},
+    native_only={Space.HEADS: "CLIP's config has one width for the residual stream and for attention"},
 )

@@ -1,6 +1,6 @@
 """DINOv2: ViT whose sublayers write through a scale per channel (LayerScale); an image classifier, or the encoder."""
 
-from neuromeld.archs.spec import FFN, ArchSpec, Requirement, Scale
+from neuromeld.archs.spec import ArchSpec, Requirement, Scale, Space
 from neuromeld.archs.vision import CLASSIFIER, image_encoder
 
 
@@ -16,7 +16,7 @@ def _dinov2(model_class: str, base: str, head: tuple[str, ...]) -> ArchSpec:
         layer_untouched_parameters=("layer_scale1.lambda1", "layer_scale2.lambda1"),
         ffn_scale=Scale("layer_scale2.lambda1"),
         ffn_key=None,
-        native_only={FFN: "DINOv2's config states the size of the FFNs as a whole multiple of the width"},
+        native_only={Space.FFN: "DINOv2's config states the size of the FFNs as a whole multiple of the width"},
         requires=(Requirement("use_swiglu_ffn", False, "the gated FFN of the giant model is not described"),),
     )
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from neuromeld.archs.gated import gated_decoder
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import Space
 
 SPEC = replace(
     gated_decoder(model_type="gemma", model_class="GemmaForCausalLM"),
-    refusals={RESIDUAL: "its norms multiply by 1 + gain, and no width map folds such a gain yet"},
+    refusals={Space.RESIDUAL: "its norms multiply by 1 + gain, and no width map folds such a gain yet"},
 )

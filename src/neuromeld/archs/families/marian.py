@@ -1,21 +1,21 @@
 """Marian and OPUS-MT: encoder-decoder with norms on the stream itself, sinusoidal positions, one vocabulary."""
 
 from neuromeld.archs.encoder_decoder import CONFIG_HEADS, TWO_STREAMS, layers_of
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, ArchSpec, Requirement, Weight
+from neuromeld.archs.spec import ArchSpec, Requirement, Space, Weight
 
 SPEC = ArchSpec(
     model_type="marian",
     model_class="MarianMTModel",
     inputs="pairs",
     embeddings=(
-        Weight("model.shared", in_="vocab", out=RESIDUAL, layout="embedding"),
-        Weight("model.encoder.embed_positions", in_="positions", out=RESIDUAL, layout="embedding"),
-        Weight("model.decoder.embed_positions", in_="positions", out=RESIDUAL, layout="embedding"),
+        Weight("model.shared", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),
+        Weight("model.encoder.embed_positions", in_=Space.POSITIONS, out=Space.RESIDUAL, layout="embedding"),
+        Weight("model.decoder.embed_positions", in_=Space.POSITIONS, out=Space.RESIDUAL, layout="embedding"),
     ),
     stacks=layers_of("model", source="attention_mask", target="decoder_attention_mask", pre_norm=False),
-    head=Weight("lm_head", in_=RESIDUAL, out="vocab"),
-    stock_keys={FFN: ("encoder_ffn_dim", "decoder_ffn_dim")},
-    refusals={RESIDUAL: TWO_STREAMS, HEADS: CONFIG_HEADS},
+    head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB),
+    stock_keys={Space.FFN: ("encoder_ffn_dim", "decoder_ffn_dim")},
+    refusals={Space.RESIDUAL: TWO_STREAMS, Space.HEADS: CONFIG_HEADS},
     requires=(
         Requirement("share_encoder_decoder_embeddings", True, "a vocabulary for each side"),
         Requirement("tie_word_embeddings", True, "a head apart from the embedding"),

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from neuromeld.archs.gated import gated_decoder
-from neuromeld.archs.spec import FFN, RESIDUAL, Requirement
+from neuromeld.archs.spec import Requirement, Space
 
 SPEC = replace(
     gated_decoder(model_type="qwen3_moe", model_class="Qwen3MoeForCausalLM", query_key_norm="head", experts=True),
-    stock_keys={RESIDUAL: "hidden_size", FFN: "moe_intermediate_size"},
+    stock_keys={Space.RESIDUAL: "hidden_size", Space.FFN: "moe_intermediate_size"},
     requires=(
         Requirement("mlp_only_layers", [], "layers without experts between others"),
         Requirement("decoder_sparse_step", 1, "layers without experts between others"),

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from neuromeld.archs.gated import gated_decoder
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL, Requirement
+from neuromeld.archs.spec import Requirement, Space
 
 SPEC = replace(
     gated_decoder(model_type="stablelm", model_class="StableLmForCausalLM", norm_kind="layer"),
-    stock_keys={FFN: "intermediate_size"},
-    native_only={RESIDUAL: "StableLM's config has one width for the residual stream and for attention"},
-    refusals={HEADS: "StableLM's attention reads the number of its heads from the config, next to the width"},
+    stock_keys={Space.FFN: "intermediate_size"},
+    native_only={Space.RESIDUAL: "StableLM's config has one width for the residual stream and for attention"},
+    refusals={Space.HEADS: "StableLM's attention reads the number of its heads from the config, next to the width"},
     writes_head_dim=False,
     requires=(
         Requirement("use_parallel_residual", False, "FFNs that read attention's norm"),

@@ -3,24 +3,17 @@
 from dataclasses import replace
 
 from neuromeld.archs.encoder_decoder import TWO_STREAMS
-from neuromeld.archs.spec import (
-    CROSS_HEADS,
-    FFN,
-    HEADS,
-    RESIDUAL,
-    ArchSpec,
-    FirstOnly,
-    Norm,
-    Requirement,
-    Stack,
-    Weight,
-)
+from neuromeld.archs.spec import ArchSpec, FirstOnly, Norm, Requirement, Space, Stack, Weight
 
 
 def _stack(name: str, *, gated: bool) -> Stack:
     decodes = name == "decoder"
-    attentions = [("layer.0.SelfAttention", HEADS, "kv"), ("layer.1.EncDecAttention", CROSS_HEADS, "cross_kv")]
+    attentions = [
+        ("layer.0.SelfAttention", Space.HEADS, Space.KV),
+        ("layer.1.EncDecAttention", Space.CROSS_HEADS, Space.CROSS_KV),
+    ]
     ffn = 2 if decodes else 1
+    ffn_norm = f"layer.{ffn}.layer_norm"
     inputs = ("wi_0", "wi_1") if gated else ("wi",)
     return Stack(
         layers=f"{name}.block",
@@ -29,17 +22,17 @@ def _stack(name: str, *, gated: bool) -> Stack:
                 weight
                 for index, (path, heads, kv) in enumerate(attentions[:ffn])
                 for weight in (
-                    Weight(f"{path}.q", in_=RESIDUAL, out=heads, input_norm=f"layer.{index}.layer_norm"),
-                    Weight(f"{path}.k", in_=RESIDUAL, out=kv, input_norm=None if index else "layer.0.layer_norm"),
-                    Weight(f"{path}.v", in_=RESIDUAL, out=kv, input_norm=None if index else "layer.0.layer_norm"),
-                    Weight(f"{path}.o", in_=heads, out=RESIDUAL),
+                    Weight(f"{path}.q", in_=Space.RESIDUAL, out=heads, input_norm=f"layer.{index}.layer_norm"),
+                    Weight(f"{path}.k", in_=Space.RESIDUAL, out=kv, input_norm=None if index else "layer.0.layer_norm"),
+                    Weight(f"{path}.v", in_=Space.RESIDUAL, out=kv, input_norm=None if index else "layer.0.layer_norm"),
+                    Weight(f"{path}.o", in_=heads, out=Space.RESIDUAL),
                 )
             ),
             *(
-                Weight(f"layer.{ffn}.DenseReluDense.{i}", in_=RESIDUAL, out=FFN, input_norm=f"layer.{ffn}.layer_norm")
+                Weight(f"layer.{ffn}.DenseReluDense.{i}", in_=Space.RESIDUAL, out=Space.FFN, input_norm=ffn_norm)
                 for i in inputs
             ),
-            Weight(f"layer.{ffn}.DenseReluDense.wo", in_=FFN, out=RESIDUAL),
+            Weight(f"layer.{ffn}.DenseReluDense.wo", in_=Space.FFN, out=Space.RESIDUAL),
         ),
         norms=tuple(Norm(f"layer.{index}.layer_norm", "rms") for index in range(ffn + 1)),
         first_only=FirstOnly("layer.0.SelfAttention", "relative_attention_bias", "has_relative_attention_bias"),
@@ -52,15 +45,15 @@ SPEC = ArchSpec(
     model_type="t5",
     model_class="T5ForConditionalGeneration",
     inputs="pairs",
-    embeddings=(Weight("shared", in_="vocab", out=RESIDUAL, layout="embedding"),),
+    embeddings=(Weight("shared", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),),
     stacks=(_stack("encoder", gated=False), _stack("decoder", gated=False)),
     final_norm=Norm("decoder.final_layer_norm", "rms"),
-    head=Weight("lm_head", in_=RESIDUAL, out="vocab", input_norm="decoder.final_layer_norm"),
+    head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="decoder.final_layer_norm"),
     untouched_parameters=("encoder.final_layer_norm.weight",),
-    stock_keys={FFN: "d_ff"},
+    stock_keys={Space.FFN: "d_ff"},
     refusals={
-        RESIDUAL: TWO_STREAMS,
-        HEADS: "the relative positions have a bias for every head, of which there is one table for all layers",
+        Space.RESIDUAL: TWO_STREAMS,
+        Space.HEADS: "the relative positions have a bias for every head, of which there is one table for all layers",
     },
     requires=(Requirement("is_gated_act", False, "a gated FFN"),),
 )

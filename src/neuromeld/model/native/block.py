@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, BY_CLASS, Architecture
-from neuromeld.archs.spec import FFN, RESIDUAL, Weight
+from neuromeld.archs.spec import Space, Weight
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.native.modeling import declare_shared, headless_model, native_config, native_model
 from neuromeld.model.surgery import read_matrix, shared_parameters
@@ -37,15 +37,15 @@ def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
     """
     spec, found = arch.spec, _space_sizes(model, arch)
     changed = [space for space, sizes in found.items() if any(size != arch.widths[space] for size in sizes)]
-    widths: dict[str, int | list[int]] = {RESIDUAL: found[RESIDUAL][0]}
+    widths: dict[str, int | list[int]] = {Space.RESIDUAL: found[Space.RESIDUAL][0]}
     for space in changed:
-        if space == RESIDUAL:
+        if space == Space.RESIDUAL:
             continue
         widths[space] = found[space]
         weights = (weight for stack in spec.stacks for weight in stack.weights)
         repeated = {_name(weight): weight.repeats for weight in weights if weight.out == space}
         widths |= {name: [repeats * size for size in found[space]] for name, repeats in repeated.items()}
-    paths = [arch.consumer(layer, FFN).path for layer in range(arch.num_layers)]
+    paths = [arch.consumer(layer, Space.FFN).path for layer in range(arch.num_layers)]
     consumers: dict[str, Any] = {path: model.get_submodule(path) for path in paths}
     layers = [model.get_submodule(arch.layer_path(layer)) for layer in range(arch.num_layers)]
     embedding = spec.embeddings[0].path if spec.embeddings else None
@@ -69,9 +69,9 @@ def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
     }
 
 
-def _space_sizes(model: PreTrainedModel, arch: Architecture) -> dict[str, list[int]]:
+def _space_sizes(model: PreTrainedModel, arch: Architecture) -> dict[Space, list[int]]:
     """The size of every space in each layer, read off the weights."""
-    found: dict[str, list[int]] = {}
+    found: dict[Space, list[int]] = {}
     for layer in range(arch.num_layers):
         for weight in arch.layer_weights(layer):
             size_in, size_out = read_matrix(model, weight).shape[-2:]
@@ -98,7 +98,7 @@ def _name(weight: Weight) -> str:
     return "+".join([weight.out] * weight.repeats)
 
 
-def _resized(arch: Architecture, space: str) -> list[list[str]]:
+def _resized(arch: Architecture, space: Space) -> list[list[str]]:
     """Every parameter that has an axis of `space`, and which axis that is."""
     spec = arch.spec
     in_layers = [(f"{stack.layers}.*.{w.path}", w) for stack in spec.stacks for w in stack.weights]

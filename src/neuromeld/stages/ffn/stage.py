@@ -6,7 +6,7 @@ import torch
 from transformers import PretrainedConfig
 
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import FFN
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import mix_outputs, read_matrix
 from neuromeld.runtime.distributed import num_ranks
@@ -41,10 +41,10 @@ class FfnStage(SublayerStage[Ffn]):
     title = "feed-forward networks"
     prefix = "ffn"
     Options = Ffn
-    space = FFN
+    space = Space.FFN
     unit = "width"
     refused = "FFNs cannot be narrowed in"
-    touched = (FFN,)
+    touched = (Space.FFN,)
 
     def sizes(self, sizes: Sizes) -> tuple[int, ...]:
         """Return the hidden neurons of each layer."""
@@ -62,7 +62,7 @@ class FfnStage(SublayerStage[Ffn]):
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the intermediate size."""
-        for key in target.arch.spec.config_keys(FFN):
+        for key in target.arch.spec.config_keys(Space.FFN):
             setattr(config, key, after.ffn[0])
 
     def regression_bytes(self, options: Ffn, work: Workload) -> int:
@@ -92,7 +92,7 @@ def _narrow_experts(sublayer: Sublayer, options: Ffn, keep: int, seed: int) -> l
         for b, (x, _) in enumerate(expert.routed):
             num_tokens[expert.is_held_out(b)] += len(x)
         chosen, judged = options, expert
-        if num_tokens[0] < sublayer.inputs.arch.widths[FFN] or not num_tokens[1]:
+        if num_tokens[0] < sublayer.inputs.arch.widths[Space.FFN] or not num_tokens[1]:
             chosen = options.model_copy(update={"compensate": "none"})
             judged = replace(expert, routed=[(x, torch.ones_like(x[:, :1])) for x in all_tokens])
         done.append(replace(_narrow_ffn(judged, chosen, keep, seed), expert=expert.number))
@@ -121,4 +121,4 @@ def _narrow_ffn(sublayer: Narrowable, options: Ffn, keep: int, seed: int) -> Sub
     merges = summarise_plan(shares, kept) if mixed else None
     del shares, matrix
     fit = compensate(sublayer, options.compensate, followed, fitted, held_out)
-    return SublayerResult(sublayer.layer, FFN, before, keep, tuple(kept.tolist()), fit, merges=merges)
+    return SublayerResult(sublayer.layer, Space.FFN, before, keep, tuple(kept.tolist()), fit, merges=merges)

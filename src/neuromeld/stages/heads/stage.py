@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from neuromeld.archs.sizes import Sizes, space_size
-from neuromeld.archs.spec import GROUPED, HEADS
+from neuromeld.archs.spec import GROUPED, Space
 from neuromeld.model.surgery import mix_outputs, read_matrix
 from neuromeld.stages.base import Job, Target, Workload
 from neuromeld.stages.heads.options import Heads
@@ -23,10 +23,10 @@ class HeadsStage(SublayerStage[Heads]):
     title = "attention heads"
     prefix = "heads"
     Options = Heads
-    space = HEADS
+    space = Space.HEADS
     unit = "num_kv_heads"
     refused = "heads cannot be taken out of"
-    touched = (*GROUPED, HEADS)
+    touched = (*GROUPED, Space.HEADS)
 
     def sizes(self, sizes: Sizes) -> tuple[int, ...]:
         """Return the key-value heads of each layer."""
@@ -35,7 +35,7 @@ class HeadsStage(SublayerStage[Heads]):
     def features(self, work: Workload, sizes: Sizes) -> int:
         """Return the channels of all heads of the widest attention."""
         layers = range(sizes.num_layers)
-        return max(space_size(work.arch, work.target.original, sizes, layer, HEADS) for layer in layers)
+        return max(space_size(work.arch, work.target.original, sizes, layer, Space.HEADS) for layer in layers)
 
     def resize(self, sizes: Sizes, options: Heads, target: Target) -> Sizes:  # noqa: ARG002
         """Return the sizes with fewer key-value heads."""
@@ -56,13 +56,13 @@ class HeadsStage(SublayerStage[Heads]):
         scores = score(sublayer, options.selector, fitted, job.seed)
         groups = torch.topk(scores.view(total, -1).sum(1), keep).indices.sort().values
 
-        def channels(space: str) -> Tensor:
+        def channels(space: Space) -> Tensor:
             return torch.arange(arch.widths[space], device=groups.device).view(total, -1)[groups].flatten()
 
         for space in GROUPED:
             for producer in arch.producers(sublayer.layer, space):
                 mix_outputs(model, producer, channels(space))
-        kept = channels(HEADS)
+        kept = channels(Space.HEADS)
         initial = read_matrix(model, sublayer.consumer)[kept]
         fit = compensate(sublayer, options.compensate, initial, fitted.narrow(kept), held_out.narrow(kept))
-        return [SublayerResult(sublayer.layer, HEADS, total, keep, tuple(groups.tolist()), fit)]
+        return [SublayerResult(sublayer.layer, Space.HEADS, total, keep, tuple(groups.tolist()), fit)]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import FFN, ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
@@ -67,7 +67,7 @@ class RemoveFfnsStage(Stage[RemoveFfns, RemovedFfns]):
     def resize(self, sizes: Sizes, options: RemoveFfns, target: Target) -> Sizes:
         """Return the sizes without FFNs; where they are to be found, without the first."""
         layers = sorted(set(options.layers or range(options.number)))
-        depth, left = min(sizes.depths), REMOVED_WIDTH[target.arch.consumer(0, FFN).layout]
+        depth, left = min(sizes.depths), REMOVED_WIDTH[target.arch.consumer(0, Space.FFN).layout]
         if layers[-1] >= depth:
             raise UserInputError(
                 f"remove_ffns={shorten(str(layers), 80)}: the model has {depth} FFNs, counted from 0; choose fewer"
@@ -126,9 +126,9 @@ def remove_ffns(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> 
     Raises `UserInputError` for layers that do not exist.
     """
     for layer in sorted(existing(arch.num_layers, list(layers))):
-        consumer = arch.consumer(layer, FFN)
+        consumer = arch.consumer(layer, Space.FFN)
         width = REMOVED_WIDTH[consumer.layout]
-        for weight in arch.producers(layer, FFN):
+        for weight in arch.producers(layer, Space.FFN):
             write_matrix(model, weight, torch.zeros_like(read_matrix(model, weight)[:, :width]))
             bias = read_bias(model, weight)
             if bias is not None:

@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch, advancing
 from neuromeld.model.pairs import Pair, collect_pairs
 from neuromeld.stages.share_ffns.mergeable import check_mergeable
@@ -58,5 +59,5 @@ def collect_alignments(
         check_mergeable(model, arch, window)
         chosen = anchor_of(window, anchor)
         pairs |= {(min(chosen, member), max(chosen, member)) for member in window if member != chosen}
-    paths = {layer: arch.producers(layer, "ffn")[-1].path for layer in range(arch.num_layers)}
-    return Alignments(collect_pairs(model, arch, paths, pairs, arch.widths["ffn"], advancing(batches, advance)))
+    paths = {layer: arch.producers(layer, Space.FFN)[-1].path for layer in range(arch.num_layers)}
+    return Alignments(collect_pairs(model, arch, paths, pairs, arch.widths[Space.FFN], advancing(batches, advance)))

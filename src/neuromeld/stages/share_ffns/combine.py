@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch, capture_inputs
 from neuromeld.model.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
 from neuromeld.registry import Method, Need, methods
@@ -35,8 +36,8 @@ def collect_strengths(
     for window in windows:
         check_mergeable(model, arch, window)
         layers |= set(window)
-    consumers = {layer: arch.consumer(layer, "ffn") for layer in sorted(layers)}
-    energies = {weight.path: Energy(arch.widths["ffn"]) for weight in consumers.values()}
+    consumers = {layer: arch.consumer(layer, Space.FFN) for layer in sorted(layers)}
+    energies = {weight.path: Energy(arch.widths[Space.FFN]) for weight in consumers.values()}
     capture_inputs(model, arch, list(energies), batches, lambda path, x: energies[path].update(x), advance)
     reduce(*energies.values())
     rows = {layer: read_matrix(model, weight).to(ACCUMULATE).norm(dim=1) for layer, weight in consumers.items()}
@@ -74,9 +75,9 @@ def fuse(
     orders    of each member, the unit that goes into each slot
     shares    of each member in each slot; what has no slots, the output bias, is averaged
     """
-    sublayers = [(*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")) for layer in window]
+    sublayers = [(*arch.producers(layer, Space.FFN), arch.consumer(layer, Space.FFN)) for layer in window]
     for members in zip(*sublayers, strict=True):
-        hidden_is_out = members[0].out == "ffn"
+        hidden_is_out = members[0].out == Space.FFN
         matrices, biases = [], []
         for weight, order in zip(members, orders, strict=True):
             matrix, bias = read_matrix(model, weight).to(ACCUMULATE), read_bias(model, weight)

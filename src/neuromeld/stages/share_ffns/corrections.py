@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.linalg.ridge import LAMBDAS, relative_error
 from neuromeld.model.capture import Batch
 from neuromeld.model.surgery import add_gain, add_low_rank, read_bias, read_matrix
@@ -53,9 +53,9 @@ def fit_corrections(
     """
     members = []
     for layer in paired_layers(model, arch, originals, batches):
-        consumer = arch.consumer(layer.index, "ffn")
+        consumer = arch.consumer(layer.index, Space.FFN)
         path = consumer.path.removeprefix(arch.layer_path(layer.index) + ".")
-        sums = SplitStatistic(partial(CrossMoments, len(read_matrix(model, consumer)) + 1, arch.widths[RESIDUAL]))
+        sums = SplitStatistic(partial(CrossMoments, len(read_matrix(model, consumer)) + 1, arch.widths[Space.RESIDUAL]))
         for held_out, hidden, own in layer.reads(path):
             sums.update(held_out, with_one(hidden), layer.original.get_submodule(path)(own))
         members.append(_fit(model, arch, layer.index, sums.finalize(), gain=gain, rank=rank))
@@ -66,7 +66,7 @@ def _fit(
     model: nn.Module, arch: Architecture, layer: int, moments: tuple[Cross, Cross], *, gain: bool, rank: int
 ) -> LayerCorrection:
     fitted, held_out = moments
-    consumer = arch.consumer(layer, "ffn")
+    consumer = arch.consumer(layer, Space.FFN)
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     last = torch.zeros_like(matrix[:1]) if bias is None else bias.to(ACCUMULATE)[None]
     shared = torch.cat([matrix, last])

@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.linalg.ridge import FitReport
 from neuromeld.model.capture import Batch
@@ -131,7 +132,7 @@ def share_ffns(
         permutations = {
             member: collected.alignments.permutation(chosen, member) for member in window if member != chosen
         }
-    unchanged = torch.arange(arch.widths["ffn"])
+    unchanged = torch.arange(arch.widths[Space.FFN])
     orders = torch.stack([permutations.get(layer, unchanged).cpu() for layer in window])
     strength = torch.ones(orders.shape, dtype=ACCUMULATE)
     if collected.strengths is not None:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import read_matrix
 from neuromeld.stages.windows import Window
@@ -18,7 +19,7 @@ def check_mergeable(model: nn.Module, arch: Architecture, window: Window) -> Non
             f"the window of {layers} does not fit in the model, whose layers are 0 to {arch.num_layers - 1}: "
             "move it or make it shorter"
         )
-    widths = {layer: read_matrix(model, arch.consumer(layer, "ffn")).shape[0] for layer in window}
+    widths = {layer: read_matrix(model, arch.consumer(layer, Space.FFN)).shape[0] for layer in window}
     if len(set(widths.values())) > 1 or 0 in widths.values():
         listed = ", ".join(f"{width} (layer {layer})" for layer, width in widths.items())
         raise UserInputError(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.linalg.ridge import FFN_LAMBDAS, FitReport, best_multiple, refit
 from neuromeld.model.capture import Batch
 from neuromeld.model.surgery import read_bias, read_matrix, share, write_bias, write_matrix
@@ -34,13 +34,13 @@ def refit_shared(
 
     Returns how well it went.
     """
-    consumers = [arch.consumer(layer, "ffn") for layer in originals]
+    consumers = [arch.consumer(layer, Space.FFN) for layer in originals]
     consumer = consumers[0]
     matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
     initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
-    sums = SplitStatistic(lambda: CrossMoments(len(initial), arch.widths[RESIDUAL]))
+    sums = SplitStatistic(lambda: CrossMoments(len(initial), arch.widths[Space.RESIDUAL]))
     for layer in paired_layers(model, arch, originals, batches):
-        path = arch.consumer(layer.index, "ffn").path.removeprefix(arch.layer_path(layer.index) + ".")
+        path = arch.consumer(layer.index, Space.FFN).path.removeprefix(arch.layer_path(layer.index) + ".")
         for held_out, hidden, own in layer.reads(path):
             target = layer.original.get_submodule(path)(own)
             sums.update(held_out, hidden if bias is None else with_one(hidden), target)

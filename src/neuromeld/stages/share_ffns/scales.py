@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
 from neuromeld.model.surgery import load_parameters
 from neuromeld.shapes import ACCUMULATE
@@ -60,7 +60,7 @@ def fit_scales(
     members = []
     for layer in paired_layers(model, arch, originals, batches):
         merged, original = (each.get_submodule(path) for each in (layer.merged, layer.original))
-        sums = SplitStatistic(lambda: ChannelAgreement(arch.widths[RESIDUAL]))
+        sums = SplitStatistic(lambda: ChannelAgreement(arch.widths[Space.RESIDUAL]))
         for is_held_out, x, own in layer.reads(path):
             sums.update(is_held_out, merged(x), original(own))
         fitted, held_out = sums.reduced()

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item, join, number, paragraph
 from neuromeld.errors import UserInputError
 from neuromeld.model.capture import Batch
@@ -106,7 +106,7 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
 
     def run(self, job: Job, options: ShareFfns) -> SharedFfns:
         """Find the window, if it is not named, and merge its FFNs."""
-        sizes = {RESIDUAL: job.before.hidden, FFN: job.before.ffn[0]}
+        sizes = {Space.RESIDUAL: job.before.hidden, Space.FFN: job.before.ffn[0]}
         arch = replace(job.arch, width=job.before.hidden, widths=job.arch.widths | sizes)
         windows: Sequence[Window] = windows_of(arch, options.length, at_least=2)
         if options.window is not None:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import RESIDUAL, Norm
+from neuromeld.archs.spec import Norm, Space
 from neuromeld.linalg.ridge import FitReport, refit
 from neuromeld.model.capture import Batch, LayerCalls, normalise, real_tokens, record_calls
 from neuromeld.model.layerwise import change_once, moved_to_files
@@ -115,9 +115,9 @@ def _narrow_layer(
 
     def narrow() -> dict[str, FitReport]:
         for weight in weights:
-            if weight.out == RESIDUAL:
+            if weight.out == Space.RESIDUAL:
                 narrow_producer(model, weight, basis.write)
-            if weight.in_ == RESIDUAL:
+            if weight.in_ == Space.RESIDUAL:
                 narrow_consumer(model, weight, basis.read, full)
         for norm in norms:
             narrow_norm(model, norm, basis.width)

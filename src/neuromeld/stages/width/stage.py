@@ -9,7 +9,7 @@ from markupsafe import Markup
 from transformers import PretrainedConfig
 
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import FFN, RESIDUAL, ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.native.block import native_block
@@ -53,7 +53,7 @@ class WidthStage(Stage[Width, WidthResult]):
 
     def unavailable(self, spec: ArchSpec) -> str | None:
         """Say what the architecture's norms forbid."""
-        reason = spec.refusal(RESIDUAL)
+        reason = spec.refusal(Space.RESIDUAL)
         return (
             None if reason is None else f"the residual stream cannot be narrowed in {spec.model_type} models: {reason}"
         )
@@ -81,7 +81,7 @@ class WidthStage(Stage[Width, WidthResult]):
     def native_reasons(self, options: Width, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
         """Say what a stock config has no place for."""
         spec = target.arch.spec
-        found = [spec.native_only[RESIDUAL]] if RESIDUAL in spec.native_only else []
+        found = [spec.native_only[Space.RESIDUAL]] if Space.RESIDUAL in spec.native_only else []
         if target.arch.tied and spec.kind == "layer":
             found.append("a tied head behind a LayerNorm needs an adapter, which stock models have no place for")
         if len(after.basis_starts) > 1:
@@ -105,7 +105,7 @@ class WidthStage(Stage[Width, WidthResult]):
         num_runs, adapter = len(work.after.basis_starts), arch.tied and work.target.output == "native"
         matrices = (num_runs - 1 + adapter) * k * k
         # The gain and bias of a norm behind the embedding become one scale a token and one shift.
-        scales = arch.widths["vocab"] - k if arch.spec.embedding_norm is not None else 0
+        scales = arch.widths[Space.VOCAB] - k if arch.spec.embedding_norm is not None else 0
         streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
         known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
         rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))
@@ -117,7 +117,7 @@ class WidthStage(Stage[Width, WidthResult]):
             working_bytes=streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * num_runs,
             mapped_bytes=max(
                 layer + moments,
-                known + 2 * layer + 8 * arch.widths[FFN] * (d + k),
+                known + 2 * layer + 8 * arch.widths[Space.FFN] * (d + k),
                 known + table + table * k // d + 8 * rows * (d + k),
             ),
             unmapped=("the refit of the width holds all activations at two norms",) if options.refit else (),
@@ -138,7 +138,7 @@ class WidthStage(Stage[Width, WidthResult]):
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the hidden size."""
-        for key in target.arch.spec.config_keys(RESIDUAL):
+        for key in target.arch.spec.config_keys(Space.RESIDUAL):
             setattr(config, key, after.hidden)
 
     def warnings(self, result: WidthResult) -> list[str]:

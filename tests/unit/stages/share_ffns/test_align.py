@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from contract.families import build
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import capture_outputs
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import collect_alignments
@@ -19,10 +20,10 @@ def test_correlation_equals_numpy_and_assignment_scipy(family, anchor, member):
     model = build(family)
     arch = architecture_of(model)
     seen = {}
-    paths = [arch.producers(layer, "ffn")[-1].path for layer in range(3)]
+    paths = [arch.producers(layer, Space.FFN)[-1].path for layer in range(3)]
     capture_outputs(model, arch, paths, batches(), lambda path, x: seen.setdefault(path, []).append(x))
     features = [torch.cat(seen[path]).numpy() for path in paths]
-    f = arch.widths["ffn"]
+    f = arch.widths[Space.FFN]
     expected = np.corrcoef(features[anchor], features[member], rowvar=False)[:f, f:]
 
     alignments = collect_alignments(model, arch, [range(1, 3)], "first", batches())
@@ -58,7 +59,7 @@ def test_permuted_copies_are_recognised(family):
     model, arch, orders = permuted_copies(family)
     alignments = collect_alignments(model, arch, [range(1, 4)], "first", batches())
     for layer, order in orders.items():
-        assert torch.equal(order[alignments.permutation(1, layer)], torch.arange(arch.widths["ffn"]))
+        assert torch.equal(order[alignments.permutation(1, layer)], torch.arange(arch.widths[Space.FFN]))
 
 
 @pytest.mark.parametrize(

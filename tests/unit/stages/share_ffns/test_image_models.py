@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from contract.families import batches_for, build, inputs_for
+from neuromeld.archs.spec import Space
 from neuromeld.checkpoint import outputs
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import share_ffns
@@ -16,7 +17,7 @@ def test_permuted_copies_of_one_ffn_merge_without_loss_and_layer_scales_stay(fam
     model = build(family)
     arch = architecture_of(model)
     first, second = (model.get_submodule(arch.layer_path(layer)) for layer in (1, 2))
-    order = torch.randperm(arch.widths["ffn"], generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(arch.widths[Space.FFN], generator=torch.Generator().manual_seed(0))
     second.mlp.fc1.weight.copy_(first.mlp.fc1.weight[order])
     second.mlp.fc1.bias.copy_(first.mlp.fc1.bias[order])
     second.mlp.fc2.weight.copy_(first.mlp.fc2.weight[:, order])

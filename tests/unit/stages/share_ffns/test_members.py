@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from neuromeld.archs.spec import Space
 from neuromeld.model.native.modeling import attach_member_hooks
 from neuromeld.stages.share_ffns import Sharing, share_ffns
 from neuromeld.stages.share_ffns.corrections import low_rank, output_gains
@@ -66,7 +67,7 @@ def test_members_write_what_was_fitted_and_err_less(family):
     assert [member.layer for member in merged.members] == list(WINDOW)
     assert all(member.error_after < 0.9 * member.error_before for member in merged.members)
 
-    paths = [arch.consumer(layer, "ffn").path for layer in WINDOW]
+    paths = [arch.consumer(layer, Space.FFN).path for layer in WINDOW]
     before = logits(model)
     torch.testing.assert_close(before, logits(plain), rtol=EXACT, atol=EXACT)  # until its hooks are attached
     attach_member_hooks(model, {"gains": paths, "low_rank": [[path, 4] for path in paths]})

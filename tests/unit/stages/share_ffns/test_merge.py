@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from contract.families import build
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import capture_outputs
@@ -28,7 +29,7 @@ WINDOW = range(1, 4)
 
 
 def ff_weights(arch, layer):
-    return [*arch.producers(layer, "ffn"), arch.consumer(layer, "ffn")]
+    return [*arch.producers(layer, Space.FFN), arch.consumer(layer, Space.FFN)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -36,7 +37,7 @@ def test_permuting_hidden_units_changes_nothing(family):
     model = build(family)
     arch = architecture_of(model)
     expected = logits(model)
-    copy_ff(model, arch, 1, 1, shuffle(arch.widths["ffn"], 3))
+    copy_ff(model, arch, 1, 1, shuffle(arch.widths[Space.FFN], 3))
     torch.testing.assert_close(logits(model), expected, rtol=EXACT, atol=EXACT)
 
 
@@ -97,10 +98,10 @@ def test_the_strongest_is_the_member_that_writes_while_the_others_are_silent(fam
     """In each slot one member writes with a unit of its own and the others nothing: no unit that writes is lost."""
     model = build(family)
     arch = architecture_of(model)
-    size = arch.widths["ffn"]
+    size = arch.widths[Space.FFN]
     owner = torch.arange(size) % len(WINDOW)
     for number, layer in enumerate(WINDOW):
-        consumer = arch.consumer(layer, "ffn")
+        consumer = arch.consumer(layer, Space.FFN)
         write_matrix(model, consumer, read_matrix(model, consumer) * (owner == number)[:, None])
     own = {layer: [read_matrix(model, weight).clone() for weight in ff_weights(arch, layer)] for layer in WINDOW}
     strength = torch.stack([*collect_strengths(model, arch, [WINDOW], batches()).values()])
@@ -129,7 +130,7 @@ def test_a_units_strength_is_the_size_of_what_it_writes():
     arch = architecture_of(model)
     layer = WINDOW[0]
     found = collect_strengths(model, arch, [WINDOW], batches())
-    path, matrix = arch.consumer(layer, "ffn").path, read_matrix(model, arch.consumer(layer, "ffn")).double()
+    path, matrix = arch.consumer(layer, Space.FFN).path, read_matrix(model, arch.consumer(layer, Space.FFN)).double()
     read = []
     handle = model.get_submodule(path).register_forward_pre_hook(lambda _, args: read.append(args[0].flatten(0, -2)))
     for batch in batches():
@@ -170,7 +171,7 @@ def related(family):
 def written(model, arch, data):
     """What each FF sublayer of the window writes, at its own norm's input of the original network."""
     seen = {}
-    paths = [arch.consumer(layer, "ffn").path for layer in WINDOW]
+    paths = [arch.consumer(layer, Space.FFN).path for layer in WINDOW]
     capture_outputs(model, arch, paths, data, lambda path, x: seen.setdefault(path, []).append(x))
     return [torch.cat(seen[path]) for path in paths]
 

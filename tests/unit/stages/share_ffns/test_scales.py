@@ -7,6 +7,7 @@ import torch
 
 from contract.families import batches_for, build, inputs_for
 from neuromeld import make_plan, parse_recipe
+from neuromeld.archs.spec import Space
 from neuromeld.checkpoint import outputs
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import unique_parameters
@@ -45,7 +46,7 @@ def test_copies_that_differ_by_what_they_scale_merge_without_loss():
                 write_matrix(model, new, read_matrix(model, old))
                 write_bias(model, new, read_bias(model, old))
     for layer in WINDOW:
-        consumer = arch.consumer(layer, "ffn")
+        consumer = arch.consumer(layer, Space.FFN)
         factor = 0.5 + torch.rand(arch.width, dtype=torch.float64, generator=torch.Generator().manual_seed(layer))
         write_matrix(model, consumer, read_matrix(model, consumer) * factor)
         write_bias(model, consumer, read_bias(model, consumer) * factor)
