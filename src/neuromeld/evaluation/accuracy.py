@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
-from neuromeld.evaluation.loss import sum_nll
+from neuromeld.evaluation.loss import finite_nll, total
 from neuromeld.evaluation.mode import eval_mode
-from neuromeld.model.capture import Batch, predictions
+from neuromeld.model.capture import Batch
+from neuromeld.model.predictions import measure_in_chunks, predictions
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,16 @@ def top1_accuracy(model: PreTrainedModel, batches: Iterable[Batch]) -> Accuracy:
     `NumericsError` when a logit is NaN or infinite, `UserInputError` for a model or batches without classes.
     """
     correct: list[bool] = []
-    total = 0.0
+    nll = 0.0
     with eval_mode(model):
         for batch in batches:
-            logits, targets = predictions(model, batch)
-            total += sum_nll(logits, targets)
-            correct += (logits.argmax(-1) == targets).tolist()
+            nll_n, correct_n = measure_in_chunks(_nll_and_correct, predictions(model, batch)).unbind(1)
+            nll += total(nll_n)
+            correct += correct_n.bool().tolist()
     if not correct:
         raise UserInputError("there is nothing to measure accuracy on: give at least one example")
-    return Accuracy(tuple(correct), total / len(correct))
+    return Accuracy(tuple(correct), nll / len(correct))
+
+
+def _nll_and_correct(logits_nv: Tensor, targets_n: Tensor) -> Tensor:
+    return torch.stack([finite_nll(logits_nv, targets_n), logits_nv.argmax(-1) == targets_n], dim=1)

@@ -5,15 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from neuromeld.errors import NumericsError
 from neuromeld.evaluation.mode import eval_mode
-from neuromeld.model.capture import predictions
-
-ROWS_PER_BLOCK = 512
-"""Predictions whose logits are held in float32 at once: 100 MB with a vocabulary of 49152."""
+from neuromeld.model.predictions import Predictions, measure_in_chunks, nll, predictions
 
 
 @torch.no_grad()
@@ -32,12 +28,12 @@ def batch_losses(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]
     losses = []
     with eval_mode(model):
         for batch in batches:
-            logits, targets = predictions(model, batch)
+            found = predictions(model, batch)
             try:
-                nats = sum_nll(logits, targets)
+                nats = sum_nll(found)
             except NumericsError:
                 nats = math.inf
-            losses.append((nats, len(targets)))
+            losses.append((nats, len(found)))
     return losses
 
 
@@ -46,15 +42,22 @@ def mean_of(losses: Sequence[tuple[float, int]]) -> float:
     return sum(nats for nats, _ in losses) / sum(count for _, count in losses)
 
 
-def sum_nll(logits_nv: Tensor, targets_n: Tensor) -> float:
+def sum_nll(found: Predictions) -> float:
     """Sum the negative log-likelihood of all targets, in nats; `NumericsError` where a logit is not finite."""
-    total = 0.0
-    for logits, targets in zip(logits_nv.split(ROWS_PER_BLOCK), targets_n.split(ROWS_PER_BLOCK), strict=True):
-        logits = logits.float()
-        if not torch.isfinite(logits).all():
-            raise NumericsError(
-                "the model's logits contain NaN or infinity; in float16 this is usually overflow: "
-                "evaluate in bfloat16 or float32"
-            )
-        total += F.cross_entropy(logits, targets, reduction="none").double().sum().item()
-    return total
+    return total(measure_in_chunks(finite_nll, found))
+
+
+def finite_nll(logits_nv: Tensor, targets_n: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each target, `(n,)`, in nats; NaN where a logit is not finite."""
+    bounds = torch.stack(logits_nv.aminmax(dim=-1))
+    return nll(logits_nv, targets_n).where(bounds.isfinite().all(0), math.nan)
+
+
+def total(nll_n: Tensor) -> float:
+    """Sum in float64; `NumericsError` where a value is not finite."""
+    if not torch.isfinite(nll_n).all():
+        raise NumericsError(
+            "the model's logits contain NaN or infinity; in float16 this is usually overflow: "
+            "evaluate in bfloat16 or float32"
+        )
+    return nll_n.double().sum().item()

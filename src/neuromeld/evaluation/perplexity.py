@@ -1,6 +1,6 @@
 """Perplexity, with the protocol that makes the number comparable.
 
-Suffixes of tensors: b windows in a batch, s seqlen, v vocabulary.
+Suffixes of tensors: b windows in a batch, s seqlen.
 """
 
 import math
@@ -17,7 +17,7 @@ from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation.loss import sum_nll
 from neuromeld.evaluation.mode import eval_mode
-from neuromeld.model.capture import predictions
+from neuromeld.model.predictions import predictions
 
 DEFINITION = (
     "exp(total negative log-likelihood / predicted tokens); float32 log-softmax; fixed windows without overlap, "
@@ -63,10 +63,7 @@ def perplexity(
     total_nll = 0.0
     with eval_mode(model):
         for ids_bs in _tracked(torch.split(windows.input_ids, batch_size), progress):
-            ids_bs = ids_bs.to(model.device)
-            logits_bsv = model(input_ids=ids_bs, use_cache=False).logits
-            for logits_sv, targets_s in zip(logits_bsv[:, :-1], ids_bs[:, 1:], strict=True):
-                total_nll += sum_nll(logits_sv, targets_s)
+            total_nll += sum_nll(predictions(model, {"input_ids": ids_bs}))
     return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION)
 
 
@@ -87,9 +84,9 @@ def pseudo_perplexity(
         for ids_bs, labels_bs in _tracked(
             list(zip(hidden_ns.split(batch_size), labels_ns.split(batch_size), strict=True)), progress
         ):
-            logits_nv, targets_n = predictions(model, {"input_ids": ids_bs, "labels": labels_bs})
-            total_nll += sum_nll(logits_nv, targets_n)
-            tokens += len(targets_n)
+            found = predictions(model, {"input_ids": ids_bs, "labels": labels_bs})
+            total_nll += sum_nll(found)
+            tokens += len(found)
     return _result(model, windows, total_nll, tokens, PSEUDO_DEFINITION)
 
 

@@ -7,15 +7,14 @@ A *batch* is what the model is called with, such as `input_ids` and, where there
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
-from neuromeld.errors import NumericsError, UserInputError
+from neuromeld.errors import NumericsError
 
 Batch = Mapping[str, Tensor]
 
@@ -253,30 +252,6 @@ def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
         for name, value in batch.items()
         if name != "labels"
     } | without_cache(model)
-
-
-def predictions(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return logits `(n, v)` and targets `(n,)` of all that is to be predicted in a batch; padding is not.
-
-    Targets are the `labels` where a batch has them, else each token of `input_ids` from those before.
-    Raises `UserInputError` for a model that predicts nothing of the kind.
-    """
-    inputs = model_inputs(model, batch)
-    output = model(**inputs)
-    if "logits" not in output or not ("labels" in batch or cast(PreTrainedModel, model).can_generate()):
-        raise UserInputError(
-            f"{type(model).__name__} has no loss on these batches: it predicts no next token, and what it predicts, if "
-            "anything, has to be given as labels; where a window of layers is to be chosen by its loss, name it instead"
-        )
-    logits: Tensor = output.logits
-    if "labels" in batch:
-        targets = batch["labels"].to(logits.device)
-        wanted = targets != IGNORED
-        return logits[wanted], targets[wanted]
-    ids = inputs["input_ids"]
-    real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-    wanted = real[:, 1:] & real[:, :-1]
-    return logits[:, :-1][wanted], ids[:, 1:][wanted]
 
 
 def _run(model: nn.Module, batch: Batch) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuromeld.model.capture import Batch, predictions
+from neuromeld.model.capture import Batch
+from neuromeld.model.predictions import losses, predictions
 
 OnGradient = Callable[[str, Tensor, Tensor], None]
 """`on_activation(path, x, gradient)`, both `(n, width)`; the gradient of a token of padding is zero."""
@@ -35,9 +36,9 @@ def capture_gradients(
     with _hooks(model, reads, adds, seen), _frozen(model):
         for done, batch in enumerate(batches, start=1):
             with torch.enable_grad():
-                logits, targets = predictions(model, batch)
-                nn.functional.cross_entropy(logits.float(), targets, reduction="sum").backward()
-            total += len(targets)
+                found = predictions(model, batch)
+                losses(found).sum().backward()
+            total += len(found)
             for path, (x, carrier) in seen.items():
                 assert carrier.grad is not None
                 on_activation(path, x.flatten(0, -2), carrier.grad.flatten(0, -2))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from neuromeld.errors import UserInputError
 from neuromeld.stages.base import Cost, Workload
-from neuromeld.stages.windows import logits_bytes
+from neuromeld.stages.windows import loss_bytes
 
 INTERPRETER_BYTES = 520 << 20
 """What Python, torch, transformers, a tokenizer and text take before a model is loaded."""
@@ -46,7 +46,7 @@ class Footprint:
                 f"with its weights in memory this job takes more than --max-memory {max_memory / 1e6:,.0f}MB, and it "
                 f"cannot leave them on the disk: {'; '.join(refusals)}. Leave that or --max-memory out"
             )
-        working = [logits_bytes(self.whole, copies=1), *(cost.mapped_bytes for cost in self.costs)]
+        working = [loss_bytes(self.whole), *(cost.mapped_bytes for cost in self.costs)]
         peak = INTERPRETER_BYTES + max(working)
         if peak > max_memory:
             smallest = min(peak, self.peak())

@@ -1,12 +1,12 @@
 """The training itself, through transformers' Trainer.  Suffixes of tensors: n predictions, v what is told apart."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from neuromeld.errors import NumericsError
 from neuromeld.modalities import TrainingSet
-from neuromeld.model.capture import predictions
+from neuromeld.model.predictions import kl, measure_in_chunks, nll, predictions
 from neuromeld.recovery.resume import write_checksums
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.runtime.progress import Advance
@@ -87,10 +87,10 @@ def train(
     return [{"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e]
 
 
-def distillation_loss(logits_nv: Tensor, expected_nv: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(expected || found) of the softened predictions, mean over them (arXiv:1503.02531)."""
-    found, expected = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (logits_nv, expected_nv))
-    return temperature**2 * F.kl_div(found, expected, log_target=True, reduction="batchmean")
+def distillation_loss(settings: Recovery, logits_nv: Tensor, expected_nv: Tensor, targets_n: Tensor) -> Tensor:
+    """Return `(1 - w) cross-entropy + w T^2 KL(expected || found)`, softened by T, of each row (arXiv:1503.02531)."""
+    share, temperature = settings.distill_weight, settings.temperature
+    return (1 - share) * nll(logits_nv, targets_n) + share * temperature**2 * kl(logits_nv, expected_nv, temperature)
 
 
 class _RecoveryTrainer(Trainer):
@@ -112,13 +112,13 @@ class _RecoveryTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         settings = self.settings
-        logits_nv, targets_n = predictions(model, inputs)
-        loss = F.cross_entropy(logits_nv.float(), targets_n)
-        if self.teacher is not None:
+        found = predictions(model, inputs)
+        if self.teacher is None:
+            loss = measure_in_chunks(nll, found).mean()
+        else:
             with torch.no_grad():
-                expected_nv = predictions(self.teacher, inputs)[0]
-            distance = distillation_loss(logits_nv, expected_nv, settings.temperature)
-            loss = (1 - settings.distill_weight) * loss + settings.distill_weight * distance
+                expected = predictions(self.teacher, inputs)
+            loss = measure_in_chunks(partial(distillation_loss, settings), found, expected).mean()
         if not torch.isfinite(loss):
             raise NumericsError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} of {settings.steps}; nothing was "

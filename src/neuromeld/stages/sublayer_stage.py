@@ -19,6 +19,7 @@ from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
 from neuromeld.errors import UserInputError
 from neuromeld.model.layerwise import change_once, walk_layers
+from neuromeld.model.predictions import measuring_bytes
 from neuromeld.registry import Need
 from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.progress import track
@@ -206,7 +207,8 @@ def _backward_bytes(work: Workload) -> int:
     d, f = work.arch.width, work.arch.widths[Space.FFN]
     head = work.arch.spec.head
     predicted = work.arch.widths[head.out] if head else 0
-    return work.seqlen * 4 * (work.after.num_layers * (10 * d + 5 * f) + 4 * predicted)
+    activations = work.seqlen * 4 * work.after.num_layers * (10 * d + 5 * f)
+    return activations + measuring_bytes(predicted, work.seqlen, work.itemsize, backward=True)
 
 
 def _entry(result: SublayerResult, unit: str, *, shown: bool) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.errors import UserInputError
-from neuromeld.evaluation.loss import ROWS_PER_BLOCK, mean_loss
+from neuromeld.evaluation.loss import mean_loss
 from neuromeld.model.capture import advancing
+from neuromeld.model.predictions import measuring_bytes
 from neuromeld.model.surgery import reversible
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.progress import track
@@ -107,17 +108,12 @@ def span(window: Window) -> dict[str, int]:
     return {"start": window.start, "end": window.stop - 1}
 
 
-def search_bytes(work: Workload) -> int:
-    """Predict the memory of a memory-mapped job that takes losses: a table, and two copies of a batch's logits."""
-    return logits_bytes(work, copies=2)
-
-
-def logits_bytes(work: Workload, *, copies: int) -> int:
-    """Predict the memory for the largest table and for the logits of a batch."""
+def loss_bytes(work: Workload) -> int:
+    """Predict the memory of a memory-mapped job that takes losses: the largest table, and a chunk of logits."""
     head = work.arch.spec.head
-    logits = work.arch.widths[head.out] if head else 0
+    vocab_size = work.arch.widths[head.out] if head else 0
     table = max(table_bytes(work, work.arch.width), default=0)
-    return table + logits * (copies * work.batch_tokens * work.itemsize + 2 * ROWS_PER_BLOCK * 4)
+    return table + measuring_bytes(vocab_size, work.batch_tokens, work.itemsize)
 
 
 def no_loss_refusals(arch: Architecture) -> list[str]:

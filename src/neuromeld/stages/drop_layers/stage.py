@@ -19,9 +19,9 @@ from neuromeld.stages.drop_layers.pattern import pattern_warning
 from neuromeld.stages.layers_options import existing
 from neuromeld.stages.windows import (
     WindowSearch,
+    loss_bytes,
     no_loss_refusals,
     search_by_loss,
-    search_bytes,
     windows_of,
     windows_record,
 )
@@ -71,7 +71,7 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
 
     def cost(self, options: DropLayers, work: Workload) -> Cost:
         """Predict what a search holds."""
-        return Cost(mapped_bytes=search_bytes(work) if self.searches(options) else 0)
+        return Cost(mapped_bytes=loss_bytes(work) if self.searches(options) else 0)
 
     def run(self, job: Job, options: DropLayers) -> DroppedLayers:
         """Find the layers, if they are not named, and remove them."""
