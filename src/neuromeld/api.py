@@ -1,8 +1,7 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,19 +10,15 @@ import torch
 from neuromeld.checkpoint import check_free
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.calibration import Calibration
-from neuromeld.errors import UserInputError
+from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
-from neuromeld.jobs.opening import identity_of, open_job, plan_of
-from neuromeld.modalities import inputs_of, reader_for
+from neuromeld.jobs.opening import open_job, plan_of
+from neuromeld.modalities import reader_for
 from neuromeld.model.capture import Batch
-from neuromeld.planning import Budget, Choice, Planner
+from neuromeld.planning import Budget, Choice
 from neuromeld.planning.plan import Plan
 from neuromeld.planning.recipe import Recipe
-from neuromeld.runtime.distributed import is_first_rank, num_ranks, own_device
-from neuromeld.runtime.journal import NO_JOURNAL, Journal
-
-FINAL_TOKENS = 16384
-"""Validation tokens that the finalists of a budget are measured on."""
+from neuromeld.runtime.distributed import own_device
 
 
 @dataclass(frozen=True)
@@ -74,68 +69,41 @@ def choose(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
-    journal: Journal = NO_JOURNAL,
-    force: bool = False,
     progress: bool = False,
 ) -> Choice:
     """Find the recipe that meets a budget and loses least on validation text, for the model at `source`.
 
-    journal   of the output that the recipe is chosen for: it takes and gives the losses of candidates, and the changes
-              that the best of them are made of, so that `compress` need not make them again
-    force     discard what the journal has of another job
+    output   the format that the result may have
+    dtype    to load and measure in; None keeps the checkpoint's own
 
-    Candidates are built in memory; nothing else is written.
+    Candidates are built in memory, and nothing is written: `compress` takes what is returned in the place of a recipe.
     """
-    text, device = calibration or Calibration(), own_device(device)
     located = locate(source, allow_pickle=allow_pickle)
-    config = located.config()
-    if (inputs := inputs_of(config)) != "tokens":
-        raise UserInputError(
-            f"budgets are for language models, and {source} reads {inputs}: name stages, as with --ffn-ratio or "
-            "--share-ffns"
-        )
-    reader = reader_for(config)
-    processor = reader.processor(located.folder)
-    data = reader.calibration(text, processor, config, text.tokens)
-    validation = reader.validation(text, processor, config, FINAL_TOKENS)
-    identity = identity_of(located, data, validation, dtype, device) | {"calibration": text.model_dump()}
-    journal.begin({"job": "choose a recipe", "budget": asdict(budget), "output": output} | identity, force=force)
-    model = located.load(dtype, device)
-    return Planner(
-        model,
-        budget,
-        text,
-        output,
-        data.batches,
-        validation.batches,
-        journal=journal if num_ranks() == 1 else NO_JOURNAL,
-        progress=progress and is_first_rank(),
-    ).choose()
+    settings = calibration or Calibration()
+    return ChoiceJob(located, budget, settings, output, dtype=dtype, device=own_device(device), progress=progress).run()
 
 
 def compress(
     source: str,
-    recipe: Recipe,
+    recipe: Recipe | Choice,
     out: str | Path,
     *,
-    force: bool = False,
-    choice: Choice | None = None,
-    journal: Journal | None = None,
-    evaluate: bool = True,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
     max_memory: int | None = None,
+    evaluate: bool = True,
+    force: bool = False,
     progress: bool = False,
 ) -> CompressResult:
     """Compress the model at `source` by `recipe` and write it to the folder `out`.
 
     source   a folder, a hub id, a `.gguf` file, or `package:NAME`
-    choice   where `choose` found the recipe: its candidates go into the record
-    journal  of `out`, where it is open already; what `choose` has done with it is not done again
-    evaluate  look at the model before and after: perplexity on a little evaluation text, and what it writes
+    recipe   or what `choose` returned, whose candidates then go into the record
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
     max_memory  bytes; a job that would take more leaves the weights on the disk, with the same result
+    evaluate  look at the model before and after: perplexity on a little evaluation text, and what it writes
+    force    replace the checkpoint in `out`, and discard what another call left unfinished there
 
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
     done is kept in a hidden folder beside `out` until then: the same call, made again after an interruption, goes on
@@ -148,10 +116,11 @@ def compress(
     """
     out, device = Path(out), own_device(device)
     check_free(out, force=force, source=source)
-    with open_job(out) if journal is None else nullcontext(journal) as journal:
+    choice = recipe if isinstance(recipe, Choice) else None
+    with open_job(out) as journal:
         job = CompressionJob(
             locate(source, allow_pickle=allow_pickle),
-            recipe,
+            recipe.recipe if isinstance(recipe, Choice) else recipe,
             out,
             journal,
             dtype=dtype,

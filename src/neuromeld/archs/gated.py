@@ -1,6 +1,6 @@
 """The shape that Llama, Mistral, the Qwens and many more share: RMSNorms, q/k/v/o, gate/up/down."""
 
-from typing import Literal
+from dataclasses import dataclass
 
 from neuromeld.archs.spec import ArchSpec, Norm, NormKind, Scale, Space, Stack, Weight
 
@@ -13,29 +13,62 @@ EXPERT_REFUSALS = {
 }
 
 
+@dataclass(frozen=True)
+class Norms:
+    """The norms of one layer, by their paths.
+
+    inputs     those that attention and FFN read the stream through
+    outputs    those on what attention and FFN write
+    query_key  the spaces that norms on queries and on keys run over
+    offset     what is added to the parameter of a norm for its gain
+    """
+
+    inputs: tuple[str | None, str | None] = ("input_layernorm", "post_attention_layernorm")
+    outputs: tuple[str, ...] = ()
+    query_key: tuple[Space, ...] = ()
+    kind: NormKind = "rms"
+    offset: float = 0.0
+
+    def of_layer(self) -> tuple[Norm, ...]:
+        """Return them in order of execution."""
+        query_key = zip(("self_attn.q_norm", "self_attn.k_norm"), self.query_key, strict=False)
+        return (
+            *(Norm(path, self.kind) for path in self.inputs if path is not None),
+            *(Norm(path, self.kind, on_output=True) for path in self.outputs),
+            *(Norm(path, self.kind, over=space) for path, space in query_key),
+        )
+
+
+EVERY_HEAD = (Space.HEAD, Space.HEAD)
+"""A norm for the queries of each head, and one for its keys."""
+
+OLMO_NORMS = Norms(
+    inputs=(None, None),
+    outputs=("post_attention_layernorm", "post_feedforward_layernorm"),
+    query_key=(Space.HEADS, Space.KV),
+)
+
+GEMMA_NORMS = Norms(
+    inputs=("input_layernorm", "pre_feedforward_layernorm"),
+    outputs=("post_attention_layernorm", "post_feedforward_layernorm"),
+    offset=1.0,
+)
+
+
 def gated_decoder(
-    *,
     model_type: str,
     model_class: str,
-    input_norms: tuple[str | None, str | None] = ("input_layernorm", "post_attention_layernorm"),
-    output_norms: tuple[str, ...] = (),
-    norm_kind: NormKind = "rms",
-    norm_offset: float = 0.0,
-    query_key_norm: Literal["head", "heads"] | None = None,
+    *,
+    norms: Norms = Norms(),
     hidden_multiple_of_heads: bool = False,
     experts: bool = False,
 ) -> ArchSpec:
     """Return the spec of a decoder of this shape.
 
-    input_norms           the norms that attention and FFN read the stream through
-    output_norms          the norms on what attention and FFN write
-    norm_offset           what is added to the parameter of a norm for its gain
-    query_key_norm        there are norms on queries and keys: on every head, or on all heads at once
     hidden_multiple_of_heads  the config insists that the width is a multiple of the number of heads
-    experts               every FFN is several, with a router that sends each token to some of them
+    experts                   every FFN is several, with a router that sends each token to some of them
     """
-    attention_norm, ffn_norm = input_norms
-    query_key_spaces = {"head": (Space.HEAD,) * 2, "heads": (Space.HEADS, Space.KV), None: ()}[query_key_norm]
+    attention_norm, ffn_norm = norms.inputs
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
@@ -50,18 +83,11 @@ def gated_decoder(
                     Weight("self_attn.o_proj", in_=Space.HEADS, out=Space.RESIDUAL),
                     *(_experts(ffn_norm) if experts else _ffn(ffn_norm)),
                 ),
-                norms=(
-                    *(Norm(path, norm_kind) for path in input_norms if path is not None),
-                    *(Norm(path, norm_kind, on_output=True) for path in output_norms),
-                    *(
-                        Norm(path, norm_kind, over=space)
-                        for path, space in zip(("self_attn.q_norm", "self_attn.k_norm"), query_key_spaces, strict=False)
-                    ),
-                ),
-                ffn_scale=Scale(f"{output_norms[1]}.weight", norm_offset) if output_norms else None,
+                norms=norms.of_layer(),
+                ffn_scale=Scale(f"{norms.outputs[1]}.weight", norms.offset) if norms.outputs else None,
             ),
         ),
-        final_norm=Norm("model.norm", norm_kind),
+        final_norm=Norm("model.norm", norms.kind),
         head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="model.norm"),
         stock_keys={Space.RESIDUAL: "hidden_size", Space.FFN: "intermediate_size"},
         head_keys=("num_attention_heads", "num_key_value_heads"),

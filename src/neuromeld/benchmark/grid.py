@@ -70,8 +70,8 @@ class Row(Settings):
         return self
 
 
-class Protocol(Settings):
-    """How one number was measured, apart from what the row is: calibration and evaluation are splits of `data`.
+class Measuring(Settings):
+    """How models are measured: calibration and evaluation are splits of `data`.
 
     data                 a named source or `file:PATH` of what the model reads: text, images, pairs or speech
     evaluation_tokens    of text
@@ -80,7 +80,6 @@ class Protocol(Settings):
     recovery   how every row, the dense one too, is trained after it was measured, to be measured again; as plain values
     """
 
-    model: str
     data: str = "wikipedia-sample"
     split: Literal["validation", "evaluation"] = "evaluation"
     evaluation_tokens: int = 32768
@@ -88,8 +87,14 @@ class Protocol(Settings):
     evaluation_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     calibration_tokens: int = 32768
     seqlen: int = 512
-    seed: Seed = 0
     recovery: dict[str, Any] | None = None
+
+
+class Protocol(Measuring):
+    """How one number was measured, apart from what the row is."""
+
+    model: str
+    seed: Seed = 0
 
     @property
     def calibration(self) -> Calibration:
@@ -110,8 +115,8 @@ class Case:
     protocol: Protocol
 
 
-class Grid(Settings):
-    """All rows of all models at all budgets with all seeds; see `Row` and `Protocol`.
+class Grid(Measuring):
+    """All rows of all models at all budgets with all seeds; see `Row` and `Measuring`.
 
     recovery   keys of a recovery recipe, without the data, the window length and the seed, which are those of the grid
     """
@@ -119,14 +124,6 @@ class Grid(Settings):
     models: tuple[str, ...]
     keep: tuple[float, ...] = ()
     seeds: tuple[Seed, ...] = (0,)
-    data: str = "wikipedia-sample"
-    split: Literal["validation", "evaluation"] = "evaluation"
-    evaluation_tokens: int = 32768
-    evaluation_examples: int | None = Field(None, ge=1)
-    evaluation_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    calibration_tokens: int = 32768
-    seqlen: int = 512
-    recovery: dict[str, Any] | None = None
     rows: dict[str, Row]
 
     @model_validator(mode="after")
@@ -166,7 +163,7 @@ class Grid(Settings):
             yield from (Case(n, row, None, protocol) for n, row in self.rows.items() if not row.needs_budget)
 
     def _protocols(self) -> Iterator[Protocol]:
-        shared = {name: getattr(self, name) for name in Protocol.model_fields if name in Grid.model_fields}
+        shared = {name: getattr(self, name) for name in Measuring.model_fields}
         for model in self.models:
             for seed in self.seeds:
                 yield Protocol(model=model, seed=seed, **shared | {"recovery": self._recovery(seed)})

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from neuromeld.api import choose
 from neuromeld.benchmark.fit import fitted
 from neuromeld.benchmark.grid import Case, Protocol, Row
 from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
 from neuromeld.checkpoint.source import locate
 from neuromeld.evaluation import flops_per_token, unique_parameters
+from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.opening import search_batches
 from neuromeld.modalities import MODALITIES, Examples, inputs_of
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
@@ -25,6 +26,7 @@ from neuromeld.planning.pipeline import compress_model
 from neuromeld.planning.plan import make_plan, meta_model
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.recovery import parse_recovery, recover_model
+from neuromeld.runtime.distributed import own_device
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.version import versions
 
@@ -133,15 +135,9 @@ class Bench:
 
     def _choice(self, row: Row, keep: float | None, journal: Journal) -> Choice:
         assert row.planner is not None
-        return choose(
-            self.protocol.model,
-            Budget(keep=keep),
-            self.protocol.calibration,
-            row.planner,
-            device=self.device,
-            journal=journal,
-            progress=self.progress,
-        )
+        budget, calibration = Budget(keep=keep), self.protocol.calibration
+        job = ChoiceJob(self.source, budget, calibration, row.planner, journal)
+        return replace(job, device=own_device(self.device), progress=self.progress).run()
 
     @cached_property
     def _meta_model(self) -> PreTrainedModel:

@@ -8,25 +8,28 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from neuromeld.api import choose, compress, plan
+from neuromeld.api import choose, plan
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
+from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import UserInputError
+from neuromeld.jobs.choosing import ChoiceJob
+from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Choice
-from neuromeld.planning.recipe import Recipe
-from neuromeld.runtime.distributed import is_first_rank
-from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.distributed import is_first_rank, own_device
 
 
 @takes_recipe
+@o.takes_machine
 def compress_command(
     model: o.Model,
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     asked: Request,
+    machine: o.Machine,
     evaluate: Annotated[
         bool,
         typer.Option(
@@ -35,37 +38,36 @@ def compress_command(
             rich_help_panel=o.OUTPUT,
         ),
     ] = True,
-    device: o.Device = "cpu",
-    dtype: o.DtypeOption = None,
-    allow_pickle: o.AllowPickle = False,
-    max_memory: o.MaxMemory = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
     ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Make MODEL smaller and write the checkpoint to OUT."""
-    o.quiet_transformers()
-    o.check_device(device)
     check_free(out, force=force, source=model)
-    limit = _limit(max_memory, asked)
-    settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device, "allow_pickle": allow_pickle}
+    located = locate(model, allow_pickle=machine.allow_pickle)
+    settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
+    settings |= {"force": force, "progress": True}
     with open_job(out) as journal:
-        first = is_first_rank()
-        recipe, choice = _settle(model, asked, settings, show=first and not as_json, journal=journal, force=force)
-        settings |= {"force": force, "choice": choice, "journal": journal, "max_memory": limit}
-        result = compress(model, recipe, out, evaluate=evaluate, progress=True, **settings)
+        first, recipe, choice = is_first_rank(), asked.recipe, None
+        if asked.budget is not None:
+            choice = ChoiceJob(located, asked.budget, asked.calibration, asked.output, journal, **settings).run()
+            recipe = choice.recipe
+            if first and not as_json:
+                console().print(_candidates(choice))
+        assert recipe is not None
+        settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
+        planned, record = CompressionJob(located, recipe, out, journal, **settings).run()
     if not first:
         return
-    _warn(result.record.get("warnings", []))
+    _warn(record.get("warnings", []))
     if as_json:
-        typer.echo(json.dumps({"out": str(out)} | result.record))
+        typer.echo(json.dumps({"out": str(out)} | record))
         return
-    record = result.record
     said = [
-        f"{result.plan.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
-        f"{result.kept_ratio:.3f} of {record['parameters_before']:,}",
-        *changes(result.plan.before, result.plan.after),
+        f"{planned.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
+        f"{record['kept_ratio']:.3f} of {record['parameters_before']:,}",
+        *changes(planned.before, planned.after),
         *(
             f"perplexity {e['perplexity_before']:.2f} -> {e['perplexity']:.2f} on {e['tokens']:,} tokens"
             for e in record.get("evaluation", [])
@@ -76,32 +78,30 @@ def compress_command(
 
 
 @takes_recipe
+@o.takes_machine
 def plan_command(
     model: o.Model,
     asked: Request,
-    device: Annotated[
-        str | None, typer.Option(help="Of a budget: where candidates are measured, as cpu or cuda; by default cpu.")
-    ] = None,
-    dtype: o.DtypeOption = None,
-    allow_pickle: o.AllowPickle = False,
-    max_memory: o.MaxMemory = None,
+    machine: o.Machine,
     as_json: o.Json = False,
 ) -> None:
     """Show what `compress` would make of MODEL, and write nothing.
 
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
-    o.quiet_transformers()
-    o.check_device(device or "cpu")
-    limit = _limit(max_memory, asked)
-    if device is not None and asked.budget is None:
+    if machine.asked is not None and asked.budget is None:
         raise UserInputError(
-            f"--device {device} is for a budget, whose candidates are built and measured; a recipe is planned from the "
-            "config alone: leave it out"
+            f"--device {machine.asked} is for a budget, whose candidates are built and measured; a recipe is planned "
+            "from the config alone: leave it out"
         )
-    settings: dict[str, Any] = {"dtype": o.torch_dtype(dtype), "device": device or "cpu", "allow_pickle": allow_pickle}
-    recipe, choice = _settle(model, asked, settings, show=not as_json)
-    planned = plan(model, recipe, dtype=o.torch_dtype(dtype), allow_pickle=allow_pickle, max_memory=limit)
+    recipe, choice = asked.recipe, None
+    if asked.budget is not None:
+        choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **machine.arguments)
+        recipe = choice.recipe
+        if not as_json:
+            console().print(_candidates(choice))
+    assert recipe is not None
+    planned = plan(model, recipe, dtype=machine.dtype, allow_pickle=machine.allow_pickle, max_memory=asked.max_memory)
     _warn([*planned.warnings, *planned.foreseen, *(choice.warnings if choice else [])])
     if as_json:
         typer.echo(json.dumps(json.loads(planned.to_json()) | ({"candidates": choice.record()} if choice else {})))
@@ -120,35 +120,6 @@ def plan_command(
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)
-
-
-def _limit(max_memory: str | None, asked: Request) -> int | None:
-    """The memory that a job may take, in bytes."""
-    if max_memory is not None and asked.budget is not None:
-        raise UserInputError(
-            "--max-memory needs stages that are named, as by --ffn-ratio: candidates for a budget are built in memory"
-        )
-    return o.num_bytes(max_memory)
-
-
-def _settle(
-    model: str,
-    asked: Request,
-    settings: dict[str, Any],
-    *,
-    show: bool,
-    journal: Journal = NO_JOURNAL,
-    force: bool = False,
-) -> tuple[Recipe, Choice | None]:
-    """The recipe that was asked for, or the planner's choice for the budget."""
-    if asked.budget is None:
-        assert asked.recipe is not None
-        return asked.recipe, None
-    settings = settings | {"journal": journal, "force": force}
-    choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **settings)
-    if show:
-        console().print(_candidates(choice))
-    return choice.recipe, choice
 
 
 def _candidates(choice: Choice) -> Table:

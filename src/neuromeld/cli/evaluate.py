@@ -1,7 +1,6 @@
 """`neuromeld evaluate`: one model, or several side by side."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +9,9 @@ from rich.table import Table
 
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
-from neuromeld.cli.generated_options import options_of, with_options
+from neuromeld.cli.generated_options import with_settings
 from neuromeld.modalities.compare import evaluate
 from neuromeld.modalities.request import EvaluationRequest
-from neuromeld.planning.recipe import validate
 from neuromeld.report.measured import records_to_fill, save_measurements
 from neuromeld.runtime.memory import peak_rss_bytes
 
@@ -32,42 +30,24 @@ FORMATS = {
     "decode_tokens_per_second": "{:.1f}",
 }
 
-REQUEST_OPTIONS = options_of(EvaluationRequest, "evaluation", "", "What to measure")
 
-
-def takes_request(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of an evaluation, in the place of its argument `request`."""
-
-    def build(values: dict[str, Any]) -> EvaluationRequest:
-        fields = {option.field: values[option.parameter] for option in REQUEST_OPTIONS}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return validate(EvaluationRequest, given, "evaluation")
-
-    return with_options(command, "request", [option.signature() for option in REQUEST_OPTIONS], build)
-
-
-@takes_request
+@with_settings("evaluation", EvaluationRequest, "What to measure")
+@o.takes_machine
 def evaluate_command(
     models: Annotated[
         list[str], typer.Argument(help="Models to measure; the first is what the others are compared to.")
     ],
-    request: EvaluationRequest,
+    evaluation: EvaluationRequest,
+    machine: o.Machine,
     save: Annotated[
         bool, typer.Option("--save", help="Keep the numbers in the record, card and report of all but the first.")
     ] = False,
-    device: o.Device = "cpu",
-    dtype: o.DtypeOption = None,
-    allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
     """Measure perplexity (of a masked language model, on hidden tokens), accuracy on tasks or on images, translations
     or transcripts, size and cost."""
-    o.quiet_transformers()
-    o.check_device(device)
     records = records_to_fill(models) if save else {}
-    results = evaluate(
-        models, request, dtype=o.torch_dtype(dtype), device=device, allow_pickle=allow_pickle, progress=True
-    )
+    results = evaluate(models, evaluation, progress=True, **machine.arguments)
     save_measurements(records, results[models[0]], results)
     if as_json:
         first = results[models[0]]

@@ -6,13 +6,18 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from neuromeld.errors import UserInputError
+from neuromeld.planning.recipe import validate
 from neuromeld.settings import Settings
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+S = TypeVar("S", bound=Settings)
 
 MOST_NUMBERS = 100_000
 """In the list that an option names."""
@@ -41,19 +46,10 @@ class FieldOption:
     def signature(self) -> inspect.Parameter:
         """Return the parameter of a command for it; None where it was not given."""
         kinds = _kinds(self.info.annotation)
-        names = [f"{self.flag}/--no-{self.flag.removeprefix('--')}"] if bool in kinds else [self.flag]
+        flag = f"{self.flag}/--no-{self.flag.removeprefix('--')}" if bool in kinds else self.flag
         kind: Any = next((kind for kind in (bool, float, int) if kind in kinds and tuple not in kinds), str)
-        option = typer.Option(
-            *names,
-            help=self.info.description,
-            metavar=_extra(self.info).get("metavar"),
-            show_default=False,
-            rich_help_panel=self.panel,
-        )
-        annotation = Annotated[kind | None, option]
-        return inspect.Parameter(
-            self.parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation
-        )
+        metavar = _extra(self.info).get("metavar")
+        return parameter(flag, kind | None, self.info.description or "", self.panel, metavar=metavar)
 
     def value(self, given: Any) -> Any:
         """Return what was given as the field takes it."""
@@ -64,6 +60,18 @@ class FieldOption:
             return list(_span(self.flag, given))
         numbers = _numbers(self.flag, given)
         return numbers[0] if int in kinds and len(numbers) == 1 else numbers
+
+
+def parameter(
+    flag: str, kind: Any, description: str, panel: str, default: Any = None, metavar: Any = None
+) -> inspect.Parameter:
+    """Return the parameter of a command for one option; its name is that of the flag, or of the first of two."""
+    shown = default is not None and default is not False
+    said = typer.Option(flag, help=description, metavar=metavar, show_default=shown, rich_help_panel=panel)
+    name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+    return inspect.Parameter(
+        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, said]
+    )
 
 
 def options_of(settings: type[Settings], owner: str, prefix: str, panel: str) -> list[FieldOption]:
@@ -98,6 +106,21 @@ def with_options(
     run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in everything}
     return run
+
+
+def with_settings(argument: str, kind: type[S], panel: str, **defaults: Any) -> Decorator:
+    """Return a decorator that gives a command an option for each field of some settings, in the place of `argument`.
+
+    defaults   for fields, in the place of their own
+    """
+    options = options_of(kind, argument, "", panel)
+
+    def build(values: dict[str, Any]) -> S:
+        given = {option.field: values[option.parameter] for option in options}
+        stated = {name: value for name, value in given.items() if value is not None}
+        return validate(kind, defaults | stated, argument)
+
+    return lambda command: with_options(command, argument, [option.signature() for option in options], build)
 
 
 def _extra(info: FieldInfo) -> Mapping[str, Any]:

@@ -1,11 +1,12 @@
 """`neuromeld list`: what there is to choose from."""
 
 import dataclasses
-import inspect
 import json
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -108,20 +109,12 @@ def _methods() -> list[tuple[str, str]]:
     ]
 
 
-def _recipes(shipped: Registry[Path] = RECIPES) -> list[tuple[str, str]]:
+def _recipes(shipped: Registry[Path]) -> list[tuple[str, str]]:
     return [(name, path.read_text().splitlines()[0].removeprefix("# ")) for name, path in shipped.items()]
 
 
-def _recovery_recipes() -> list[tuple[str, str]]:
-    return _recipes(RECOVERY_RECIPES)
-
-
-def _texts() -> list[tuple[str, str]]:
-    return [(name, entry.summary) for name, entry in TEXT_SOURCES.items()]
-
-
-def _images() -> list[tuple[str, str]]:
-    return [(name, entry.summary) for name, entry in IMAGE_SOURCES.items()]
+def _sources(registry: Registry[Any]) -> list[tuple[str, str]]:
+    return [(name, entry.summary) for name, entry in registry.items()]
 
 
 def _options() -> list[tuple[str, str]]:
@@ -139,17 +132,13 @@ def _stages() -> list[tuple[str, str]]:
     return [(stage.name, (stage.Options.__doc__ or "").split("\n")[0]) for stage in STAGES]
 
 
-def _summary(entry: object) -> str:
-    return (inspect.getdoc(entry) or "").split("\n")[0]
-
-
-_ROWS = {
+_ROWS: dict[What, Callable[[], list[tuple[str, str]]]] = {
     What.architectures: _architectures,
     What.methods: _methods,
-    What.recipes: _recipes,
-    What.recovery_recipes: _recovery_recipes,
-    What.texts: _texts,
-    What.images: _images,
+    What.recipes: partial(_recipes, RECIPES),
+    What.recovery_recipes: partial(_recipes, RECOVERY_RECIPES),
+    What.texts: partial(_sources, TEXT_SOURCES),
+    What.images: partial(_sources, IMAGE_SOURCES),
     What.options: _options,
     What.stages: _stages,
 }

@@ -1,18 +1,20 @@
 """Options that several commands share."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from logging import ERROR, getLogger
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 from transformers.utils import logging
 
+from neuromeld.cli.generated_options import parameter, with_options
 from neuromeld.errors import UserInputError
 
 
@@ -33,20 +35,8 @@ MACHINE, OUTPUT = "Machine", "Output"
 """Panels of the help."""
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...", rich_help_panel=MACHINE)]
-DtypeOption = Annotated[
-    Dtype | None, typer.Option("--dtype", help="Load and write in this type.", rich_help_panel=OUTPUT)
-]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Accept pickled weights (tensors only).", rich_help_panel=MACHINE)
-]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--max-memory",
-        metavar="SIZE",
-        help="Memory limit, as 2GB: a job that would take more leaves the weights on the disk.",
-        rich_help_panel=MACHINE,
-    ),
 ]
 Json = Annotated[
     bool,
@@ -56,10 +46,43 @@ Json = Annotated[
 ]
 
 
-def torch_dtype(chosen: Dtype | None) -> torch.dtype | None:
-    """The torch dtype of an option that may not have been given."""
-    found: torch.dtype | None = getattr(torch, chosen.value) if chosen else None
-    return found
+@dataclass(frozen=True)
+class Machine:
+    """How models are loaded, and where they are worked on.
+
+    asked   the device that was asked for, if any
+    """
+
+    asked: str | None
+    dtype: torch.dtype | None
+    allow_pickle: bool
+
+    @property
+    def device(self) -> str:
+        """The device, by default the CPU."""
+        return self.asked or "cpu"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return what functions that load models are called with."""
+        return {"dtype": self.dtype, "device": self.device, "allow_pickle": self.allow_pickle}
+
+
+def takes_machine(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a machine, in the place of its argument `machine`."""
+
+    def build(values: dict[str, Any]) -> Machine:
+        quiet_transformers()
+        device, dtype = values["device"], values["dtype"]
+        check_device(device or "cpu")
+        return Machine(device, getattr(torch, dtype) if dtype else None, values["allow_pickle"])
+
+    parameters = [
+        parameter("--device", str | None, "cpu (default), cuda, cuda:1 ...", MACHINE),
+        parameter("--dtype", Dtype | None, "Load and write in this type.", OUTPUT),
+        parameter("--allow-pickle", bool, "Accept pickled weights (tensors only).", MACHINE, default=False),
+    ]
+    return with_options(command, "machine", parameters, build)
 
 
 def num_bytes(size: str | None) -> int | None:

@@ -3,11 +3,10 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
-import typer
-
-from neuromeld.cli.generated_options import FieldOption, options_of, with_options
+from neuromeld.cli.generated_options import FieldOption, options_of, parameter, with_options
+from neuromeld.cli.options import MACHINE, OUTPUT, num_bytes
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget, Objective
@@ -19,50 +18,60 @@ DEFAULT_RECIPE = "default"
 
 @dataclass(frozen=True)
 class Request:
-    """Request of a user: a recipe, or a budget for the planner with the settings of the recipe it is to find."""
+    """Request of a user: a recipe, or a budget for the planner with the settings of the recipe it is to find.
+
+    max_memory   in bytes
+    """
 
     recipe: Recipe | None
     budget: Budget | None
     calibration: Calibration
     output: Literal["auto", "stock", "native"]
+    max_memory: int | None
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a recipe and of a budget, in the place of its argument `asked`."""
-    of_budget = list(inspect.signature(_budget).parameters.values())
-    of_recipe = _parameters()
 
     def build(values: dict[str, Any]) -> Request:
-        budget = _budget(**{p.name: values.pop(p.name) for p in of_budget})
+        limit = values.pop(MAX_MEMORY.name)
+        budget = _budget(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
         if budget is not None:
+            if limit is not None:
+                raise UserInputError(
+                    "--max-memory needs stages that are named, as by --ffn-ratio: candidates for a budget are built "
+                    "in memory"
+                )
             given = {name: value for name, value in values.items() if value is not None and name not in _SETTINGS}
             if given:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
         recipe = build_recipe(**values)
-        return Request(recipe if budget is None else None, budget, recipe.calibration, recipe.output)
+        return Request(recipe if budget is None else None, budget, recipe.calibration, recipe.output, num_bytes(limit))
 
-    return with_options(command, "asked", [*of_budget, *of_recipe], build)
+    return with_options(command, "asked", [*BUDGET_OPTIONS, *_parameters(), MAX_MEMORY], build)
 
 
-def _budget(
-    keep: Annotated[
-        float | None,
-        typer.Option(rich_help_panel="Budget", help="Share of the parameters to keep; the planner finds out how."),
-    ] = None,
-    params: Annotated[
-        str | None, typer.Option(rich_help_panel="Budget", help="Parameters to keep, as 100000000 or 100M.")
-    ] = None,
-    flops: Annotated[
-        float | None, typer.Option(rich_help_panel="Budget", help="Share of the operations per token to keep.")
-    ] = None,
-    objective: Annotated[
+BUDGET_OPTIONS = [
+    parameter("--keep", float | None, "Share of the parameters to keep; the planner finds out how.", "Budget"),
+    parameter("--params", str | None, "Parameters to keep, as 100000000 or 100M.", "Budget"),
+    parameter("--flops", float | None, "Share of the operations per token to keep.", "Budget"),
+    parameter(
+        "--objective",
         str | None,
-        typer.Option(
-            rich_help_panel="Budget",
-            help="What --keep is a share of: params (default), flops, or latency, measured here.",
-        ),
-    ] = None,
-) -> Budget | None:
+        "What --keep is a share of: params (default), flops, or latency, measured here.",
+        "Budget",
+    ),
+]
+MAX_MEMORY = parameter(
+    "--max-memory",
+    str | None,
+    "Memory limit, as 2GB: a job that would take more leaves the weights on the disk.",
+    MACHINE,
+    metavar="SIZE",
+)
+
+
+def _budget(keep: float | None, params: str | None, flops: float | None, objective: str | None) -> Budget | None:
     """The budget, where one was given."""
     if keep is None and params is None and flops is None and objective is None:
         return None
@@ -96,20 +105,10 @@ CALIBRATION_OPTIONS: list[FieldOption] = options_of(Calibration, "calibration", 
 
 def _parameters() -> list[inspect.Parameter]:
     """Return the parameters of a command that takes a recipe."""
-    recipe = typer.Option(
-        "--recipe",
-        help="A YAML file, or the name of a recipe that ships (list recipes).",
-        show_default=False,
-        rich_help_panel="Stages",
-    )
-    stock = typer.Option(
-        "--stock/--native", help="Insist on one output format.", show_default=False, rich_help_panel="Output"
-    )
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return [
-        inspect.Parameter(BASE, keyword, default=None, annotation=Annotated[str | None, recipe]),
+        parameter("--recipe", str | None, "A YAML file, or the name of a recipe that ships (list recipes).", "Stages"),
         *(option.signature() for option in (*STAGE_OPTIONS, *CALIBRATION_OPTIONS)),
-        inspect.Parameter("stock", keyword, default=None, annotation=Annotated[bool | None, stock]),
+        parameter("--stock/--native", bool | None, "Insist on one output format.", OUTPUT),
     ]
 
 

@@ -1,6 +1,5 @@
 """`neuromeld recover`: train a compressed checkpoint on text, images or speech."""
 
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,42 +9,26 @@ import typer
 
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
-from neuromeld.cli.generated_options import options_of, with_options
+from neuromeld.cli.generated_options import options_of, parameter, with_options
 from neuromeld.errors import UserInputError
 from neuromeld.recovery import Recovery, load_recovery, parse_recovery, recover
 
 LORA_RANK = 16
 """Of `--lora` and `--qlora`, where neither the recipe nor `--lora-rank` says another."""
 
-
 RECOVERY_OPTIONS = options_of(Recovery, "recovery", "", "Recovery")
 
 
 def takes_recovery(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a recovery, in the place of its argument `settings`."""
-    recipe = typer.Option(
-        "--recipe",
-        help="A YAML file, or one of `list recovery-recipes`: quick if not given.",
-        rich_help_panel="Recovery",
-    )
-    lora = typer.Option(
-        "--lora/--no-lora",
-        help="Train low-rank updates, and merge them.",
-        show_default=False,
-        rich_help_panel="Recovery",
-    )
-    qlora = typer.Option(
-        "--qlora",
-        help="Train low-rank updates with the layers' matrices held in 4 bits.",
-        show_default=False,
-        rich_help_panel="Recovery",
-    )
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    panel = "Recovery"
     parameters = [
-        inspect.Parameter("recipe", kind, default="quick", annotation=Annotated[str, recipe]),
-        *(option.signature() for option in RECOVERY_OPTIONS if option.field not in ("base_bits",)),
-        inspect.Parameter("lora", kind, default=None, annotation=Annotated[bool | None, lora]),
-        inspect.Parameter("qlora", kind, default=False, annotation=Annotated[bool, qlora]),
+        parameter(
+            "--recipe", str, "A YAML file, or one of `list recovery-recipes`: quick if not given.", panel, "quick"
+        ),
+        *(option.signature() for option in RECOVERY_OPTIONS if option.field != "base_bits"),
+        parameter("--lora/--no-lora", bool | None, "Train low-rank updates, and merge them.", panel),
+        parameter("--qlora", bool, "Train low-rank updates with the layers' matrices held in 4 bits.", panel, False),
     ]
     return with_options(command, "settings", parameters, lambda values: _settings(**values))
 

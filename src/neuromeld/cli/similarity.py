@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +12,11 @@ from torch import Tensor
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
-from neuromeld.cli.generated_options import with_options
-from neuromeld.cli.recipes import CALIBRATION_OPTIONS
+from neuromeld.cli.generated_options import with_settings
 from neuromeld.data.calibration import Calibration
 from neuromeld.evaluation.similarity import SIMILARITY_TOKENS, similar_windows, similarity
 from neuromeld.modalities import reader_for
 from neuromeld.planning.plan import architecture_of
-from neuromeld.planning.recipe import validate
 from neuromeld.report import draw_maps, render_maps
 from neuromeld.runtime.progress import track
 from neuromeld.runtime.workspace import write_text
@@ -31,37 +28,23 @@ SHOWN = 3
 SUFFIXES = (".html", ".svg", ".json")
 
 
-def takes_calibration(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a calibration, in the place of its argument `settings`."""
-
-    def build(values: dict[str, Any]) -> Calibration:
-        given = {option.field: values[option.parameter] for option in CALIBRATION_OPTIONS}
-        stated = {name: value for name, value in given.items() if value is not None}
-        return validate(Calibration, {"tokens": SIMILARITY_TOKENS} | stated, "calibration")
-
-    return with_options(command, "settings", [option.signature() for option in CALIBRATION_OPTIONS], build)
-
-
-@takes_calibration
+@with_settings("calibration", Calibration, "Calibration", tokens=SIMILARITY_TOKENS)
+@o.takes_machine
 def similarity_command(
     model: o.Model,
-    settings: Calibration,
+    calibration: Calibration,
+    machine: o.Machine,
     out: Annotated[Path | None, typer.Option(help="A file to write: .html or .svg for heat maps, or .json.")] = None,
-    device: o.Device = "cpu",
-    dtype: o.DtypeOption = None,
-    allow_pickle: o.AllowPickle = False,
     as_json: o.Json = False,
 ) -> None:
     """Compare what the layers of MODEL write: linear CKA of every two FFNs, and of every two attentions."""
-    o.quiet_transformers()
-    o.check_device(device)
     if out is not None:
         o.check_writable("--out", out, SUFFIXES)
-    source = locate(model, allow_pickle=allow_pickle)
+    source = locate(model, allow_pickle=machine.allow_pickle)
     config = source.config()
     reader = reader_for(config)
-    data = reader.calibration(settings, reader.processor(source.folder), config, settings.tokens)
-    loaded = source.load(o.torch_dtype(dtype), device)
+    data = reader.calibration(calibration, reader.processor(source.folder), config, calibration.tokens)
+    loaded = source.load(machine.dtype, machine.device)
     with track("comparing layers", 2 * len(data.batches), enabled=True) as advance:
         found = similarity(loaded, architecture_of(loaded), data.batches, max_tokens=None, advance=advance)
     matrices = {"ffn": found.ffn, "attention": found.attention}

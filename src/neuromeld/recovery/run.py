@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from neuromeld.checkpoint import check_free
+from neuromeld.checkpoint import check_free, new_folder
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
@@ -96,9 +96,8 @@ def recover(
             "seconds": time.monotonic() - started,
             **_trained(settings, tuning),
         }
-        record = write_recovered(
-            model, processor, located.folder, out, recovery, pool.check_batch, force=force, work=work
-        )
+        with new_folder(out, force=force, beside=work) as folder:
+            record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
     return RecoverResult(out, record)
 
 

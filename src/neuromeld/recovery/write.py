@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from neuromeld.checkpoint import new_folder, outputs, render_card, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint import outputs, render_card, save_checkpoint, save_record, verify_checkpoint
 from neuromeld.checkpoint.companions import copy_companions
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.stated import read_json
@@ -19,33 +19,28 @@ STALE = ("evaluation", "samples", "tasks", "retained_performance", "files")
 
 @torch.no_grad()
 def write_recovered(
+    folder: Path,
     model: PreTrainedModel,
     processor: Any,
     source: Path,
-    out: Path,
     recovery: dict[str, Any],
     check_batch: Batch,
-    *,
-    force: bool,
-    work: Path,
 ) -> dict[str, Any]:
-    """Write the model to `out`, load it again and compare its logits on `check_batch`; returns the record.
+    """Write the model to `folder`, load it again and compare its logits on `check_batch`; returns the record.
 
     source   the folder that the model came from: its recipe is kept, and its record, with `recovery` added.  An
              earlier recovery moves into the new one as `earlier`.  A folder without a record keeps its own card.
-    work     the folder of the unfinished job, in which the output lies until it is whole
     """
     before = read_json(source / "record.json") if (source / "record.json").is_file() else {}
     if "recovery" in before:
         recovery = recovery | {"earlier": before["recovery"]}
     record = {key: value for key, value in before.items() if key not in STALE} | {"recovery": recovery}
     expected = outputs(model, check_batch)
-    with new_folder(out, force=force, beside=work) as folder:
-        save_checkpoint(model, processor, folder, recipe_yaml=_read(source / "recipe.yaml"))
-        copy_companions(source, folder)
-        record |= {"logit_difference": verify_checkpoint(folder, expected, check_batch, dtype=model.dtype)}
-        record |= {"bytes_on_disk": bytes_on_disk(folder), "files": written_files(folder)}
-        save_record(folder, record, card=render_card(record) if "source" in before else _read(source / "README.md"))
+    save_checkpoint(model, processor, folder, recipe_yaml=_read(source / "recipe.yaml"))
+    copy_companions(source, folder)
+    record |= {"logit_difference": verify_checkpoint(folder, expected, check_batch, dtype=model.dtype)}
+    record |= {"bytes_on_disk": bytes_on_disk(folder), "files": written_files(folder)}
+    save_record(folder, record, card=render_card(record) if "source" in before else _read(source / "README.md"))
     return record
 
 

@@ -2,5 +2,5 @@
 
 from neuromeld.archs.vision import CLASSIFIER, POOLER, image_encoder
 
-SPEC = image_encoder(model_type="deit", model_class="DeiTForImageClassification", base="deit.", head=CLASSIFIER)
-MORE = (image_encoder(model_type="deit", model_class="DeiTModel", head=POOLER, has_loss=False),)
+SPEC = image_encoder("deit", "DeiTForImageClassification", base="deit.", head=CLASSIFIER)
+MORE = (image_encoder("deit", "DeiTModel", head=POOLER),)

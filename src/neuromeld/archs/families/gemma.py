@@ -6,6 +6,6 @@ from neuromeld.archs.gated import gated_decoder
 from neuromeld.archs.spec import Space
 
 SPEC = replace(
-    gated_decoder(model_type="gemma", model_class="GemmaForCausalLM"),
+    gated_decoder("gemma", "GemmaForCausalLM"),
     refusals={Space.RESIDUAL: "its norms multiply by 1 + gain, and no width map folds such a gain yet"},
 )

@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder(model_type="granite", model_class="GraniteForCausalLM")
+SPEC = gated_decoder("granite", "GraniteForCausalLM")

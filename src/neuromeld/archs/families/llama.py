@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder(model_type="llama", model_class="LlamaForCausalLM", hidden_multiple_of_heads=True)
+SPEC = gated_decoder("llama", "LlamaForCausalLM", hidden_multiple_of_heads=True)

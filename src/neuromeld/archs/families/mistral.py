@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder(model_type="mistral", model_class="MistralForCausalLM")
+SPEC = gated_decoder("mistral", "MistralForCausalLM")

@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder(model_type="mixtral", model_class="MixtralForCausalLM", experts=True)
+SPEC = gated_decoder("mixtral", "MixtralForCausalLM", experts=True)

@@ -1,11 +1,5 @@
 """OLMo-3: norms on what attention and FFN write, none on what they read, and norms over all queries and all keys."""
 
-from neuromeld.archs.gated import gated_decoder
+from neuromeld.archs.gated import OLMO_NORMS, gated_decoder
 
-SPEC = gated_decoder(
-    model_type="olmo3",
-    model_class="Olmo3ForCausalLM",
-    input_norms=(None, None),
-    output_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
-    query_key_norm="heads",
-)
+SPEC = gated_decoder("olmo3", "Olmo3ForCausalLM", norms=OLMO_NORMS)

@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder(model_type="qwen2", model_class="Qwen2ForCausalLM")
+SPEC = gated_decoder("qwen2", "Qwen2ForCausalLM")

@@ -1,5 +1,5 @@
 """Qwen3: Llama's shape with an RMSNorm on every query and key head."""
 
-from neuromeld.archs.gated import gated_decoder
+from neuromeld.archs.gated import EVERY_HEAD, Norms, gated_decoder
 
-SPEC = gated_decoder(model_type="qwen3", model_class="Qwen3ForCausalLM", query_key_norm="head")
+SPEC = gated_decoder("qwen3", "Qwen3ForCausalLM", norms=Norms(query_key=EVERY_HEAD))

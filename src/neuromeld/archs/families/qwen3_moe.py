@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from neuromeld.archs.gated import gated_decoder
+from neuromeld.archs.gated import EVERY_HEAD, Norms, gated_decoder
 from neuromeld.archs.spec import Requirement, Space
 
 SPEC = replace(
-    gated_decoder(model_type="qwen3_moe", model_class="Qwen3MoeForCausalLM", query_key_norm="head", experts=True),
+    gated_decoder("qwen3_moe", "Qwen3MoeForCausalLM", norms=Norms(query_key=EVERY_HEAD), experts=True),
     stock_keys={Space.RESIDUAL: "hidden_size", Space.FFN: "moe_intermediate_size"},
     requires=(
         Requirement("mlp_only_layers", [], "layers without experts between others"),

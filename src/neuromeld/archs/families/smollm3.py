@@ -5,6 +5,6 @@ from dataclasses import replace
 from neuromeld.archs.gated import gated_decoder
 
 SPEC = replace(
-    gated_decoder(model_type="smollm3", model_class="SmolLM3ForCausalLM"),
+    gated_decoder("smollm3", "SmolLM3ForCausalLM"),
     layer_lists=("layer_types", "no_rope_layers"),
 )

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from neuromeld.archs.gated import gated_decoder
+from neuromeld.archs.gated import Norms, gated_decoder
 from neuromeld.archs.spec import Requirement, Space
 
 SPEC = replace(
-    gated_decoder(model_type="stablelm", model_class="StableLmForCausalLM", norm_kind="layer"),
+    gated_decoder("stablelm", "StableLmForCausalLM", norms=Norms(kind="layer")),
     stock_keys={Space.FFN: "intermediate_size"},
     native_only={Space.RESIDUAL: "StableLM's config has one width for the residual stream and for attention"},
     refusals={Space.HEADS: "StableLM's attention reads the number of its heads from the config, next to the width"},

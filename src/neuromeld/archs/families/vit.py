@@ -2,5 +2,5 @@
 
 from neuromeld.archs.vision import CLASSIFIER, POOLER, image_encoder
 
-SPEC = image_encoder(model_type="vit", model_class="ViTForImageClassification", base="vit.", head=CLASSIFIER)
-MORE = (image_encoder(model_type="vit", model_class="ViTModel", head=POOLER, has_loss=False),)
+SPEC = image_encoder("vit", "ViTForImageClassification", base="vit.", head=CLASSIFIER)
+MORE = (image_encoder("vit", "ViTModel", head=POOLER),)

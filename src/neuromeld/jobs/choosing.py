@@ -1,0 +1,65 @@
+"""The job of `choose`: read model and data, and let the planner find a recipe for a budget."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+
+from neuromeld.checkpoint.source import ModelSource
+from neuromeld.data.calibration import Calibration
+from neuromeld.errors import UserInputError
+from neuromeld.jobs.opening import identity_of
+from neuromeld.modalities import inputs_of, reader_for
+from neuromeld.planning import Budget, Choice, Planner
+from neuromeld.runtime.distributed import is_first_rank, num_ranks
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
+
+FINAL_TOKENS = 16384
+"""Validation tokens that the finalists of a budget are measured on."""
+
+
+@dataclass(frozen=True)
+class ChoiceJob:
+    """One call of `neuromeld.choose`, which says what its arguments mean.
+
+    source   the model, located
+    journal  of the output that the recipe is chosen for: it takes and gives the losses of candidates, and the changes
+             that the best of them are made of, so that a `CompressionJob` need not make them again
+    force    discard what the journal has of another job
+    """
+
+    source: ModelSource
+    budget: Budget
+    calibration: Calibration
+    output: Literal["auto", "stock", "native"]
+    journal: Journal = NO_JOURNAL
+    dtype: torch.dtype | None = None
+    device: str = "cpu"
+    force: bool = False
+    progress: bool = False
+
+    def run(self) -> Choice:
+        """Return the choice; candidates are built in memory, and only the journal is written."""
+        config, settings = self.source.config(), self.calibration
+        if (inputs := inputs_of(config)) != "tokens":
+            raise UserInputError(
+                f"budgets are for language models, and {self.source.name} reads {inputs}: name stages, as with "
+                "--ffn-ratio or --share-ffns"
+            )
+        reader = reader_for(config)
+        processor = reader.processor(self.source.folder)
+        data = reader.calibration(settings, processor, config, settings.tokens)
+        validation = reader.validation(settings, processor, config, FINAL_TOKENS)
+        identity = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
+        identity |= identity_of(self.source, data, validation, self.dtype, self.device)
+        self.journal.begin(identity | {"calibration": settings.model_dump()}, force=self.force)
+        return Planner(
+            self.source.load(self.dtype, self.device),
+            self.budget,
+            settings,
+            self.output,
+            data.batches,
+            validation.batches,
+            journal=self.journal if num_ranks() == 1 else NO_JOURNAL,
+            progress=self.progress and is_first_rank(),
+        ).choose()
