@@ -132,12 +132,15 @@ class _Rest:
         """Run the model; return what the head reads, and logits of the first place; None for each that there is not."""
         self.grad = torch.is_grad_enabled()
         read: list[Tensor] = []
+        running: list[nn.Module] = []
 
-        def first_place(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def first_place(head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             read.append(args[0])
+            running.append(head)  # what its hooks call, as an adapter, belongs to it
             return (args[0][:1, :1], *args[1:])
 
-        running: list[nn.Module] = []
+        def head_done(*_: Any) -> None:
+            running.pop()
 
         def begin(module: nn.Module, _: Any) -> None:
             running.append(module)
@@ -151,6 +154,7 @@ class _Rest:
         with ExitStack() as hooks:
             if head is not None:
                 hooks.callback(head.register_forward_pre_hook(first_place, prepend=True).remove)
+                hooks.callback(head.register_forward_hook(head_done).remove)
                 for module in self._beside(head):
                     hooks.callback(module.register_forward_pre_hook(begin).remove)
                     hooks.callback(module.register_forward_hook(end).remove)

@@ -5,6 +5,8 @@ constant can ride there: the narrow norm's bias is set to 1 everywhere, and the 
 the original bias with its weight in that direction.  So consumers without a bias of their own (output heads) need none.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,12 +43,26 @@ def narrow_producer(model: nn.Module, weight: Weight, write: Float[Tensor, "d k"
         write_bias(model, weight, bias.to(ACCUMULATE) @ write)
 
 
-def narrow_consumer(model: nn.Module, weight: Weight, read: Float[Tensor, "k d"], source: nn.Module) -> None:
-    """Rewrite a consumer of `model` from the weight and the norm that `source` still has at full width."""
+@dataclass(frozen=True)
+class WideConsumer:
+    """A consumer at full width: its matrix, and gain and bias of the norm that it reads the stream through."""
+
+    weight: Weight
+    matrix: Float[Tensor, "... d out"]
+    gain: Float[Tensor, "d"]
+    bias: Float[Tensor, "d"] | None
+
+
+def wide_consumer(model: nn.Module, weight: Weight) -> WideConsumer:
+    """Return a consumer as it is; nothing is copied, since parameters are replaced and never written into."""
     assert weight.input_norm is not None
-    gain, bias = read_norm(source, weight.input_norm)
-    parts = read_matrix(source, weight).split(ROWS, dim=-1)
-    narrow = [consume(read, gain, bias, part).to(part).mT for part in parts]
+    return WideConsumer(weight, read_matrix(model, weight), *read_norm(model, weight.input_norm))
+
+
+def narrow_consumer(model: nn.Module, wide: WideConsumer, read: Float[Tensor, "k d"]) -> None:
+    """Rewrite a consumer of `model` from what it was at full width."""
+    weight, parts = wide.weight, wide.matrix.split(ROWS, dim=-1)
+    narrow = [consume(read, wide.gain, wide.bias, part).to(part).mT for part in parts]
     write_matrix(model, weight, torch.cat(narrow, dim=-2).mT)  # laid out as a linear layer stores it
 
 

@@ -14,7 +14,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.linalg.ridge import FitReport, refit
 from neuromeld.model.surgery import add_linear, read_matrix, read_norm, tie, write_norm
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stages.width.consumers import consume, narrow_consumer, narrow_norm
+from neuromeld.stages.width.consumers import consume, narrow_consumer, narrow_norm, wide_consumer
 from neuromeld.stages.width.embedding import TiedTable
 from neuromeld.stages.width.width_map import Basis, rotate
 from neuromeld.stats import Cross
@@ -52,7 +52,7 @@ def narrow_head(
         found = refit(*moments, read)
         fit, read = found.fit, found.matrix
     if table is None:
-        narrow_consumer(model, head, read, model)
+        narrow_consumer(model, wide_consumer(model, head), read)
     else:
         # The head reads `T^T`, so the adapter is what a consumer with the matrix `E_tok^T = C T^T` would become.
         factor = table.cross @ torch.linalg.pinv(table.gram, hermitian=True)
