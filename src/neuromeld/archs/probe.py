@@ -52,7 +52,7 @@ def probe(model: PreTrainedModel) -> Probe:
 
 
 def _paths(spec: ArchSpec) -> set[str]:
-    """The module paths of everything that a spec describes."""
+    """Return the module paths of everything that a spec describes."""
     in_layers = {
         f"{stack.layers}.*.{path}"
         for stack in spec.stacks
@@ -74,7 +74,7 @@ def _without_numbers(path: str) -> str:
 
 
 def _draft(model: PreTrainedModel, nearest: ArchSpec, unclaimed: tuple[str, ...]) -> str:
-    """The data file of the nearest architecture, with the names of this one and what is left to describe."""
+    """Return the data file of the nearest architecture, with the names of this one and what is left to describe."""
     source = inspect.getsource(importlib.import_module(f"neuromeld.archs.families.{nearest.model_type}"))
     body = source.partition('"""\n')[2]
     for old, new in (

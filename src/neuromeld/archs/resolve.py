@@ -238,7 +238,7 @@ def _claim_all(
 
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:
-    """The config values that `spec` does not cover, and what is the matter with each."""
+    """Return the config values that `spec` does not cover, and what is the matter with each."""
     problems = [
         f"config.{r.key}={getattr(config, r.key)!r}: {r.reason}"
         for r in spec.requires

@@ -20,7 +20,7 @@ Measure = Callable[[Line, Line], float | None]
 
 
 def draw_results(results: Results, found: Sequence[Line]) -> str | None:
-    """An SVG with the charts of every model, means over seeds; lines over budgets, bars where there is one.
+    """Draw an SVG with the charts of every model, means over seeds; lines over budgets, bars where there is one.
 
     With a recovery, one chart is before and one after it.  None where nothing can be compared.
     """

@@ -44,14 +44,14 @@ FREE_SIZES: Registry[FreeSize] = Registry(
 
 
 def with_size(stages: dict[str, Any], free: str, value: float) -> dict[str, Any]:
-    """The stages of a recipe with their free size set; a stage that is no mapping stays, for its settings to refuse."""
+    """Return the stages of a recipe with their free size set; what is no mapping stays, for its settings to refuse."""
     stage, _, option = free.partition(".")
     held = stages.get(stage) or {}
     return stages | {stage: held | {option: value} if isinstance(held, dict) else held}
 
 
 def fitted(model: PreTrainedModel, stages: dict[str, Any], free: str, budget: Budget) -> Recipe:
-    """The recipe with the largest result that the budget allows; the model may be a meta_model.
+    """Return the recipe with the largest result that the budget allows; the model may be a meta_model.
 
     `UserInputError` where even the smallest is too large.
     """

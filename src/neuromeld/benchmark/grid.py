@@ -155,7 +155,7 @@ class Grid(Measuring):
         return self
 
     def cases(self) -> Iterator[Case]:
-        """Every line of the results, model by model, the dense model before the rows that are compared with it."""
+        """Yield every line of the results, model by model, the dense one before the rows that are compared with it."""
         for protocol in self._protocols():
             yield Case(DENSE, None, None, protocol)
             for keep in self.keep:
@@ -169,7 +169,7 @@ class Grid(Measuring):
                 yield Protocol(model=model, seed=seed, **shared | {"recovery": self._recovery(seed)})
 
     def _recovery(self, seed: int) -> dict[str, Any] | None:
-        """The settings of the recovery, on the data of the grid."""
+        """Return the settings of the recovery, on the data of the grid."""
         if self.recovery is None:
             return None
         given = {"train": self.data, "seqlen": self.seqlen, "seed": seed}
@@ -182,7 +182,7 @@ class Grid(Measuring):
 
 
 def load_grid(path: Path, changes: dict[str, Any] | None = None) -> Grid:
-    """The grid of a YAML file, with some of its keys replaced; every mistake is reported at once."""
+    """Load the grid of a YAML file, with some of its keys replaced; every mistake is reported at once."""
     data = read_yaml_file(path, "grid")
     if changes and isinstance(data, dict):
         data |= changes

@@ -78,7 +78,7 @@ class Bench:
         return self._measure(copy.deepcopy(model).to(getattr(torch, self.protocol.evaluation_dtype)))
 
     def predicted_parameters(self, case: Case) -> int | None:
-        """From the config alone; None for the planner, who has to measure first."""
+        """Predict from the config alone; None for the planner, who has to measure first."""
         if case.row is None:
             return unique_parameters(self._meta_model)
         if case.row.planner is not None:
@@ -89,7 +89,7 @@ class Bench:
         return make_plan(self._meta_model, self._recipe(case)).parameters_after
 
     def _smaller(self, case: Case) -> tuple[PreTrainedModel, dict[str, Any]]:
-        """The model of a case, and what its line says of it."""
+        """Return the model of a case, and what its line says of it."""
         row = case.row
         if row is not None and row.slicegpt is not None:
             width, narrow_head = self._slicegpt_width(case), row.slicegpt.narrow_head
@@ -115,7 +115,7 @@ class Bench:
         return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")}
 
     def _recipe(self, case: Case) -> Recipe:
-        """The recipe of a row, its free size set to what the budget allows."""
+        """Return the recipe of a row, its free size set to what the budget allows."""
         assert case.row is not None
         assert case.row.recipe is not None
         stages = case.row.recipe | {"calibration": self.protocol.calibration.model_dump()}

@@ -87,7 +87,7 @@ class Results:
                     ) from None
 
     def find(self, case: Case) -> Line | None:
-        """The line of a case, None where it was not measured yet or its row meant something else then."""
+        """Return the line of a case, None where it was not measured yet or its row meant something else then."""
         if case.row is None:
             return self._of_dense(case.protocol)
         asked = row_as_asked(case)
@@ -122,7 +122,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def row_as_asked(case: Case) -> dict[str, Any] | None:
-    """The row of a case as its line keeps it."""
+    """Return the row of a case as its line keeps it."""
     return None if case.row is None else case.row.model_dump(exclude_none=True, mode="json")
 
 

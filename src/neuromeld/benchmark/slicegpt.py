@@ -99,7 +99,7 @@ def slicegpt_parameters(model: PreTrainedModel, k: int, *, narrow_head: bool) ->
 
 
 def slicegpt_width(model: PreTrainedModel, budget: int, *, narrow_head: bool) -> int:
-    """The largest width whose form has at most `budget` parameters; `UserInputError` where none has."""
+    """Return the largest width whose form has at most `budget` parameters; `UserInputError` where none has."""
     widths = range(2, architecture_of(model).width + 1)
     width = largest(widths, lambda k: slicegpt_parameters(model, int(k), narrow_head=narrow_head) <= budget)
     if width is None:

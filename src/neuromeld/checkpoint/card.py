@@ -71,7 +71,7 @@ def _front_matter(record: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _results(record: dict[str, Any]) -> list[EvalResult]:
-    """Every measured number of the record in the hub's terms, with the protocol as arguments of the metric."""
+    """Return every measured number of the record in the hub's terms, with the protocol as arguments of the metric."""
     perplexities = [
         _result(measured["protocol"]["source"], "perplexity", measured["perplexity"], measured["protocol"])
         for measured in record.get("evaluation", [])

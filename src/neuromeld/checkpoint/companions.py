@@ -132,6 +132,6 @@ def card_facts(folder: Path) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value of a card is a name, or a list of them."""
+    """Tell whether a value of a card is a name, or a list of them."""
     names = value if isinstance(value, list) else [value]
     return bool(names) and all(isinstance(name, str) and name for name in names)

@@ -155,7 +155,7 @@ def _move(partial: Path, out: Path, beside: Path) -> None:
 
 
 def _sibling(out: Path, what: str, beside: Path) -> Path:
-    """A name on the same disk, so that renaming is atomic."""
+    """Return a name on the same disk, so that renaming is atomic."""
     return beside / f".{out.name}.{what}-{secrets.token_hex(4)}"
 
 

@@ -88,7 +88,7 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 
 def _safe_files(folder: Path) -> list[Path]:
-    """The safetensors files that are there; none where `weight_files` finds something wrong, which it says itself."""
+    """Return the safetensors files that are there; none where `weight_files` finds something wrong."""
     try:
         return weight_files(folder, allow_pickle=False)
     except CheckpointError:

@@ -75,7 +75,7 @@ def save_checkpoint(
 
 
 def _save_weights(model: PreTrainedModel, folder: Path, max_shard_size: int | str) -> None:
-    """The weights as `save_pretrained` lays them out, a shard at a time."""
+    """Write the weights as `save_pretrained` lays them out, a shard at a time."""
     ignored = model._keys_to_ignore_on_save or ()
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in ignored}
     tensors = revert_weight_conversion(model, remove_tied_weights_from_state_dict(tensors, model))

@@ -146,7 +146,7 @@ def _download(hub_id: str, *, allow_pickle: bool) -> Path:
 
 
 def _converted(gguf: Path) -> Path:
-    """The checkpoint folder made of a GGUF file, float32, from the cache where it is there."""
+    """Return the checkpoint folder made of a GGUF file, float32, from the cache where it is there."""
     target = cache_folder() / "models" / _file_sha256(gguf)[:16]
     if target.is_dir():
         return target

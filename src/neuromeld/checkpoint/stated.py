@@ -157,7 +157,7 @@ def settle_ties(folder: Path, config: PretrainedConfig, model_class: Any, files:
 
 
 def _has_twin(place: tuple[str, Path], stored: list[tuple[str, Path]]) -> bool:
-    """Whether another tensor outside of layers has the same shape: a head that transformers knows by another name."""
+    """Tell whether another tensor outside of layers has the same shape: a head that goes by another name."""
     shape = _shape(*place)
     outside = [other for other in stored if other != place and not any(part.isdigit() for part in other[0].split("."))]
     return any(_shape(*other) == shape for other in outside)

@@ -62,7 +62,7 @@ def benchmark_command(
 def _measure(
     cases: list[Case], results: Results, device: str, *, show: bool
 ) -> tuple[list[Line], list[dict[str, str | float | None]]]:
-    """The lines of all cases, measured where they are missing, and what could not be had, with the reason."""
+    """Return the lines of all cases, measured where they are missing, and what could not be had, with the reason."""
     found, refused = [], []
     for protocol, group in groupby(cases, key=lambda case: case.protocol):
         bench = Bench(protocol, device=device, progress=True)

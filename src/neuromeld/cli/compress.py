@@ -123,7 +123,7 @@ def plan_command(
 
 
 def _candidates(choice: Choice) -> Table:
-    """All candidates with their excess loss, and the time that they take where it was measured."""
+    """Return all candidates with their excess loss, and the time that they take where it was measured."""
     timed = choice.objective == "latency"
     head = [
         "candidate",

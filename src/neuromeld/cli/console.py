@@ -8,12 +8,12 @@ from rich.text import Text
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that interprets nothing in what it prints: no markup, no emoji codes, no escapes of the terminal."""
+    """Return a console that interprets nothing that it prints: no markup, emoji codes or escapes of the terminal."""
     return _Literal(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def visible(text: str) -> str:
-    """The text with whatever a terminal would obey, hide or cannot encode written as an escape, as in `\\x1b`."""
+    """Write whatever a terminal would obey, hide or cannot encode as an escape, as in `\\x1b`."""
     return "".join(c if c in "\n\t" or c.isprintable() or _is_space(c) else _escaped(c) for c in text)
 
 

@@ -86,7 +86,7 @@ def takes_machine(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def num_bytes(size: str | None) -> int | None:
-    """The number of bytes of an option as 2GB or 500MiB that may not have been given."""
+    """Return the number of bytes of an option as 2GB or 500MiB that may not have been given."""
     if size is None:
         return None
     try:
@@ -124,7 +124,7 @@ def quiet_transformers() -> None:
 
 
 def folder_argument(path: Path) -> str:
-    """How to name a folder to a person: relative where that is shorter."""
+    """Name a folder to a person: relative where that is shorter."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -72,7 +72,7 @@ MAX_MEMORY = parameter(
 
 
 def _budget(keep: float | None, params: str | None, flops: float | None, objective: str | None) -> Budget | None:
-    """The budget, where one was given."""
+    """Return the budget, where one was given."""
     if keep is None and params is None and flops is None and objective is None:
         return None
     return Budget(
@@ -84,7 +84,7 @@ def _budget(keep: float | None, params: str | None, flops: float | None, objecti
 
 
 def _number(text: str) -> int:
-    """A count with an optional suffix K, M or B."""
+    """Return a count with an optional suffix K, M or B."""
     scale = {"K": 10**3, "M": 10**6, "B": 10**9}.get(text[-1:].upper(), 1)
     try:
         return round(float(text if scale == 1 else text[:-1]) * scale)

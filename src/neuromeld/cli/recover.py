@@ -73,7 +73,7 @@ def recover_command(
 
 
 def _settings(recipe: str, lora: bool | None, qlora: bool, **given: Any) -> Recovery:
-    """The recipe with every option that was given in the place of its own."""
+    """Return the recipe with every option that was given in the place of its own."""
     stated = load_recovery(recipe).model_dump(exclude_unset=True)
     for one, other in (("batch_tokens", "batch_size"), ("batch_size", "batch_tokens")):
         if given[one] is not None and given[other] is None:

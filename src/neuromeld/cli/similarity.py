@@ -76,7 +76,7 @@ def _finite(matrix: Tensor) -> list[list[float | None]]:
 
 
 def _print(matrices: dict[str, Tensor]) -> None:
-    """The windows of adjacent layers that are most alike."""
+    """Print the windows of adjacent layers that are most alike."""
     table = Table("adjacent layers", "most alike FFNs", "most alike attention", title="mean linear CKA of all pairs")
     for length in LENGTHS:
         cells: list[Any] = []

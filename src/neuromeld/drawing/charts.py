@@ -77,12 +77,12 @@ def lines(
 
 
 def _colour(index: int) -> str:
-    """The classes of the line with this number."""
+    """Return the classes of the line with this number."""
     return f"c{1 + index % NUM_COLOURS}" + (" again" if index >= NUM_COLOURS else "")
 
 
 def _pieces(series: Series) -> list[list[tuple[float, float]]]:
-    """The points in order of x, apart where a value is missing."""
+    """Return the points in order of x, apart where a value is missing."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in sorted(series.points, key=lambda point: point[0]):
         if y is not None and math.isfinite(y):
@@ -196,7 +196,7 @@ def _colour_key(top: float, low: float, high: float) -> Markup:
 
 
 def _figure(title: str, said: str, named: Sequence[tuple[str, str]], height: float, drawn: Markup) -> Markup:
-    """The title, what each colour means where there are several, and the drawing with what it shows in words."""
+    """Return the title, what each colour means where there are several, and the drawing with what it shows in words."""
     keys = Markup("").join(
         Markup('<span class="key"><i class="{}"></i>{}</span>').format(colour, name)
         for name, colour in named

@@ -67,7 +67,7 @@ def _entries_applied(model: PreTrainedModel) -> int:
 
 
 def _query_outputs(model: nn.Module) -> int:
-    """The width of all query projections of a model that has them apart from those of keys and values."""
+    """Return the width of all query projections of a model that has them apart from those of keys and values."""
     queries = ("q_proj", "q")
     return sum(
         module.out_features

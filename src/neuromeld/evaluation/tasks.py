@@ -86,7 +86,7 @@ def evaluate_tasks(
 
 @lru_cache
 def _manager(include_path: Path | None) -> "TaskManager":
-    """The index of all tasks: reading it takes seconds, and the next model asks the same ones."""
+    """Return the index of all tasks: reading it takes seconds, and the next model asks the same ones."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=include_path)

@@ -49,13 +49,13 @@ def identity_of(
 
 
 def search_batches(recipe: Recipe, source: ModelSource) -> Sequence[Batch]:
-    """The validation batches that windows of layers are chosen on; none where the recipe chooses none."""
+    """Return the validation batches that windows of layers are chosen on; none where the recipe chooses none."""
     found = search_examples(recipe, source)
     return found.batches if found else []
 
 
 def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
-    """The validation data that windows of layers are chosen on; None where the recipe chooses none."""
+    """Return the validation data that windows of layers are chosen on; None where the recipe chooses none."""
     if not recipe.searches:
         return None
     config = source.config()

@@ -89,7 +89,7 @@ def relative_error(moments: Cross, matrix: Float[Tensor, "k d"]) -> float:
 
 
 def _condition(matrix: Float[Tensor, "k k"], factor: Float[Tensor, "k k"], steps: int = 20) -> float:
-    """The condition number of a positive definite matrix with this Cholesky factor, by power iteration."""
+    """Return the condition number of a positive definite matrix with this Cholesky factor, by power iteration."""
     largest = smallest = torch.linspace(1, 2, len(matrix), dtype=matrix.dtype, device=matrix.device)[:, None]
     for _ in range(steps):
         largest = matrix @ (largest / largest.norm())

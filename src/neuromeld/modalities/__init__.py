@@ -27,7 +27,7 @@ MODALITIES: dict[Inputs, Modality] = {modality.name: modality for modality in _L
 
 
 def reader_for(config: PretrainedConfig) -> Modality:
-    """How the inputs of a model are read."""
+    """Return the reader of a model's inputs."""
     return MODALITIES[spec_for(config.model_type, config.architectures or []).inputs]
 
 

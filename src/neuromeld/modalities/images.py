@@ -150,7 +150,7 @@ class Images:
 
 
 def _first(images: LabelledImages, processor: BaseImageProcessor, config: PretrainedConfig) -> tuple[Batch, int]:
-    """The first image, without its label, and how many positions of the stream an image takes."""
+    """Return the first image, without its label, and how many positions of the stream an image takes."""
     check_batch = {"pixel_values": image_batch(images, [0], processor, config)["pixel_values"]}
     pixels = check_batch["pixel_values"]
     with naming_failure(
@@ -189,7 +189,7 @@ def sha256_of(batches: Iterable[Batch]) -> str:
 
 
 def known_classes(config: PretrainedConfig, classes: tuple[str, ...]) -> list[int] | None:
-    """The model's numbers of the classes of a source: by name, or in order where the model has as many and no names.
+    """Return the model's numbers of a source's classes: by name, or in order where it has as many and no names.
 
     None for a model that knows other classes, or none.
     """

@@ -21,7 +21,7 @@ CONTEXT = 512
 
 
 def decoder_entries(targets: Sequence[Sequence[int]], config: PretrainedConfig) -> dict[str, torch.Tensor]:
-    """The decoder's part of a batch, int64 `(examples, longest)`, padded on the right.
+    """Return the decoder's part of a batch, int64 `(examples, longest)`, padded on the right.
 
     targets  token ids of each, with the tokens that the tokenizer ends a target with
 
@@ -44,7 +44,7 @@ def decoder_entries(targets: Sequence[Sequence[int]], config: PretrainedConfig) 
 
 
 def padded(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """The sequences as one matrix, int64, with `value` after the end of the shorter ones."""
+    """Return the sequences as one matrix, int64, with `value` after the end of the shorter ones."""
     rows = [torch.tensor(sequence, dtype=torch.int64) for sequence in sequences]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
 

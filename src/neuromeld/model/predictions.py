@@ -180,14 +180,14 @@ class _Rest:
         return found
 
     def _beside(self, head: nn.Module) -> Iterator[nn.Module]:
-        """All modules but the head and those that it is in."""
+        """Return all modules but the head and those that it is in."""
         path = next(name for name, module in self.model.named_modules() if module is head)
         return (module for name, module in self.model.named_modules() if name and not f"{path}.".startswith(f"{name}."))
 
 
 @contextmanager
 def _returning(module: nn.Module, outputs: list[Any]) -> Iterator[None]:
-    """Inside, the module gives these outputs, one a call, and computes nothing."""
+    """Let the module give these outputs, one a call, and compute nothing."""
     remaining, own = iter(outputs), module.__dict__.get("forward")
     module.forward = lambda *_, **__: next(remaining)
     try:

@@ -47,7 +47,7 @@ class Budget:
             raise UserInputError(str(error)) from None
 
     def share(self, model: PreTrainedModel, recipe: Recipe, arch: Architecture | None = None) -> float:
-        """The cost of the result of `recipe` over the budget; operations stand for time, until that is measured."""
+        """Return the cost of a recipe's result over the budget; operations stand for time, until that is measured."""
         plan = make_plan(model, recipe, arch=arch)
         flops = self.keep if self.objective != "params" else self.flops
         if flops is not None:

@@ -50,7 +50,7 @@ class SearchSpace:
         return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
 
     def fits(self, recipe: Recipe) -> bool:
-        """Whether the budget allows it; a recipe that the model refuses does not fit."""
+        """Tell whether the budget allows it; a recipe that the model refuses does not fit."""
         try:
             return self.budget.share(self.model, recipe, self.arch) <= 1
         except NeuromeldError:
@@ -148,7 +148,7 @@ def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
 def _narrow_ffns(
     space: SearchSpace, name: str, lost: float | None = 0.0, without: Sequence[int] = (), **stages: Any
 ) -> Iterator[Candidate]:
-    """The widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
+    """Return the widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
     full = space.arch.widths[Space.FFN]
     multiple = 128 if full >= 2048 else FFN_MULTIPLE
 

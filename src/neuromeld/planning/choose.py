@@ -96,7 +96,7 @@ class Choice:
         return ["the recipe was chosen by measured time: another run, or another machine, may choose another"]
 
     def record(self) -> list[dict[str, Any]]:
-        """The candidates for `record.json`."""
+        """Return the candidates for `record.json`."""
         return [
             {
                 "name": c.name,
@@ -221,7 +221,7 @@ def _promising(everything: Sequence[Candidate]) -> list[Candidate]:
 
 
 def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:
-    """The first whose loss lies within one standard error of the least: candidates come in order of simplicity.
+    """Return the first whose loss lies within one standard error of the least: candidates come in order of simplicity.
 
     Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and Regression Trees
     (1984), section 3.4.3, with the error of the difference.
@@ -246,7 +246,7 @@ def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
 
 
 def _in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:
-    """The finalists that meet a budget of time; `UserInputError` where none does."""
+    """Return the finalists that meet a budget of time; `UserInputError` where none does."""
     if budget.objective != "latency":
         return list(final)
     assert budget.keep is not None
@@ -264,7 +264,7 @@ def _in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:
 def _built(
     model: PreTrainedModel, candidate: Candidate, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
 ) -> Iterator[None]:
-    """Inside, the model is what the candidate makes of it."""
+    """Make the model, inside, what the candidate makes of it."""
     plan = make_plan(model, _built_on(candidate.recipe, data))
     with reversible(model):
         job = job_of(model, plan, data, validation)
@@ -274,7 +274,7 @@ def _built(
 
 
 def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:
-    """The recipe with the amount of calibration that it is really built on."""
+    """Return the recipe with the amount of calibration that it is really built on."""
     amount = {"tokens": sum(batch["input_ids"].numel() for batch in data), "seqlen": data[0]["input_ids"].shape[1]}
     return recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update=amount)})
 

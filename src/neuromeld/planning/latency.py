@@ -40,7 +40,7 @@ def alias_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def sized_for_time(space: SearchSpace, candidate: Candidate, latency: float) -> Candidate | None:
-    """The candidate of the same kind that should just meet the budget of time; None where there is none.
+    """Return the candidate of the same kind that should just meet the budget of time; None where there is none.
 
     latency   what `candidate`, which has as many operations as the budget would allow, was measured at
 

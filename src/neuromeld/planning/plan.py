@@ -62,7 +62,7 @@ class Plan:
 
 
 def meta_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model that `config` describes, on the meta device: shapes without memory.
+    """Build the model that `config` describes, on the meta device: shapes without memory.
 
     Raises `CheckpointError` where it describes none.
     """
@@ -101,7 +101,7 @@ def check_plain(model: object) -> None:
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
-    """The known architecture of a model, checked against it.
+    """Return the known architecture of a model, checked against it.
 
     Raises `UnsupportedModelError` for a family that is not described and for a model that differs from its description,
     `UserInputError` for one that is wrapped.

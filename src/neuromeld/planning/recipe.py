@@ -108,7 +108,7 @@ def parse_recipe(data: Any) -> Recipe:
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe by the name it ships under, or from a YAML file."""
+    """Load a recipe by the name it ships under, or from a YAML file."""
     return parse_recipe(read_yaml(name_or_path, RECIPES))
 
 
@@ -131,7 +131,7 @@ def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
 
 
 def _settings_of(annotation: Any) -> Any:
-    """The settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
+    """Return the settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
     return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
 
 

@@ -29,7 +29,7 @@ class FisherScores:
 def fisher_scores(
     model: nn.Module, arch: Architecture, batches: Sequence[Batch], advance: Callable[[int], None] = lambda _: None
 ) -> FisherScores:
-    """One forward and one backward pass over `batches`, which should be small: all activations of a batch are kept."""
+    """Score in one forward and one backward pass over `batches`; all activations of a batch are kept, so take few."""
     layers = [arch.layer_path(layer) for layer in range(arch.num_layers)]
     ffn, heads = (
         [arch.consumer(layer, space).path for layer in range(arch.num_layers)] for space in (Space.FFN, Space.HEADS)

@@ -36,7 +36,7 @@ def write_checksums(checkpoint: Path) -> None:
 
 
 def _last_checkpoint(work: Path) -> Path | None:
-    """The latest checkpoint that is as it was written; later ones are removed, those that were whole with a warning."""
+    """Return the latest checkpoint that is as it was written; remove later ones, with a warning if they were whole."""
     found = [path for path in work.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     for folder in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
         if _is_sound(folder):

@@ -169,7 +169,7 @@ def recover_model(
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether matrices are multiplied in bfloat16 by instructions of their own, on a card or a processor."""
+    """Tell whether matrices are multiplied in bfloat16 by instructions of their own, on a card or a processor."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
@@ -179,7 +179,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def _device(device: str) -> torch.device:
-    """The one device that is trained on."""
+    """Return the one device that is trained on."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserInputError("recovery tuning runs in one process; start it without torchrun or accelerate launch")
     found = torch.device(device)
@@ -191,7 +191,7 @@ def _device(device: str) -> torch.device:
 
 
 def _original(settings: Recovery, located: ModelSource, reader: Modality) -> ModelSource | None:
-    """The model to distil from; `UserInputError` if it does not predict the same."""
+    """Return the model to distil from; `UserInputError` if it does not predict the same."""
     if settings.distill_from is None:
         return None
     original = locate(settings.distill_from, allow_pickle=located.allow_pickle)
@@ -205,7 +205,7 @@ def _original(settings: Recovery, located: ModelSource, reader: Modality) -> Mod
 
 
 def _predicted(source: ModelSource, reader: Modality) -> tuple[int, Any]:
-    """How many outputs a model has, and what they stand for: tokens, or classes."""
+    """Return how many outputs a model has, and what they stand for: tokens, or classes."""
     config, processor = source.config(), reader.processor(source.folder)
     tokenizer = getattr(processor, "tokenizer", processor)
     if hasattr(tokenizer, "get_vocab"):

@@ -53,7 +53,7 @@ def render_report(record: Record) -> str:
 
 
 def render_page(name: str, title: str, sections: Sequence[Section], tiles: Sequence[overview.Tile] = ()) -> str:
-    """One HTML page; `title` is that of the browser's window."""
+    """Render one HTML page; `title` is that of the browser's window."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -66,7 +66,7 @@ def drop_after_use(model: nn.Module) -> None:
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """The entries of lists of modules, as layers are, and outside of them the modules that have weights."""
+    """Return the entries of lists of modules, as layers are, and outside of them the modules that have weights."""
     for child in module.children():
         if isinstance(module, nn.ModuleList) or child._parameters:
             yield child
@@ -82,7 +82,7 @@ def _mapped_files() -> list[tuple[int, int]]:
 
 
 def _span(files: list[tuple[int, int]], tensor: Tensor) -> tuple[int, int] | None:
-    """The mapped file that the tensor lies in."""
+    """Return the mapped file that the tensor lies in."""
     if tensor.device.type != "cpu" or not tensor.nbytes:
         return None
     start = tensor.data_ptr()

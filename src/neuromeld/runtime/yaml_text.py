@@ -41,7 +41,7 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for; a `ValueError` for too many, for itself in itself, and for a key twice."""
+    """Return how many values a node stands for; `ValueError` for too many, for itself in itself, for a key twice."""
     if id(node) in known:
         if known[id(node)] == 0:
             raise ValueError(f"an alias stands for what it is in{node.start_mark}")

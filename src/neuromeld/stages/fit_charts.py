@@ -11,7 +11,7 @@ from neuromeld.drawing.section import figures, folded, join, paragraph, table
 
 
 def merge_maps(entries: Sequence[tuple[str, dict[str, Any]]]) -> Markup | None:
-    """Where neurons went that were merged: a map of each plan, and the neurons that merged most."""
+    """Draw where neurons went that were merged: a map of each plan, and the neurons that merged most."""
     shown = [(name, entry["merges"]) for name, entry in entries if "merges" in entry]
     if not shown:
         return None

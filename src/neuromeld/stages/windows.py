@@ -45,7 +45,7 @@ class WindowSearch:
 
 
 def windows_of(arch: Architecture, length: int, *, at_least: int = 1) -> list[Window]:
-    """Every window of `length` layers, counted from 0 in every stack.
+    """Return every window of `length` layers, counted from 0 in every stack.
 
     `UserInputError` for a length outside `at_least` to the number of layers of the shortest stack.
     """

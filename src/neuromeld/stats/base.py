@@ -82,7 +82,7 @@ class Statistic(ABC):
                 total += term
 
     def _means(self) -> dict[str, Tensor]:
-        """Every sum over the number of tokens; refuses an empty statistic and one that met NaN or infinity."""
+        """Divide every sum by the number of tokens; refuse an empty statistic and one that met NaN or infinity."""
         if self.num_tokens == 0:
             raise UserInputError(f"{type(self).__name__} has seen no tokens: calibrate with at least one")
         broken = [name for name, value in self._sums.items() if not all_finite(value)]

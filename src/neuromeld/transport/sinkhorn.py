@@ -77,7 +77,7 @@ def _falling_to(reg: float, cost_range: float) -> list[float]:
 
 
 def _absorb(log_kernel: Tensor, a: Tensor, b: Tensor, log_v: Tensor) -> tuple[Tensor, Tensor]:
-    """One iteration in the log domain from column potentials `log_v`: the scaled kernel and its column potentials."""
+    """Iterate once in the log domain from column potentials `log_v`: the scaled kernel and its column potentials."""
     log_u = a.log() - torch.logsumexp(log_kernel + log_v, dim=1)
     log_v = b.log() - torch.logsumexp(log_kernel + log_u[:, None], dim=0)
     return (log_kernel + log_u[:, None] + log_v).exp(), log_v

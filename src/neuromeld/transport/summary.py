@@ -40,5 +40,5 @@ def summarise_plan(plan: Float[Tensor, "d k"], kept: Int64[Tensor, " k"]) -> Pla
 
 
 def _blocks(size: int) -> Int64[Tensor, " size"]:
-    """The block of each index, the blocks as equal as can be."""
+    """Return the block of each index, the blocks as equal as can be."""
     return torch.arange(size) * min(size, BLOCKS) // size

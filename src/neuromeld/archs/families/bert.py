@@ -17,7 +17,7 @@ def post_norm_encoder(
     head: str | None = None,
     untouched_parameters: tuple[str, ...],
 ) -> ArchSpec:
-    """The spec of a model around BERT's encoder.
+    """Return the spec of a model around BERT's encoder.
 
     prefix  goes before the paths of the encoder
     head    the output head, whose matrix may be the embedding
@@ -65,7 +65,7 @@ def post_norm_encoder(
 
 
 def module(path: str) -> tuple[str, str]:
-    """The parameters of a module with weight and bias."""
+    """Return the parameters of a module with weight and bias."""
     return (f"{path}.weight", f"{path}.bias")
 
 

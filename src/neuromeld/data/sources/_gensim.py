@@ -9,7 +9,7 @@ INSTALL = "pip install --no-deps gensim==4.4.0"
 
 
 def gensim_file(name: str, *, source: str) -> Path:
-    """The path of one corpus, found without importing gensim.  `UserInputError` when it is not installed."""
+    """Return the path of one corpus, found without importing gensim.  `UserInputError` when it is not installed."""
     spec = find_spec("gensim")
     for folder in (spec and spec.submodule_search_locations) or ():
         path = Path(folder) / "test" / "test_data" / name

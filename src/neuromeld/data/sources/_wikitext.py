@@ -42,12 +42,12 @@ CLEAN_UP: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
 
 
 def is_disambiguation(markup: str) -> bool:
-    """Whether a page only lists the meanings of a word."""
+    """Tell whether a page only lists the meanings of a word."""
     return bool(DISAMBIGUATION.search(markup))
 
 
 def strip_markup(markup: str) -> str:
-    """The plain text of an article without tables, notes, images and the lists that end it."""
+    """Return the plain text of an article without tables, notes, images and the lists that end it."""
     sections = SECTION_START.split(markup)
     text = "\n".join(_plain(mwparserfromhell.parse(section)) for section in sections if not END_MATTER.match(section))
     for pattern, replacement in CLEAN_UP:

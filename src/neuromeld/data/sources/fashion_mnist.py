@@ -29,7 +29,7 @@ def fashion_mnist(split: Split) -> LabelledImages:
 
 
 def _read(name: str) -> np.ndarray:
-    """The array in an IDX file: its shape is in the header, a big-endian number for each axis."""
+    """Return the array in an IDX file: its shape is in the header, a big-endian number for each axis."""
     path = FOLDER / f"{name}-ubyte.gz"
     try:
         data = gzip.decompress(path.read_bytes())

@@ -16,7 +16,7 @@ ARTICLE_TITLE = re.compile(r" = [^=].* = \n")
 
 
 def hub_rows(name: str, config: str, split: str, *, source: str, num_rows: int | None = None) -> list[str]:
-    """The `text` column of a data set's split; only its first `num_rows` rows are downloaded when that is given."""
+    """Return the `text` column of a data set's split; with `num_rows` only so many rows are downloaded, the first."""
     import datasets  # half a second that offline sources need not pay
 
     try:
@@ -44,7 +44,7 @@ def wikitext2(split: Split) -> list[Document]:
 
 
 def c4(split: Split) -> list[Document]:
-    """The first web pages of C4 (English): train is for calibration; those of its validation split are shared
+    """Read the first web pages of C4 (English): train is for calibration; those of its validation split are shared
     between validation (the first tenth) and evaluation (the rest)."""
     hub_split = "train" if split == "calibration" else "validation"
     rows = hub_rows("allenai/c4", "en", hub_split, source="c4", num_rows=C4_DOCUMENTS)

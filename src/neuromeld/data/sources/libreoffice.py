@@ -12,7 +12,7 @@ PREFIXES = ("par_id", "hd_id")
 
 
 def libreoffice_help_en_de(root: Path = HELP) -> list[tuple[str, str]]:
-    """Every pair of paragraphs that both languages have and that differ, each once, in the order of files and pages."""
+    """Return the paragraphs that both languages have and that differ, each pair once, in the order of the pages."""
     english, german = root / "en-US" / "text", root / "de" / "text"
     if not english.is_dir() or not german.is_dir():
         raise UserInputError(
@@ -31,7 +31,7 @@ def libreoffice_help_en_de(root: Path = HELP) -> list[tuple[str, str]]:
 
 
 def paragraphs(page: Path) -> dict[str, str]:
-    """The text of every paragraph and heading of a page of the help, by its id; same ids in all languages."""
+    """Return the text of every paragraph and heading of a page of the help, by its id; same ids in all languages."""
     reader = _Paragraphs()
     reader.feed(page.read_text(encoding="utf-8"))
     return {name: text for name, parts in reader.parts.items() if (text := " ".join("".join(parts).split()))}

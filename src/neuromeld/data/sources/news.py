@@ -11,7 +11,7 @@ SOURCE = "news-sample"
 
 
 def news_sample(split: Split) -> list[Document]:
-    """The articles of one split."""
+    """Read news articles."""
     lines = gensim_file("lee_background.cor", source=SOURCE).read_text(encoding="utf-8").splitlines()
     articles = (Document("Lee background corpus", line.strip()) for line in lines)
     return select_split(articles, split, source=SOURCE)

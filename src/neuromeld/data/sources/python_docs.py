@@ -20,7 +20,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def module_files() -> Iterator[tuple[str, Path]]:
-    """The name and the file of every public standard-library module, sorted by name; tests are left out."""
+    """Return the name and the file of every public standard-library module, sorted by name; tests are left out."""
     root = Path(sysconfig.get_path("stdlib"))
     for top in sorted(name for name in sys.stdlib_module_names if not name.startswith("_")):
         for path in [root / f"{top}.py", *sorted((root / top).rglob("*.py"))]:
@@ -30,7 +30,7 @@ def module_files() -> Iterator[tuple[str, Path]]:
 
 
 def docstrings(source: bytes) -> str:
-    """All docstrings of a module, in the order of the file, separated by blank lines."""
+    """Return all docstrings of a module, in the order of the file, separated by blank lines."""
     nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, Documented))
     in_order = sorted(nodes, key=lambda node: getattr(node, "lineno", 0))
     return "\n\n".join(cleandoc(text) for node in in_order if (text := ast.get_docstring(node, clean=False)))
@@ -38,13 +38,13 @@ def docstrings(source: bytes) -> str:
 
 @cache
 def module_documents() -> tuple[Document, ...]:
-    """Every module that has docstrings.  Parsing them takes seconds, hence the cache."""
+    """Return every module that has docstrings.  Parsing them takes seconds, hence the cache."""
     documents = (Document(name, docstrings(path.read_bytes())) for name, path in module_files())
     return tuple(document for document in documents if document.text)
 
 
 def python_docs(split: Split) -> list[Document]:
-    """The modules of one split."""
+    """Read the documentation of Python's standard library, a module a document."""
     return select_split(module_documents(), split, source=SOURCE)
 
 

@@ -25,12 +25,12 @@ STRIPPING_VERSION = 1
 
 
 def wikipedia_sample(split: Split) -> list[Document]:
-    """The articles of one split."""
+    """Read Wikipedia articles."""
     return select_split(articles(gensim_file(DUMP, source=SOURCE)), split, source=SOURCE)
 
 
 def articles(dump: Path) -> list[Document]:
-    """All articles of a dump as plain text, from the cache when they are there."""
+    """Return all articles of a dump as plain text, from the cache when they are there."""
     key = hashlib.sha256(dump.read_bytes() + f"stripping {STRIPPING_VERSION}".encode()).hexdigest()
     cached = cache_folder() / "text" / f"{SOURCE}-{key[:16]}.jsonl"
     if not cached.exists():
@@ -46,7 +46,7 @@ def articles(dump: Path) -> list[Document]:
 
 
 def pages(dump: Path) -> Iterator[tuple[str, str]]:
-    """The title and the markup of every article of a MediaWiki dump."""
+    """Return the title and the markup of every article of a MediaWiki dump."""
     with bz2.open(dump) as file:
         for _, element in ElementTree.iterparse(file):
             if not element.tag.endswith("}page"):

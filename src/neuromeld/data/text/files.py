@@ -100,7 +100,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """A list of rows, by itself or as `data`, or one row; else lines, which many a .json file of data has."""
+    """Return a list of rows, by itself or as `data`, or one row; else lines, which many a .json file of data has."""
     with open_text(path) as file:
         first = next((line for line in lines_of(file, path) if line.strip()), "")
     try:

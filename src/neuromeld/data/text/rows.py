@@ -53,7 +53,7 @@ def checked_text(text: str, where: str) -> str:
 
 
 def _alpaca(task: str, given: str, answer: str, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
-    """As a chat, or where the tokenizer has no template for those as three paragraphs."""
+    """Render as a chat, or where the tokenizer has no template for those as three paragraphs."""
     asked = f"{task}\n\n{given}" if given else task
     if tokenizer.chat_template is None:
         return f"{asked}\n\n{answer}"
@@ -62,7 +62,7 @@ def _alpaca(task: str, given: str, answer: str, tokenizer: PreTrainedTokenizerBa
 
 
 def _message(turn: Any, where: str) -> dict[str, Any]:
-    """One turn as chat templates take it: its content as one string, the arguments of its calls as mappings."""
+    """Return one turn as chat templates take it: its content as one string, the arguments of its calls as mappings."""
     match turn:
         case {"from": str(role), "value": content}:
             return {"role": SHAREGPT_ROLES.get(role.lower(), role.lower()), "content": _content(content, where)}

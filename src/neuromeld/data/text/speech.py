@@ -59,7 +59,7 @@ def speech_clips(source: str, split: Split | None) -> list[Clip]:
 
 
 def _recording(folder: Path, line: str, where: str) -> Document:
-    """The name and the transcript in a line."""
+    """Return the name and the transcript in a line."""
     name, tab, transcript = line.partition("\t")
     if not tab:
         reason = "there is no tab"

@@ -70,7 +70,7 @@ def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
 
 
 def _space_sizes(model: PreTrainedModel, arch: Architecture) -> dict[Space, list[int]]:
-    """The size of every space in each layer, read off the weights."""
+    """Return the size of every space in each layer, read off the weights."""
     found: dict[Space, list[int]] = {}
     for layer in range(arch.num_layers):
         for weight in arch.layer_weights(layer):
@@ -99,7 +99,7 @@ def _name(weight: Weight) -> str:
 
 
 def _resized(arch: Architecture, space: Space) -> list[list[str]]:
-    """Every parameter that has an axis of `space`, and which axis that is."""
+    """Return every parameter that has an axis of `space`, and which axis that is."""
     spec = arch.spec
     in_layers = [(f"{stack.layers}.*.{w.path}", w) for stack in spec.stacks for w in stack.weights]
     outside = (*spec.embeddings, *([spec.head] if spec.head else []))

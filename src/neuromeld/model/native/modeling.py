@@ -105,7 +105,7 @@ def _scale_tokens(embedding: nn.Module, args: tuple[Any, ...], output: torch.Ten
 
 
 def _expand(model: nn.Module, path: str, lists: list[str]) -> list[tuple[int, nn.Module]]:
-    """The modules that a path stands for, each with the number of its layer, counted through all lists."""
+    """Return the modules that a path stands for, each with the number of its layer, counted through all lists."""
     if "*" not in path:
         return [(0, model.get_submodule(path))]
     first = 0

@@ -40,7 +40,7 @@ def pattern_warning(
 
 
 def _period(entries: Sequence[object]) -> int:
-    """The smallest step at which entries repeat; their number where they do not."""
+    """Return the smallest step at which entries repeat; their number where they do not."""
     return next(
         step
         for step in range(1, len(entries) + 1)

@@ -41,7 +41,7 @@ class Alignments:
 
 
 def anchor_of(window: Window, anchor: Anchor) -> int:
-    """The layer that the others are aligned with."""
+    """Return the layer that the others are aligned with."""
     return {"first": window[0], "middle": window[len(window) // 2], "last": window[-1]}[anchor]
 
 
@@ -53,7 +53,7 @@ def collect_alignments(
     batches: Sequence[Batch],
     advance: Callable[[int], None] = lambda _: None,
 ) -> Alignments:
-    """One pass over `batches` for all windows.  `UserInputError` for a window that cannot be merged."""
+    """Collect them in one pass over `batches` for all windows.  `UserInputError` for a window that cannot be merged."""
     pairs: set[Pair] = set()
     for window in windows:
         check_mergeable(model, arch, window)

@@ -55,5 +55,5 @@ def refit_shared(
 
 
 def with_one(x: Float[Tensor, "n f"]) -> Float[Tensor, "n g"]:
-    """With a last column of ones, whose coefficient is a bias."""
+    """Append a column of ones, whose coefficient is a bias."""
     return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)

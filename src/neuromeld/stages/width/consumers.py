@@ -22,7 +22,7 @@ def consume(
     bias: Float[Tensor, "d"] | None,
     matrix: Float[Tensor, "d out"],
 ) -> Float[Tensor, "k out"]:
-    """The narrow matrix `W'` with `norm(s) W' = (norm(x) * gain + bias) W`, where `norm(s) read = norm(x)`."""
+    """Return the narrow matrix `W'` with `norm(s) W' = (norm(x) * gain + bias) W`, where `norm(s) read = norm(x)`."""
     matrix = matrix.to(ACCUMULATE)
     narrow = (read * gain.to(ACCUMULATE)) @ matrix
     if bias is None:
@@ -67,7 +67,7 @@ def narrow_consumer(model: nn.Module, wide: WideConsumer, read: Float[Tensor, "k
 
 
 def narrow_norm(model: nn.Module, norm: Norm, k: int) -> None:
-    """A norm of width `k` without a gain: its consumers hold it now."""
+    """Make a norm of width `k`, without a gain: its consumers hold it now."""
     gain, bias = read_norm(model, norm.path)
     ones = torch.ones(k, dtype=gain.dtype, device=gain.device)
     write_norm(model, norm.path, ones, None if bias is None else ones.clone())

@@ -48,7 +48,7 @@ def tied_table(full: Float[Tensor, "v d"], narrow: Float[Tensor, "v k"], rows: i
 
 
 def _narrow_normalised(model: nn.Module, arch: Architecture, full: Tensor, basis: Basis) -> Tensor:
-    """The table `T` for a stream that starts as `norm(E) = (E - mean) / std * gain + bias`.
+    """Return the table `T` for a stream that starts as `norm(E) = (E - mean) / std * gain + bias`.
 
     Everything but the division is linear, so it goes into `T` and into a shift; the division becomes one scale a row.
     The norm itself goes: it would normalise what is left of each row, which is not the same.  The mean of each row,

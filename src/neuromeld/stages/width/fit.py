@@ -43,7 +43,7 @@ class FittedRun:
 
 
 def runs_of(arch: Architecture, starts: Sequence[int]) -> list[list[str]]:
-    """The norms whose streams share a basis, by run; the final norm belongs to the last."""
+    """Return the norms whose streams share a basis, by run; the final norm belongs to the last."""
     ends = [*starts[1:], arch.num_layers]
     runs = [
         [norm.path for layer in range(start, end) for norm in arch.residual_norms(layer)]
@@ -61,7 +61,7 @@ def collect(
     width: Width,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Statistic]]:
-    """One forward pass over `batches`; per run of layers, the statistics that the recipe's stages ask for."""
+    """Collect in one pass over `batches`, by run of layers, the statistics that the recipe's stages ask for."""
     runs = runs_of(arch, starts)
     statistics = [empty_statistics(model, arch, width) for _ in runs]
     run_of = {path: run for run, paths in enumerate(runs) for path in paths}
@@ -79,7 +79,7 @@ def collect(
 
 
 def empty_statistics(model: nn.Module, arch: Architecture, width: Width) -> dict[str, Statistic]:
-    """The statistics that a recipe's stages ask for; what they do not need is not computed."""
+    """Return the statistics that a recipe's stages ask for; what they do not need is not computed."""
     eps = norm_epsilon(model.get_submodule(arch.final_norm.path))
     moments = StreamMoments(arch.width, centre=arch.spec.kind == "layer", eps=eps)
     return {"moments": moments} | (

@@ -21,7 +21,7 @@ from neuromeld.stats import Cross
 
 
 def diagonal_head_basis(model: nn.Module, arch: Architecture, basis: Basis) -> tuple[Basis, Float[Tensor, "k"]]:
-    """The basis turned so that the head adapter is diagonal, and that diagonal."""
+    """Return the basis turned so that the head adapter is diagonal, and that diagonal."""
     gain, _ = read_norm(model, arch.final_norm.path)
     adapter = (basis.read * gain.to(ACCUMULATE)) @ basis.read.T
     diagonal, rotation = torch.linalg.eigh(adapter)

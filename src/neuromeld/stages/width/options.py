@@ -78,7 +78,7 @@ class Width(StageOptions):
         return self
 
     def run_length(self, num_layers: int) -> int:
-        """How many layers share one basis."""
+        """Return how many layers share one basis."""
         if self.basis == "shared":
             return num_layers
         return 1 if self.basis == "layer" else min(int(self.basis.removeprefix("run:")), num_layers)

@@ -12,7 +12,7 @@ from neuromeld.stages.fit_charts import before_and_after, drawn, log10, merge_ma
 
 
 def runs(record: Record) -> Section | None:
-    """The runs of layers that share a basis: the energy it keeps, and the transport that made it."""
+    """Draw the runs of layers that share a basis: the energy it keeps, and the transport that made it."""
     found = record.get("runs")
     if not found:
         return None
@@ -83,7 +83,7 @@ def refits(record: Record) -> Section | None:
 
 
 def _spectrum(found: Sequence[dict[str, Any]], kept: int | None) -> Markup | None:
-    """How much of the stream's energy its leading directions hold; the mark is at the width that is kept."""
+    """Draw how much of the stream's energy its leading directions hold; the mark is at the width that is kept."""
     series = [
         Series(f"from layer {run['first_layer']}", [(rank, 100 * share) for rank, share in run["spectrum"]])
         for run in found

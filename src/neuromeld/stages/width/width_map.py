@@ -45,17 +45,17 @@ class Basis:
 
 
 def centred(columns: Float[Tensor, "d m"], kind: NormKind) -> Float[Tensor, "d m"]:
-    """The columns without their component along the mean direction, which a LayerNorm does not see."""
+    """Return the columns without their component along the mean direction, which a LayerNorm does not see."""
     return columns - columns.mean(0, keepdim=True) if kind == "layer" else columns
 
 
 def map_rank(width: int, kind: NormKind) -> int:
-    """How many directions a stream of `width` can carry: one less where the norms subtract the mean."""
+    """Return how many directions a stream of `width` can carry: one less where the norms subtract the mean."""
     return width - 1 if kind == "layer" else width
 
 
 def basis_of(width_map: WidthMap, kind: NormKind) -> Basis:
-    """The coordinates in which `width_map` is exact under norms of this kind.
+    """Return the coordinates in which `width_map` is exact under norms of this kind.
 
     Under LayerNorm only the centred stream is read, so the map covers that, with `k-1` directions, and the `k`-th
     coordinate of the narrow stream keeps the mean.  A reflection then turns it onto the mean direction of the narrow
@@ -94,7 +94,7 @@ def rotate(basis: Basis, rotation: Float[Tensor, "k k"]) -> Basis:
 
 
 def _mean_reflection(k: int) -> Float[Tensor, "k k"]:
-    """The Householder reflection that swaps the last axis and the direction of the mean."""
+    """Return the Householder reflection that swaps the last axis and the direction of the mean."""
     axis = torch.full((k,), 1 / math.sqrt(k), dtype=ACCUMULATE)
     axis[-1] -= 1
     norm = axis @ axis
