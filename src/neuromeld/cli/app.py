@@ -23,6 +23,8 @@ COMMANDS = {
     "evaluate": "neuromeld.cli.evaluate:evaluate_command",
     "benchmark": "neuromeld.cli.benchmark:benchmark_command",
     "report": "neuromeld.cli.report:report_command",
+    "export": "neuromeld.cli.export:export_command",
+    "serve-check": "neuromeld.cli.export:serve_check_command",
     "similarity": "neuromeld.cli.similarity:similarity_command",
     "list": "neuromeld.cli.listing:list_command",
     "recipe": "neuromeld.cli.recipe:recipe_command",

@@ -1,0 +1,1 @@
+"""Checkpoints in the forms that other engines load, and which engine loads what."""

@@ -1,0 +1,34 @@
+"""GGUF files in fewer bits."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from neuromeld.errors import CheckpointError, UserInputError
+
+Q8_0 = "q8_0"
+"""Blocks of 8-bit integers, which the package gguf writes itself."""
+
+TYPES = (Q8_0, "q4_k_m", "q5_k_m", "q6_k")
+"""Those that can be asked for; the others are written by llama.cpp."""
+
+
+def check_type(kind: str | None) -> None:
+    """Raise `UserInputError` for a type that cannot be written here: asked before the work."""
+    if kind not in (None, Q8_0) and find_spec("llama_cpp") is None:
+        raise UserInputError(
+            f"{kind} is written by llama.cpp, which is not installed: pip install llama-cpp-python, or use {Q8_0}"
+        )
+
+
+def quantise(source: Path, out: Path, kind: str) -> None:
+    """Write a GGUF file in another type, by llama.cpp.
+
+    Raises `CheckpointError` where llama.cpp fails.
+    """
+    import llama_cpp
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    code = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), params)
+    if code != 0:
+        raise CheckpointError(f"llama.cpp could not write {source.name} as {kind} (code {code})")

@@ -1,0 +1,126 @@
+"""The job of `export`: load, write in another form, load that again in its engine or read it, and compare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuromeld.checkpoint import check_free, new_folder, save_record
+from neuromeld.checkpoint.companions import copy_companions
+from neuromeld.checkpoint.export.form import Content, Form
+from neuromeld.checkpoint.export.forms import FORMS
+from neuromeld.checkpoint.export.quantised import check_type
+from neuromeld.checkpoint.export.running import by_transformers, is_installed, own_text
+from neuromeld.checkpoint.export.shape import SHARED, Shape, shape_of
+from neuromeld.checkpoint.folder import written_files
+from neuromeld.checkpoint.source import locate
+from neuromeld.errors import CheckpointError, UnsupportedModelError, UserInputError
+from neuromeld.registry import unknown_name
+from neuromeld.version import versions
+
+TEXT_LENGTH = 128
+"""Tokens of the model's own text that an engine and transformers are compared on."""
+
+TOLERANCES = {"torch.float32": 0.05, "torch.float16": 0.2, "torch.bfloat16": 0.5}
+"""How far a log-probability may move between transformers and an engine, in nats: caches may be float16."""
+
+QUANTISED_TOLERANCE = 0.5
+"""How far log-probabilities may move on average where matrices are quantised."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Result of `export`: the folder it wrote, and the content of `record.json`."""
+
+    out: Path
+    record: dict[str, Any]
+
+    @property
+    def checked(self) -> str:
+        """How the result was compared with the model, in words."""
+        return str(self.record["checked"])
+
+
+def export(
+    source: str,
+    out: str | Path,
+    to: str,
+    *,
+    quantize: str | None = None,
+    untie: bool = False,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+) -> ExportResult:
+    """Write the checkpoint at `source` into the folder `out` in the form that an engine loads.
+
+    to         `gguf` for llama.cpp; `vllm`; `mlx` for MLX-LM, SGLang and TensorRT-LLM
+    quantize   of gguf: `q8_0`, or a type that llama.cpp writes where it is installed, as `q4_k_m`
+    untie      write a full copy for every FFN that shares its weights, which no engine loads as shared
+    dtype      of the weights; None keeps the checkpoint's own
+
+    The result is loaded in the engine, where that is installed, and its log-probabilities compared with those of
+    transformers; otherwise it is read again and every tensor compared.  Raises `UnsupportedModelError` for a checkpoint
+    that the form cannot hold, `CheckpointError` where what was written is not the model.
+    """
+    out, form = Path(out), FORMS[to]
+    check_free(out, force=force, source=source)
+    _check_quantize(form, quantize)
+    found = locate(source)
+    config = found.config()
+    _refuse(source, form, shape_of(config), config, untie=untie)
+    content = Content(found.load(dtype, "cpu"), found.tokenizer(), quantize)
+    with new_folder(out, force=force) as folder:
+        form.write(content, folder)
+        if form.name != "gguf":  # which has all of it inside
+            content.tokenizer.save_pretrained(folder)
+            copy_companions(found.folder, folder)
+        record = {"exported_from": source, "form": form.name, "quantize": quantize} | _checked(form, content, folder)
+        record |= {"versions": versions()}
+        save_record(folder, record | {"files": written_files(folder)}, card=None)
+    return ExportResult(out, record)
+
+
+def _check_quantize(form: Form, quantize: str | None) -> None:
+    if quantize is not None and not form.quantize:
+        raise UserInputError(f"--quantize {quantize} is for --to gguf; other forms keep the dtype of the weights")
+    if quantize is not None and quantize not in form.quantize:
+        raise UserInputError(unknown_name("type", quantize, list(form.quantize)))
+    check_type(quantize)
+
+
+def _refuse(source: str, form: Form, shape: Shape, config: Any, *, untie: bool) -> None:
+    reasons = form.reasons(shape, config)
+    if shape.shared and not untie:
+        reasons.append(f"{SHARED} are loaded by no engine as shared: pass --untie for full copies, or use transformers")
+    if reasons:
+        raise UnsupportedModelError(f"{source} cannot be exported to {form.name}: {'; '.join(reasons)}")
+
+
+def _checked(form: Form, content: Content, folder: Path) -> dict[str, Any]:
+    """Compare, and say how."""
+    form.compare(content, folder)
+    if form.measure is None or not is_installed(form.module):
+        return {"checked": f"read again and every tensor compared; {form.module or form.name} is not installed here"}
+    ids = own_text(content.model, TEXT_LENGTH)
+    found, expected = form.measure(folder, ids), by_transformers(content.model, ids)
+    largest, mean = _differences(found, expected)
+    limit = QUANTISED_TOLERANCE if content.quantize else TOLERANCES[str(content.model.dtype)]
+    if not (mean if content.quantize else largest) <= limit:
+        raise CheckpointError(
+            f"{form.module} does not compute what transformers does: log-probabilities of {len(ids)} tokens differ by "
+            f"up to {largest:.3g}, {mean:.3g} on average; please report it"
+        )
+    return {
+        "checked": (
+            f"loaded in {form.module}: log-probabilities of {len(ids)} tokens differ by up to {largest:.2g} nats"
+        ),
+        "largest_difference": largest,
+        "mean_difference": mean,
+    }
+
+
+def _differences(found: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:
+    moved = [abs(a - b) for a, b in zip(found, expected, strict=True)]
+    return max(moved), sum(moved) / len(moved)
