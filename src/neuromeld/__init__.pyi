@@ -1,6 +1,7 @@
 from .api import CompressResult, calibration_batches, choose, compress, plan
 from .data.calibration import Calibration
 from .errors import CheckpointError, NeuromeldError, NumericsError, UnsupportedModelError, UserInputError
+from .jobs.export import ExportResult, export
 from .modalities import batches_of
 from .modalities.compare import evaluate
 from .modalities.request import EvaluationRequest
@@ -27,6 +28,7 @@ __all__ = [
     "Compressed",
     "DropLayers",
     "EvaluationRequest",
+    "ExportResult",
     "Ffn",
     "Heads",
     "NeuromeldError",
@@ -47,6 +49,7 @@ __all__ = [
     "compress",
     "compress_model",
     "evaluate",
+    "export",
     "load_recipe",
     "load_recovery",
     "make_plan",

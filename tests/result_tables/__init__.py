@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import budget, merging, options
+from result_tables import budget, merging, options, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "whisper": merging.whisper,
     "ruaccent": merging.ruaccent,
     **options.TABLES,
+    "engines": serving.engines,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)

@@ -9,8 +9,8 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from jinja2 import StrictUndefined, Template
 
 from neuromeld.checkpoint.companions import CARD_KEYS
+from neuromeld.checkpoint.export.form import recorded_rows
 from neuromeld.checkpoint.loading import load_lines, pipeline
-from neuromeld.checkpoint.serving import served_by
 from neuromeld.errors import CheckpointError
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
@@ -47,7 +47,7 @@ def _render(record: dict[str, Any]) -> str:
         name=name,
         recipe_yaml=yaml.safe_dump(record["recipe"], sort_keys=False),
         load_lines=load_lines(record),
-        served_by=served_by(record),
+        engines=recorded_rows(record),
         changes=record.get("changes", []),
         bytes_on_disk=record.get("bytes_on_disk"),
         evaluation=record.get("evaluation", []),

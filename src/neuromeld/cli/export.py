@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from neuromeld.checkpoint.export.engines import verdicts
+from neuromeld.checkpoint.export.form import HEAD
 from neuromeld.checkpoint.export.forms import FORMS
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
@@ -45,7 +46,7 @@ def serve_check_command(model: o.Model, as_json: o.Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"engines": [asdict(one) for one in found]}))
         return
-    table = Table("engine", "tried", "loads it")
+    table = Table(*HEAD)
     for one in found:
-        table.add_row(one.engine, one.tried, one.how or f"no: {'; '.join(one.reasons)}")
+        table.add_row(*one.row)
     console().print(table)

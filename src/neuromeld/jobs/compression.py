@@ -1,7 +1,7 @@
 """The job of `compress`: read, plan, compress, write, load again and compare."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from neuromeld.checkpoint import (
     verify_checkpoint,
 )
 from neuromeld.checkpoint.companions import card_facts, copy_companions
+from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource
@@ -129,6 +130,7 @@ class CompressionJob:
         model = compressed.model
         record = compression_record(self.source, plan, data, compressed, model)
         record |= card_facts(self.source.folder) | auto_classes(model, processor) | {"processes": num_ranks()}
+        record |= {"engines": [asdict(verdict) for verdict in verdicts(model.config)]}
         record |= {"steps_recalled": self.journal.num_recalled} if self.journal.num_recalled else {}
         if self.choice is not None:
             record["candidates"] = self.choice.record()

@@ -244,8 +244,7 @@ def _output(arch: Architecture, recipe: Recipe, original: Sizes) -> Output:
         raise UserInputError(
             "this result cannot be a stock checkpoint: "
             + "; ".join(reasons)
-            + ". Use --native, which transformers loads and llama.cpp does not; "
-            "docs/serving.md says what of it vLLM does"
+            + ". Use --native, which transformers loads; `neuromeld serve-check` says which other engines do, and how"
         )
     return "native" if reasons or recipe.output == "native" else "stock"
 

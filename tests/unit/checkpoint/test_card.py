@@ -120,8 +120,16 @@ def test_how_and_where_it_loads(form):
     compile(code, "card", "exec")
     assert ("import neuromeld" in code) == (form == "native")
     assert ("trust_remote_code=True" in code) == (form == "native")
-    assert ("llama.cpp cannot read it" in text) == (form == "native")
-    assert ("plain transformers loads it" in text) == (form == "stock")
+
+
+def test_what_engines_make_of_it_is_a_table():
+    engines = [
+        {"engine": "vLLM", "tried": "1.0", "how": "as it is", "reasons": []},
+        {"engine": "llama.cpp", "tried": "2.0", "how": None, "reasons": ["it is round", "it is blue"]},
+    ]
+    text = render_card(RECORD | {"engines": engines})
+    assert "|---|---|---|\n| vLLM | 1.0 | as it is |\n| llama.cpp | 2.0 | no: it is round; it is blue |\n" in text
+    assert "| engine |" not in render_card(RECORD)
 
 
 def test_the_layout_of_the_markdown():

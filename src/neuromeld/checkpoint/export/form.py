@@ -1,6 +1,6 @@
 """What a form is that a checkpoint can be exported to, and what an engine is that loads it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,15 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
     @property
-    def sentence(self) -> str:
-        """The verdict in words."""
-        if self.how is None:
-            return f"{self.engine} does not load it: {'; '.join(self.reasons)}"
-        return f"{self.engine} loads it {self.how} ({self.tried})"
+    def row(self) -> tuple[str, str, str]:
+        """The engine, the versions, and the answer in words."""
+        return self.engine, self.tried, self.how or f"no: {'; '.join(self.reasons)}"
+
+
+HEAD = ("engine", "versions", "loads it")
+"""What stands over a row."""
+
+
+def recorded_rows(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of what a record says of engines; none where it does not."""
+    return [Verdict(**entry).row for entry in record.get("engines", [])]

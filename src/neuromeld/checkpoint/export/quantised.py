@@ -1,8 +1,8 @@
 """GGUF files in fewer bits."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
+from neuromeld.checkpoint.export.running import is_installed
 from neuromeld.errors import CheckpointError, UserInputError
 
 Q8_0 = "q8_0"
@@ -14,7 +14,7 @@ TYPES = (Q8_0, "q4_k_m", "q5_k_m", "q6_k")
 
 def check_type(kind: str | None) -> None:
     """Raise `UserInputError` for a type that cannot be written here: asked before the work."""
-    if kind not in (None, Q8_0) and find_spec("llama_cpp") is None:
+    if kind not in (None, Q8_0) and not is_installed("llama_cpp"):
         raise UserInputError(
             f"{kind} is written by llama.cpp, which is not installed: pip install llama-cpp-python, or use {Q8_0}"
         )

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 
 def is_installed(module: str | None) -> bool:
-    """Tell whether an engine can be imported."""
-    return module is not None and find_spec(module) is not None
+    """Tell whether an engine can be imported; a folder of its name, which Python would take for a package, is none."""
+    spec = None if module is None else find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 @torch.no_grad()

@@ -3,9 +3,9 @@
 import yaml
 from markupsafe import Markup
 
+from neuromeld.checkpoint.export.form import HEAD, recorded_rows
 from neuromeld.checkpoint.loading import load_lines
-from neuromeld.checkpoint.serving import served_by
-from neuromeld.drawing.section import Record, Section, code, facts, join, number, paragraph
+from neuromeld.drawing.section import Record, Section, code, facts, join, number, paragraph, table
 
 NATIVE = "import neuromeld  # or: pass trust_remote_code=True, the code is in this folder\n"
 
@@ -17,7 +17,7 @@ def loading(record: Record) -> Section | None:
     snippet = load_lines(record)
     if record["format"] == "native":
         snippet = NATIVE + snippet
-    parts: list[Markup] = [paragraph("{served}", served=served_by(record)), code(snippet)]
+    parts: list[Markup] = [code(snippet)]
     if (needs := record.get("requires")) is not None:
         parts.append(paragraph("It needs {needs}.", needs=needs))
     if (difference := record.get("logit_difference")) is not None:
@@ -27,6 +27,8 @@ def loading(record: Record) -> Section | None:
                 difference=number(difference),
             )
         )
+    if rows := recorded_rows(record):
+        parts.append(table("Engines", HEAD, rows))
     return Section("Load it", join(parts))
 
 

@@ -10,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.resolve import resolve
-from neuromeld.archs.spec import FFN
+from neuromeld.archs.spec import FFN, HEADS
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.model.native.block import make_native, native_block
 from neuromeld.model.native.modeling import attach_member_hooks
-from neuromeld.model.surgery import add_gain, add_low_rank, read_matrix, write_matrix
+from neuromeld.model.surgery import add_gain, add_low_rank, mix_outputs, read_matrix, write_matrix
 
 VOCAB = 304
 FAMILIES = ("llama", "mistral", "granite", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
@@ -58,6 +58,21 @@ def ragged(family: str, widths: tuple[int, ...] = (96, 40, 8, 72), **changes: An
         for weight in (*arch.producers(layer, FFN), arch.consumer(layer, FFN)):
             matrix = read_matrix(model, weight)
             write_matrix(model, weight, matrix[:, :width] if weight.out == FFN else matrix[:width])
+    make_native(model, native_block(model, arch))
+    return model
+
+
+def ragged_heads(family: str, kept: tuple[int, ...] = (2, 1, 2, 1)) -> PreTrainedModel:
+    """A native model whose layers have these numbers of key-value heads, each with two query heads."""
+    model = build(family)
+    arch = resolve(model, ARCHITECTURES[family])
+    for layer, heads in enumerate(kept):
+        for space in (HEADS, "kv"):
+            left = torch.arange(arch.widths[space] // 2 * heads)
+            for weight in arch.producers(layer, space):
+                mix_outputs(model, weight, left)
+        consumer = arch.consumer(layer, HEADS)
+        write_matrix(model, consumer, read_matrix(model, consumer)[: arch.widths[HEADS] // 2 * heads])
     make_native(model, native_block(model, arch))
     return model
 
