@@ -5,8 +5,10 @@ import json
 import gguf
 import pytest
 
+from cli.commands import CALIBRATION
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.jobs.export import export
+from tiny import save_text
 from unit.checkpoint.export.models import build, ragged, save, shared
 
 
@@ -59,3 +61,15 @@ def test_serve_check_answers_for_every_engine(folders, cli):
     how = {one["engine"]: one["how"] for one in answer}
     assert how["vLLM"] == "after `neuromeld export --to vllm`"
     assert how["llama.cpp"] == "after `neuromeld export --to gguf`"
+
+
+def test_compress_exports_what_it_wrote(cli, folders, tmp_path):
+    save_text(tmp_path / "text.jsonl")
+    options = ["--ffn-ratio", "0.5", "--calibration", f"file:{tmp_path / 'text.jsonl'}", *CALIBRATION, "--no-evaluate"]
+    code, _, stderr = cli("compress", folders["stock"], tmp_path / "out", *options, "--format", "gguf,onnx")
+    assert (code, "unknown form 'onnx'" in stderr) == (2, True)
+    code, stdout, _ = cli("compress", folders["stock"], tmp_path / "out", *options, "--format", "gguf")
+    assert code == 0
+    assert "gguf in" in stdout
+    reader = gguf.GGUFReader(tmp_path / "out-gguf" / "model-float32.gguf")
+    assert reader.get_field("llama.feed_forward_length").contents() == 48

@@ -11,6 +11,7 @@ from rich.table import Table
 from neuromeld.api import choose, plan
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
+from neuromeld.checkpoint.export.forms import FORMS
 from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
@@ -18,6 +19,7 @@ from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
+from neuromeld.jobs.export import export
 from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Choice
 from neuromeld.runtime.distributed import is_first_rank, own_device
@@ -38,6 +40,15 @@ def compress_command(
             rich_help_panel=o.OUTPUT,
         ),
     ] = True,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMS",
+            help=f"Export the result into OUT-FORM, too: {', '.join(FORMS)}; several with commas between.",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
     ] = False,
@@ -45,6 +56,7 @@ def compress_command(
 ) -> None:
     """Make MODEL smaller and write the checkpoint to OUT."""
     check_free(out, force=force, source=model)
+    exports = _exports(out, formats, force=force)
     located = locate(model, allow_pickle=machine.allow_pickle)
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True}
@@ -61,6 +73,7 @@ def compress_command(
     if not first:
         return
     _warn(record.get("warnings", []))
+    exported = {form: export(str(out), place, form, force=force).checked for form, place in exports.items()}
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | record))
         return
@@ -73,8 +86,18 @@ def compress_command(
             for e in record.get("evaluation", [])
         ),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
+        *(f"{form} in {o.folder_argument(exports[form])}: {checked}" for form, checked in exported.items()),
     ]
     console().print("; ".join(said))
+
+
+def _exports(out: Path, formats: str | None, *, force: bool) -> dict[str, Path]:
+    """Return the folder of each form that was asked for: known, and free, before any work."""
+    forms = [] if formats is None else [FORMS[name].name for name in formats.split(",")]
+    places = {form: out.with_name(f"{out.name}-{form}") for form in forms}
+    for place in places.values():
+        check_free(place, force=force)
+    return places
 
 
 @takes_recipe
