@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from neuromeld.archs.spec import FFN, HEADS, RESIDUAL
+from neuromeld.archs.spec import Space
 from neuromeld.model.native.modeling import native_model_type
 
 SHARED = "FFNs that share weights"
@@ -50,17 +50,17 @@ def shape_of(config: PretrainedConfig) -> Shape:
     block: dict[str, Any] = getattr(config, "neuromeld", {})
     layers = int(getattr(config, "num_hidden_layers", 0) or 0)
     widths = block.get("widths", {})
-    ffn = widths.get(FFN, getattr(config, "intermediate_size", None))
+    ffn = widths.get(Space.FFN, getattr(config, "intermediate_size", None))
     heads = getattr(config, "num_attention_heads", None) or 0
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     by_layer = [heads] * layers
-    if HEADS in widths:
+    if Space.HEADS in widths:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        by_layer = [channels // head_dim for channels in widths[HEADS]]
+        by_layer = [channels // head_dim for channels in widths[Space.HEADS]]
     return Shape(
         model_type=str(config.model_type).removeprefix(native_model_type("")),
         native=bool(block),
-        hidden=widths.get(RESIDUAL, getattr(config, "hidden_size", None) or 0),
+        hidden=widths.get(Space.RESIDUAL, getattr(config, "hidden_size", None) or 0),
         ffn=tuple(ffn) if isinstance(ffn, list) else (ffn,) * layers if isinstance(ffn, int) else (),
         num_heads=tuple(by_layer),
         num_kv_heads=tuple(count * kv_heads // heads for count in by_layer) if heads else (),

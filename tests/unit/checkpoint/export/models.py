@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.resolve import resolve
-from neuromeld.archs.spec import FFN, HEADS
+from neuromeld.archs.spec import Space
 from neuromeld.checkpoint import save_checkpoint
 from neuromeld.model.native.block import make_native, native_block
 from neuromeld.model.native.modeling import attach_member_hooks
@@ -55,9 +55,9 @@ def ragged(family: str, widths: tuple[int, ...] = (96, 40, 8, 72), **changes: An
     model = build(family, **changes)
     arch = resolve(model, ARCHITECTURES[family])
     for layer, width in enumerate(widths):
-        for weight in (*arch.producers(layer, FFN), arch.consumer(layer, FFN)):
+        for weight in (*arch.producers(layer, Space.FFN), arch.consumer(layer, Space.FFN)):
             matrix = read_matrix(model, weight)
-            write_matrix(model, weight, matrix[:, :width] if weight.out == FFN else matrix[:width])
+            write_matrix(model, weight, matrix[:, :width] if weight.out == Space.FFN else matrix[:width])
     make_native(model, native_block(model, arch))
     return model
 
@@ -67,12 +67,12 @@ def ragged_heads(family: str, kept: tuple[int, ...] = (2, 1, 2, 1)) -> PreTraine
     model = build(family)
     arch = resolve(model, ARCHITECTURES[family])
     for layer, heads in enumerate(kept):
-        for space in (HEADS, "kv"):
+        for space in (Space.HEADS, Space.KV):
             left = torch.arange(arch.widths[space] // 2 * heads)
             for weight in arch.producers(layer, space):
                 mix_outputs(model, weight, left)
-        consumer = arch.consumer(layer, HEADS)
-        write_matrix(model, consumer, read_matrix(model, consumer)[: arch.widths[HEADS] // 2 * heads])
+        consumer = arch.consumer(layer, Space.HEADS)
+        write_matrix(model, consumer, read_matrix(model, consumer)[: arch.widths[Space.HEADS] // 2 * heads])
     make_native(model, native_block(model, arch))
     return model
 
@@ -84,7 +84,7 @@ def shared(**changes: Any) -> PreTrainedModel:
     first, second = (model.model.layers[layer].mlp for layer in (1, 2))
     for name in ("gate_proj", "up_proj", "down_proj"):
         getattr(second, name).weight = getattr(first, name).weight
-    path = arch.consumer(2, FFN).path
+    path = arch.consumer(2, Space.FFN).path
     add_gain(model, path, torch.linspace(0.5, 1.5, 128))
     add_low_rank(model, path, torch.randn(96, 3) * 0.1, torch.randn(3, 128) * 0.1)
     block = native_block(model, arch)
