@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.table import Table
 
@@ -26,13 +27,14 @@ def export_command(
     to: Annotated[str, typer.Option("--to", metavar="FORM", help=f"{FORM_HELP}.")],
     quantize: Annotated[str | None, typer.Option(metavar="TYPE", help=f"Of gguf: {TYPES}.")] = None,
     untie: Annotated[bool, typer.Option("--untie", help="Write full copies of FFNs that share weights.")] = False,
-    dtype: o.DtypeOption = None,
+    dtype: Annotated[o.Dtype | None, typer.Option("--dtype", help="Write in this type.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the export that is in OUT.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Write a checkpoint in the form that an engine loads, and compare what the engine makes of it."""
     o.quiet_transformers()
-    result = export(model, out, to, quantize=quantize, untie=untie, dtype=o.torch_dtype(dtype), force=force)
+    wanted = getattr(torch, dtype) if dtype else None
+    result = export(model, out, to, quantize=quantize, untie=untie, dtype=wanted, force=force)
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))
         return
