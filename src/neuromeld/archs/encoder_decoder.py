@@ -1,5 +1,6 @@
 """The layers that BART, Marian and Whisper share: attention, FFN, and in decoders attention to the encoder."""
 
+from neuromeld.archs.blocks import plain_ffn
 from neuromeld.archs.spec import Norm, Space, Stack, Weight
 
 TWO_STREAMS = "the encoder and the decoder are two streams, and a width map follows one"
@@ -16,10 +17,7 @@ def layers_of(path: str, *, source: str | None, target: str | None, pre_norm: bo
     attention = _attention("self_attn", Space.HEADS, Space.KV, pre_norm)
     norms = (Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer"))
     norm = "final_layer_norm" if pre_norm else None
-    ffn = (
-        Weight("fc1", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm),
-        Weight("fc2", in_=Space.FFN, out=Space.RESIDUAL),
-    )
+    ffn = plain_ffn("fc1", "fc2", norm)
     encoder = Stack(
         layers=f"{path}.encoder.layers",
         weights=(*attention, *ffn),

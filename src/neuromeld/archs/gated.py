@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from neuromeld.archs.blocks import attention, embedding, output_head, plain_ffn
 from neuromeld.archs.spec import ArchSpec, Norm, NormKind, Scale, Space, Stack, Weight
 
 EXPERT_MULTIPLE = 8
@@ -72,15 +73,12 @@ def gated_decoder(
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
-        embeddings=(Weight("model.embed_tokens", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),),
+        embeddings=(embedding("model.embed_tokens"),),
         stacks=(
             Stack(
                 layers="model.layers",
                 weights=(
-                    Weight("self_attn.q_proj", in_=Space.RESIDUAL, out=Space.HEADS, input_norm=attention_norm),
-                    Weight("self_attn.k_proj", in_=Space.RESIDUAL, out=Space.KV, input_norm=attention_norm),
-                    Weight("self_attn.v_proj", in_=Space.RESIDUAL, out=Space.KV, input_norm=attention_norm),
-                    Weight("self_attn.o_proj", in_=Space.HEADS, out=Space.RESIDUAL),
+                    *attention("self_attn.{}_proj", "self_attn.o_proj", attention_norm),
                     *(_experts(ffn_norm) if experts else _ffn(ffn_norm)),
                 ),
                 norms=norms.of_layer(),
@@ -88,7 +86,7 @@ def gated_decoder(
             ),
         ),
         final_norm=Norm("model.norm", norms.kind),
-        head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="model.norm"),
+        head=output_head("lm_head", "model.norm"),
         stock_keys={Space.RESIDUAL: "hidden_size", Space.FFN: "intermediate_size"},
         head_keys=("num_attention_heads", "num_key_value_heads"),
         stock_multiple="num_attention_heads" if hidden_multiple_of_heads else None,
@@ -101,8 +99,7 @@ def gated_decoder(
 def _ffn(norm: str | None) -> tuple[Weight, ...]:
     return (
         Weight("mlp.gate_proj", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm),
-        Weight("mlp.up_proj", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm),
-        Weight("mlp.down_proj", in_=Space.FFN, out=Space.RESIDUAL),
+        *plain_ffn("mlp.up_proj", "mlp.down_proj", norm),
     )
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from neuromeld.archs.spec import ArchSpec, Norm, Scale, Space, Stack, Weight
+from neuromeld.archs.blocks import attention, plain_ffn
+from neuromeld.archs.spec import ArchSpec, Norm, Scale, Space, Stack
 
 PATCHES = (
     "cls_token",
@@ -51,7 +52,6 @@ def image_encoder(
     head   parameters behind the stream; a classifier has a loss
     """
     attention_norm, ffn_norm = names.norms
-    qkv = [names.attention.format(which) for which in "qkv"]
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
@@ -61,10 +61,8 @@ def image_encoder(
             Stack(
                 layers=base + names.layers,
                 weights=(
-                    *(Weight(path, in_=Space.RESIDUAL, out=Space.HEADS, input_norm=attention_norm) for path in qkv),
-                    Weight(names.attention_output, in_=Space.HEADS, out=Space.RESIDUAL),
-                    Weight("mlp.fc1", in_=Space.RESIDUAL, out=Space.FFN, input_norm=ffn_norm),
-                    Weight("mlp.fc2", in_=Space.FFN, out=Space.RESIDUAL),
+                    *attention(names.attention, names.attention_output, attention_norm, Space.HEADS),
+                    *plain_ffn("mlp.fc1", "mlp.fc2", ffn_norm),
                 ),
                 norms=(Norm(attention_norm, "layer"), Norm(ffn_norm, "layer")),
                 untouched_parameters=names.scales,

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from neuromeld.benchmark.fit import FREE_SIZES, with_size
 from neuromeld.data.calibration import Calibration
-from neuromeld.data.images import IMAGE_SOURCES
-from neuromeld.data.text import PAIR_SOURCES, TEXT_SOURCES
+from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
 from neuromeld.planning.recipe import parse_recipe, validate
@@ -142,9 +141,7 @@ class Grid(Measuring):
             _ = [protocol.calibration for protocol in self._protocols()]
         except (UserInputError, ValueError) as error:
             problems.append(str(error))
-        named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
-        if not self.data.startswith("file:") and self.data not in named:
-            problems.append(unknown_name("source of data (or file:PATH)", self.data, named))
+        problems += unknown_source(self.data)
         simulated = [name for name, row in self.rows.items() if row.slicegpt is not None]
         if self.recovery is not None and simulated:
             problems.append(f"recovery: {', '.join(simulated)} is simulated at full width and cannot be trained")

@@ -1,6 +1,6 @@
 """Ways to spend a budget, each a recipe that just meets it, with the loss that the sensitivities predict."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Shrunk:
+    """Stages that may do, or that FFNs are narrowed after; those of the layers `gone` are gone, or count as such."""
+
+    name: str
+    lost: float
+    gone: Sequence[int]
+    stages: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """Model, budget and sensitivities that candidates are made for."""
 
@@ -62,9 +72,9 @@ def candidates(space: SearchSpace) -> list[Candidate]:
 
     Those that only the native format holds are left out where it may not be used.
     """
-    found = [*_uniform(space), *_with_layers_dropped(space), *_narrower_stream(space)]
+    found = [*_uniform(space), *_until_one_fits(space, _with_layers_dropped(space)), *_narrower_stream(space)]
     if space.settings["output"] != "stock":
-        found += [*_with_ffns_merged(space), *_by_layer(space)]
+        found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space)]
     return found
 
 
@@ -78,22 +88,27 @@ def _uniform(space: SearchSpace) -> Iterator[Candidate]:
         )
 
 
-def _with_layers_dropped(space: SearchSpace) -> Iterator[Candidate]:
+def _until_one_fits(space: SearchSpace, shrunk: Iterable[Shrunk]) -> Iterator[Candidate]:
+    """Yield what meets the budget by itself, and end there; what does not, with narrower FFNs."""
+    for one in shrunk:
+        recipe = space.recipe(**one.stages)
+        if space.fits(recipe):
+            yield Candidate(one.name, recipe, one.lost)
+            return
+        yield from _narrow_ffns(space, f"{one.name}, narrower FFNs", one.lost, one.gone, **one.stages)
+
+
+def _with_layers_dropped(space: SearchSpace) -> Iterator[Shrunk]:
     ranked = sorted(range(space.arch.num_layers), key=lambda layer: space.scores.layers[layer])
     for count in DROPPED:
         if count >= space.arch.num_layers // 2:
             return
         gone = sorted(ranked[:count])
         lost = sum(space.scores.layers[layer] for layer in gone)
-        stage = {"layers": gone}
-        recipe = space.recipe(drop_layers=stage)
-        if space.fits(recipe):
-            yield Candidate(f"{count} layers dropped", recipe, lost)
-            return
-        yield from _narrow_ffns(space, f"{count} layers dropped, narrower FFNs", lost, gone, drop_layers=stage)
+        yield Shrunk(f"{count} layers dropped", lost, gone, {"drop_layers": {"layers": gone}})
 
 
-def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
+def _with_ffns_merged(space: SearchSpace) -> Iterator[Shrunk]:
     """Merge the FFNs in a row that carry least; what all but the most informative of them carry counts as lost."""
     carried = [float(scores.sum()) for scores in space.scores.ffn]
     for count in MERGED:
@@ -101,14 +116,10 @@ def _with_ffns_merged(space: SearchSpace) -> Iterator[Candidate]:
             return
         windows = [range(first, first + count) for first in range(space.arch.num_layers - count + 1)]
         window = min(windows, key=lambda layers: sum(carried[layer] for layer in layers))
-        stage = {"window": [window[0], window[-1]]}
         gone = sorted(window, key=lambda layer: carried[layer])[:-1]
         lost = sum(carried[layer] for layer in gone)
-        recipe = space.recipe(share_ffns=stage)
-        if space.fits(recipe):
-            yield Candidate(f"{count} FFNs merged", recipe, lost)
-            return
-        yield from _narrow_ffns(space, f"{count} FFNs merged, narrower FFNs", lost, gone, share_ffns=stage)
+        stages = {"share_ffns": {"window": [window[0], window[-1]]}}
+        yield Shrunk(f"{count} FFNs merged", lost, gone, stages)
 
 
 def _narrower_stream(space: SearchSpace) -> Iterator[Candidate]:

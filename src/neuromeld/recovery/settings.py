@@ -8,13 +8,12 @@ import torch
 from pydantic import Field, model_validator
 
 from neuromeld.data.calibration import Calibration
-from neuromeld.data.images import IMAGE_SOURCES
-from neuromeld.data.text import PAIR_SOURCES, TEXT_SOURCES
+from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.modalities import TrainingSet
 from neuromeld.planning.recipe import read_yaml, validate
 from neuromeld.recovery.four_bit import FourBit
-from neuromeld.registry import Registry, unknown_name
+from neuromeld.registry import Registry
 from neuromeld.settings import Seed, Settings
 
 _LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1}
@@ -99,9 +98,7 @@ class Recovery(Settings):
             for name in ("learning_rate", "clip", "temperature")
             if not 0 < getattr(self, name) < float("inf")
         ]
-        named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
-        if self.train is not None and not self.train.startswith("file:") and self.train not in named:
-            problems.append(unknown_name("source of data (or file:PATH)", self.train, named))
+        problems += unknown_source(self.train) if self.train is not None else []
         if self.batch_size is not None and "batch_tokens" in self.model_fields_set:
             problems.append(f"batch_size={self.batch_size} and batch_tokens={self.batch_tokens}: give one of them")
         if self.schedule != "linear" and (self.decay_steps is not None or self.final_learning_rate):

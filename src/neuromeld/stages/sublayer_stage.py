@@ -33,7 +33,6 @@ from neuromeld.stages.base import (
     largest_layer_bytes,
     layer_bytes,
 )
-from neuromeld.stages.fits import fit_record
 from neuromeld.stages.sublayer_report import sublayer_section
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.stats.split import held_out_here
@@ -213,7 +212,7 @@ def _backward_bytes(work: Workload) -> int:
 
 def _entry(result: SublayerResult, unit: str, *, shown: bool) -> dict[str, Any]:
     place = {"layer": result.layer} | ({} if result.expert is None else {"expert": result.expert})
-    entry = place | {f"{unit}_before": result.before, f"{unit}_after": result.after} | fit_record(result.fit)
+    entry = place | {f"{unit}_before": result.before, f"{unit}_after": result.after} | asdict(result.fit)
     return entry | ({"merges": asdict(result.merges)} if result.merges is not None and shown else {})
 
 

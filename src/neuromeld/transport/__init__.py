@@ -2,8 +2,7 @@
 
 from neuromeld.transport.assignment import assign
 from neuromeld.transport.cost import scale_cost, transport_plan
-from neuromeld.transport.result import TransportResult
-from neuromeld.transport.sinkhorn import sinkhorn
+from neuromeld.transport.sinkhorn import TransportResult, sinkhorn
 from neuromeld.transport.summary import PlanSummary, summarise_plan
 
 __all__ = [

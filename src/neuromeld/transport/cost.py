@@ -5,8 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.transport.result import TransportResult
-from neuromeld.transport.sinkhorn import sinkhorn
+from neuromeld.transport.sinkhorn import TransportResult, sinkhorn
 
 
 def scale_cost(cost: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:

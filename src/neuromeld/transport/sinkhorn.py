@@ -1,18 +1,34 @@
 """Entropic optimal transport by Sinkhorn iterations, stabilised in the log domain."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuromeld.errors import NumericsError, UserInputError
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.transport.result import TransportResult
 
 MASS_TOLERANCE = 1e-5
 """How far a marginal's sum may be from 1: room for float32 rounding, not for a forgotten division."""
+
+
+@dataclass(frozen=True)
+class TransportResult:
+    """A transport plan and how well it was solved.
+
+    plan            `(d, k)`, float64; its columns sum to `b` exactly, its rows to `a` within `marginal_error`
+    marginal_error  `sum_i |sum_j plan_ij - a_i|`
+    message         for a person: what was reached and, if that is not enough, what to change
+    """
+
+    plan: Float64[Tensor, "d k"]
+    status: Literal["converged", "max_iterations"]
+    iterations: int
+    marginal_error: float
+    message: str
 
 
 def sinkhorn(

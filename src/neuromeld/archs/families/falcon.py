@@ -1,27 +1,24 @@
 """Falcon 7B: LayerNorm, attention and FFN side by side on one norm, one key and value for all heads."""
 
-from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Space, Stack, Weight
+from neuromeld.archs.blocks import embedding, fused_attention, output_head, plain_ffn
+from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Space, Stack
 
 SPEC = ArchSpec(
     model_type="falcon",
     model_class="FalconForCausalLM",
-    embeddings=(Weight("transformer.word_embeddings", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),),
+    embeddings=(embedding("transformer.word_embeddings"),),
     stacks=(
         Stack(
             layers="transformer.h",
             weights=(
-                Weight(
-                    "self_attention.query_key_value", in_=Space.RESIDUAL, out=Space.QKV, input_norm="input_layernorm"
-                ),
-                Weight("self_attention.dense", in_=Space.HEADS, out=Space.RESIDUAL),
-                Weight("mlp.dense_h_to_4h", in_=Space.RESIDUAL, out=Space.FFN, input_norm="input_layernorm"),
-                Weight("mlp.dense_4h_to_h", in_=Space.FFN, out=Space.RESIDUAL),
+                *fused_attention("self_attention.query_key_value", "self_attention.dense", "input_layernorm"),
+                *plain_ffn("mlp.dense_h_to_4h", "mlp.dense_4h_to_h", "input_layernorm"),
             ),
             norms=(Norm("input_layernorm", "layer"),),
         ),
     ),
     final_norm=Norm("transformer.ln_f", "layer"),
-    head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="transformer.ln_f"),
+    head=output_head("lm_head", "transformer.ln_f"),
     stock_keys={Space.FFN: "ffn_hidden_size"},
     native_only={Space.RESIDUAL: "Falcon's config has one width for the residual stream and for attention"},
     refusals={Space.HEADS: "Falcon's attention reads the number of its heads from the config, next to the width"},

@@ -1,30 +1,24 @@
 """OPT: LayerNorm, learned positions, biases everywhere, ReLU FFN."""
 
-from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Space, Stack, Weight
+from neuromeld.archs.blocks import attention, embedding, output_head, plain_ffn
+from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Space, Stack
 
 SPEC = ArchSpec(
     model_type="opt",
     model_class="OPTForCausalLM",
-    embeddings=(
-        Weight("model.decoder.embed_tokens", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),
-        Weight("model.decoder.embed_positions", in_=Space.POSITIONS, out=Space.RESIDUAL, layout="embedding"),
-    ),
+    embeddings=(embedding("model.decoder.embed_tokens"), embedding("model.decoder.embed_positions", Space.POSITIONS)),
     stacks=(
         Stack(
             layers="model.decoder.layers",
             weights=(
-                Weight("self_attn.q_proj", in_=Space.RESIDUAL, out=Space.HEADS, input_norm="self_attn_layer_norm"),
-                Weight("self_attn.k_proj", in_=Space.RESIDUAL, out=Space.HEADS, input_norm="self_attn_layer_norm"),
-                Weight("self_attn.v_proj", in_=Space.RESIDUAL, out=Space.HEADS, input_norm="self_attn_layer_norm"),
-                Weight("self_attn.out_proj", in_=Space.HEADS, out=Space.RESIDUAL),
-                Weight("fc1", in_=Space.RESIDUAL, out=Space.FFN, input_norm="final_layer_norm"),
-                Weight("fc2", in_=Space.FFN, out=Space.RESIDUAL),
+                *attention("self_attn.{}_proj", "self_attn.out_proj", "self_attn_layer_norm", Space.HEADS),
+                *plain_ffn("fc1", "fc2", "final_layer_norm"),
             ),
             norms=(Norm("self_attn_layer_norm", "layer"), Norm("final_layer_norm", "layer")),
         ),
     ),
     final_norm=Norm("model.decoder.final_layer_norm", "layer"),
-    head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="model.decoder.final_layer_norm"),
+    head=output_head("lm_head", "model.decoder.final_layer_norm"),
     stock_keys={Space.FFN: "ffn_dim"},
     native_only={
         Space.RESIDUAL: "OPT's config has one width for the residual stream and for attention",

@@ -1,17 +1,17 @@
 """Phi-3 and Phi-4-mini: Llama's shape with q/k/v in one matrix and gate/up in another."""
 
+from neuromeld.archs.blocks import embedding, fused_attention, output_head
 from neuromeld.archs.spec import ArchSpec, Norm, Space, Stack, Weight
 
 SPEC = ArchSpec(
     model_type="phi3",
     model_class="Phi3ForCausalLM",
-    embeddings=(Weight("model.embed_tokens", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),),
+    embeddings=(embedding("model.embed_tokens"),),
     stacks=(
         Stack(
             layers="model.layers",
             weights=(
-                Weight("self_attn.qkv_proj", in_=Space.RESIDUAL, out=Space.QKV, input_norm="input_layernorm"),
-                Weight("self_attn.o_proj", in_=Space.HEADS, out=Space.RESIDUAL),
+                *fused_attention("self_attn.qkv_proj", "self_attn.o_proj", "input_layernorm"),
                 Weight(
                     "mlp.gate_up_proj",
                     in_=Space.RESIDUAL,
@@ -25,7 +25,7 @@ SPEC = ArchSpec(
         ),
     ),
     final_norm=Norm("model.norm", "rms"),
-    head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="model.norm"),
+    head=output_head("lm_head", "model.norm"),
     stock_keys={Space.FFN: "intermediate_size"},
     native_only={Space.RESIDUAL: "Phi-3's config checks its rotary factors against hidden_size // num_attention_heads"},
     refusals={Space.HEADS: "Phi-3's attention splits its fused matrix by the number of heads in the config"},

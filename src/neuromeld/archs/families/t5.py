@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from neuromeld.archs.blocks import embedding, output_head
 from neuromeld.archs.encoder_decoder import TWO_STREAMS
 from neuromeld.archs.spec import ArchSpec, FirstOnly, Norm, Requirement, Space, Stack, Weight
 
@@ -45,10 +46,10 @@ SPEC = ArchSpec(
     model_type="t5",
     model_class="T5ForConditionalGeneration",
     inputs="pairs",
-    embeddings=(Weight("shared", in_=Space.VOCAB, out=Space.RESIDUAL, layout="embedding"),),
+    embeddings=(embedding("shared"),),
     stacks=(_stack("encoder", gated=False), _stack("decoder", gated=False)),
     final_norm=Norm("decoder.final_layer_norm", "rms"),
-    head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB, input_norm="decoder.final_layer_norm"),
+    head=output_head("lm_head", "decoder.final_layer_norm"),
     untouched_parameters=("encoder.final_layer_norm.weight",),
     stock_keys={Space.FFN: "d_ff"},
     refusals={

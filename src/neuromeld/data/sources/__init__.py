@@ -9,7 +9,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Literal
 
-from neuromeld.registry import Method, Registry, methods
+from neuromeld.registry import Method, Registry, methods, unknown_name
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,12 @@ TEXT_SOURCES: Registry[Source] = methods("text source (or file:PATH)", *(s for s
 IMAGE_SOURCES: Registry[Source] = methods("image source (or file:FOLDER)", *(s for s in _ALL if s.kind == "images"))
 PAIR_SOURCES: Registry[Source] = methods("source of text pairs (or file:PATH)", *(s for s in _ALL if s.kind == "pairs"))
 
-__all__ = ["IMAGE_SOURCES", "PAIR_SOURCES", "TEXT_SOURCES", "Source"]
+
+def unknown_source(name: str) -> list[str]:
+    """Return what is wrong with a source that is neither a file nor a named one of any kind."""
+    named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
+    wrong = not name.startswith("file:") and name not in named
+    return [unknown_name("source of data (or file:PATH)", name, named)] if wrong else []
+
+
+__all__ = ["IMAGE_SOURCES", "PAIR_SOURCES", "TEXT_SOURCES", "Source", "unknown_source"]

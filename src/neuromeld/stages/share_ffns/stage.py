@@ -16,7 +16,6 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_member_hooks
 from neuromeld.stages.base import Cost, Job, Stage, StageOptions, Target, Workload
-from neuromeld.stages.fits import fit_record
 from neuromeld.stages.share_ffns.merge import SharedFfn, Sharing, collect, share_ffns
 from neuromeld.stages.share_ffns.options import ShareFfns
 from neuromeld.stages.windows import (
@@ -132,7 +131,7 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
             "window": span(result.merged[0].window),
             "windows": windows_record(result.search),
             "members": [asdict(member) for part in result.merged for member in part.members],
-            "window_refits": [fit_record(part.refit) for part in result.merged if part.refit is not None],
+            "window_refits": [asdict(part.refit) for part in result.merged if part.refit is not None],
         }
 
     def sentences(self, record: Record) -> list[Markup]:

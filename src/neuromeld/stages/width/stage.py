@@ -16,7 +16,6 @@ from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_hooks
 from neuromeld.runtime.distributed import map_over_ranks
 from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes, layer_bytes, table_bytes
-from neuromeld.stages.fits import fit_record
 from neuromeld.stages.per_layer import round_width
 from neuromeld.stages.sublayer_stage import shown
 from neuromeld.stages.width.consumers import ROWS
@@ -159,7 +158,7 @@ class WidthStage(Stage[Width, WidthResult]):
                 _run(start, run, with_picture=index in pictured)
                 for index, (start, run) in enumerate(zip(result.starts, result.runs, strict=True))
             ],
-            "refits": {path: fit_record(fit) for path, fit in result.narrowed.refits.items()},
+            "refits": {path: asdict(fit) for path, fit in result.narrowed.refits.items()},
         }
 
     def sentences(self, record: Record) -> list[Markup]:
