@@ -6,7 +6,7 @@ OUT := demo-output/smollm2-narrow
 CASES ?= 5000
 SEED ?= 1
 
-.PHONY: demo test fuzz check docs table bench engines install clean
+.PHONY: demo test families fuzz check docs table bench engines install clean
 
 install: .venv/installed
 
@@ -23,10 +23,14 @@ demo: install
 	@echo "The smaller model is in $(OUT); load it with transformers.AutoModelForCausalLM.from_pretrained('$(OUT)')."
 
 # One thread each: tiny matrices are slower on more, and tests share the cores among processes.
-test: export OMP_NUM_THREADS := 1
-test: export OPENBLAS_NUM_THREADS := 1
+test families: export OMP_NUM_THREADS := 1
+test families: export OPENBLAS_NUM_THREADS := 1
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# Every method on every family, where `make test` has every method on a family of each shape.
+families: install
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m product tests/contract
 
 # Hostile input, longer than `make test` draws it: 5,000 cases take about a quarter of an hour of one core.
 fuzz: install

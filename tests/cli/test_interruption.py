@@ -5,55 +5,21 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import processes
 from cli.commands import CALIBRATION, damaged, leftovers
 
 STAGES = ["--num-kv-heads", 1, "--ffn-size", 12, "--hidden-size", 16, "--hidden-refit", "--share-ffns", 2]
 RECIPES = {"stages": STAGES, "budget": ["--keep", 0.8]}
 
-DRIVER = """
-import os, re, signal, sys
-import torch
-
-torch.set_num_threads(1)  # as in the process of the tests: with more threads sums are taken in another order
-event, pattern, number = sys.argv[1:4]
-del sys.argv[1:4]
-
-
-def watch(happened, details):
-    if happened == event and details and re.search(pattern, str(details[1 if event == "os.rename" else 0])):
-        os.kill(os.getpid(), int(number))
-
-
-sys.addaudithook(watch)
-from neuromeld.cli import main
-
-main()
-"""
-"""The command line in a process that sends itself a signal when Python opens or renames to a file of some name."""
-
-
-def start(event: str, pattern: str, number: signal.Signals, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, event, pattern, str(int(number)), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run in the background of a shell inherits an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
 
 def stopped(event: str, pattern: str, number: signal.Signals, *arguments: object) -> tuple[int, str]:
-    process = start(event, pattern, number, *arguments)
-    _, stderr = process.communicate(timeout=300)
-    return process.returncode, stderr
+    code, _, stderr = processes.command(*arguments, at=(event, pattern, number)).wait()
+    return code, stderr
 
 
 @pytest.fixture
@@ -156,15 +122,15 @@ def test_a_signal_while_saving_leaves_no_folder(command, tmp_path):
 
 def test_of_two_jobs_the_second_is_refused(cli, command, tmp_path):
     out = tmp_path / "out"
-    first = start("os.rename", r"neurons-1\.safetensors$", signal.SIGSTOP, *command(out))
-    _, status = os.waitpid(first.pid, os.WUNTRACED)
+    first = processes.command(*command(out), at=("os.rename", r"neurons-1\.safetensors$", signal.SIGSTOP))
+    _, status = os.waitpid(first.process.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     code, _, stderr = cli(*command(out))
     assert code == 2
     assert "another job" in stderr
-    first.send_signal(signal.SIGCONT)
-    _, stderr = first.communicate(timeout=300)
-    assert first.returncode == 0, stderr
+    os.kill(first.process.pid, signal.SIGCONT)
+    code, _, stderr = first.wait()
+    assert code == 0, stderr
     assert leftovers(tmp_path) == ["out"]
 
 

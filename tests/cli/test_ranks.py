@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import processes
 from cli.commands import CALIBRATION, leftovers
-from cli.test_interruption import DRIVER
 from neuromeld.checkpoint import load_model
 
 FLOAT64_SUMS = 1e-9
@@ -33,12 +33,28 @@ RECIPES = {
 }
 
 
-def environment(**more: object) -> dict[str, str]:
-    return (
-        os.environ
-        | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        | {k: str(v) for k, v in more.items()}
+def by_torchrun(*arguments: object) -> str:
+    """What two processes print that torchrun has started."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "neuromeld"]
+    done = subprocess.run(
+        [*launch, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ranks(*arguments: object, ends: tuple[str, str, signal.Signals] | None = None) -> list[tuple[int, str, str]]:
+    """How two processes end that are told of each other as torchrun tells them; `ends` is for the second."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        group = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": free.getsockname()[1]}
+    started = [processes.command(*arguments, at=at, RANK=rank, **group) for rank, at in enumerate([None, ends])]
+    return [job.wait() for job in started]
 
 
 def errors(record: dict) -> list[float]:
@@ -55,13 +71,13 @@ def test_two_processes_do_what_one_does(recipe, cli, checkpoint, text, tmp_path)
     code, stdout, _ = cli("compress", checkpoint, tmp_path / "one", *arguments)
     assert code == 0
     one = json.loads(stdout)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "neuromeld"]
-    command = [str(part) for part in (*launch, "compress", checkpoint, tmp_path / "two", *arguments)]
-    done = subprocess.run(
-        list(map(str, command)), env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    two = json.loads(done.stdout)
+    command = ["compress", checkpoint, tmp_path / "two", *arguments]
+    if recipe == "neurons":
+        stdout = by_torchrun(*command)
+    else:
+        (code, stdout, stderr), second = ranks(*command)
+        assert code == second[0] == 0, stderr + second[2]
+    two = json.loads(stdout)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["sizes_after"] == two["sizes_after"]
     assert errors(two) == pytest.approx(errors(one), rel=FLOAT64_SUMS)
@@ -74,25 +90,11 @@ def test_two_processes_do_what_one_does(recipe, cli, checkpoint, text, tmp_path)
 
 
 def test_a_process_that_dies_stops_the_others_and_nothing_is_written(checkpoint, text, tmp_path):
-    out = tmp_path / "out"
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = ["compress", checkpoint, out, *RECIPES["neurons"], "--calibration", text, *CALIBRATION]
+    command = ["compress", checkpoint, tmp_path / "out", *RECIPES["neurons"], "--calibration", text, *CALIBRATION]
     # The second one dies where it opens the calibration text, when the first has joined it already.
-    driver = [sys.executable, "-c", DRIVER, "open", Path(text).name, str(int(signal.SIGKILL))]
-    started = [
-        subprocess.Popen(
-            list(map(str, [*start, *command])),
-            env=environment(RANK=rank, WORLD_SIZE=2, MASTER_ADDR="localhost", MASTER_PORT=port),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, start in enumerate([[sys.executable, "-m", "neuromeld"], driver])
-    ]
-    stderr = [process.communicate(timeout=300)[1] for process in started]
-    assert started[1].returncode == -signal.SIGKILL, stderr[1]
-    assert started[0].returncode == 6, stderr[0]
-    assert "another process of this job has ended" in stderr[0]
-    assert "Traceback" not in stderr[0]
+    first, second = ranks(*command, ends=("open", Path(text).name, signal.SIGKILL))
+    assert second[0] == -signal.SIGKILL, second[2]
+    assert first[0] == 6, first[2]
+    assert "another process of this job has ended" in first[2]
+    assert "Traceback" not in first[2]
     assert leftovers(tmp_path) == []

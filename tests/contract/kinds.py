@@ -3,6 +3,10 @@
 A family that is added needs no entry here: its `ArchSpec` says what it can be given.
 """
 
+from collections.abc import Iterable
+
+import pytest
+
 from contract.families import FAMILIES
 from neuromeld.archs import ArchSpec, spec_for
 from neuromeld.archs.spec import Space
@@ -26,6 +30,25 @@ NO_SHARING = [family for family, spec in SPECS.items() if "share_ffns" in spec.r
 NO_LOSS = [family for family, spec in SPECS.items() if not spec.has_loss]
 ENCODER_DECODERS = [family for family, spec in SPECS.items() if len(spec.stacks) > 1]
 IMAGES = [family for family, spec in SPECS.items() if spec.inputs == "images"]
+
+SHAPES = ["llama-tied", "gemma2", "gpt2", "falcon", "t5", "vit-encoder", "mixtral", "bert"]
+"""A family of each shape: gates, norms on outputs, transposed weights, parallel and fused ones, two stacks, no loss,
+experts, norms behind the sum.  What is done to units by one method rather than another differs by shape alone.
+"""
+
+
+def each_with(families: Iterable[str], methods: Iterable[str], every: Iterable[str]) -> list[object]:
+    """Parameters of a law of families and methods: all methods for `SHAPES`, and the methods `every` for each family.
+
+    The rest of the product is marked, and left to `make families`.
+    """
+    every = [*every]
+    rest = pytest.mark.product
+    return [
+        pytest.param(family, method, marks=() if family in SHAPES or method in every else rest, id=f"{family}-{method}")
+        for family in families
+        for method in methods
+    ]
 
 
 def possible(family: str, given: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:

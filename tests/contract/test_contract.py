@@ -17,6 +17,7 @@ from contract.kinds import (
     SPECS,
     STOCK,
     WIDE,
+    each_with,
     possible,
 )
 from neuromeld import compress_model, make_plan, parse_recipe
@@ -122,15 +123,18 @@ def test_default_config_is_covered(name):
     assert architecture_of(meta_model(AutoConfig.for_model(name))).spec is ARCHITECTURES[name]
 
 
-@pytest.mark.parametrize("basis", ["shared", "run:3", "layer"])
-@pytest.mark.parametrize(
-    "method", [{"selector": "principal"}, {"selector": "mean_abs_activation", "merge": "transport"}]
-)
-@pytest.mark.parametrize("family", WIDE)
-def test_full_width_changes_nothing(family, method, basis):
+FULL = {
+    f"{name}-{basis}": options | {"basis": basis}
+    for name, options in {"principal": METHODS["principal"], "transport": METHODS["dotresize"]}.items()
+    for basis in ("shared", "run:3", "layer")
+}
+
+
+@pytest.mark.parametrize(("family", "method"), each_with(WIDE, FULL, every=["principal-run:3"]))
+def test_full_width_changes_nothing(family, method):
     model = exact_norms(build(family))
     expected = logits(model)
-    model, _ = narrow(model, recipe(output="native", hidden_size=WIDTH, basis=basis, **method))
+    model, _ = narrow(model, recipe(output="native", hidden_size=WIDTH, **FULL[method]))
     assert (logits(model) - expected).norm() / expected.norm() < EXACT
 
 
@@ -173,8 +177,7 @@ def test_narrow_model_is_the_simulated_one(family, method):
     assert (logits(compressed.model) - expected).norm() / expected.norm() < EXACT
 
 
-@pytest.mark.parametrize("family", WIDE)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("family", "method"), each_with(WIDE, METHODS, every=["prune", "refit"]))
 def test_plan_predicts_parameters_and_model_survives_saving(family, method, tmp_path, tokenizer):
     check_saving(
         family, recipe(basis="run:2" if method == "prune" else "shared", **METHODS[method]), tmp_path, tokenizer
@@ -196,8 +199,7 @@ def test_experts_are_not_merged(family):
         make_plan(meta_model(FAMILIES[family]()), stages(**STAGES["merge"]))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", STAGES)
+@pytest.mark.parametrize(("family", "method"), each_with(FAMILIES, STAGES, every=["delete", "drop-ffn-width-merge"]))
 def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, tokenizer):
     chosen = possible(family, STAGES[method])
     if family in [*EXPERTS, *NO_LOSS] and method == "ffn-gradient":
@@ -208,8 +210,7 @@ def test_stages_predict_parameters_and_survive_saving(family, method, tmp_path, 
         check_saving(family, stages(**chosen), tmp_path, tokenizer)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", GROUPS)
+@pytest.mark.parametrize(("family", "method"), each_with(FAMILIES, GROUPS, every=["heads-ffn-width"]))
 def test_groups_of_heads_are_taken_out_or_refused_with_the_reason(family, method, tmp_path, tokenizer):
     chosen = stages(**possible(family, GROUPS[method]))
     if family not in HEADS:

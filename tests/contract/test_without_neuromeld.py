@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import pytest
 import torch
 
 from contract.families import build, tokens
@@ -14,31 +13,35 @@ LOAD_WITHOUT_NEUROMELD = """
 import sys
 sys.modules["neuromeld"] = None  # any import of it fails
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, OlmoeConfig, Phi3Config
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "native")
-ids = torch.load(sys.argv[3] + "/ids.pt")
-torch.save(model(input_ids=ids).logits, sys.argv[3] + "/logits.pt")
-print(type(model).__name__, type(model.config).model_type)
+from transformers import AutoModelForCausalLM
+for folder in sys.argv[1:]:
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code="native" in folder)
+    torch.save(model(input_ids=torch.load(folder + "/ids.pt")).logits, folder + "/logits.pt")
+    print(type(model).__name__, type(model.config).model_type)
 """
 
 
-@pytest.mark.parametrize(("family", "output"), [("qwen2", "stock"), ("llama-tied", "native"), ("bloom", "native")])
-def test_checkpoint_loads_where_neuromeld_is_not(family, output, tmp_path, tokenizer):
-    model = build(family, dtype=torch.float32)
-    basis = "shared" if output == "stock" else "run:2"
-    model, plan = narrow(model, recipe(output=output, selector="mean_abs_activation", basis=basis))
-    assert plan.format == output
-    save_checkpoint(model, tokenizer, tmp_path, recipe_yaml="")
-    torch.save(tokens(2), tmp_path / "ids.pt")
+def test_checkpoints_load_where_neuromeld_is_not(tmp_path, tokenizer):
+    written = {}
+    for family, output in (("qwen2", "stock"), ("llama-tied", "native"), ("bloom", "native")):
+        basis = "shared" if output == "stock" else "run:2"
+        chosen = recipe(output=output, selector="mean_abs_activation", basis=basis)
+        model, plan = narrow(build(family, dtype=torch.float32), chosen)
+        assert plan.format == output
+        folder = tmp_path / f"{family}-{output}"
+        folder.mkdir()
+        save_checkpoint(model, tokenizer, folder, recipe_yaml="")
+        torch.save(tokens(2), folder / "ids.pt")
+        written[folder] = model
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_NEUROMELD, tmp_path, output, tmp_path],
+        [sys.executable, "-c", LOAD_WITHOUT_NEUROMELD, *written],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = torch.load(tmp_path / "logits.pt")
-    assert (found - logits(model)).abs().max() / found.abs().max() < SAME_AFTER_SAVING
-    if output == "stock":
-        assert done.stdout.split() == ["Qwen2ForCausalLM", "qwen2"]
+    for folder, model in written.items():
+        found = torch.load(folder / "logits.pt")
+        assert (found - logits(model)).abs().max() / found.abs().max() < SAME_AFTER_SAVING, folder.name
+    assert done.stdout.splitlines()[0].split() == ["Qwen2ForCausalLM", "qwen2"]

@@ -18,13 +18,13 @@ CLASSES: dict[str, Callable[[Scene], Case]] = {
 }
 
 IN_TESTS = {
-    "command-lines": 150,
-    "configs": 90,
-    "weights": 50,
-    "tokenizers": 40,
-    "texts": 70,
-    "media": 40,
-    "settings": 70,
-    "records": 60,
-    "places": 40,
+    "command-lines": 60,
+    "configs": 40,
+    "weights": 20,
+    "tokenizers": 20,
+    "texts": 30,
+    "media": 20,
+    "settings": 30,
+    "records": 20,
+    "places": 20,
 }

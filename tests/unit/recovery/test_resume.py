@@ -1,11 +1,7 @@
 """A run that was killed goes on as if nothing had happened, or not at all."""
 
 import contextlib
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,30 +13,21 @@ from neuromeld.errors import UserInputError
 from neuromeld.recovery import recover
 from neuromeld.recovery.resume import _last_checkpoint, work_in, write_checksums
 from neuromeld.runtime.workspace import work_folder
-
-RUN = """
-import json, sys
-import torch
-torch.set_num_threads(1)  # as in this process: with more threads sums are taken in another order
-from neuromeld.recovery import parse_recovery, recover
-recover(sys.argv[1], parse_recovery(json.loads(sys.argv[2])), sys.argv[3])
-"""
+from processes import Job
 
 
 def killed(source, settings, out, *, after: int) -> None:
     """Start the run in a process of its own, and kill it once a checkpoint of step `after` or later is complete."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", RUN, str(source), json.dumps(settings.model_dump(exclude_unset=True)), str(out)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    job = Job(lambda: recover(str(source), settings, out))
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and job.process.is_alive():
         states = work_folder(out).glob("checkpoint-*/trainer_state.json")
         if any(int(state.parent.name.split("-")[1]) >= after for state in states):
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    _, stderr = process.communicate()
-    assert process.returncode == -signal.SIGKILL, stderr.decode()
+    job.process.kill()
+    code, _, stderr = job.wait()
+    assert code == -signal.SIGKILL, stderr
 
 
 @pytest.fixture

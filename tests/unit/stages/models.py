@@ -10,7 +10,9 @@ from neuromeld.archs.spec import Space
 from neuromeld.model.surgery import read_bias, read_matrix, read_norm, write_bias, write_matrix, write_norm
 from neuromeld.planning.plan import architecture_of
 
-FAMILIES = ["llama", "llama-biased", "mistral", "qwen2", "qwen3", "opt", "bloom", "gpt2"]
+FAMILIES = ["llama", "llama-biased", "opt", "bloom", "gpt2"]
+"""Gated and plain FFNs, with and without biases, one that adds the stream itself, and one with transposed weights."""
+
 EXACT = 1e-9
 
 
