@@ -1,38 +1,26 @@
-"""`neuromeld list`: what there is to choose from."""
+"""`neuromeld list`: what there is to choose from.
+
+Each list imports what it lists and no more: names of texts and architectures are there without transformers' models.
+"""
 
 import dataclasses
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from neuromeld.archs import ARCHITECTURES
-from neuromeld.archs.probe import Probe, probe
-from neuromeld.archs.spec import ArchSpec, Space
-from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
-from neuromeld.cli.recipes import CALIBRATION_OPTIONS, STAGE_OPTIONS
-from neuromeld.data.images import IMAGE_SOURCES
-from neuromeld.data.text import TEXT_SOURCES
 from neuromeld.errors import UserInputError
-from neuromeld.planning.plan import meta_model
-from neuromeld.planning.recipe import RECIPES
-from neuromeld.recovery import RECOVERY_RECIPES
 from neuromeld.registry import Registry
-from neuromeld.stages import STAGES
-from neuromeld.stages.share_ffns import COMBINES
-from neuromeld.stages.width import merges as width_merges
-from neuromeld.stages.width import selectors as width_selectors
-from neuromeld.stages.width.decoders import DECODERS
-from neuromeld.units.compensation import COMPENSATIONS
-from neuromeld.units.merges import MERGES
-from neuromeld.units.selectors import SELECTORS
+
+if TYPE_CHECKING:
+    from neuromeld.archs.probe import Probe
+    from neuromeld.archs.spec import ArchSpec
 
 
 class What(StrEnum):
@@ -60,7 +48,7 @@ def list_command(
     if probe_model is not None:
         if what is not What.architectures:
             raise UserInputError(f"--probe compares a model with architectures, not with {what}")
-        _show_probe(probe(meta_model(locate(probe_model).config())), as_json=as_json)
+        _show_probe(_probe(probe_model), as_json=as_json)
         return
     rows = _ROWS[what]()
     if as_json:
@@ -72,7 +60,15 @@ def list_command(
     console().print(table)
 
 
-def _show_probe(found: Probe, *, as_json: bool) -> None:
+def _probe(model: str) -> "Probe":
+    from neuromeld.archs.probe import probe
+    from neuromeld.checkpoint.source import locate
+    from neuromeld.planning.plan import meta_model
+
+    return probe(meta_model(locate(model).config()))
+
+
+def _show_probe(found: "Probe", *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found)))
         return
@@ -83,10 +79,14 @@ def _show_probe(found: Probe, *, as_json: bool) -> None:
 
 
 def _architectures() -> list[tuple[str, str]]:
+    from neuromeld.archs import ARCHITECTURES
+
     return [(name, _width(spec)) for name, spec in ARCHITECTURES.items()]
 
 
-def _width(spec: ArchSpec) -> str:
+def _width(spec: "ArchSpec") -> str:
+    from neuromeld.archs.spec import Space
+
     refusal = spec.refusal(Space.RESIDUAL)
     if refusal is not None:
         return f"no width ({refusal})"
@@ -95,6 +95,14 @@ def _width(spec: ArchSpec) -> str:
 
 
 def _methods() -> list[tuple[str, str]]:
+    from neuromeld.stages.share_ffns import COMBINES
+    from neuromeld.stages.width import merges as width_merges
+    from neuromeld.stages.width import selectors as width_selectors
+    from neuromeld.stages.width.decoders import DECODERS
+    from neuromeld.units.compensation import COMPENSATIONS
+    from neuromeld.units.merges import MERGES
+    from neuromeld.units.selectors import SELECTORS
+
     tables = {
         "width": (width_selectors.SELECTORS, width_merges.MERGES, DECODERS),
         "ffn and heads": (SELECTORS, COMPENSATIONS),
@@ -109,16 +117,42 @@ def _methods() -> list[tuple[str, str]]:
     ]
 
 
-def _recipes(shipped: Registry[Path]) -> list[tuple[str, str]]:
+def _recipes() -> list[tuple[str, str]]:
+    from neuromeld.planning.recipe import RECIPES
+
+    return _first_lines(RECIPES)
+
+
+def _recovery_recipes() -> list[tuple[str, str]]:
+    from neuromeld.recovery import RECOVERY_RECIPES
+
+    return _first_lines(RECOVERY_RECIPES)
+
+
+def _first_lines(shipped: Registry[Path]) -> list[tuple[str, str]]:
     return [(name, path.read_text().splitlines()[0].removeprefix("# ")) for name, path in shipped.items()]
 
 
-def _sources(registry: Registry[Any]) -> list[tuple[str, str]]:
-    return [(name, entry.summary) for name, entry in registry.items()]
+def _texts() -> list[tuple[str, str]]:
+    from neuromeld.data.sources import TEXT_SOURCES
+
+    return _summaries(TEXT_SOURCES)
+
+
+def _images() -> list[tuple[str, str]]:
+    from neuromeld.data.sources import IMAGE_SOURCES
+
+    return _summaries(IMAGE_SOURCES)
+
+
+def _summaries(sources: Registry[Any]) -> list[tuple[str, str]]:
+    return [(name, entry.summary) for name, entry in sources.items()]
 
 
 def _options() -> list[tuple[str, str]]:
     """List every option of a recipe: its flag, its key in a recipe, its default, what it is."""
+    from neuromeld.cli.recipes import CALIBRATION_OPTIONS, STAGE_OPTIONS
+
     rows = []
     for option in (*STAGE_OPTIONS, *CALIBRATION_OPTIONS):
         default = (
@@ -129,16 +163,18 @@ def _options() -> list[tuple[str, str]]:
 
 
 def _stages() -> list[tuple[str, str]]:
+    from neuromeld.stages import STAGES
+
     return [(stage.name, (stage.Options.__doc__ or "").split("\n")[0]) for stage in STAGES]
 
 
 _ROWS: dict[What, Callable[[], list[tuple[str, str]]]] = {
     What.architectures: _architectures,
     What.methods: _methods,
-    What.recipes: partial(_recipes, RECIPES),
-    What.recovery_recipes: partial(_recipes, RECOVERY_RECIPES),
-    What.texts: partial(_sources, TEXT_SOURCES),
-    What.images: partial(_sources, IMAGE_SOURCES),
+    What.recipes: _recipes,
+    What.recovery_recipes: _recovery_recipes,
+    What.texts: _texts,
+    What.images: _images,
     What.options: _options,
     What.stages: _stages,
 }

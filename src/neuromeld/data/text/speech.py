@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 from torch import Tensor
-from transformers import PretrainedConfig, ProcessorMixin
+from transformers import PretrainedConfig
 
 from neuromeld.data.splits import Document, Split, select_split
 from neuromeld.data.text.reading import lines_of, local_path, open_text
 from neuromeld.errors import CheckpointError, UserInputError, naming_failure
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 TRANSCRIPTS = "transcripts.tsv"
 
@@ -77,7 +79,7 @@ def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " s
     return [_read_wav(clip.path, rate) for clip in clips]
 
 
-def speech_features(clips: Sequence[Clip], processor: ProcessorMixin, config: PretrainedConfig) -> Tensor:
+def speech_features(clips: Sequence[Clip], processor: "ProcessorMixin", config: PretrainedConfig) -> Tensor:
     """Return what a model hears of recordings, `(clip, mel bin, frame)` in float32, as its feature extractor makes it.
 
     Raises `CheckpointError` where the extractor is damaged, or another model's.
@@ -99,6 +101,9 @@ def speech_features(clips: Sequence[Clip], processor: ProcessorMixin, config: Pr
 
 
 def _read_wav(path: Path, rate: int) -> Float32[np.ndarray, " samples"]:
+    from scipy.io import wavfile  # here, since scipy.signal takes as long to import as numpy and the rest together
+    from scipy.signal import resample_poly
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # pieces that hold no sound
