@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -55,12 +57,13 @@ def main() -> None:
     for name in options.only:
         with options.out.open("a") as file:
             for row in rows(name, options.work, options.environments):
-                print(json.dumps(row))
+                print(json.dumps(row), flush=True)
                 file.write(json.dumps(row) + "\n")
+                file.flush()
 
 
-def rows(name: str, work: Path, environments: Path) -> list[dict[str, Any]]:
-    """What every engine makes of one model."""
+def rows(name: str, work: Path, environments: Path) -> Iterator[dict[str, Any]]:
+    """What each engine makes of one model."""
     recipe, folder = RECIPES[name], work / name.replace(" ", "-")
     if recipe is None:
         folder = locate(SOURCE).folder
@@ -79,7 +82,6 @@ def rows(name: str, work: Path, environments: Path) -> list[dict[str, Any]]:
         "bytes_per_token": bytes_per_token(model, context=LENGTH),
     }
     del model
-    found = []
     for engine, form, quantize in RUNS:
         python = environments / engine / "bin" / "python"
         if not python.exists():
@@ -89,17 +91,18 @@ def rows(name: str, work: Path, environments: Path) -> list[dict[str, Any]]:
             place = work / f"{folder.name}-{form}-{quantize}"
             export(str(folder), place, form, quantize=quantize, force=True)
         result = run(python, engine, place, work / "tokens.json")
-        moved = [abs(a - b) for a, b in zip(result.pop("log_probabilities"), expected, strict=True)]
+        measured = result.pop("log_probabilities")
+        moved = [abs(a - b) for a, b in zip(measured, expected, strict=True)]
         gone_on = result.pop("greedy")
         same = next((n for n, pair in enumerate(zip(gone_on, written, strict=True)) if pair[0] != pair[1]), GREEDY)
-        found.append(
+        yield (
             about
             | {"engine": engine, "form": form, "quantize": quantize}
             | {"largest_difference": max(moved), "mean_difference": sum(moved) / len(moved)}
+            | {"nats_per_token": -mean(measured), "nats_per_token_of_transformers": -mean(expected)}
             | {"greedy_tokens_alike": same}
             | result
         )
-    return found
 
 
 @torch.no_grad()
