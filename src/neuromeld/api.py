@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -17,7 +17,7 @@ from neuromeld.modalities import reader_for
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.plan import Plan
-from neuromeld.planning.recipe import Recipe
+from neuromeld.planning.recipe import OutputFormat, Recipe
 from neuromeld.runtime.distributed import own_device
 
 
@@ -64,7 +64,7 @@ def choose(
     source: str,
     budget: Budget,
     calibration: Calibration | None = None,
-    output: Literal["auto", "stock", "native"] = "auto",
+    output: OutputFormat = "auto",
     *,
     dtype: torch.dtype | None = None,
     device: str = "cpu",

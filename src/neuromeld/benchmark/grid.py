@@ -12,7 +12,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import parse_recipe, validate
+from neuromeld.planning.recipe import OutputFormat, parse_recipe, validate
 from neuromeld.recovery import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.runtime.yaml_text import read_yaml_file
@@ -39,7 +39,7 @@ class Row(Settings):
 
     recipe: dict[str, Any] | None = None
     fit: str | None = None
-    planner: Literal["auto", "stock", "native"] | None = None
+    planner: OutputFormat | None = None
     slicegpt: SliceGpt | None = None
 
     @property

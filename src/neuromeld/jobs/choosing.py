@@ -1,7 +1,6 @@
 """The job of `choose`: read model and data, and let the planner find a recipe for a budget."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import torch
 
@@ -11,6 +10,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.jobs.opening import identity_of
 from neuromeld.modalities import inputs_of, reader_for
 from neuromeld.planning import Budget, Choice, Planner
+from neuromeld.planning.recipe import OutputFormat
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 
@@ -31,7 +31,7 @@ class ChoiceJob:
     source: ModelSource
     budget: Budget
     calibration: Calibration
-    output: Literal["auto", "stock", "native"]
+    output: OutputFormat
     journal: Journal = NO_JOURNAL
     dtype: torch.dtype | None = None
     device: str = "cpu"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -20,7 +20,7 @@ from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
-from neuromeld.planning.recipe import Recipe
+from neuromeld.planning.recipe import OutputFormat, Recipe
 from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.progress import track
@@ -126,7 +126,7 @@ class Planner:
     model: PreTrainedModel
     budget: Budget
     calibration: Calibration
-    output: Literal["auto", "stock", "native"]
+    output: OutputFormat
     data: Sequence[Batch]
     validation: Sequence[Batch]
     journal: Journal = NO_JOURNAL

@@ -16,6 +16,7 @@ from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.planning.memory import Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
+from neuromeld.planning.served import SERVED, unserved
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import Cost, Output, Target, Workload
 from neuromeld.stats.split import HELD_OUT
@@ -142,7 +143,7 @@ def make_plan(
     arch = arch or architecture_of(model)
     _refuse(model, arch, recipe)
     original = sizes_of(arch, model.config)
-    output = _output(arch, recipe, original)
+    output = _output(arch, model.config, recipe, original)
     target = Target(arch, original, output)
     steps = _chain(recipe, target)
     after = steps[-1].after
@@ -228,7 +229,7 @@ def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
         )
 
 
-def _output(arch: Architecture, recipe: Recipe, original: Sizes) -> Output:
+def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, original: Sizes) -> Output:
     """Return the format of the result: stock where that can be and may be."""
     target = Target(arch, original, "native")
     steps = _chain(recipe, target)
@@ -246,7 +247,18 @@ def _output(arch: Architecture, recipe: Recipe, original: Sizes) -> Output:
             + "; ".join(reasons)
             + ". Use --native, which transformers loads; `neuromeld serve-check` says which other engines do, and how"
         )
-    return "native" if reasons or recipe.output == "native" else "stock"
+    output: Output = "native" if reasons or recipe.output == "native" else "stock"
+    if recipe.output == "served":
+        _check_served(arch, config, original, steps[-1].after, output)
+    return output
+
+
+def _check_served(arch: Architecture, config: PretrainedConfig, original: Sizes, after: Sizes, output: Output) -> None:
+    if reasons := unserved(arch.spec.model_type, config, original, after, native=output == "native"):
+        raise UserInputError(
+            f"this result cannot be served by {' and '.join(SERVED)}: {'; '.join(reasons)}. Leave --served out, and "
+            "`neuromeld serve-check` says which engines load the result"
+        )
 
 
 def _calibration_warnings(tokens: int, unknowns: int) -> tuple[str, ...]:

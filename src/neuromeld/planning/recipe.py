@@ -17,6 +17,8 @@ from neuromeld.settings import Settings
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import AnyStage
 
+OutputFormat = Literal["auto", "stock", "served", "native"]
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -33,10 +35,10 @@ class Recipe(Settings):
     """
 
     calibration: Calibration = Field(Calibration(), description="Calibration data.")
-    output: Literal["auto", "stock", "native"] = Field(
+    output: OutputFormat = Field(
         "auto",
-        description="Format of the result: stock loads in plain transformers, native with neuromeld's code, auto is "
-        "stock where that is possible.",
+        description="Format of the result: stock loads in plain transformers, native with neuromeld's code, served in "
+        "vLLM and llama.cpp, by an export where it is native; auto is stock where that is possible.",
     )
 
     @property
