@@ -22,6 +22,7 @@ from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import export
 from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Choice
+from neuromeld.planning.plan import Plan
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
 
@@ -77,7 +78,14 @@ def compress_command(
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | record))
         return
-    said = [
+    said = _said(out, planned, record)
+    said += [f"{form} in {o.folder_argument(exports[form])}: {checked}" for form, checked in exported.items()]
+    console().print("; ".join(said))
+
+
+def _said(out: Path, planned: Plan, record: dict[str, Any]) -> list[str]:
+    """Return what was written, what changed, what it lost and what it took."""
+    return [
         f"{planned.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
         f"{record['kept_ratio']:.3f} of {record['parameters_before']:,}",
         *changes(planned.before, planned.after),
@@ -86,9 +94,7 @@ def compress_command(
             for e in record.get("evaluation", [])
         ),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
-        *(f"{form} in {o.folder_argument(exports[form])}: {checked}" for form, checked in exported.items()),
     ]
-    console().print("; ".join(said))
 
 
 def _exports(out: Path, formats: str | None, *, force: bool) -> dict[str, Path]:

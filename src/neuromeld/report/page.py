@@ -1,6 +1,5 @@
 """The page: which sections there are, in which order, and the one file they become."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neuromeld.checkpoint import render_card
+from neuromeld.checkpoint.stated import read_json
 from neuromeld.drawing.section import Record, Section
 from neuromeld.drawing.style import STYLE
 from neuromeld.errors import CheckpointError
@@ -96,16 +96,11 @@ def _reading_record(folder: Path) -> Iterator[None]:
 def load_record(folder: Path) -> dict[str, Any]:
     """Return the `record.json` of a checkpoint; `CheckpointError` where there is none that can be read."""
     path = folder / "record.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.exists():
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); a report is made of the folder that neuromeld compress wrote"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
+            f"{path} cannot be read (there is none); a report is made of the folder that neuromeld compress wrote"
+        )
+    record = read_json(path)
     if not record.keys() & {"source", "recovery"}:
         raise CheckpointError(f"{path} tells of no compression and of no recovery: it is damaged, or something else's")
     return record
