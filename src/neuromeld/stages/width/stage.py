@@ -119,7 +119,7 @@ class WidthStage(Stage[Width, WidthResult]):
                 known + 2 * layer + 8 * arch.widths[Space.FFN] * (d + k),
                 known + table + table * k // d + 8 * rows * (d + k),
             ),
-            unmapped=("the refit of the width holds all activations at two norms",) if options.refit else (),
+            unmapped=("the refit of the width holds the streams of both networks",) if options.refit else (),
             journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
             held_bytes=sum(table_bytes(work, k)),
         )
