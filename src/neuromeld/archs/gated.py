@@ -63,11 +63,13 @@ def gated_decoder(
     norms: Norms = Norms(),
     hidden_multiple_of_heads: bool = False,
     experts: bool = False,
+    factor_key: str | None = None,
 ) -> ArchSpec:
     """Return the spec of a decoder of this shape.
 
     hidden_multiple_of_heads  the config insists that the width is a multiple of the number of heads
     experts                   every FFN is several, with a router that sends each token to some of them
+    factor_key                the config key of a number that what sublayers write is multiplied by
     """
     attention_norm, ffn_norm = norms.inputs
     return ArchSpec(
@@ -83,6 +85,7 @@ def gated_decoder(
                 ),
                 norms=norms.of_layer(),
                 ffn_scale=Scale(f"{norms.outputs[1]}.weight", norms.offset) if norms.outputs else None,
+                factor_key=factor_key,
             ),
         ),
         final_norm=Norm("model.norm", norms.kind),

@@ -118,6 +118,7 @@ class Stack:
                all positions count
     count_key  the config key of their number
     ffn_scale  the last thing that what an FFN writes passes, where it has a factor for each channel
+    factor_key the config key of a number that what sublayers write is multiplied by
     """
 
     layers: str
@@ -128,6 +129,14 @@ class Stack:
     mask: str | None = "attention_mask"
     count_key: str = "num_hidden_layers"
     ffn_scale: Scale | None = None
+    factor_key: str | None = None
+
+    @property
+    def ffn_adds(self) -> bool:
+        """Whether what one FFN writes is added to the stream: it may be scaled, but no norm stands between."""
+        plain = not any(norm.on_output for norm in self.norms)
+        producers = [weight for weight in self.weights if weight.out == Space.FFN]
+        return plain and all(weight.input_norm is not None and not weight.stacked for weight in producers)
 
 
 @dataclass(frozen=True)

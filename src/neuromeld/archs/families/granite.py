@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder("granite", "GraniteForCausalLM")
+SPEC = gated_decoder("granite", "GraniteForCausalLM", factor_key="residual_multiplier")

@@ -1,23 +1,28 @@
 """The stage `drop_layers`: remove whole layers."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from markupsafe import Markup
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import keep_layers
-from neuromeld.stages.base import Cost, Job, Stage, Target, Workload
+from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes, layer_bytes
+from neuromeld.stages.drop_layers.absorb import AbsorbedLayers, absorb, fit_windows, write_window
 from neuromeld.stages.drop_layers.options import DropLayers
 from neuromeld.stages.drop_layers.pattern import pattern_warning
+from neuromeld.stages.fits import fit_record
 from neuromeld.stages.layers_options import existing
 from neuromeld.stages.windows import (
+    Window,
     WindowSearch,
     loss_bytes,
     no_loss_refusals,
@@ -26,14 +31,20 @@ from neuromeld.stages.windows import (
     windows_record,
 )
 from neuromeld.stages.windows_report import layers_section
+from neuromeld.stats.base import TOKENS_PER_BLOCK
 
 
 @dataclass(frozen=True)
 class DroppedLayers:
-    """The layers that were removed, counted from 0 in every stack, and the search that found them, if any."""
+    """The layers that were removed, counted from 0 in every stack, and how they were found and made up for.
+
+    searches  one for each window, in the order in which they were found
+    absorbed  the holes that a refit made up for
+    """
 
     layers: list[int]
-    search: WindowSearch | None = None
+    searches: list[WindowSearch] = field(default_factory=list)
+    absorbed: list[AbsorbedLayers] = field(default_factory=list)
     warning: str | None = None
 
 
@@ -57,11 +68,25 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
                 f"drop_layers={layers or options.number}: the model has {depth} layers, counted from 0, and at least "
                 "one must stay"
             )
+        longest = options.lengths[0]
+        if (options.windows - 1) * (2 * longest + 1) > depth - longest:
+            raise UserInputError(
+                f"drop_layers.windows={options.windows}: {options.number} of {depth} layers may not be found in so "
+                "many windows with a layer between each two: give fewer"
+            )
         return sizes.without_layers(options.number)
 
     def searches(self, options: DropLayers) -> bool:
         """Search where the layers are not named."""
         return options.layers is None
+
+    def holds_out(self, options: DropLayers) -> bool:
+        """Hold data out for the refit."""
+        return options.compensate == "ridge"
+
+    def unknowns(self, options: DropLayers, work: Workload) -> int:
+        """Return the hidden neurons of the FFN that is refitted."""
+        return max(work.before.ffn) if options.compensate == "ridge" else 0
 
     def foreseen(self, model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:
         """Warn of a pattern of layers that may be broken."""
@@ -70,38 +95,95 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
         return [warning] if warning else []
 
     def cost(self, options: DropLayers, work: Workload) -> Cost:
-        """Predict what a search holds."""
-        return Cost(mapped_bytes=loss_bytes(work) if self.searches(options) else 0)
+        """Predict what a search and a refit hold."""
+        search = loss_bytes(work) if self.searches(options) else 0
+        if options.compensate == "none":
+            return Cost(mapped_bytes=search)
+        d, f = work.arch.width, max(work.before.ffn)
+        sums = 2 * 8 * (f + 1) * (f + 1 + d) + 3 * 8 * f * (f + d)
+        sums += 2 * 8 * TOKENS_PER_BLOCK * (f + d) + work.batch_tokens * work.itemsize * (f + 3 * d)
+        stream = work.tokens * d * work.itemsize
+        tried = work.before.num_layers * options.windows * (f + 1) * d * work.itemsize if search else 0
+        held = stream * max(3, (options.number + 2) // 2)
+        return Cost(
+            working_bytes=held + tried + sums,
+            mapped_bytes=max(search, largest_layer_bytes(work) + sums),
+            journal_bytes=sum(layer_bytes(work, layer, work.before, (Space.FFN,)) for layer in range(options.number)),
+            held_bytes=held + tried,
+        )
 
     def run(self, job: Job, options: DropLayers) -> DroppedLayers:
-        """Find the layers, if they are not named, and remove them."""
-        model, arch, search = job.model, job.arch, None
-        layers = list(options.layers or ())
-        if self.searches(options):
-            windows = windows_of(arch, options.number)
-            search = search_by_loss(job, self.name, windows, lambda window: drop_layers(model, arch, window))
-            layers = list(search.best.window)
-        layers = sorted(set(layers))
+        """Find the layers, if they are not named, refit what is in front of them, and remove them."""
+        model, arch = job.model, job.arch
+        searches = _search(job, options) if self.searches(options) else []
+        found = [layer for search in searches for layer in search.best.window]
+        layers = sorted(set(options.layers or found))
         warning = pattern_warning(model.config, arch.spec.layer_lists, layers, len(layers))
+        absorbed = absorb(job, layers) if options.compensate == "ridge" else []
         job.arch = drop_layers(model, arch, layers)
-        return DroppedLayers(layers, search, warning)
+        return DroppedLayers(layers, searches, absorbed, warning)
 
     def warnings(self, result: DroppedLayers) -> list[str]:
         """Say which engines read a pattern of layers wrongly that was broken."""
         return [result.warning] if result.warning else []
 
     def record(self, result: DroppedLayers) -> dict[str, Any]:
-        """Return the layers, and the windows that were tried."""
-        return {"dropped": result.layers, "dropped_windows": windows_record(result.search)}
+        """Return the layers, the windows that were tried, and every refit."""
+        holes = [asdict(hole) | {"fit": fit_record(hole.fit)} for hole in result.absorbed]
+        tried = [
+            tried | {"round": number}
+            for number, search in enumerate(result.searches, start=1)
+            for tried in windows_record(search)
+        ]
+        return {"dropped": result.layers, "dropped_windows": tried, "absorbed": holes}
 
     def sentences(self, record: Record) -> list[Markup]:
-        """Name the layers."""
-        dropped = record.get("dropped")
-        return [item("Layers {} were removed.", ", ".join(map(str, dropped)))] if dropped else []
+        """Name the layers, and those that were refitted."""
+        dropped, absorbed = record.get("dropped"), record.get("absorbed") or []
+        said = [item("Layers {} were removed.", ", ".join(map(str, dropped)))] if dropped else []
+        hosts = ", ".join(str(hole["host"]) for hole in absorbed if hole["fit"]["ridge"] is not None)
+        text = "The feed-forward networks of layers {}, as numbered before, make up for those behind them."
+        return said + ([item(text, hosts)] if hosts else [])
 
     def sections(self, record: Record) -> list[Section | None]:
         """Draw the loss without each window that was tried."""
-        return [layers_section("Removed layers", record.get("dropped_windows"), record.get("dropped"))]
+        tried: list[dict[str, Any]] = record.get("dropped_windows") or []
+        rounds = sorted({window.get("round", 1) for window in tried})
+        if len(rounds) < 2:
+            return [layers_section("Removed layers", tried, record.get("dropped"))]
+        return [_round_section(number, [window for window in tried if window["round"] == number]) for number in rounds]
+
+
+def _round_section(number: int, tried: list[dict[str, Any]]) -> Section | None:
+    best = min(tried, key=lambda window: float(window["loss"]))
+    return layers_section(f"Removed layers, window {number}", tried, [best["start"], best["end"]])
+
+
+def _search(job: Job, options: DropLayers) -> list[WindowSearch]:
+    """Find the windows, the one of least loss first, then those with the first ones gone; each as it is absorbed."""
+
+    @cache
+    def fits() -> dict[tuple[int, int], Tensor]:
+        return fit_windows(job, job.sample, set(options.lengths)) if options.compensate == "ridge" else {}
+
+    searches: list[WindowSearch] = []
+
+    def treat(window: Window) -> None:
+        gone = [*(search.best.window for search in searches), window]
+        for hole in gone:
+            write_window(job, fits(), hole)
+        drop_layers(job.model, job.arch, [layer for hole in gone for layer in hole])
+
+    for number, length in enumerate(options.lengths, start=1):
+        windows = [window for window in windows_of(job.arch, length) if _apart(window, searches)]
+        searches.append(search_by_loss(job, f"drop_layers {number}", windows, treat))
+    return searches
+
+
+def _apart(window: Window, searches: Sequence[WindowSearch]) -> bool:
+    """Tell whether there is a layer between a window and each that was found."""
+    found = [search.best.window for search in searches]
+    return all(window.stop < other.start or other.stop < window.start for other in found)
 
 
 def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> Architecture:
