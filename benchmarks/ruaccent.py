@@ -50,7 +50,7 @@ ROWS: dict[str, dict[str, object]] = {
     "merge 2: vanilla": {"share_ffns": {"count": 2, "align": "none", "compensate": "none"}},
     "narrow to 768: ridge": {"ffn": {"size": 768}},
     "delete 1 FFN": {"remove_ffns": {"count": 1}},
-    "drop 1 layer": {"drop_layers": {"count": 1}},
+    "drop 1 layer": {"drop_layers": {"count": 1, "compensate": "none"}},
     "narrow to 576: ridge": {"ffn": {"size": 576}},
     "narrow to 512: ridge": {"ffn": {"size": 512}},
     "merge 2: permute, strongest, ridge": {"share_ffns": {"count": 2}},

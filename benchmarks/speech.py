@@ -44,7 +44,7 @@ RECOVERY = {"batch_tokens": 6144, "learning_rate": 1e-5, "schedule": "linear"}
 ROWS: dict[str, dict[str, object]] = {
     "dense": {},
     "narrow to 1152: ridge": {"ffn": {"size": 1152}},
-    "drop 1 layer": {"drop_layers": {"count": 1}},
+    "drop 1 layer": {"drop_layers": {"count": 1, "compensate": "none"}},
     "merge 2: vanilla": {"share_ffns": {"count": 2, "align": "none", "compensate": "none"}},
     "delete 1 FFN": {"remove_ffns": {"count": 1}},
     "merge 2: permute": {"share_ffns": {"count": 2, "compensate": "none"}},

@@ -47,6 +47,7 @@ class Need(StrEnum):
 
     BIAS = "a bias in the output matrix"
     GRADIENT = "a backward pass over the calibration data"
+    LEARNING = "scores that are learned on the calibration data, four passes and more"
     INVERSE_GRAM = "the inverse of a Gram matrix, several times its memory"
     DISTANCES = "the distance of every neuron to every other"
     STRENGTHS = "how strong every hidden unit is"

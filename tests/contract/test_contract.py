@@ -226,7 +226,7 @@ def test_groups_that_are_taken_out_are_those_that_would_write_nothing(family):
     plan = make_plan(model, stages(heads={"num_kv_heads": 1, "compensate": "none"}))
     compressed = compress_model(model, plan, batches_for(model))
     arch = architecture_of(silenced)
-    found = compressed.results["heads"]
+    found = compressed.results["heads"].layers
     for done in found:
         mask = torch.zeros(done.before, arch.widths[Space.HEADS] // done.before, dtype=torch.float64)
         mask[list(done.kept)] = 1.0

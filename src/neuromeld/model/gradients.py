@@ -33,7 +33,7 @@ def capture_gradients(
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     total = 0
-    with _hooks(model, reads, adds, seen), _frozen(model):
+    with _hooks(model, reads, adds, seen), frozen(model):
         for done, batch in enumerate(batches, start=1):
             with torch.enable_grad():
                 found = predictions(model, batch)
@@ -82,7 +82,7 @@ def _hooks(
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """No parameter asks for a gradient inside."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.requires_grad_(False)

@@ -6,7 +6,7 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -17,11 +17,9 @@ from neuromeld.archs.resolve import Architecture, has_bias
 from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
-from neuromeld.errors import UserInputError
 from neuromeld.model.layerwise import change_once, walk_layers
 from neuromeld.model.predictions import measuring_bytes
 from neuromeld.registry import Need
-from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import (
     Cost,
@@ -33,20 +31,29 @@ from neuromeld.stages.base import (
     largest_layer_bytes,
     layer_bytes,
 )
+from neuromeld.stages.importance import Importance, Selection, activation_bytes, importance_for
 from neuromeld.stages.sublayer_report import sublayer_section
 from neuromeld.stats.base import TOKENS_PER_BLOCK
-from neuromeld.stats.split import held_out_here
 from neuromeld.units.compensation import COMPENSATIONS
-from neuromeld.units.selectors import SELECTORS
+from neuromeld.units.learned import Look
+from neuromeld.units.pools import Pool
+from neuromeld.units.selectors import SELECTORS, sees_whole_model
 from neuromeld.units.sublayer import Sublayer, SublayerResult
-from neuromeld.units.taylor import taylor_importance
 
 _RESULTS = TypeAdapter(dict[str, list[SublayerResult]])
 
 O = TypeVar("O", bound=StageOptions)  # noqa: E741
 
 
-class SublayerStage(Stage[O, list[SublayerResult]]):
+@dataclass(frozen=True)
+class NarrowedLayers:
+    """What became of every layer, and how the units were learned, where they were."""
+
+    layers: list[SublayerResult] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
+class SublayerStage(Stage[O, NarrowedLayers]):
     """A stage that narrows one space of every layer, with a selector and a compensation in its options.
 
     space    that is narrowed
@@ -72,6 +79,11 @@ class SublayerStage(Stage[O, list[SublayerResult]]):
     def features(self, work: Workload, sizes: Sizes) -> int:
         """Return the largest number of features that the consumer of a layer reads."""
 
+    def pools(self, options: O, before: Sizes, after: Sizes) -> list[Pool]:  # noqa: ARG002
+        """Return the budgets that units are chosen under: one for each layer that is narrowed."""
+        sizes = zip(self.sizes(before), self.sizes(after), strict=True)
+        return [Pool(self.space, (layer,), (old,), new) for layer, (old, new) in enumerate(sizes) if new < old]
+
     def unavailable(self, spec: ArchSpec) -> str | None:
         """Say what the architecture's norms or its config forbid."""
         reason = spec.refusal(self.space)
@@ -83,9 +95,9 @@ class SublayerStage(Stage[O, list[SublayerResult]]):
         selector, compensation = SELECTORS[options.selector], COMPENSATIONS[options.compensate]
         if Need.BIAS in compensation.needs and not has_bias(model, consumer):
             found.append(f"compensate={compensation.name}: {consumer.path} has no bias; use ridge or none")
-        if Need.GRADIENT in selector.needs and consumer.stacked:
+        if sees_whole_model(selector.name) and consumer.stacked:
             found.append(f"selector={selector.name} does not look at single experts; use another")
-        if Need.GRADIENT in selector.needs and not arch.spec.has_loss:
+        if sees_whole_model(selector.name) and not arch.spec.has_loss:
             found.append(
                 f"selector={selector.name} needs a loss, and calibration data of a {arch.spec.model_class} has nothing "
                 "to predict: choose another"
@@ -108,10 +120,9 @@ class SublayerStage(Stage[O, list[SublayerResult]]):
     def cost(self, options: Any, work: Workload) -> Cost:
         """Predict sums and regressions of the widest sublayer, measured in docs/decisions/0013 and 0016."""
         d, f = work.arch.width, self.features(work, work.target.original)
-        needs = SELECTORS[options.selector].needs
         working = work.tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
         unmapped: tuple[str, ...] = ()
-        if Need.GRADIENT in needs:
+        if sees_whole_model(options.selector):
             working = max(working, _backward_bytes(work))
             unmapped = (f"selector={options.selector} holds all activations of a window",)
         wide = replace(work.after, hidden=work.before.hidden)
@@ -134,13 +145,16 @@ class SublayerStage(Stage[O, list[SublayerResult]]):
         choosing += 4 * gram if Need.INVERSE_GRAM in SELECTORS[options.selector].needs else 0
         return max(collecting, choosing, solving)
 
-    def run(self, job: Job, options: O) -> list[SublayerResult]:
+    def run(self, job: Job, options: O) -> NarrowedLayers:
         """Go through the layers with this stage alone."""
         return run_together(job, [Step(self, options, job.before, job.after)])[self.name]
 
-    def record(self, result: list[SublayerResult]) -> dict[str, Any]:
-        """Return the sizes and errors of every layer, and some pictures of merges."""
-        return {self.space: [_entry(entry, self.unit, shown=i in shown(len(result))) for i, entry in enumerate(result)]}
+    def record(self, result: NarrowedLayers) -> dict[str, Any]:
+        """Return the sizes and errors of every layer, some pictures of merges, and how units were learned."""
+        pictured = shown(len(result.layers))
+        entries = [_entry(entry, self.unit, shown=i in pictured) for i, entry in enumerate(result.layers)]
+        learned = {"learned": [asdict(look) for look in result.looks]} if result.looks else {}
+        return {self.space: entries} | learned
 
     def sections(self, record: Record) -> list[Section | None]:
         """Draw sizes and errors by layer."""
@@ -156,17 +170,36 @@ class Step:
     before: Sizes
     after: Sizes
 
+    @property
+    def pools(self) -> list[Pool]:
+        """The budgets that its units are chosen under."""
+        pools: list[Pool] = self.stage.pools(self.options, self.before, self.after)
+        return pools
+
+    def resized(self, arch: Architecture, importance: Importance) -> "Step":
+        """Return the step with the sizes that were found, where layers share a budget."""
+        after = self.after
+        for pool in self.pools:
+            if len(pool.layers) > 1:
+                scores = [importance.scores[arch.consumer(layer, pool.space).path] for layer in pool.layers]
+                widths = dict(zip(pool.layers, pool.widths(scores), strict=True))
+                after = replace(after, ffn=tuple(widths.get(layer, size) for layer, size in enumerate(after.ffn)))
+        return replace(self, after=after)
+
 
 @torch.no_grad()
-def run_together(job: Job, steps: Sequence[Step]) -> dict[str, list[SublayerResult]]:
+def run_together(job: Job, steps: Sequence[Step]) -> dict[str, NarrowedLayers]:
     """Narrow the sublayers of every layer in place, a layer after the other; return results by stage.
 
     Memory: the residual stream of all batches, unless the journal holds it, and the Gram matrix of one sublayer twice;
-    before that, for selectors that need gradients, all activations of one window.
+    before that, for selectors that see the whole model, the activations of one window.
     """
     model, arch, journal = job.model, job.arch, job.journal
-    importance = _taylor(job, steps)
-    results: dict[str, list[SublayerResult]] = {step.stage.name: [] for step in steps}
+    selections = [Selection(step.options.selector, step.pools) for step in steps]
+    importance = importance_for(job, selections)
+    steps = [step.resized(arch, importance) for step in steps]
+    job.after = steps[-1].after
+    results = {step.stage.name: NarrowedLayers(looks=importance.looks) for step in steps}
     what = " and ".join(step.stage.title for step in steps)
     with track(what, arch.num_layers, enabled=job.progress) as advance:
         for inputs in walk_layers(model, arch, job.data, offload=journal.offload):
@@ -180,33 +213,23 @@ def run_together(job: Job, steps: Sequence[Step]) -> dict[str, list[SublayerResu
 
             done = change_once(journal, f"neurons-{inputs.index}", inputs.layer, change, _RESULTS)
             for name, found in done.items():
-                results[name] += found
+                results[name].layers.extend(found)
             advance(inputs.index + 1)
     return results
 
 
-def _narrow(job: Job, step: Step, inputs: Any, importance: dict[str, torch.Tensor]) -> list[SublayerResult]:
+def _narrow(job: Job, step: Step, inputs: Any, importance: Importance) -> list[SublayerResult]:
     space = step.stage.space
     consumer = inputs.arch.consumer(inputs.index, space)
-    sublayer = Sublayer(job.model, inputs, space, importance.get(consumer.path))
+    sublayer = Sublayer(job.model, inputs, space, importance.scores.get(consumer.path))
     return step.stage.narrow(sublayer, step.options, step.stage.sizes(step.after)[inputs.index], job)
 
 
-def _taylor(job: Job, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
-    """Return the Taylor importance of the spaces whose selectors need it, by the path of their consumers."""
-    spaces = [step.stage.space for step in steps if Need.GRADIENT in SELECTORS[step.options.selector].needs]
-    if spaces and num_ranks() > 1:
-        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
-    fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
-    return taylor_importance(job.model, job.arch, spaces, fitted_on)
-
-
 def _backward_bytes(work: Workload) -> int:
-    """Predict the activations of one window, held for a backward pass."""
-    d, f = work.arch.width, work.arch.widths[Space.FFN]
-    head = work.arch.spec.head
-    predicted = work.arch.widths[head.out] if head else 0
-    activations = work.seqlen * 4 * work.after.num_layers * (10 * d + 5 * f)
+    """Predict what a backward pass through one window holds."""
+    arch, head = work.arch, work.arch.spec.head
+    predicted = arch.widths[head.out] if head else 0
+    activations = activation_bytes(work.seqlen, work.after.num_layers, arch.width, arch.widths[Space.FFN])
     return activations + measuring_bytes(predicted, work.seqlen, work.itemsize, backward=True)
 
 

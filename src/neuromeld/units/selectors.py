@@ -19,14 +19,14 @@ LEVERAGE_RIDGE = 1e-2
 class Units:
     """The hidden units of a sublayer.
 
-    features  their moments on the calibration data
-    weights   the matrix that reads them, `(f, d)`
-    taylor    mean of `|z dL/dz|` in the model before the first layer is narrowed; only where a selector needs gradients
+    features    their moments on the calibration data
+    weights     the matrix that reads them, `(f, d)`
+    importance  of each feature in the model before the first layer is narrowed; only where a selector looks at that
     """
 
     features: Features
     weights: Float[Tensor, "f d"]
-    taylor: Float[Tensor, "f"] | None = None
+    importance: Float[Tensor, "f"] | None = None
     seed: int = 0
 
     @property
@@ -77,8 +77,14 @@ def obs(units: Units) -> Float[Tensor, "f"]:
 
 def taylor(units: Units) -> Float[Tensor, "f"]:
     """First-order change of the loss without it, mean absolute value over tokens."""
-    assert units.taylor is not None
-    return units.taylor
+    assert units.importance is not None
+    return units.importance
+
+
+def learned(units: Units) -> Float[Tensor, "f"]:
+    """Scores trained by the divergence from the whole model's predictions, through a soft choice under the budget."""
+    assert units.importance is not None
+    return units.importance
 
 
 def random(units: Units) -> Float[Tensor, "f"]:
@@ -96,5 +102,11 @@ SELECTORS = methods(
     Method(leverage, frozenset({Need.INVERSE_GRAM}), source="arXiv:2408.09632"),
     Method(obs, frozenset({Need.INVERSE_GRAM}), source="arXiv:2203.07259"),
     Method(taylor, frozenset({Need.GRADIENT}), source="arXiv:1611.06440"),
+    Method(learned, frozenset({Need.LEARNING})),
     Method(random),
 )
+
+
+def sees_whole_model(selector: str) -> bool:
+    """Tell whether a selector scores units by passes through the whole model, so that layers can be compared."""
+    return bool(SELECTORS[selector].needs & {Need.GRADIENT, Need.LEARNING})

@@ -51,7 +51,7 @@ class Narrowable(Protocol):
     @property
     def producers(self) -> tuple[Weight, ...]: ...
     @property
-    def taylor(self) -> Tensor | None: ...
+    def importance(self) -> Tensor | None: ...
     @property
     def num_batches(self) -> int: ...
     def is_held_out(self, batch: int) -> bool:
@@ -65,13 +65,13 @@ class Narrowable(Protocol):
 class Sublayer:
     """The attention or the FFN of a layer, by the space that its consumer reads.
 
-    taylor  mean of `|z dL/dz|` of each feature, `(f,)`; None where the selector does not need it
+    importance  of each feature in the whole model, `(f,)`; None where the selector does not look at that
     """
 
     model: nn.Module
     inputs: LayerInputs
     space: Space
-    taylor: Tensor | None = None
+    importance: Tensor | None = None
 
     @property
     def layer(self) -> int:
@@ -124,7 +124,7 @@ class Expert:
 
     consumer = Weight("down", in_=Space.FFN, out=Space.RESIDUAL)
     producers = (Weight("gate_up", in_=Space.RESIDUAL, out=Space.FFN, repeats=2),)
-    taylor = None
+    importance = None
 
     @property
     def num_batches(self) -> int:
@@ -145,7 +145,7 @@ class Expert:
 def score(units: Narrowable, selector: str, features: Features, seed: int) -> Tensor:
     """Return the selector's score of each feature, `(f,)`."""
     matrix = read_matrix(units.model, units.consumer).to(ACCUMULATE)
-    result: Tensor = SELECTORS[selector](Units(features, matrix, units.taylor, seed))
+    result: Tensor = SELECTORS[selector](Units(features, matrix, units.importance, seed))
     return result
 
 

@@ -1,6 +1,6 @@
 """How much the loss feels what each feature does: first-order Taylor importance."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -27,10 +27,14 @@ def taylor_importance(
         taylor = (x * gradient).abs().to(ACCUMULATE).sum(0)
         sums[path] = sums[path] + taylor if path in sums else taylor
 
-    windows = [
+    total = capture_gradients(model, paths, single_windows(batches), on_activation)
+    return {path: taylor / total for path, taylor in sums.items()}
+
+
+def single_windows(batches: Iterable[Batch]) -> list[Batch]:
+    """Return the windows of the batches as batches of one: all activations of a backward pass are those of one."""
+    return [
         {name: value[row : row + 1] for name, value in batch.items()}
         for batch in batches
         for row in range(len(next(iter(batch.values()))))
     ]
-    total = capture_gradients(model, paths, windows, on_activation)
-    return {path: taylor / total for path, taylor in sums.items()}

@@ -34,7 +34,7 @@ def test_layers_that_are_recalled_are_those_that_were_narrowed(family, tmp_path)
             compress_model(model, make_plan(model, parse_recipe(RECIPE | CALIBRATION)), batches(), journal=journal)
             for model in (build(family), build(family))
         )
-        layers = 2 * len(done.results["ffn"])
+        layers = 2 * len(done.results["ffn"].layers)
         assert journal.num_recalled == layers
     assert again.results["ffn"] == done.results["ffn"]
     assert again.results["width"].narrowed.refits == done.results["width"].narrowed.refits

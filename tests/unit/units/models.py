@@ -41,7 +41,7 @@ def narrow(
     if ffn is not None:
         before, made.after = made.after, replace(made.after, ffn=tuple(ffn))
         steps.append(Step(FfnStage(), Ffn(size=tuple(ffn), merge=merge, **options), before, made.after))
-    return [result for found in run_together(made, steps).values() for result in found]
+    return [result for found in run_together(made, steps).values() for result in found.layers]
 
 
 def one_layer(arch: Architecture, layer: int, size: int) -> list[int]:

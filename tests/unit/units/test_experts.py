@@ -32,11 +32,11 @@ def mixtral(**experts) -> MixtralForCausalLM:
 def test_neurons_that_go_are_those_that_would_write_nothing(family):
     model, silenced = build(family), build(family)
     done = narrow(model, ffn={"size": 16, "compensate": "none"})
-    assert [(entry.layer, entry.expert) for entry in done.results["ffn"]] == [
+    assert [(entry.layer, entry.expert) for entry in done.results["ffn"].layers] == [
         (i, e) for i in range(4) for e in range(3)
     ]
-    assert len({entry.kept for entry in done.results["ffn"]}) > 4
-    for entry in done.results["ffn"]:
+    assert len({entry.kept for entry in done.results["ffn"].layers}) > 4
+    for entry in done.results["ffn"].layers:
         gone = [neuron for neuron in range(40) if neuron not in entry.kept]
         silenced.model.layers[entry.layer].mlp.experts.down_proj.data[entry.expert][:, gone] = 0
     torch.testing.assert_close(logits(model), logits(silenced), rtol=1e-6, atol=1e-6)
@@ -71,7 +71,7 @@ def test_an_expert_that_gets_too_few_tokens_is_not_compensated():
         router = layer.mlp.gate.weight.data
         router[1], router[2] = -router[0], 0  # one of the first two always wins
     done = narrow(model, ffn={"size": 16})
-    fits = {(entry.layer, entry.expert): entry.fit.ridge for entry in done.results["ffn"]}
+    fits = {(entry.layer, entry.expert): entry.fit.ridge for entry in done.results["ffn"].layers}
     assert all((ridge is None) == (expert == 2) for (_, expert), ridge in fits.items())
     assert torch.isfinite(logits(model)).all()
 

@@ -7,7 +7,7 @@ from neuromeld.settings import check_ratio
 from neuromeld.stages.base import StageOptions
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.merges import MERGES
-from neuromeld.units.selectors import SELECTORS
+from neuromeld.units.selectors import SELECTORS, sees_whole_model
 
 
 class Ffn(StageOptions):
@@ -20,6 +20,11 @@ class Ffn(StageOptions):
         None,
         description="Hidden neurons of each FFN to keep: one number, or one for each layer.",
         json_schema_extra={"target": True, "metavar": "NUMBERS"},
+    )
+    by_layer: bool = Field(
+        False,
+        description="Let layers keep different numbers of neurons, all together as many: the selector decides, which "
+        "must see the whole model (learned, taylor).",
     )
     selector: str = Field("wanda", description="Selector of the hidden neurons to keep.")
     merge: str = Field("none", description="How removed neurons are merged into kept ones: none, transport or kmeans.")
@@ -38,6 +43,10 @@ class Ffn(StageOptions):
             problems.append("give one of ratio and size")
         if self.size is not None and min((self.size,) if isinstance(self.size, int) else (*self.size, 1)) < 1:
             problems.append(f"size={self.size} must be at least 1 in every layer")
+        if self.by_layer and isinstance(self.size, tuple):
+            problems.append("by_layer finds the size of each layer: give size as one number, or ratio")
+        if self.by_layer and self.selector in SELECTORS and not sees_whole_model(self.selector):
+            problems.append(f"by_layer needs scores that compare layers, and {self.selector} has none: use learned")
         if problems:
             raise ValueError("; ".join(problems))
         return self

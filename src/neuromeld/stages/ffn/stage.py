@@ -17,6 +17,7 @@ from neuromeld.stages.per_layer import per_layer, round_width
 from neuromeld.stages.sublayer_stage import SublayerStage
 from neuromeld.transport import summarise_plan
 from neuromeld.units.merges import MERGES
+from neuromeld.units.pools import Pool
 from neuromeld.units.sublayer import (
     Narrowable,
     Sublayer,
@@ -59,6 +60,19 @@ class FfnStage(SublayerStage[Ffn]):
         width = sizes.ffn[0]
         size = options.size or max(1, round_width(width * (options.ratio or 1), width, FFN_MULTIPLE))
         return replace(sizes, ffn=per_layer("ffn.size", size, sizes.ffn))
+
+    def native_reasons(self, options: Ffn, target: Target, after: Sizes) -> list[str]:
+        """Add that layers may come to differ."""
+        by_layer = ["ffn.by_layer gives layers FFNs of different sizes"] if options.by_layer else []
+        return super().native_reasons(options, target, after) + by_layer
+
+    def pools(self, options: Ffn, before: Sizes, after: Sizes) -> list[Pool]:
+        """Return one budget for all layers where they may differ, else one for each."""
+        if not options.by_layer:
+            return super().pools(options, before, after)
+        layers = tuple(layer for layer, width in enumerate(before.ffn) if width > 1)
+        sizes, keep = tuple(before.ffn[layer] for layer in layers), sum(after.ffn[layer] for layer in layers)
+        return [Pool(Space.FFN, layers, sizes, keep, FFN_MULTIPLE if max(before.ffn) < 2048 else 128)]
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the intermediate size."""

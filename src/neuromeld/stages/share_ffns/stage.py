@@ -51,7 +51,8 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         found = []
         if getattr(others.get("width"), "basis", "shared") != "shared":
             found.append("share_ffns needs width.basis=shared: FFNs in different bases have nothing in common")
-        if isinstance(getattr(others.get("ffn"), "size", None), tuple):
+        ffn = others.get("ffn")
+        if isinstance(getattr(ffn, "size", None), tuple) or getattr(ffn, "by_layer", False):
             found.append("share_ffns needs FFNs of one width: give ffn.size as one number, or ffn.ratio")
         return found
 
