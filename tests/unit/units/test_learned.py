@@ -88,7 +88,9 @@ def test_light_learning_is_the_same():
     model = build("llama", dtype=torch.float32)
     pools = [Pool(Space.FFN, (0, 2), (40, 40), 48, step=8), Pool(Space.HEADS, (1,), (2,), 1)]
     found, expected = (learner(model, pools, light=light).learn()[0] for light in (True, False))
-    assert list(found) == [architecture_of(model).consumer(*place).path for place in ((0, Space.FFN), (2, Space.FFN), (1, Space.HEADS))]
+    assert list(found) == [
+        architecture_of(model).consumer(*place).path for place in ((0, Space.FFN), (2, Space.FFN), (1, Space.HEADS))
+    ]
     for path, scores in expected.items():
         assert torch.equal(found[path], scores)
 
