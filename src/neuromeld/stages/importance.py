@@ -13,7 +13,7 @@ from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Job
 from neuromeld.stats.split import held_out_here
-from neuromeld.units.learned import Learner, Look, steps_of
+from neuromeld.units.learned import Learned, Learner, steps_of
 from neuromeld.units.pools import Pool
 from neuromeld.units.selectors import SELECTORS, sees_whole_model
 from neuromeld.units.taylor import taylor_importance
@@ -32,7 +32,7 @@ class Importance:
     """Scores of the features of each sublayer, `(f,)`, by the path of what reads them, and how they were learned."""
 
     scores: dict[str, Tensor]
-    looks: list[Look]
+    learned: Learned | None = None
 
 
 def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
@@ -45,16 +45,16 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
     scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on)
     pools = [pool for one in chosen if Need.LEARNING in SELECTORS[one.selector].needs for pool in one.pools]
     if not pools:
-        return Importance(scores, [])
+        return Importance(scores)
     learner = Learner(job.model, job.arch, pools, job.data, job.journal, light=_memory_is_short(job))
     with track("learning what to keep", steps_of(job.data), enabled=job.progress) as advance:
-        learned, looks = learner.learn(advance)
+        learned = learner.learn(advance)
     for pool in pools:
         for layer, size in zip(pool.layers, pool.sizes, strict=True):
             consumer = job.arch.consumer(layer, pool.space)
             features = len(read_matrix(job.model, consumer))
-            scores[consumer.path] = learned[consumer.path].repeat_interleave(features // size)
-    return Importance(scores, looks)
+            scores[consumer.path] = learned.scores[consumer.path].repeat_interleave(features // size)
+    return Importance(scores, learned)
 
 
 def activation_bytes(tokens: int, num_layers: int, width: int, ffn: int) -> int:

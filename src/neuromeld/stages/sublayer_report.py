@@ -42,3 +42,28 @@ def sublayer_section(entries: Sequence[dict[str, Any]] | None, title: str, key: 
 def _place(entry: dict[str, Any]) -> int | str:
     layer: int = entry["layer"]
     return f"{layer}, expert {entry['expert']}" if "expert" in entry else layer
+
+
+def learned_section(learned: dict[str, Any] | None, title: str) -> Section | None:
+    """Draw how far predictions were from the whole model's while units were learned, and the scores by layer."""
+    if not learned:
+        return None
+    looks = learned["looks"]
+    curves = [
+        Series(name, [(look["step"], look[key]) for look in looks if look[key] is not None])
+        for name, key in (("soft choice, text of the step", "loss"), ("hard choice, held-out text", "held_out"))
+    ]
+    places = (("lowest tenth", 1), ("median", 5), ("highest tenth", 9))
+    scores = [
+        Series(name, [(entry["layer"], entry["deciles"][place]) for entry in learned["scores"]])
+        for name, place in places
+    ]
+    intro = paragraph(
+        "Which units stay was learned: every unit has a score, and a soft choice under the budget was trained so that "
+        "predictions stay near those of the whole model, before anything was taken away or compensated."
+    )
+    charts = [
+        lines("Divergence from the whole model", "step", "nats per token", curves),
+        lines("Scores of the units", "layer", "score", scores, zero=False),
+    ]
+    return Section(f"{title}: what was learned", join([intro, drawn(charts)]))

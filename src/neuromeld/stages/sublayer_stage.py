@@ -32,10 +32,10 @@ from neuromeld.stages.base import (
     layer_bytes,
 )
 from neuromeld.stages.importance import Importance, Selection, activation_bytes, importance_for
-from neuromeld.stages.sublayer_report import sublayer_section
+from neuromeld.stages.sublayer_report import learned_section, sublayer_section
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.units.compensation import COMPENSATIONS
-from neuromeld.units.learned import Look
+from neuromeld.units.learned import Learned
 from neuromeld.units.pools import Pool
 from neuromeld.units.selectors import SELECTORS, sees_whole_model
 from neuromeld.units.sublayer import Sublayer, SublayerResult
@@ -50,7 +50,7 @@ class NarrowedLayers:
     """What became of every layer, and how the units were learned, where they were."""
 
     layers: list[SublayerResult] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    learned: Learned | None = None
 
 
 class SublayerStage(Stage[O, NarrowedLayers]):
@@ -153,12 +153,18 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         """Return the sizes and errors of every layer, some pictures of merges, and how units were learned."""
         pictured = shown(len(result.layers))
         entries = [_entry(entry, self.unit, shown=i in pictured) for i, entry in enumerate(result.layers)]
-        learned = {"learned": [asdict(look) for look in result.looks]} if result.looks else {}
-        return {self.space: entries} | learned
+        return {self.space: entries} | self._learned_record(result.learned)
+
+    def _learned_record(self, learned: Learned | None) -> dict[str, Any]:
+        if learned is None:
+            return {}
+        scores = [{"layer": one.layer, "deciles": one.deciles} for one in learned.layers if one.space == self.space]
+        return {f"{self.space}_learned": {"looks": [asdict(look) for look in learned.looks], "scores": scores}}
 
     def sections(self, record: Record) -> list[Section | None]:
-        """Draw sizes and errors by layer."""
-        return [sublayer_section(record.get(self.space), self.title.capitalize(), self.unit)]
+        """Draw sizes and errors by layer, and how units were learned."""
+        title, learned = self.title.capitalize(), record.get(f"{self.space}_learned")
+        return [sublayer_section(record.get(self.space), title, self.unit), learned_section(learned, title)]
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,7 @@ def run_together(job: Job, steps: Sequence[Step]) -> dict[str, NarrowedLayers]:
     importance = importance_for(job, selections)
     steps = [step.resized(arch, importance) for step in steps]
     job.after = steps[-1].after
-    results = {step.stage.name: NarrowedLayers(looks=importance.looks) for step in steps}
+    results = {step.stage.name: NarrowedLayers(learned=importance.learned) for step in steps}
     what = " and ".join(step.stage.title for step in steps)
     with track(what, arch.num_layers, enabled=job.progress) as advance:
         for inputs in walk_layers(model, arch, job.data, offload=journal.offload):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
 from neuromeld.model.gradients import frozen
 from neuromeld.model.predictions import divergences, predictions
@@ -50,6 +51,24 @@ class Look:
     temperature: float
     loss: float | None
     held_out: float | None
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """The scores of the units of one layer, from the least to the largest: every tenth part of the way."""
+
+    space: Space
+    layer: int
+    deciles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Scores by the path of what reads the units, one for each unit, and how they came about."""
+
+    scores: dict[str, Tensor]
+    layers: list[LayerScores]
+    looks: list[Look]
 
 
 @dataclass
@@ -89,8 +108,8 @@ class Learner:
     journal: Journal
     light: bool = False
 
-    def learn(self, advance: Callable[[int], None] = lambda _: None) -> tuple[dict[str, Tensor], list[Look]]:
-        """Return the scores that were best on the held-out text, by the path of what reads the units, and the way."""
+    def learn(self, advance: Callable[[int], None] = lambda _: None) -> Learned:
+        """Return the scores that were best on the held-out text."""
         fitted, _ = _parts(self.batches)
         every = max(1, len(fitted) // TESTS)
         with frozen(self.model):
@@ -104,7 +123,16 @@ class Learner:
                 if tested is not None:
                     self._keep(state, step)
                 advance(step)
-        return dict(zip(self._paths, state.best.split(self._sizes), strict=True)), state.looks
+        return self._learned(state)
+
+    def _learned(self, state: _State) -> Learned:
+        tenths = torch.linspace(0, 1, 11, dtype=ACCUMULATE)
+        layers = [
+            LayerScores(pool.space, layer, tuple(scores.quantile(tenths).tolist()))
+            for pool, parts in self._by_pool(state.best)
+            for layer, scores in zip(pool.layers, parts, strict=True)
+        ]
+        return Learned(dict(zip(self._paths, state.best.split(self._sizes), strict=True)), layers, state.looks)
 
     @property
     def _paths(self) -> list[str]:

@@ -11,6 +11,7 @@ from neuromeld.evaluation import unique_parameters
 from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.runtime.journal import NO_JOURNAL, open_journal
+from neuromeld.stages.ffn import FfnStage
 from neuromeld.units.learned import Learner
 from neuromeld.units.pools import Pool
 from unit.stages.models import batches
@@ -66,8 +67,9 @@ def test_what_writes_nothing_goes_and_held_out_text_chooses():
     model, arch, useless = spoiled()
     width = arch.widths[Space.FFN]
     pools = [Pool(Space.FFN, (layer,), (width,), width - len(useless)) for layer in range(arch.num_layers)]
-    scores, looks = learner(model, pools).learn()
-    for found in scores.values():
+    learned = learner(model, pools).learn()
+    looks = learned.looks
+    for found in learned.scores.values():
         assert set(found.topk(len(useless), largest=False).indices.tolist()) == set(useless.tolist())
     tested = [look.held_out for look in looks if look.held_out is not None]
     assert min(tested) < 1e-4
@@ -77,7 +79,7 @@ def test_what_writes_nothing_goes_and_held_out_text_chooses():
 def test_learning_brings_held_out_predictions_nearer():
     model = build("llama", dtype=torch.float32)
     pool = Pool(Space.FFN, (0, 1, 2, 3), (40,) * 4, 96, step=8)
-    _, looks = learner(model, [pool], batches(48)).learn()
+    looks = learner(model, [pool], batches(48)).learn().looks
     tested = [look.held_out for look in looks if look.held_out is not None]
     assert min(tested) < tested[0]
     assert looks[-1].temperature == pytest.approx(0.05)
@@ -87,7 +89,7 @@ def test_learning_brings_held_out_predictions_nearer():
 def test_light_learning_is_the_same():
     model = build("llama", dtype=torch.float32)
     pools = [Pool(Space.FFN, (0, 2), (40, 40), 48, step=8), Pool(Space.HEADS, (1,), (2,), 1)]
-    found, expected = (learner(model, pools, light=light).learn()[0] for light in (True, False))
+    found, expected = (learner(model, pools, light=light).learn().scores for light in (True, False))
     assert list(found) == [
         architecture_of(model).consumer(*place).path for place in ((0, Space.FFN), (2, Space.FFN), (1, Space.HEADS))
     ]
@@ -98,7 +100,7 @@ def test_light_learning_is_the_same():
 def test_learning_goes_on_where_it_was_interrupted(tmp_path):
     model, pools = build("llama", dtype=torch.float32), [Pool(Space.FFN, (0, 1), (40, 40), 48, step=8)]
     data = batches(48)
-    expected, looks = learner(model, pools, data).learn()
+    expected = learner(model, pools, data).learn()
     steps = []
 
     def interrupt(step):
@@ -113,11 +115,11 @@ def test_learning_goes_on_where_it_was_interrupted(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupt)
-    found, again = run(steps.append)
+    found = run(steps.append)
     assert steps[:3] == [1, 2, 3]
-    assert again == looks
-    for path, scores in expected.items():
-        assert torch.equal(found[path], scores)
+    assert (found.looks, found.layers) == (expected.looks, expected.layers)
+    for path, scores in expected.scores.items():
+        assert torch.equal(found.scores[path], scores)
 
 
 @pytest.mark.parametrize("selector", ["learned", "taylor"])
@@ -130,7 +132,8 @@ def test_sizes_by_layer_are_found_and_are_as_many_as_planned(selector):
     assert sum(done.sizes.ffn) == 4 * 24
     assert len(set(done.sizes.ffn)) > 1
     assert unique_parameters(done.model) == plan.parameters_after
-    assert ("learned" in done.record()) == (selector == "learned")
+    titles = [section.title for section in FfnStage().sections(done.record()) if section]
+    assert ("Feed-forward networks: what was learned" in titles) == (selector == "learned")
 
 
 def test_uniform_sizes_stay_stock():
@@ -145,7 +148,9 @@ def test_uniform_sizes_stay_stock():
     assert plan.format == "stock"
     assert model.config.intermediate_size == 24
     assert model.config.num_key_value_heads == 1
-    assert done.results["ffn"].looks == done.results["heads"].looks
+    record = done.record()
+    assert record["ffn_learned"]["looks"] == record["heads_learned"]["looks"]
+    assert [len(record[f"{space}_learned"]["scores"]) for space in ("ffn", "heads")] == [4, 4]
 
 
 @pytest.mark.parametrize(
