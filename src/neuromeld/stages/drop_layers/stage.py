@@ -11,11 +11,10 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import keep_layers
-from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes, layer_bytes
+from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes
 from neuromeld.stages.drop_layers.absorb import AbsorbedLayers, absorb, fit_windows, write_window
 from neuromeld.stages.drop_layers.options import DropLayers
 from neuromeld.stages.drop_layers.pattern import pattern_warning
@@ -86,7 +85,7 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
 
     def unknowns(self, options: DropLayers, work: Workload) -> int:
         """Return the hidden neurons of the FFN that is refitted."""
-        return max(work.before.ffn) if options.compensate == "ridge" else 0
+        return max(work.before.ffn) if _absorbs(options, work.arch) else 0
 
     def foreseen(self, model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:
         """Warn of a pattern of layers that may be broken."""
@@ -97,18 +96,19 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
     def cost(self, options: DropLayers, work: Workload) -> Cost:
         """Predict what a search and a refit hold."""
         search = loss_bytes(work) if self.searches(options) else 0
-        if options.compensate == "none":
+        if not _absorbs(options, work.arch):
             return Cost(mapped_bytes=search)
-        d, f = work.arch.width, max(work.before.ffn)
+        d, f, stacks = work.arch.width, max(work.before.ffn), len(work.before.depths)
         sums = 2 * 8 * (f + 1) * (f + 1 + d) + 3 * 8 * f * (f + d)
         sums += 2 * 8 * TOKENS_PER_BLOCK * (f + d) + work.batch_tokens * work.itemsize * (f + 3 * d)
-        stream = work.tokens * d * work.itemsize
-        tried = work.before.num_layers * options.windows * (f + 1) * d * work.itemsize if search else 0
-        held = stream * max(3, (options.number + 2) // 2)
+        matrix = (f + 1) * d * work.itemsize
+        tried = matrix * work.before.num_layers * len(set(options.lengths)) if search else 0
+        held = work.tokens * d * work.itemsize * max(3, (options.lengths[0] + 2) // 2)
+        holes = stacks * (options.windows if search else options.number)
         return Cost(
             working_bytes=held + tried + sums,
             mapped_bytes=max(search, largest_layer_bytes(work) + sums),
-            journal_bytes=sum(layer_bytes(work, layer, work.before, (Space.FFN,)) for layer in range(options.number)),
+            journal_bytes=matrix * holes,
             held_bytes=held + tried,
         )
 
@@ -157,6 +157,10 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
 def _round_section(number: int, tried: list[dict[str, Any]]) -> Section | None:
     best = min(tried, key=lambda window: float(window["loss"]))
     return layers_section(f"Removed layers, window {number}", tried, [best["start"], best["end"]])
+
+
+def _absorbs(options: DropLayers, arch: Architecture) -> bool:
+    return options.compensate == "ridge" and any(stack.ffn_adds for stack in arch.spec.stacks)
 
 
 def _search(job: Job, options: DropLayers) -> list[WindowSearch]:
