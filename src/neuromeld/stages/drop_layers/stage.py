@@ -18,7 +18,6 @@ from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_la
 from neuromeld.stages.drop_layers.absorb import AbsorbedLayers, absorb, fit_windows, write_window
 from neuromeld.stages.drop_layers.options import DropLayers
 from neuromeld.stages.drop_layers.pattern import pattern_warning
-from neuromeld.stages.fits import fit_record
 from neuromeld.stages.layers_options import existing
 from neuromeld.stages.windows import (
     Window,
@@ -129,13 +128,16 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
 
     def record(self, result: DroppedLayers) -> dict[str, Any]:
         """Return the layers, the windows that were tried, and every refit."""
-        holes = [asdict(hole) | {"fit": fit_record(hole.fit)} for hole in result.absorbed]
         tried = [
             tried | {"round": number}
             for number, search in enumerate(result.searches, start=1)
             for tried in windows_record(search)
         ]
-        return {"dropped": result.layers, "dropped_windows": tried, "absorbed": holes}
+        return {
+            "dropped": result.layers,
+            "dropped_windows": tried,
+            "absorbed": [asdict(hole) for hole in result.absorbed],
+        }
 
     def sentences(self, record: Record) -> list[Markup]:
         """Name the layers, and those that were refitted."""
