@@ -58,6 +58,10 @@ def everything() -> dict[str, Any]:
     """A record that fills every section, as a model of thirty layers might."""
     record = copy.deepcopy(LEAST)
     record["format"] = "native"
+    record["engines"] = [
+        {"engine": "vLLM", "tried": "0.32.0", "how": "after `neuromeld export --to vllm`", "reasons": []},
+        {"engine": "MLX-LM", "tried": "not tried", "how": None, "reasons": ["it is of no family that it knows"]},
+    ]
     record["recipe"]["width"] |= {
         "selector": "mean_abs_activation",
         "merge": "transport",

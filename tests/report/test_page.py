@@ -187,3 +187,9 @@ def test_folder_without_a_record_is_refused(tmp_path):
     for out in (tmp_path / "nowhere" / "report.html", Path(), tmp_path, Path("n" * 300), Path("\0")):
         with pytest.raises(CheckpointError, match="cannot be written"):
             save_report(tmp_path, out)
+
+
+def test_engines_are_told_as_serve_check_tells_them():
+    page = render_report(everything())
+    assert "<td>0.32.0</td><td>after `neuromeld export --to vllm`</td>" in page
+    assert "<td>no: it is of no family that it knows</td>" in page

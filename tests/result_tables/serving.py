@@ -1,12 +1,19 @@
-"""What loads where: every kind of result, asked of the code that answers `serve-check`."""
+"""What loads where: every kind of result, asked of the code that answers `serve-check`; what engines measured."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from transformers import PretrainedConfig
 
 from neuromeld.checkpoint.export.engines import verdicts
-from result_tables.markdown import words
+from result_tables.markdown import table, words
 from unit.checkpoint.export.models import build, ragged, ragged_heads, shared
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "engines.jsonl"
+
+SPEEDS = ("prefill_tokens_per_second", "decode_tokens_per_second", "decode_tokens_per_second_of_16")
 
 KINDS: dict[str, Callable[[], PretrainedConfig]] = {
     "stock, of `llama`": lambda: build("llama").config,
@@ -37,3 +44,32 @@ def engines() -> str:
     tried = ["tried with", *(verdict.tried for verdict in next(iter(found.values())))]
     listed = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1))
     return f"{words(['', *names], [tried, *rows])}\n{listed}\n"
+
+
+def figures() -> str:
+    """What each engine computes, and how fast, beside what operations and bytes would allow."""
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    dense = {_engine(row): row for row in rows if row["model"] == "dense"}
+    head = ["", "engine", "parameters", "largest difference", "nats", "greedy"]
+    head += ["1 / operations", "1 / bytes", "prefill", "decode", "16 at once"]
+    return table(head, [_row(row, dense[_engine(row)]) for row in rows])
+
+
+def _engine(row: dict[str, Any]) -> str:
+    return f"{row['engine']} {row['quantize'] or 'float32'}"
+
+
+def _row(row: dict[str, Any], dense: dict[str, Any]) -> list[str]:
+    nats = row["nats_per_token"] - row["nats_per_token_of_transformers"]
+    allowed = [dense[key] / row[key] for key in ("flops_per_token", "bytes_per_token")]
+    speeds = [f"{row[key]:.1f}" if row is dense else f"{row[key] / dense[key]:.2f}" for key in SPEEDS]
+    return [
+        row["model"],
+        _engine(row),
+        f"{row['parameters'] / dense['parameters']:.3f}",
+        f"{row['largest_difference']:.1g}",
+        f"{nats:+.4f}",
+        f"{row['greedy_tokens_alike']}",
+        *("" if row is dense else f"{ratio:.2f}" for ratio in allowed),
+        *speeds,
+    ]

@@ -112,10 +112,9 @@ def _checked(form: Form, content: Content, folder: Path) -> dict[str, Any]:
             f"{form.module} does not compute what transformers does: log-probabilities of {len(ids)} tokens differ by "
             f"up to {largest:.3g}, {mean:.3g} on average; please report it"
         )
+    moved = f"by {mean:.2g} nats on average, by {largest:.2g} at most"
     return {
-        "checked": (
-            f"loaded in {form.module}: log-probabilities of {len(ids)} tokens differ by up to {largest:.2g} nats"
-        ),
+        "checked": f"loaded in {form.module}: log-probabilities of {len(ids)} tokens differ {moved}",
         "largest_difference": largest,
         "mean_difference": mean,
     }

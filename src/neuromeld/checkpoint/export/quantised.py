@@ -27,8 +27,11 @@ def quantise(source: Path, out: Path, kind: str) -> None:
     """
     import llama_cpp
 
+    silent = llama_cpp.llama_log_callback(lambda level, text, data: None)  # noqa: ARG005
+    llama_cpp.llama_log_set(silent, None)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
     code = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), params)
+    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(0), None)
     if code != 0:
         raise CheckpointError(f"llama.cpp could not write {source.name} as {kind} (code {code})")
