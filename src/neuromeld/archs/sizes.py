@@ -20,6 +20,7 @@ class Sizes:
     num_kv_heads  key-value heads of each layer, each with the query heads that read it
     depths        layers of each stack
     shared_ffns   length of a window of FFNs with one set of weights
+    vocab         tokens of the vocabulary; 0 where there is none
     basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
     """
 
@@ -27,6 +28,7 @@ class Sizes:
     ffn: tuple[int, ...]
     num_kv_heads: tuple[int, ...]
     depths: tuple[int, ...]
+    vocab: int = 0
     shared_ffns: int = 1
     basis_starts: tuple[int, ...] = ()
 
@@ -58,7 +60,8 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     if keys is not None:
         num_kv_heads = getattr(config, keys[1], None) or getattr(config, keys[0])
     layers = arch.num_layers
-    return Sizes(arch.width, (arch.widths[Space.FFN],) * layers, (num_kv_heads,) * layers, arch.depths)
+    vocab = arch.widths[Space.VOCAB] if arch.spec.reads_tokens else 0
+    return Sizes(arch.width, (arch.widths[Space.FFN],) * layers, (num_kv_heads,) * layers, arch.depths, vocab)
 
 
 def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: Space) -> int:
@@ -67,6 +70,8 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
         return after.hidden
     if space == Space.FFN:
         return after.ffn[layer]
+    if space == Space.VOCAB:
+        return after.vocab
     if space in GROUPED:
         return arch.widths[space] // before.num_kv_heads[layer] * after.num_kv_heads[layer]
     return arch.widths[space]
@@ -89,7 +94,11 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     def size(space: Space, layer: int = 0) -> int:
         return space_size(arch, before, after, layer, space)
 
-    total = extra + sum(parameter.numel() for parameter in arch.untouched_parameters(model))
+    by_token = {id(parameter) for name, parameter in model.named_parameters() if name in arch.spec.token_vectors}
+    total = extra + sum(
+        size(Space.VOCAB) if id(parameter) in by_token else parameter.numel()
+        for parameter in arch.untouched_parameters(model)
+    )
     head = arch.spec.head
     for weight in (*arch.spec.embeddings, *([head] if head else [])):
         tied = arch.tied and weight == head
@@ -119,7 +128,7 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
     extra  entries of matrices that are neither in a layer nor the head
     """
     head = arch.spec.head
-    entries = extra + (after.hidden * arch.widths[head.out] if head else 0)
+    entries = extra + (after.hidden * space_size(arch, before, after, 0, head.out) if head else 0)
     attention = 0
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
@@ -138,6 +147,7 @@ def changes(before: Sizes, after: Sizes) -> list[str]:
         return str(low) if low == high else f"{low} to {high}, {sum(sizes) / len(sizes):.0f} on average"
 
     pairs = (
+        ("tokens of the vocabulary", f"{before.vocab:,}", f"{after.vocab:,}"),
         ("layers", str(before.num_layers), str(after.num_layers)),
         ("key-value heads of each layer", span(before.num_kv_heads), span(after.num_kv_heads)),
         ("hidden neurons of each FFN", span(before.ffn), span(after.ffn)),

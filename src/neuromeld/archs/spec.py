@@ -167,6 +167,7 @@ class ArchSpec:
     `writes_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
+    `token_vectors` are the paths of parameters and buffers with a number for each token, beside the biases of weights.
     `variants` describe the same model class under config values that `requires` excludes here.
     """
 
@@ -180,6 +181,7 @@ class ArchSpec:
     head: Weight | None = None
     untouched_parameters: tuple[str, ...] = ()
     embedding_norm: Norm | None = None
+    token_vectors: tuple[str, ...] = ()
     stock_keys: Mapping[Space, str | tuple[str, ...]] = field(default_factory=dict)
     native_only: Mapping[Space, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -190,6 +192,11 @@ class ArchSpec:
     layer_lists: tuple[str, ...] = ("layer_types",)
     requires: tuple[Requirement, ...] = ()
     variants: tuple["ArchSpec", ...] = ()
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether there is a row of an embedding for each token of a vocabulary."""
+        return any(weight.in_ == Space.VOCAB for weight in self.embeddings)
 
     @property
     def kind(self) -> NormKind:

@@ -149,6 +149,8 @@ def plan_command(
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)
+    for told in planned.told:
+        console().print(told)
 
 
 def _candidates(choice: Choice) -> Table:

@@ -21,6 +21,7 @@ FORMATS = {
     "flops_per_token": "{:,}",
     "bytes_per_token": "{:,}",
     "perplexity": "{:.3f}",
+    "bits_per_byte": "{:.4f}",
     "tokens_per_image": "{:,}",
     "loss": "{:.4f}",
     "bleu": "{:.2f}",

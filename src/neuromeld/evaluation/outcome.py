@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from neuromeld.data.text import TokenWindows
+from neuromeld.data.text import TokenWindows, encode_texts, first_windows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.evaluation.perplexity import Perplexity, perplexity
@@ -44,16 +44,20 @@ class Outcome:
         says where.
         """
         with suppress(NumericsError):
-            self._before = self._look(model)
+            self._before = self._look(model, self._tokenizer)
 
-    def after(self, model: PreTrainedModel) -> dict[str, Any]:
+    def after(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """Return what a record says of both looks: `evaluation`, and `samples` side by side; `NumericsError` from
         `perplexity`.
+
+        tokenizer  of the model as it is now
         """
         if self._before is None:
             return {}
-        after = self._look(model)
-        measured = asdict(after.perplexity) | {"perplexity_before": self._before.perplexity.perplexity}
+        after, before = self._look(model, tokenizer), self._before.perplexity
+        measured = asdict(after.perplexity) | {"perplexity_before": before.perplexity}
+        if before.bits_per_byte is not None:
+            measured |= {"bits_per_byte_before": before.bits_per_byte}
         prompts = self._tokenizer.batch_decode(self._prompts_bt)
         written = zip(prompts, self._before.continuations, after.continuations, strict=True)
         return {
@@ -61,9 +65,15 @@ class Outcome:
             "samples": [{"prompt": prompt, "before": old, "after": new} for prompt, old, new in written],
         }
 
-    def _look(self, model: PreTrainedModel) -> Look:
-        written = continuations(model, self._prompts_bt, self._num_written)
-        return Look(perplexity(model, self._windows), self._tokenizer.batch_decode(written))
+    def _look(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Look:
+        windows, prompts = self._windows, [self._prompts_bt]
+        if tokenizer is not self._tokenizer:
+            seqlen, most = windows.input_ids.shape[1], windows.num_tokens
+            windows = first_windows(windows.source, tokenizer, split=windows.split, most=most, seqlen=seqlen)
+            texts = self._tokenizer.batch_decode(self._prompts_bt)
+            prompts = [torch.tensor([ids]) for ids in encode_texts(texts, tokenizer)]
+        written = [row for ids in prompts for row in continuations(model, ids, self._num_written)]
+        return Look(perplexity(model, windows), tokenizer.batch_decode(torch.stack(written)))
 
 
 @torch.no_grad()

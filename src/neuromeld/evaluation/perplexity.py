@@ -37,11 +37,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Perplexity:
-    """`nll` is the mean over the `tokens` predicted tokens, in nats, and `perplexity` its exponential."""
+    """`nll` is the mean over the `tokens` predicted tokens, in nats, and `perplexity` its exponential.
+
+    bits_per_byte  the whole likelihood over the bytes of the text that was predicted, which other tokenizers do not
+                   change; None where these are not known
+    """
 
     perplexity: float
     nll: float
     tokens: int
+    bits_per_byte: float | None
     protocol: dict[str, str | int]
 
 
@@ -64,7 +69,8 @@ def perplexity(
     with eval_mode(model):
         for ids_bs in _tracked(torch.split(windows.input_ids, batch_size), progress):
             total_nll += sum_nll(predictions(model, {"input_ids": ids_bs}))
-    return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION)
+    num_bytes = None if windows.num_bytes is None else int(windows.num_bytes[:, 1:].sum())
+    return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION, num_bytes)
 
 
 @torch.no_grad()
@@ -104,13 +110,21 @@ def _tracked(batches: Sequence[T], progress: bool) -> Iterable[T]:
     return track(batches, description="perplexity", console=console, disable=not progress)
 
 
-def _result(model: PreTrainedModel, windows: TokenWindows, total: float, tokens: int, definition: str) -> Perplexity:
+def _result(
+    model: PreTrainedModel,
+    windows: TokenWindows,
+    total: float,
+    tokens: int,
+    definition: str,
+    num_bytes: int | None = None,
+) -> Perplexity:
     num_windows, seqlen = windows.input_ids.shape
     nll = total / tokens
     return Perplexity(
         perplexity=math.exp(nll),
         nll=nll,
         tokens=tokens,
+        bits_per_byte=total / math.log(2) / num_bytes if num_bytes else None,
         protocol={
             "source": windows.source,
             "split": windows.split,

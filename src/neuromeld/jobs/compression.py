@@ -1,7 +1,9 @@
 """The job of `compress`: read, plan, compress, write, load again and compare."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource
+from neuromeld.data.text.usage import renumbered, tokenizer_in
 from neuromeld.evaluation import Outcome, bytes_on_disk
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for
+from neuromeld.model.capture import Batch
 from neuromeld.planning import Choice
 from neuromeld.planning.memory import INTERPRETER_BYTES
 from neuromeld.planning.pipeline import Compressed, compress_model
@@ -71,7 +75,7 @@ class CompressionJob:
             plan = self._plan()
             config: PretrainedConfig = self.source.config()
             reader = reader_for(config)
-            processor = reader.processor(self.source.folder)
+            processor = self._processor
             data = reader.calibration(self.recipe.calibration, processor, config, self.recipe.calibration.tokens)
             validation = search_examples(self.recipe, self.source)
             identity = identity_of(self.source, data, validation, self.dtype, self.device)
@@ -83,20 +87,30 @@ class CompressionJob:
                 outcome.before(model)
         compressed = self._compress(model, plan, data, validation)
         self.seconds |= compressed.seconds
+        processor, writers = compressed.processor, compressed.writers()
         record = self._record(compressed, plan, data, processor)
         del compressed
         if outcome is not None:
             with timed(self.seconds, LOOKING):
-                record |= outcome.after(model)
+                record |= outcome.after(model, processor)
         if is_first_rank():
-            written = _Writing(plan, data, processor, [model])
+            batch = data.check_batch
+            if processor is not self._processor:
+                batch = renumbered(batch, tokenizer_in(self._processor), tokenizer_in(processor))
+            written = _Writing(plan, batch, processor, writers, [model])
             del model
             self._write(written, record)
         wait_for_all()
         return plan, record
 
+    @cached_property
+    def _processor(self) -> Any:
+        """The processor of the original."""
+        return reader_for(self.source.config()).processor(self.source.folder)
+
     def _plan(self) -> Plan:
-        plan = plan_of(self.source, self.recipe, self.dtype, self.max_memory)
+        processor = self._processor if self.recipe.reads_processor else None
+        plan = plan_of(self.source, self.recipe, self.dtype, self.max_memory, processor)
         if plan.memory_mapped:
             check_place(self.device)
             keep_no_freed_memory()
@@ -123,6 +137,7 @@ class CompressionJob:
             cache=cache if alone else None,
             journal=journal if alone else NO_JOURNAL,
             progress=self.progress and is_first_rank(),
+            processor=self._processor,
         )
 
     def _record(self, compressed: Compressed, plan: Plan, data: Examples, processor: Any) -> dict[str, Any]:
@@ -158,7 +173,7 @@ class CompressionJob:
 
     def _save_and_compare(self, written: "_Writing", folder: Path) -> float:
         """Write model, processor and companions; return how far the outputs of the loaded checkpoint are off."""
-        plan, batch, model = written.plan, written.data.check_batch, written.model.pop()
+        plan, batch, model = written.plan, written.check_batch, written.model.pop()
         expected, dtype = outputs(model, batch), model.dtype
         save_checkpoint(
             model,
@@ -168,6 +183,8 @@ class CompressionJob:
             max_shard_size=min(SHARD_BYTES, plan.peak_bytes - INTERPRETER_BYTES),
             memory_mapped=plan.memory_mapped,
         )
+        for write in written.writers:
+            write(self.source.folder, folder)
         copy_companions(self.source.folder, folder, width=plan.after.hidden)
         del model
         release_memory()
@@ -176,9 +193,13 @@ class CompressionJob:
 
 @dataclass
 class _Writing:
-    """Inputs of the writing; `model` holds the one model, and gives it up before the checkpoint is loaded again."""
+    """Inputs of the writing; `model` holds the one model, and gives it up before the checkpoint is loaded again.
+
+    writers  write what stages change of the source's other files
+    """
 
     plan: Plan
-    data: Examples
+    check_batch: Batch
     processor: Any
+    writers: list[Callable[[Path, Path], None]]
     model: list[PreTrainedModel]

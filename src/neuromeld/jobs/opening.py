@@ -78,8 +78,18 @@ def outcome_for(source: str, seqlen: int, processor: Any, config: PretrainedConf
     return Outcome(processor, windows), []
 
 
-def plan_of(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None, max_memory: int | None = None) -> Plan:
+def plan_of(
+    source: ModelSource,
+    recipe: Recipe,
+    dtype: torch.dtype | None,
+    max_memory: int | None = None,
+    processor: Any = None,
+) -> Plan:
+    """Return the plan of a recipe for a model on the disk; `processor` is read there unless it is given."""
     config = source.config()
+    told: list[str] = []
+    if recipe.reads_processor:
+        recipe, told = recipe.settled(processor or reader_for(config).processor(source.folder), config)
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     plan = make_plan(meta_model(config), recipe, dtype=dtype or own, max_memory=max_memory)
     left = check_companions(
@@ -87,7 +97,7 @@ def plan_of(source: ModelSource, recipe: Recipe, dtype: torch.dtype | None, max_
         width=(plan.before.hidden, plan.after.hidden),
         layers=(plan.before.num_layers, plan.after.num_layers),
     )
-    plan = replace(plan, warnings=(*plan.warnings, *left))
+    plan = replace(plan, warnings=(*plan.warnings, *left), told=tuple(told))
     if plan.memory_mapped:
         check_files(source, dtype, own)
     return plan

@@ -98,7 +98,8 @@ def evaluation_windows(source: ModelSource, data: EvaluationData) -> TokenWindow
 def measured_text(found: Perplexity, data: EvaluationData) -> Measured:
     """Return a perplexity as what was measured."""
     facts = {"tokens": found.tokens, "protocol": found.protocol}
-    return Measured({"perplexity": found.perplexity}, data.seqlen, facts)
+    bits = {} if found.bits_per_byte is None else {"bits_per_byte": found.bits_per_byte}
+    return Measured({"perplexity": found.perplexity} | bits, data.seqlen, facts)
 
 
 def batches_of(windows: TokenWindows) -> list[Batch]:

@@ -127,14 +127,20 @@ def reversible(model: nn.Module) -> Iterator[None]:
             dict(module._parameters),
             dict(module._modules),
             {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)},
-            {name: dict(value) for name, value in vars(module).items() if "_hooks" in name and isinstance(value, dict)},
+            {
+                name: dict(value)
+                for name, value in vars(module).items()
+                if (name == "_buffers" or "_hooks" in name) and isinstance(value, dict)
+            },
         )
         for module in model.modules()
     ]
-    config = dict(vars(model.config))
+    config, generation = dict(vars(model.config)), getattr(model, "generation_config", None)
     try:
         yield
     finally:
+        if generation is not None:
+            model.generation_config = generation
         for module, parameters, children, sizes, hooks in before:
             own = ((vars(module)[name], old) for name, old in hooks.items())
             for mapping, old in ((module._parameters, parameters), (module._modules, children), *own):
@@ -185,6 +191,35 @@ def scale_rows(model: nn.Module, path: str, scale: Tensor, shift: Tensor) -> Non
     for name, value in (("scale", scale), ("shift", shift)):
         setattr(module, name, nn.Parameter(torch.empty_like(weight[:0, 0]), requires_grad=weight.requires_grad))
         _replace(module, name, value, f"{path}.{name}")
+
+
+def keep_rows(model: nn.Module, names: Iterable[str], rows: Tensor) -> None:
+    """Keep some entries, by index, of parameters and buffers with one for each token, wherever they are shared.
+
+    names   of some that have them on their first axis, or, where that is of length 1, on their last
+
+    Sizes and padding tokens that modules carry follow.
+    """
+    held = [
+        (mapping, name, value, module, f"{path}.{name}".removeprefix("."))
+        for path, module in model.named_modules()
+        for mapping in (module._parameters, module._buffers)
+        for name, value in mapping.items()
+        if value is not None
+    ]
+    wanted = set(names)
+    for tensor in {id(value): value for *_, value, _, name in held if name in wanted}.values():
+        part = tensor[:, rows] if tensor.dim() > 1 and tensor.shape[0] == 1 else tensor[rows]
+        new = part.detach().contiguous()
+        new = nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+        for mapping, name, value, module, _ in held:
+            if value is tensor:
+                mapping[name] = new
+                _set_sizes(module)
+    new_id = {int(old): new for new, old in enumerate(rows)}
+    for module in model.modules():
+        if isinstance(old := getattr(module, "padding_idx", None), int) and old in new_id:
+            module.padding_idx = new_id[old]
 
 
 def changed_parameters(module: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 """Do what a plan says, stage after stage, on a live model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -30,6 +32,7 @@ class Compressed:
 
     sizes    of the layers that there are; where layers were found on the way, other than planned
     seconds  by stage
+    processor  of the model, as it was given or as a stage replaced it
     """
 
     model: PreTrainedModel
@@ -37,6 +40,15 @@ class Compressed:
     sizes: Sizes
     results: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    processor: Any = None
+
+    def writers(self) -> list[Callable[[Path, Path], None]]:
+        """Return what writes, from a source folder into another, the files that list what stages changed."""
+        return [
+            partial(chosen.stage.write_files, self.results[chosen.stage.name])
+            for chosen in self.plan.recipe.chosen
+            if chosen.stage.reads_processor and chosen.stage.name in self.results
+        ]
 
     @property
     def warnings(self) -> list[str]:
@@ -62,6 +74,7 @@ def compress_model(
     cache: Mapping[str, str] | None = None,
     journal: Journal = NO_JOURNAL,
     progress: bool = False,
+    processor: Any = None,
 ) -> Compressed:
     """Make a live model smaller in place, by a plan made for it.
 
@@ -70,6 +83,7 @@ def compress_model(
     validation  batches that windows of layers are chosen on; by default the calibration batches that are held out
     cache       facts that identify model and data; given, statistics are kept on disk and found there again
     journal     takes and gives the results of long steps, of this very job
+    processor   the model's tokenizer, or other processor, where a stage needs it; the result has the one that fits it
 
     Returns the same model object, in the mode that it was in; in the native format its class and config change.
     """
@@ -82,7 +96,7 @@ def compress_model(
     training = model.training
     try:
         job = job_of(model, plan, data, validation)
-        job.cache, job.journal, job.progress = cache, journal, progress
+        job.cache, job.journal, job.progress, job.processor = cache, journal, progress, processor
         done = run_stages(job, plan)
         _write_config(job, plan)
     finally:
@@ -121,7 +135,7 @@ def run_stages(job: Job, plan: Plan) -> Compressed:
             job.cache = None  # it knows the original model only
         with timed(done.seconds, " and ".join(chosen.stage.title for chosen in group)):
             done.results |= _run_group(job, group)
-    done.sizes = job.after
+    done.sizes, done.processor = job.after, job.processor
     return done
 
 

@@ -51,6 +51,8 @@ class Plan:
     warnings: tuple[str, ...]
     foreseen: tuple[str, ...] = ()
     """What may go less well than it should, and is a warning of the result only where it did."""
+    told: tuple[str, ...] = ()
+    """What stages say of it that read the model's processor."""
 
     @property
     def kept_ratio(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
+from transformers import PretrainedConfig
 
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
@@ -61,6 +62,19 @@ class Recipe(Settings):
     def holds_out(self) -> bool:
         """Whether part of the calibration data is held out."""
         return any(chosen.stage.holds_out(chosen.options) for chosen in self.chosen)
+
+    @property
+    def reads_processor(self) -> bool:
+        """Whether a stage needs the model's tokenizer, or other processor."""
+        return any(chosen.stage.reads_processor for chosen in self.chosen)
+
+    def settled(self, processor: Any, config: PretrainedConfig) -> tuple["Recipe", list[str]]:
+        """Return the recipe with what only the processor tells filled in, and what a plan says of that."""
+        settled, told = {}, []
+        for chosen in self.chosen:
+            settled[chosen.stage.name], said = chosen.stage.settle(chosen.options, processor, config)
+            told += said
+        return self.model_copy(update=settled), told
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -9,6 +9,7 @@ from neuromeld.stages.ffn import FfnStage
 from neuromeld.stages.heads import HeadsStage
 from neuromeld.stages.remove_ffns import RemoveFfnsStage
 from neuromeld.stages.share_ffns import ShareFfnsStage
+from neuromeld.stages.vocabulary import VocabularyStage
 from neuromeld.stages.width import WidthStage
 
 STAGES: list[AnyStage] = [
@@ -18,6 +19,7 @@ STAGES: list[AnyStage] = [
     FfnStage(),
     WidthStage(),
     ShareFfnsStage(),
+    VocabularyStage(),
 ]
 
 __all__ = ["STAGES"]

@@ -7,6 +7,7 @@ stages in order (`stages/__init__.py`) and know none of them by name.
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from markupsafe import Markup
@@ -101,6 +102,7 @@ class Job:
     sample      some of them, to find out on what is then done with all
     validation  batches that layers are chosen on
     cache       facts that identify model and data, where statistics of both may be kept for other jobs
+    processor   of the model, which a stage may replace; None where it was not given
     """
 
     model: PreTrainedModel
@@ -116,6 +118,7 @@ class Job:
     journal: Journal = NO_JOURNAL
     progress: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    processor: Any = None
 
 
 O = TypeVar("O", bound=StageOptions)  # noqa: E741
@@ -129,12 +132,14 @@ class Stage(ABC, Generic[O, R]):
     title    what it does, for lists and the command line
     prefix   of its options on the command line
     Options  its options
+    reads_processor  whether it needs the model's tokenizer, or other processor
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     prefix: ClassVar[str]
     Options: type[O]
+    reads_processor: ClassVar[bool] = False
 
     def conflicts(self, options: O, others: Mapping[str, StageOptions]) -> list[str]:  # noqa: ARG002
         """Say what in this stage and the `others` of a recipe excludes each other."""
@@ -147,6 +152,10 @@ class Stage(ABC, Generic[O, R]):
     def refusals(self, model: PreTrainedModel, arch: Architecture, options: O) -> list[str]:  # noqa: ARG002
         """Say what of these options this model cannot be given, each with what to do."""
         return []
+
+    def settle(self, options: O, processor: Any, config: PretrainedConfig) -> tuple[O, list[str]]:  # noqa: ARG002
+        """Return the options with what only the processor tells filled in, and what a plan says of that."""
+        return options, []
 
     @abstractmethod
     def resize(self, sizes: Sizes, options: O, target: Target) -> Sizes:
@@ -182,6 +191,9 @@ class Stage(ABC, Generic[O, R]):
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Make a stock config tell the sizes behind this stage."""
+
+    def write_files(self, result: R, source: Path, out: Path) -> None:
+        """Write into `out` what this stage changes of files of `source` that would else be copied."""
 
     def warnings(self, result: R) -> list[str]:  # noqa: ARG002
         """Say what went less well than it should."""

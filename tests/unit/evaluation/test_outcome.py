@@ -26,9 +26,10 @@ def windows():
 
 def test_record_has_both_models_side_by_side(windows):
     old, new = build("llama", dtype=torch.float32), build("llama", dtype=torch.float32, seed=1)
-    outcome = Outcome(Words(), windows)
+    words = Words()
+    outcome = Outcome(words, windows)
     outcome.before(old)
-    found = outcome.after(new)
+    found = outcome.after(new, words)
     (measured,) = found["evaluation"]
     assert measured["perplexity_before"] == perplexity(old, windows).perplexity
     assert measured["perplexity"] == perplexity(new, windows).perplexity
@@ -62,4 +63,4 @@ def test_a_model_that_is_broken_before_is_not_compared(windows):
     with torch.no_grad():
         model.lm_head.weight[3, 0] = torch.nan
     outcome.before(model)
-    assert outcome.after(build("llama", dtype=torch.float32)) == {}
+    assert outcome.after(build("llama", dtype=torch.float32), Words()) == {}

@@ -17,6 +17,7 @@ SPEC = ArchSpec(
     untouched_parameters=tuple(
         f"model.{side}.layernorm_embedding.{name}" for side in ("encoder", "decoder") for name in ("weight", "bias")
     ),
+    token_vectors=("final_logits_bias",),
     stock_keys={Space.FFN: ("encoder_ffn_dim", "decoder_ffn_dim")},
     refusals={Space.RESIDUAL: TWO_STREAMS, Space.HEADS: CONFIG_HEADS},
 )

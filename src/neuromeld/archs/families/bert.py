@@ -15,12 +15,14 @@ def post_norm_encoder(
     prefix: str,
     inputs: Inputs,
     head: str | None = None,
+    token_vectors: tuple[str, ...] = (),
     untouched_parameters: tuple[str, ...],
 ) -> ArchSpec:
     """Return the spec of a model around BERT's encoder.
 
     prefix  goes before the paths of the encoder
     head    the output head, whose matrix may be the embedding
+    token_vectors  vectors with a number for each token, beside the head's bias
     untouched_parameters  parameters of what stands between encoder and head, or in the place of the head
     """
     attention = ("attention.self.query", "attention.self.key", "attention.self.value")
@@ -53,6 +55,7 @@ def post_norm_encoder(
         ),
         head=Weight(head, in_=Space.RESIDUAL, out=Space.VOCAB) if head else None,
         untouched_parameters=untouched_parameters,
+        token_vectors=token_vectors,
         stock_keys={Space.FFN: "intermediate_size"},
         native_only={Space.HEADS: "BERT's config has no head size apart from hidden_size // num_attention_heads"},
         refusals={Space.RESIDUAL: POST_NORM},
@@ -75,6 +78,7 @@ SPEC = post_norm_encoder(
     prefix="bert.",
     inputs="masked",
     head="cls.predictions.decoder",
+    token_vectors=("cls.predictions.bias",),
     untouched_parameters=(
         *module("cls.predictions.transform.dense"),
         *module("cls.predictions.transform.LayerNorm"),

@@ -14,6 +14,7 @@ SPEC = ArchSpec(
     ),
     stacks=layers_of("model", source="attention_mask", target="decoder_attention_mask", pre_norm=False),
     head=Weight("lm_head", in_=Space.RESIDUAL, out=Space.VOCAB),
+    token_vectors=("final_logits_bias",),
     stock_keys={Space.FFN: ("encoder_ffn_dim", "decoder_ffn_dim")},
     refusals={Space.RESIDUAL: TWO_STREAMS, Space.HEADS: CONFIG_HEADS},
     requires=(

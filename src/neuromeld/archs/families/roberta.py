@@ -8,6 +8,7 @@ SPEC = post_norm_encoder(
     prefix="roberta.",
     inputs="masked",
     head="lm_head.decoder",
+    token_vectors=("lm_head.bias",),
     untouched_parameters=(*module("lm_head.dense"), *module("lm_head.layer_norm"), "lm_head.bias"),
 )
 

@@ -8,6 +8,7 @@ from neuromeld.data.text.speech import Clip, read_audio, speech_clips, speech_fe
 from neuromeld.data.text.windows import (
     TokenWindows,
     check_vocabulary,
+    encode_texts,
     first_windows,
     read_documents,
     spread_windows,
@@ -24,6 +25,7 @@ __all__ = [
     "Split",
     "TokenWindows",
     "check_vocabulary",
+    "encode_texts",
     "first_windows",
     "in_frames",
     "mask_tokens",

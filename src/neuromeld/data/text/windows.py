@@ -5,12 +5,13 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from neuromeld.data.sources import TEXT_SOURCES
 from neuromeld.data.splits import Document, Split
@@ -29,14 +30,23 @@ documents: with those of the few articles that would fill the windows in order, 
 and choices hold for these articles (0020)."""
 
 
+WIDER = (0x80, 0x800, 0x10000)
+"""The characters from which on UTF-8 takes a byte more."""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenWindows:
-    """`input_ids` is int64, (windows, seqlen); `sha256` is that of its values, little-endian, in row order."""
+    """`input_ids` is int64, (windows, seqlen); `sha256` is that of its values, little-endian, in row order.
+
+    num_bytes  of the text that each token stands for, in UTF-8, (windows, seqlen); None where the tokenizer does not
+               say where in the text its tokens are
+    """
 
     input_ids: torch.Tensor
     source: str
     split: Split
     sha256: str
+    num_bytes: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -80,7 +90,7 @@ def token_windows(
     if split == "calibration":
         documents = draw.sample(documents, len(documents))
         pool = None if num_tokens is None else POOL * num_tokens
-    tokens = _joined_tokens(documents, tokenizer, pool)
+    tokens, num_bytes = _joined_tokens(documents, tokenizer, pool)
     num_windows = (len(tokens) if num_tokens is None else num_tokens) // seqlen
     if len(tokens) < max(num_windows, 1) * seqlen:
         raise UserInputError(
@@ -90,15 +100,17 @@ def token_windows(
         )
     starts = range(len(tokens) // seqlen)
     chosen = draw.sample(starts, num_windows) if split == "calibration" else starts[:num_windows]
-    input_ids = tokens[: len(starts) * seqlen].reshape(-1, seqlen)[list(chosen)]
-    return _with_digest(input_ids, source, split)
+    input_ids, in_bytes = (
+        values[: len(starts) * seqlen].reshape(-1, seqlen)[list(chosen)] for values in (tokens, num_bytes)
+    )
+    return _with_digest(input_ids, source, split, in_bytes)
 
 
 def first_windows(
     source: str, tokenizer: PreTrainedTokenizerBase, *, split: Split, most: int, seqlen: int
 ) -> TokenWindows:
     """Return the first windows of a split that is not calibration: up to `most` tokens of them, and one at least."""
-    available = len(_joined_tokens(read_documents(source, split, tokenizer), tokenizer, most))
+    available = len(_joined_tokens(read_documents(source, split, tokenizer), tokenizer, most)[0])
     return token_windows(source, tokenizer, split=split, num_tokens=max(seqlen, min(most, available)), seqlen=seqlen)
 
 
@@ -108,9 +120,12 @@ def spread_windows(
     """Return windows at even distances over a split that is not calibration: up to `most` tokens, and one window at
     least.
     """
-    found = first_windows(source, tokenizer, split=split, most=POOL * most, seqlen=seqlen).input_ids
-    num = min(len(found), max(1, most // seqlen))
-    return _with_digest(found[[i * len(found) // num for i in range(num)]], source, split)
+    found = first_windows(source, tokenizer, split=split, most=POOL * most, seqlen=seqlen)
+    there = len(found.input_ids)
+    num = min(there, max(1, most // seqlen))
+    chosen = [i * there // num for i in range(num)]
+    num_bytes = None if found.num_bytes is None else found.num_bytes[chosen]
+    return _with_digest(found.input_ids[chosen], source, split, num_bytes)
 
 
 def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
@@ -123,28 +138,35 @@ def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
         )
 
 
-def _with_digest(input_ids: torch.Tensor, source: str, split: Split) -> TokenWindows:
+def _with_digest(input_ids: torch.Tensor, source: str, split: Split, num_bytes: torch.Tensor | None) -> TokenWindows:
     digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
-    return TokenWindows(input_ids, source, split, digest)
+    known = num_bytes is not None and bool((num_bytes >= 0).all())
+    return TokenWindows(input_ids, source, split, digest, num_bytes if known else None)
 
 
 def _joined_tokens(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, num_tokens: int | None
-) -> Int64[Tensor, " n"]:
-    """At least `num_tokens` tokens from the start of the documents, or all of them where there are fewer."""
+) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """At least `num_tokens` tokens from the start of the documents, or all of them where there are fewer.
+
+    Beside them the bytes that each stands for, -1 where that is not known.
+    """
     separator = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    tokens = array("q")
-    for texts in _batches(documents):
+    tokens, num_bytes = array("q"), array("q")
+    for texts in text_batches(documents):
         if num_tokens is not None and len(tokens) >= num_tokens:
             break
-        for (_, is_first), ids in zip(texts, _encode([text for text, _ in texts], tokenizer), strict=True):
-            tokens.extend(separator if tokens and is_first else [])
-            tokens.extend(ids)
-    return torch.from_numpy(np.array(tokens, dtype=np.int64))
+        for (_, is_first), (ids, sizes) in zip(
+            texts, encode_with_sizes([text for text, _ in texts], tokenizer), strict=True
+        ):
+            between = separator if tokens and is_first else []
+            tokens.extend((*between, *ids))
+            num_bytes.extend((*(0 for _ in between), *sizes))
+    return torch.from_numpy(np.array(tokens, dtype=np.int64)), torch.from_numpy(np.array(num_bytes, dtype=np.int64))
 
 
-def _batches(documents: Sequence[Document]) -> Iterator[list[tuple[str, bool]]]:
-    """Texts to encode at once, and whether a document begins with each: what that takes is bounded."""
+def text_batches(documents: Sequence[Document]) -> Iterator[list[tuple[str, bool]]]:
+    """Yield texts to encode at once, and whether a document begins with each: what that takes is bounded."""
     batch: list[tuple[str, bool]] = []
     for document in documents:
         for number, part in enumerate(cut_text(document.text, MOST_AT_ONCE)):
@@ -156,9 +178,37 @@ def _batches(documents: Sequence[Document]) -> Iterator[list[tuple[str, bool]]]:
         yield batch
 
 
-def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the tokens of each text, without special tokens.  Raises `CheckpointError`."""
+    found: list[list[int]] = _encoded(texts, tokenizer)["input_ids"]
+    return found
+
+
+def encode_with_sizes(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[list[int], Sequence[int]]]:
+    """Yield the tokens of each text and the bytes that each stands for, as `encode_texts`.
+
+    A token stands for the text from the end of the one before it to its own.  -1 where the tokenizer does not say.
+    """
+    found: Any = _encoded(texts, tokenizer)
+    parts = found.encodings or [None] * len(texts)
+    for text, ids, part in zip(texts, found["input_ids"], parts, strict=True):
+        yield ids, [-1] * len(ids) if part is None else byte_sizes(text, [end for _, end in part.offsets])
+
+
+def byte_sizes(text: str, ends: Sequence[int]) -> list[int]:
+    """Return the bytes of a text, in UTF-8, up to each end, a character's place, from the one before it."""
+    characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    until = np.concatenate(([0], np.cumsum(1 + sum((characters >= least).astype(np.int64) for least in WIDER))))
+    reached = np.maximum.accumulate(until[np.asarray(ends, dtype=np.int64)])
+    sizes: list[int] = np.diff(reached, prepend=0).tolist()
+    return sizes
+
+
+def _encoded(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> BatchEncoding:
     try:
-        found: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        found: BatchEncoding = tokenizer(texts, add_special_tokens=False, verbose=False)
     except Exception as error:  # the tokenizers library raises bare `Exception`
         raise CheckpointError(f"the tokenizer cannot encode this text: {error}") from error
     return found

@@ -104,7 +104,7 @@ class WidthStage(Stage[Width, WidthResult]):
         num_runs, adapter = len(work.after.basis_starts), arch.tied and work.target.output == "native"
         matrices = (num_runs - 1 + adapter) * k * k
         # The gain and bias of a norm behind the embedding become one scale a token and one shift.
-        scales = arch.widths[Space.VOCAB] - k if arch.spec.embedding_norm is not None else 0
+        scales = work.after.vocab - k if arch.spec.embedding_norm is not None else 0
         streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
         known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
         rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))

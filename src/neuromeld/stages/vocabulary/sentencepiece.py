@@ -1,0 +1,102 @@
+"""SentencePiece's model files: a protocol buffer whose first field lists the pieces in the order of their ids.
+
+Source: sentencepiece_model.proto.  Pieces are kept byte for byte, so their scores and kinds are; of the rest only the
+numbers in the trainer's section change that name pieces by id.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from neuromeld.errors import CheckpointError
+
+PIECES, TRAINER = 1, 2
+"""Fields of the model."""
+
+VOCAB_SIZE, IDS = 4, (40, 41, 42, 43)
+"""Fields of the trainer's section: how many pieces there are; those of unknown, start, end and padding."""
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+NOTHING = 2**64 - 1
+"""The id -1, as a protocol buffer writes it: there is no such piece."""
+
+Field = tuple[int, int, bytes]
+"""Number, wire type and content; of a varint its bytes."""
+
+
+def keep_pieces(path: Path, kept: Sequence[int]) -> bytes:
+    """Return the model file with the pieces `kept` alone, by their ids in ascending order.
+
+    Ids beyond the file's own pieces are those of tokens that were added elsewhere.  Raises `CheckpointError` for a file
+    that is none.
+    """
+    try:
+        fields = list(_fields(path.read_bytes()))
+        pieces = [content for number, _, content in fields if number == PIECES]
+        own = [old for old in kept if old < len(pieces)]
+        new_id = {old: new for new, old in enumerate(own)}
+        found = b"".join(_written((PIECES, LENGTH, pieces[old])) for old in own)
+        for number, wire, content in fields:
+            if number != PIECES:
+                found += _written((number, wire, _trainer(content, new_id) if number == TRAINER else content))
+    except (IndexError, ValueError) as error:
+        raise CheckpointError(f"{path} is no model of SentencePiece: {error}") from error
+    return found
+
+
+def _trainer(section: bytes, new_id: dict[int, int]) -> bytes:
+    """Return the trainer's section with ids renumbered; those of pieces that went are set to none."""
+    found = b""
+    for number, wire, content in _fields(section):
+        if number == VOCAB_SIZE:
+            content = _varint(len(new_id))
+        elif number in IDS:
+            content = _varint(new_id.get(_number(content), NOTHING))
+        found += _written((number, wire, content))
+    return found
+
+
+def _fields(data: bytes) -> Iterator[Field]:
+    at = 0
+    while at < len(data):
+        key, at = _read(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == VARINT:
+            start, (_, at) = at, _read(data, at)
+            yield number, wire, data[start:at]
+            continue
+        if wire not in (FIXED64, LENGTH, FIXED32):
+            raise ValueError(f"a field of wire type {wire}")
+        length, at = _read(data, at) if wire == LENGTH else (8 if wire == FIXED64 else 4, at)
+        if at + length > len(data):
+            raise ValueError("it ends within a field")
+        yield number, wire, data[at : at + length]
+        at += length
+
+
+def _read(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number that starts at a place, seven bits a byte from the lowest, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _number(content: bytes) -> int:
+    return _read(content, 0)[0]
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*found, value))
+
+
+def _written(field: Field) -> bytes:
+    number, wire, content = field
+    length = _varint(len(content)) if wire == LENGTH else b""
+    return _varint(number << 3 | wire) + length + content

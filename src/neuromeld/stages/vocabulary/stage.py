@@ -1,0 +1,193 @@
+"""The stage `vocabulary`: fewer tokens."""
+
+import math
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from transformers import PretrainedConfig, PreTrainedModel
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import ArchSpec, Space
+from neuromeld.drawing.section import Record, Section, item, join, paragraph, table
+from neuromeld.errors import UserInputError
+from neuromeld.model.surgery import keep_rows
+from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, table_bytes
+from neuromeld.stages.vocabulary.choose import Effect, Vocabulary, choose_vocabulary, effect_of, ranking
+from neuromeld.stages.vocabulary.files import write_other_files
+from neuromeld.stages.vocabulary.ids import named_ids, renumber
+from neuromeld.stages.vocabulary.options import VocabularyOptions
+from neuromeld.stages.vocabulary.rewrite import tokenizer_of
+
+MULTIPLE, LEAST_ROUNDED = 64, 4096
+"""A share of a vocabulary of so many tokens or more is rounded up to this multiple, as kernels like it."""
+
+SIZE_KEYS = ("vocab_size", "decoder_vocab_size")
+
+
+@dataclass(frozen=True)
+class CutVocabulary:
+    """The tokens that stay, their tokenizer, and what they mean for held-out text; `rows` there were before."""
+
+    vocabulary: Vocabulary
+    effect: Effect
+    rows: int
+
+
+class VocabularyStage(Stage[VocabularyOptions, CutVocabulary]):
+    """Keep the most used tokens, rewrite the tokenizer, and cut the rows of embedding and head."""
+
+    name = "vocabulary"
+    title = "cutting the vocabulary"
+    prefix = "vocab"
+    Options = VocabularyOptions
+    reads_processor = True
+
+    def unavailable(self, spec: ArchSpec) -> str | None:
+        """Say that a model without tokens has no vocabulary."""
+        return None if spec.reads_tokens else f"{spec.model_type} models have no vocabulary"
+
+    def settle(
+        self, options: VocabularyOptions, processor: Any, config: PretrainedConfig
+    ) -> tuple[VocabularyOptions, list[str]]:
+        """Return the options with the number of tokens, and say what goes and what stays."""
+        rows = getattr(config, "vocab_size", None)
+        if rows is None:
+            return options, []  # it has no vocabulary, which a plan refuses by name
+        named = frozenset(named_ids(vars(config)))
+        _check_rows(processor, rows)
+        size = options.size
+        if options.coverage is not None:
+            tokens = ranking(tokenizer_of(processor), options.text, named).smallest_covering(options.coverage)
+            size = _rounded(tokens, rows)
+        size = size or _share_of(rows, options)
+        settled = options.model_copy(update={"size": size, "ratio": None, "coverage": None})
+        effect = effect_of(processor, choose_vocabulary(processor, options.text, size, named), options.text)
+        return settled, _told(effect, rows, size)
+
+    def resize(self, sizes: Sizes, options: VocabularyOptions, target: Target) -> Sizes:  # noqa: ARG002
+        """Return the sizes with fewer tokens."""
+        if options.coverage is not None:
+            raise UserInputError(
+                "how many tokens a coverage takes is known from the tokenizer and the text: compress a checkpoint, or "
+                "give a live model's vocabulary a size or a ratio"
+            )
+        size = options.size or _share_of(sizes.vocab, options)
+        if size > sizes.vocab:
+            raise UserInputError(f"vocabulary size={size:,} is more than the {sizes.vocab:,} rows of the embedding")
+        return replace(sizes, vocab=size)
+
+    def cost(self, options: VocabularyOptions, work: Workload) -> Cost:  # noqa: ARG002
+        """Predict the tables before and after, one at a time."""
+        table = max(table_bytes(work, work.before.hidden), default=0)
+        both = table + table * work.after.vocab // work.before.vocab
+        return Cost(working_bytes=both, mapped_bytes=both)
+
+    def run(self, job: Job, options: VocabularyOptions) -> CutVocabulary:
+        """Choose the tokens, cut every row and number that is for one, and renumber the ids in the configs."""
+        model, rows = job.model, job.before.vocab
+        _check_rows(job.processor, rows)
+        generation = getattr(model, "generation_config", None)
+        named = frozenset(named_ids(vars(model.config)) | (named_ids(vars(generation)) if generation else set()))
+        vocabulary = choose_vocabulary(job.processor, options.text, job.after.vocab, named)
+        effect = effect_of(job.processor, vocabulary, options.text)
+        new_id = {old: new for new, old in enumerate(vocabulary.kept)}
+        _cut(model, job.arch, torch.tensor(vocabulary.kept))
+        sizes = {key: len(new_id) for key in SIZE_KEYS if hasattr(model.config, key)}
+        _set(model.config, renumber(vars(model.config), new_id.get) | sizes)
+        if generation is not None:
+            model.generation_config = deepcopy(generation)
+            _set(model.generation_config, renumber(vars(generation), new_id.get))
+        job.processor = vocabulary.processor
+        return CutVocabulary(vocabulary, effect, rows)
+
+    def write_files(self, result: CutVocabulary, source: Path, out: Path) -> None:
+        """Write the other files that list tokens."""
+        write_other_files(result.vocabulary, source, out)
+
+    def record(self, result: CutVocabulary) -> dict[str, Any]:
+        """Return the numbers of tokens, and what they mean for held-out text."""
+        tokens = {"before": result.rows, "after": len(result.vocabulary.kept)}
+        return {"vocabulary": tokens | asdict(result.effect)}
+
+    def sentences(self, record: Record) -> list[Markup]:
+        """Say which tokens stayed."""
+        found = record.get("vocabulary")
+        if not found:
+            return []
+        text = "Of {} tokens, the {} stayed that {} uses most, with all that they are made from."
+        return [item(text, f"{found['before']:,}", f"{found['after']:,}", found["source"])]
+
+    def sections(self, record: Record) -> list[Section | None]:
+        """Show the vocabulary before and after."""
+        found = record.get("vocabulary")
+        if not found:
+            return [None]
+        before, after = found["tokens_per_word"]
+        rows = [
+            ("tokens", found["before"], found["after"]),
+            ("tokens of a word, held-out text", before, after),
+            ("share of the held-out tokens that stayed", 1.0, found["coverage"]),
+        ]
+        said = paragraph(
+            "A text is split as before where it used tokens that stayed, and into more tokens elsewhere, so "
+            "perplexities before and after are not comparable, and bits per byte are."
+        )
+        return [Section("The vocabulary", join([said, table("Before and after", ("", "before", "after"), rows)]))]
+
+
+def _cut(model: PreTrainedModel, arch: Architecture, kept: torch.Tensor) -> None:
+    """Cut every parameter and buffer with an entry for each token."""
+    rows = arch.widths[Space.VOCAB]
+    head = [arch.spec.head] if arch.spec.head else []
+    paths = [w.path for w in (*arch.spec.embeddings, *head) if Space.VOCAB in (w.in_, w.out)]
+    names = [
+        f"{path}.{name}"
+        for path in paths
+        for name, parameter in model.get_submodule(path).named_parameters(recurse=False)
+        if parameter.shape[0] == rows
+    ]
+    keep_rows(model, [*names, *arch.spec.token_vectors], kept)
+    modules: list[Any] = list(model.modules())
+    for module in modules:
+        if getattr(module, "vocab_size", None) == rows:
+            module.vocab_size = len(kept)
+
+
+def _set(config: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        setattr(config, key, value)
+
+
+def _check_rows(processor: Any, rows: int) -> None:
+    """Raise `UserInputError` for a tokenizer that has tokens beyond the rows of the embedding."""
+    largest = max(tokenizer_of(processor).get_vocab().values())
+    if largest >= rows:
+        raise UserInputError(
+            f"the tokenizer numbers its tokens up to {largest:,}, and the embedding has {rows:,} rows: it is not the "
+            "model's own; pass the one that was saved with it"
+        )
+
+
+def _share_of(rows: int, options: VocabularyOptions) -> int:
+    assert options.ratio is not None
+    return _rounded(max(1, round(options.ratio * rows)), rows)
+
+
+def _rounded(tokens: int, rows: int) -> int:
+    multiple = MULTIPLE if rows >= LEAST_ROUNDED else 1
+    return min(rows, math.ceil(tokens / multiple) * multiple)
+
+
+def _told(effect: Effect, rows: int, size: int) -> list[str]:
+    before, after = effect.tokens_per_word
+    return [
+        f"vocabulary: {size:,} of {rows:,} tokens stay, chosen on {effect.source}",
+        f"they are {effect.coverage_chosen:.3%} of its tokens, and {effect.coverage:.3%} of {effect.held_out_tokens:,} "
+        "held-out ones",
+        f"tokens per word of held-out text: {before:.4f} -> {after:.4f}",
+    ]
