@@ -24,6 +24,7 @@ METHODS = {
     "share_ffns": {"window": [0, 1]},
     "remove_ffns": {"layers": [0]},
     "drop_layers": {"layers": [0, 1]},
+    "embedding": {"rank": 0.5},
     "vocabulary": {"text": "wikipedia-sample", "size": 50},
 }
 

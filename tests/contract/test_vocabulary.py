@@ -125,3 +125,44 @@ def test_images_and_strange_tokenizers_are_refused(tokenizer, text):
     tokenizer.add_tokens(["beyond"])
     with pytest.raises(UserInputError, match="up to 97, and the embedding has 97 rows"):
         compress_model(model, plan, batches_for(model, 24), processor=tokenizer)
+
+
+FACTORED = [family for family, spec in SPECS.items() if spec.reads_tokens and spec.head and len(spec.stacks) == 1]
+
+
+@pytest.mark.parametrize("family", FACTORED)
+def test_embedding_of_full_rank_changes_nothing_and_of_lower_rank_is_saved(family, tokenizer, tmp_path):
+    settings = {"output": "native", "calibration": {"tokens": 1536, "seqlen": 16}}
+    full, narrow = (parse_recipe({"embedding": {"rank": rank}} | settings) for rank in (1.0, 0.75))
+    model = build(family, dtype=torch.float32)
+    inputs = inputs_for(model, 2)
+    expected = outputs(model, inputs)
+    done = compress_model(model, make_plan(model, full), batches_for(model, 24)).model
+    torch.testing.assert_close(outputs(done, inputs), expected, rtol=1e-3, atol=1e-3)
+    model = build(family, dtype=torch.float32)
+    plan = make_plan(model, narrow)
+    done = compress_model(model, plan, batches_for(model, 24)).model
+    assert unique_parameters(done) == plan.parameters_after
+    assert flops_per_token(done, context=CONTEXT) == plan.flops_after
+    save_checkpoint(done, tokenizer, tmp_path, recipe_yaml=narrow.to_yaml())
+    again = auto_class(type(done)).from_pretrained(tmp_path)
+    torch.testing.assert_close(outputs(again, inputs), outputs(done, inputs))
+
+
+@pytest.mark.parametrize("family", ["t5", "bert-encoder", "vit"])
+def test_embedding_that_cannot_be_factored_is_refused(family):
+    with pytest.raises(UnsupportedModelError, match="the embedding cannot be narrowed in"):
+        make_plan(meta_model(FAMILIES[family]()), parse_recipe({"embedding": {"rank": 0.5}}))
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_narrow_embedding_goes_with_a_narrow_stream_and_fewer_tokens(family, tokenizer, text, tmp_path):
+    others = {"width": {"hidden_size": 18, "basis": "run:2"}, "embedding": {"rank": 9}}
+    model = build(family, dtype=torch.float32)
+    plan = make_plan(model, recipe(text, **others))
+    done = compress_model(model, plan, batches_for(model), processor=tokenizer)
+    save_checkpoint(model, done.processor, tmp_path, recipe_yaml=plan.recipe.to_yaml())
+    again = auto_class(type(model)).from_pretrained(tmp_path)
+    assert unique_parameters(again) == plan.parameters_after
+    new = {"input_ids": torch.arange(KEPT)[None, :30]}
+    torch.testing.assert_close(outputs(again, new), outputs(model, new))

@@ -19,6 +19,7 @@ class Sizes:
     ffn           hidden neurons of each layer
     num_kv_heads  key-value heads of each layer, each with the query heads that read it
     depths        layers of each stack
+    embedding_rank  of embedding and head, where they are factored, else 0
     shared_ffns   length of a window of FFNs with one set of weights
     vocab         tokens of the vocabulary; 0 where there is none
     basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
@@ -29,6 +30,7 @@ class Sizes:
     num_kv_heads: tuple[int, ...]
     depths: tuple[int, ...]
     vocab: int = 0
+    embedding_rank: int = 0
     shared_ffns: int = 1
     basis_starts: tuple[int, ...] = ()
 
@@ -148,6 +150,7 @@ def changes(before: Sizes, after: Sizes) -> list[str]:
 
     pairs = (
         ("tokens of the vocabulary", f"{before.vocab:,}", f"{after.vocab:,}"),
+        ("rank of the embedding", "full", str(after.embedding_rank or "full")),
         ("layers", str(before.num_layers), str(after.num_layers)),
         ("key-value heads of each layer", span(before.num_kv_heads), span(after.num_kv_heads)),
         ("hidden neurons of each FFN", span(before.ffn), span(after.ffn)),

@@ -5,6 +5,7 @@ To add one, write its package (docs/add-a-stage.md) and its line in `STAGES`.
 
 from neuromeld.stages.base import AnyStage
 from neuromeld.stages.drop_layers import DropLayersStage
+from neuromeld.stages.embedding import EmbeddingStage
 from neuromeld.stages.ffn import FfnStage
 from neuromeld.stages.heads import HeadsStage
 from neuromeld.stages.remove_ffns import RemoveFfnsStage
@@ -19,6 +20,7 @@ STAGES: list[AnyStage] = [
     FfnStage(),
     WidthStage(),
     ShareFfnsStage(),
+    EmbeddingStage(),
     VocabularyStage(),
 ]
 

@@ -57,6 +57,7 @@ PLAIN = {
     "gains": [],
     "low_rank": [],
     "shortcuts": [],
+    "narrow_tables": [],
     "head_adapter": False,
     "token_scale": None,
     "identity": None,

@@ -62,11 +62,20 @@ def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
         ],
         "gains": [path for path, module in consumers.items() if hasattr(module, "gain")],
         "low_rank": [[path, module.down.out_features] for path, module in consumers.items() if hasattr(module, "down")],
+        "narrow_tables": _narrow_tables(model, arch),
         "shortcuts": [index for index, layer in enumerate(layers) if hasattr(layer, "shortcut")],
         "head_adapter": hasattr(model, "head_adapter"),
         "token_scale": embedding if embedding and hasattr(model.get_submodule(embedding), "scale") else None,
         "identity": norm.path if norm and isinstance(model.get_submodule(norm.path), nn.Identity) else None,
     }
+
+
+def _narrow_tables(model: PreTrainedModel, arch: Architecture) -> list[list[Any]]:
+    """Return the paths of the embedding and the head with a matrix beside them, with the rank."""
+    tables = (*arch.spec.embeddings[:1], *([arch.spec.head] if arch.spec.head else []))
+    modules: dict[str, Any] = {weight.path: model.get_submodule(weight.path) for weight in tables}
+    ups = [[path, module.up.in_features] for path, module in modules.items() if hasattr(module, "up")]
+    return ups + [[path, module.down.out_features] for path, module in modules.items() if hasattr(module, "down")]
 
 
 def _space_sizes(model: PreTrainedModel, arch: Architecture) -> dict[Space, list[int]]:

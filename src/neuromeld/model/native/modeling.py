@@ -10,6 +10,7 @@ is an `XForCausalLM` whose config carries one more entry, `neuromeld`:
     shared          lists of names of parameters that are one and the same; the first is the one on disk
     gains           paths of modules with a factor for each output
     low_rank        [module path, rank]: modules with a matrix of that rank beside their own
+    narrow_tables   [module path, rank]: an embedding with a matrix behind it, and a head with one in front of it
     shortcuts       indices of the layers that the stream enters through a change of basis
     head_adapter    whether a square matrix stands between the final norm and a tied head
     token_scale     path of an embedding whose rows are scaled and shifted, or null
@@ -47,6 +48,8 @@ def build_modules(model: PreTrainedModel, block: dict[str, Any]) -> None:
         module = model.get_submodule(path)
         size_in, size_out = _sizes(module)
         module.down, module.up = nn.Linear(size_in, rank, bias=False), nn.Linear(rank, size_out, bias=False)
+    for path, rank in block["narrow_tables"]:
+        _narrow_table(model.get_submodule(path), rank)
     layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].shortcut = nn.Linear(width, width, bias=False)
@@ -75,15 +78,35 @@ def attach_member_hooks(model: nn.Module, block: dict[str, Any]) -> None:
 
 
 def attach_hooks(model: nn.Module, block: dict[str, Any]) -> None:
-    """Make shortcuts, head adapter and token scale take part in the forward pass."""
+    """Make shortcuts, head adapter, narrow tables and token scale take part in the forward pass."""
     layers = model.get_submodule(block["layers"][0])
     for index in block["shortcuts"]:
         layers[index].register_forward_pre_hook(_change_basis, with_kwargs=True)
     if block["head_adapter"]:
         adapter = model.head_adapter
         model.get_submodule(block["head"]).register_forward_pre_hook(lambda _, args: (adapter(args[0]), *args[1:]))
+    attach_table_hooks(model, [path for path, _ in block["narrow_tables"]])
     if block["token_scale"]:
         model.get_submodule(block["token_scale"]).register_forward_hook(_scale_tokens)
+
+
+def attach_table_hooks(model: nn.Module, paths: list[str]) -> None:
+    """Make the matrices behind a narrow embedding and in front of a narrow head take part in the forward pass."""
+    for path in paths:
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Embedding):
+            module.register_forward_hook(lambda table, _, output: table.up(output))
+        else:
+            module.register_forward_pre_hook(lambda head, args: (head.down(args[0]), *args[1:]))
+
+
+def _narrow_table(module: Any, rank: int) -> None:
+    if isinstance(module, nn.Embedding):
+        module.up = nn.Linear(rank, module.embedding_dim, bias=False)
+        _resize(module, "out", rank, "weight")
+    else:
+        module.down = nn.Linear(module.in_features, rank, bias=False)
+        _resize(module, "in", rank, "weight")
 
 
 def _correct(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
@@ -209,6 +232,7 @@ def without_head(block: dict[str, Any], prefix: str) -> dict[str, Any]:
         "shared": [[below(name) for name in names] for names in block["shared"]],
         "gains": [below(path) for path in block["gains"]],
         "low_rank": [[below(path), rank] for path, rank in block["low_rank"]],
+        "narrow_tables": [[below(path), rank] for path, rank in block["narrow_tables"] if path != block["head"]],
         "head_adapter": False,
         "token_scale": block["token_scale"] and below(block["token_scale"]),
         "identity": block["identity"] and below(block["identity"]),
@@ -223,6 +247,7 @@ def check_vllm(block: dict[str, Any]) -> None:
     """
     narrowed = sorted({space for _, _, space, _ in block["resized"] if not space.startswith("ffn")})
     problems = [f"a width of its own for {', '.join(narrowed)}"] if narrowed else []
+    problems += ["an embedding of lower rank"] if block["narrow_tables"] else []
     problems += ["FFNs that share weights"] if block["shared"] or block["gains"] or block["low_rank"] else []
     if problems:
         raise ValueError(

@@ -1,0 +1,135 @@
+"""The stage `embedding`: an embedding of lower rank."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from markupsafe import Markup
+from torch import Tensor
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import ArchSpec
+from neuromeld.drawing.section import Record, item
+from neuromeld.errors import UserInputError
+from neuromeld.linalg.low_rank import LowRank, weighted_low_rank
+from neuromeld.model.capture import capture_inputs
+from neuromeld.model.native.modeling import attach_table_hooks
+from neuromeld.model.surgery import add_linear, read_matrix, tie, write_matrix
+from neuromeld.runtime.distributed import num_ranks, sum_tensor
+from neuromeld.runtime.progress import track
+from neuromeld.shapes import ACCUMULATE
+from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, table_bytes
+from neuromeld.stages.embedding.options import EmbeddingOptions
+from neuromeld.stats.base import reduce
+from neuromeld.stats.second_moment import SecondMoment
+
+UNSEEN = 0.01
+"""Uses that are added to those of each token on the calibration data."""
+
+
+@dataclass(frozen=True)
+class FactoredEmbedding:
+    """The rank, of which width, and the weighted share of the squares that it misses, of the head if that is apart."""
+
+    rank: int
+    width: int
+    lost: float
+    lost_of_head: float | None
+
+
+class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
+    """Factor the embedding, and the head, which shares the narrow table where it is tied."""
+
+    name = "embedding"
+    title = "narrowing the embedding"
+    prefix = "embedding"
+    Options = EmbeddingOptions
+
+    def unavailable(self, spec: ArchSpec) -> str | None:
+        """Say that it takes one stack with an embedding and a head."""
+        if not spec.reads_tokens or spec.head is None:
+            return f"the embedding cannot be narrowed in {spec.model_type} models: they have no vocabulary with a head"
+        if len(spec.stacks) > 1:
+            return f"the embedding cannot be narrowed in {spec.model_type} models: several modules read it"
+        return None
+
+    def resize(self, sizes: Sizes, options: EmbeddingOptions, target: Target) -> Sizes:  # noqa: ARG002
+        """Return the sizes with the rank of the embedding."""
+        rank = options.of(sizes.hidden)
+        if rank > sizes.hidden:
+            raise UserInputError(f"embedding rank={rank} is more than the width of {sizes.hidden}")
+        return replace(sizes, embedding_rank=rank)
+
+    def native_reasons(self, options: EmbeddingOptions, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
+        """Say what a stock config has no place for."""
+        return ["a stock model has no place for the matrices between a narrow embedding and the stream"]
+
+    def unknowns(self, options: EmbeddingOptions, work: Workload) -> int:  # noqa: ARG002
+        """Return the width whose second moment is taken."""
+        return work.after.hidden
+
+    def cost(self, options: EmbeddingOptions, work: Workload) -> Cost:
+        """Count what the narrow tables save, and the two matrices; predict a table in float64, and moments."""
+        tokens, d, tied = work.after.vocab, work.after.hidden, work.arch.tied
+        rank = options.of(d)
+        saved, between = tokens * (d - rank), rank * d
+        table = max(table_bytes(work, work.before.hidden), default=0)
+        return Cost(
+            parameters=2 * between - saved * (1 if tied else 2),
+            matrices=2 * between - saved,
+            working_bytes=2 * table + 6 * 8 * d * d,
+            mapped_bytes=2 * table + 6 * 8 * d * d,
+        )
+
+    def run(self, job: Job, options: EmbeddingOptions) -> FactoredEmbedding:  # noqa: ARG002
+        """Factor by the calibration data: how often a token occurs, and what the head reads."""
+        model, arch, rank = job.model, job.arch, job.after.embedding_rank
+        uses, moment = _statistics(job)
+        embedding, head = arch.spec.embeddings[0], arch.head
+        table = read_matrix(model, embedding)
+        width = table.shape[1]
+        first = weighted_low_rank(table, uses, moment if arch.tied else None, rank)
+        second = None if arch.tied else weighted_low_rank(read_matrix(model, head).T, uses, moment, rank)
+        for_head: LowRank = second or first
+        write_matrix(model, embedding, first.left)
+        if second is None:
+            tie(model, head.path, to=embedding.path)
+        else:
+            write_matrix(model, head, second.left.T)
+        add_linear(model, f"{embedding.path}.up", first.right, like=table)
+        add_linear(model, f"{head.path}.down", for_head.right.T, like=table)
+        attach_table_hooks(model, [embedding.path, head.path])
+        return FactoredEmbedding(rank, width, first.lost, None if second is None else second.lost)
+
+    def record(self, result: FactoredEmbedding) -> dict[str, Any]:
+        """Return the rank, and what it misses."""
+        found = {"rank": result.rank, "width": result.width, "lost": result.lost}
+        return {"embedding": found | ({} if result.lost_of_head is None else {"lost_of_head": result.lost_of_head})}
+
+    def sentences(self, record: Record) -> list[Markup]:
+        """Say how narrow the table is."""
+        found = record.get("embedding")
+        if not found:
+            return []
+        text = "The embedding is a table of width {} and a matrix to {}; it misses {} of its weighted squares."
+        return [item(text, found["rank"], found["width"], f"{found['lost']:.2%}")]
+
+
+def _statistics(job: Job) -> tuple[Float[Tensor, " v"], Float[Tensor, "d d"]]:
+    """Return the uses of each token, with a little for all, and the second moment of what the head reads."""
+    arch: Architecture = job.arch
+    head = arch.head.path
+    moment = SecondMoment(read_matrix(job.model, arch.head).shape[0])
+    uses = torch.zeros(job.before.vocab, dtype=ACCUMULATE)
+    for batch in job.data:
+        ids = batch["input_ids"]
+        mask = batch.get("attention_mask")
+        ids = ids.flatten() if mask is None else ids[mask.bool()]
+        uses += torch.bincount(ids.cpu(), minlength=len(uses))
+    with track("what the head reads", len(job.data), enabled=job.progress) as advance:
+        capture_inputs(job.model, arch, [head], job.data, lambda _, x: moment.update(x), advance)
+    reduce(moment)
+    uses = sum_tensor(uses) if num_ranks() > 1 else uses
+    return uses + UNSEEN, moment.finalize()
