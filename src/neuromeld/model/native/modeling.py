@@ -95,7 +95,7 @@ def attach_table_hooks(model: nn.Module, paths: list[str]) -> None:
     for path in paths:
         module = model.get_submodule(path)
         if isinstance(module, nn.Embedding):
-            module.register_forward_hook(lambda table, _, output: table.up(output))
+            module.register_forward_hook(lambda table, _, output: table.up(output), prepend=True)
         else:
             module.register_forward_pre_hook(lambda head, args: (head.down(args[0]), *args[1:]))
 
