@@ -89,12 +89,18 @@ def _said(out: Path, planned: Plan, record: dict[str, Any]) -> list[str]:
         f"{planned.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
         f"{record['kept_ratio']:.3f} of {record['parameters_before']:,}",
         *changes(planned.before, planned.after),
-        *(
-            f"perplexity {e['perplexity_before']:.2f} -> {e['perplexity']:.2f} on {e['tokens']:,} tokens"
-            for e in record.get("evaluation", [])
-        ),
+        *(_measured(entry) for entry in record.get("evaluation", [])),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
+
+
+def _measured(entry: dict[str, Any]) -> str:
+    """Return the perplexity before and after, or bits per byte where the tokens are others."""
+    if "perplexity_before" in entry:
+        return f"perplexity {entry['perplexity_before']:.2f} -> {entry['perplexity']:.2f} on {entry['tokens']:,} tokens"
+    before, after = entry.get("bits_per_byte_before"), entry.get("bits_per_byte")
+    change = "" if before is None or after is None else f"bits per byte {before:.4f} -> {after:.4f}, "
+    return f"{change}perplexity of the new tokens {entry['perplexity']:.2f}"
 
 
 def _exports(out: Path, formats: str | None, *, force: bool) -> dict[str, Path]:

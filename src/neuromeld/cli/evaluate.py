@@ -66,10 +66,9 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         table.add_column("ratio")
     for key, form in FORMATS.items():
         if key in first:
-            values = [results[name][key] for name in names]
-            table.add_row(
-                key.replace("_", " "), *map(form.format, values), *(f"{value / values[0]:.3f}" for value in values[1:])
-            )
+            numbers = [results[name].get(key) for name in names]
+            ratios = [_ratio(key, results[name], first) for name in names[1:]]
+            table.add_row(key.replace("_", " "), *("" if n is None else form.format(n) for n in numbers), *ratios)
     for task, entry in first.get("tasks", {}).items():
         values = [results[name]["tasks"][task] for name in names]
         table.add_row(
@@ -92,6 +91,14 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
     out.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB")
     for task, entry in first.get("tasks", {}).items():
         out.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()))
+
+
+def _ratio(key: str, result: dict[str, Any], first: dict[str, Any]) -> str:
+    """Return a number over that of the first model; nothing for perplexities of other tokens."""
+    tokens = [found.get("protocol", {}).get("sha256") for found in (result, first)]
+    if key not in result or (key == "perplexity" and tokens[0] != tokens[1]):
+        return ""
+    return f"{result[key] / first[key]:.3f}"
 
 
 def _interval(retained: dict[str, float] | None) -> str:

@@ -57,7 +57,10 @@ def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dic
     if "perplexity" in after:
         protocol = after["protocol"]
         measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
-        measured["perplexity_before"] = before["perplexity"]
+        if before["protocol"]["sha256"] == protocol["sha256"]:  # else the tokens are others
+            measured["perplexity_before"] = before["perplexity"]
+        if "bits_per_byte" in after and "bits_per_byte" in before:
+            measured |= {"bits_per_byte": after["bits_per_byte"], "bits_per_byte_before": before["bits_per_byte"]}
         others = [
             entry
             for entry in record.get("evaluation", [])

@@ -34,6 +34,8 @@ def tiles(record: Record) -> list[Tile]:
         if (lost := excess_loss(measured)) is not None:
             more = f"perplexity {measured['perplexity_before']:.2f} → {measured['perplexity']:.2f}"
             found.append(Tile(f"{lost:.3f}", "nats of excess loss", more))
+        elif (bits := bits_per_byte(measured)) is not None:
+            found.append(Tile(f"{bits[1]:.3f}", "bits per byte", f"{bits[0]:.3f} before"))
     if "hidden_size_after" in record:
         found.append(Tile(number(record["hidden_size_after"]), "hidden size", f"of {record['hidden_size_before']}"))
     if "bytes_on_disk" in record:
@@ -54,6 +56,12 @@ def excess_loss(measured: dict[str, Any]) -> float | None:
     """`ln(perplexity / perplexity before)`, in nats; None where the perplexity before was not measured."""
     before = measured.get("perplexity_before")
     return None if before is None else math.log(measured["perplexity"] / before)
+
+
+def bits_per_byte(measured: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the bits per byte before and after; None where both were not measured."""
+    found = measured.get("bits_per_byte_before"), measured.get("bits_per_byte")
+    return None if None in found else found  # type: ignore[return-value]
 
 
 def summary(record: Record) -> Section | None:

@@ -4,7 +4,7 @@ from markupsafe import Markup
 
 from neuromeld.drawing.charts import Series, bars, lines
 from neuromeld.drawing.section import Record, Section, facts, figures, folded, join, number, paragraph, table
-from neuromeld.report.sections.overview import excess_loss, kept_ratio
+from neuromeld.report.sections.overview import bits_per_byte, excess_loss, kept_ratio
 
 
 def evaluation(record: Record) -> Section | None:
@@ -18,17 +18,20 @@ def evaluation(record: Record) -> Section | None:
     for entry in measured:
         lost = excess_loss(entry)
         per_percent = None if lost is None or saved is None else f"{lost / saved:.4f}"
-        values = (entry.get("perplexity_before"), entry["perplexity"], lost)
+        values = (entry.get("perplexity_before"), entry["perplexity"], lost, *(bits_per_byte(entry) or (None, None)))
         text = entry["protocol"].get("source", "text")
-        rows.append((text, *(None if v is None else f"{v:.3f}" for v in values), per_percent))
-    head = ("text", "perplexity before", "after", "excess loss", "excess loss per 1 % saved")
+        *shown, bits_before, bits_after = (None if v is None else f"{v:.3f}" for v in values)
+        rows.append((text, *shown, per_percent, bits_before, bits_after))
+    head = ["text", "perplexity before", "after", "excess loss", "excess loss per 1 % saved"]
+    head += ["bits per byte before", "after"]
     return Section(
         "What it lost",
         join(
             [
                 paragraph(
                     "Excess loss is ln(perplexity after / perplexity before), in nats per token: 0 is a model as good "
-                    "as before. The last column divides it by the percentage of the parameters that was saved."
+                    "as before. Beside it, divided by the percentage of the parameters that was saved. Where the "
+                    "vocabulary changed, perplexities per token cannot be compared, and bits per byte can."
                 ),
                 table("Perplexity, lower is better", head, rows),
                 *(
