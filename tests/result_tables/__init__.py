@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ruaccent": merging.ruaccent,
     **options.TABLES,
     "engines": serving.engines,
+    "engine-figures": serving.figures,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)
