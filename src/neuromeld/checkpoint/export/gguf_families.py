@@ -1,6 +1,6 @@
 """Which architecture of llama.cpp runs a family, and what its metadata say: the arithmetic is read off llama.cpp.
 
-`benchmarks/engines.py` compares each of them with transformers, on tiny random models.
+`tests/unit/checkpoint/export/test_llama_cpp.py` compares each of them with transformers, where llama.cpp is installed.
 """
 
 from collections.abc import Callable, Mapping
