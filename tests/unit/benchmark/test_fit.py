@@ -36,7 +36,8 @@ def test_values_ascend_in_what_is_left():
     model = build("llama-tied")
     for free in FREE_SIZES:
         values = FREE_SIZES[free].values(model, architecture_of(model))
-        recipes = [parse_recipe(with_size({"calibration": CALIBRATION}, free, value)) for value in values]
+        some = values[:: 1 + len(values) // 50]
+        recipes = [parse_recipe(with_size({"calibration": CALIBRATION}, free, value)) for value in some]
         shares = [Budget(keep=0.5).share(model, r) for r in recipes if accepted(model, r)]
         assert shares == sorted(shares)
         assert len(set(shares)) > 1 or len(values) == 1
