@@ -1,9 +1,13 @@
 """The base of everything a user sets: immutable, an unknown key is an error, and so is a number beyond all reason."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from textwrap import shorten
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from neuromeld.errors import UserInputError
+from neuromeld.registry import unknown_name
 
 MOST = 2**50
 """More layers, neurons, tokens or steps than there are; what is computed from such a number may not fit anywhere."""
@@ -38,3 +42,35 @@ def check_ratio(name: str, value: float | None) -> float | None:
     if value is not None and not 0 < value <= 1:
         raise ValueError(f"{name}={value} is outside (0, 1]; it is what is kept: for 20 % smaller pass 0.8")
     return value
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
+    """Settings of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        problems = "\n".join(_explain(kind, e, what) for e in error.errors())
+        raise UserInputError(f"the {what} is not valid:\n{problems}") from None
+
+
+def _settings_of(annotation: Any) -> Any:
+    """Return the settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
+    return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
+
+
+def _explain(kind: type[Settings], error: Any, what: str) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        fields: Any = kind
+        for parent in parents:
+            if parent in fields.model_fields:  # and not a key of a mapping
+                fields = _settings_of(fields.model_fields[parent].annotation)
+        return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
+    message = error["msg"].removeprefix("Value error, ")
+    if message == error["msg"] and error["type"] != "missing":
+        message += f", not {shorten(repr(error['input']), 80)}"
+    return f"- {where}: {message}" if where else f"- {message}"

@@ -1,5 +1,9 @@
 """What is typed and does not fit: the usage and one message, exit code 2."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 USAGE_ERRORS = [
@@ -119,3 +123,24 @@ def test_results_that_are_no_text_are_one_message(cli, tmp_path):
         code, _, stderr = cli("benchmark", tmp_path / "grid.yaml", "--out", out)
         assert code == 2
         assert "cannot be read as results" in stderr
+
+
+WITHOUT_MODELS = """
+import sys
+from neuromeld.cli import main
+for arguments in (["--help"], ["list", "architectures"], ["list", "texts"], ["list", "images"]):
+    sys.argv = ["neuromeld", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+    heavy = {"torch", "transformers.modeling_utils"} - ({"torch"} if arguments[0] == "list" else set())
+    assert not heavy & set(sys.modules), (arguments, heavy & set(sys.modules))
+"""
+
+
+def test_what_there_is_is_listed_without_model_classes():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WITHOUT_MODELS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from neuromeld.benchmark.grid import Grid
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import parse_recipe, validate
+from neuromeld.planning.recipe import parse_recipe
 from neuromeld.recovery import Recovery
-from neuromeld.settings import MOST
+from neuromeld.settings import MOST, validate
 
 WHOLE = st.integers() | st.sampled_from([0, 1, 2, MOST, MOST + 1, 2**63, 2**64, 10**4000])
 REAL = st.floats() | WHOLE

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from neuromeld.benchmark import Grid
 from neuromeld.errors import UserInputError
-from neuromeld.planning.recipe import load_recipe, recipe_model, validate
+from neuromeld.planning.recipe import load_recipe, recipe_model
 from neuromeld.recovery import Recovery, load_recovery
 from neuromeld.runtime.yaml_text import parse_yaml, read_yaml_file
+from neuromeld.settings import validate
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

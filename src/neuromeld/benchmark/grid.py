@@ -12,11 +12,11 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import OutputFormat, parse_recipe, validate
+from neuromeld.planning.recipe import OutputFormat, parse_recipe
 from neuromeld.recovery import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.runtime.yaml_text import read_yaml_file
-from neuromeld.settings import Seed, Settings
+from neuromeld.settings import Seed, Settings, validate
 
 DENSE = "dense"
 """The row of the model as it comes, which every other is compared with; it is always measured."""

@@ -12,8 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from neuromeld.errors import UserInputError
-from neuromeld.planning.recipe import validate
-from neuromeld.settings import Settings
+from neuromeld.settings import Settings, validate
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 

@@ -3,18 +3,16 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from transformers import PretrainedConfig
 
 from neuromeld.data.calibration import Calibration
-from neuromeld.errors import UserInputError
-from neuromeld.registry import Registry, unknown_name
+from neuromeld.registry import Registry
 from neuromeld.runtime.yaml_text import read_yaml_file
-from neuromeld.settings import Settings
+from neuromeld.settings import Settings, validate
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import AnyStage
 
@@ -128,39 +126,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     return parse_recipe(read_yaml(name_or_path, RECIPES))
 
 
-T = TypeVar("T", bound=Settings)
-
-
-def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
-    """Settings of this kind from nested mappings; every mistake is reported at once, as one `UserInputError`."""
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        problems = "\n".join(_explain(kind, e, what) for e in error.errors())
-        raise UserInputError(f"the {what} is not valid:\n{problems}") from None
-
-
 def read_yaml(name_or_path: str, shipped: Registry[Path]) -> Any:
     """Return the content of a YAML file, or of the shipped one with this name."""
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else shipped[name_or_path]
     return read_yaml_file(path, "recipe")
-
-
-def _settings_of(annotation: Any) -> Any:
-    """Return the settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
-    return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
-
-
-def _explain(kind: type[Settings], error: Any, what: str) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        *parents, key = error["loc"]
-        fields: Any = kind
-        for parent in parents:
-            if parent in fields.model_fields:  # and not a key of a mapping
-                fields = _settings_of(fields.model_fields[parent].annotation)
-        return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
-    message = error["msg"].removeprefix("Value error, ")
-    if message == error["msg"] and error["type"] != "missing":
-        message += f", not {shorten(repr(error['input']), 80)}"
-    return f"- {where}: {message}" if where else f"- {message}"

@@ -11,10 +11,10 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.modalities import TrainingSet
-from neuromeld.planning.recipe import read_yaml, validate
+from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery.four_bit import FourBit
 from neuromeld.registry import Registry
-from neuromeld.settings import Seed, Settings
+from neuromeld.settings import Seed, Settings, validate
 
 _LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1}
 
