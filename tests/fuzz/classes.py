@@ -18,13 +18,13 @@ CLASSES: dict[str, Callable[[Scene], Case]] = {
 }
 
 IN_TESTS = {
-    "command-lines": 60,
-    "configs": 40,
-    "weights": 20,
-    "tokenizers": 20,
-    "texts": 30,
-    "media": 20,
-    "settings": 30,
-    "records": 20,
-    "places": 20,
+    "command-lines": 130,
+    "configs": 80,
+    "weights": 40,
+    "tokenizers": 40,
+    "texts": 60,
+    "media": 30,
+    "settings": 60,
+    "records": 40,
+    "places": 30,
 }

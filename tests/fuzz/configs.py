@@ -38,6 +38,8 @@ NAMES = {
     "head_dim": (0, -6, 7, "x", 10**9),
     "num_hidden_layers": (0, -1, 2.5, 10**9, "3"),
     "vocab_size": (0, -1, 63, 10**12),
+    "hidden_size": (0, -1, 7, 10**12),
+    "intermediate_size": (0, -1, 2.5, 10**12),
     "transformers_weights": ("nonesuch.safetensors", "../../x"),
 }
 
