@@ -1,8 +1,8 @@
 """The base of everything a user sets: immutable, an unknown key is an error, and so is a number beyond all reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import shorten
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -56,20 +56,23 @@ def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
         raise UserInputError(f"the {what} is not valid:\n{problems}") from None
 
 
-def _settings_of(annotation: Any) -> Any:
-    """Return the settings class in an annotation that may be `Class | None` or `dict[str, Class]`."""
-    return next((kind for kind in get_args(annotation) if hasattr(kind, "model_fields")), annotation)
+def _settings_at(kind: Any, path: Sequence[Any]) -> Any:
+    """Return the settings class at a path of keys; the key of a mapping `dict[str, Class]` is one of its own."""
+    steps = iter(path)
+    for step in steps:
+        annotation = kind.model_fields[step].annotation
+        kind = next(part for part in (annotation, *get_args(annotation)) if hasattr(part, "model_fields"))
+        if get_origin(annotation) is dict:
+            next(steps)
+    return kind
 
 
 def _explain(kind: type[Settings], error: Any, what: str) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        fields: Any = kind
-        for parent in parents:
-            if parent in fields.model_fields:  # and not a key of a mapping
-                fields = _settings_of(fields.model_fields[parent].annotation)
-        return "- " + unknown_name(f"{what} key", str(key), list(fields.model_fields)).replace(repr(key), repr(where))
+        names = list(_settings_at(kind, parents).model_fields)
+        return "- " + unknown_name(f"{what} key", str(key), names).replace(repr(key), repr(where))
     message = error["msg"].removeprefix("Value error, ")
     if message == error["msg"] and error["type"] != "missing":
         message += f", not {shorten(repr(error['input']), 80)}"

@@ -56,6 +56,7 @@ MISTAKES = {
     "recovery: base_bits is for checkpoints": {"recovery": {"steps": 5, "lora_rank": 4, "base_bits": 4}},
     "learning_rate=-1.0 must be positive": {"recovery": {"steps": 5, "learning_rate": -1.0}},
     "recovery: slice is simulated": {"recovery": {"steps": 5}, "rows": ROWS | {"slice": {"slicegpt": {}}}},
+    "unknown grid key 'rows.planner.recip'. Did you mean 'recipe'": {"rows": {"planner": {"recip": {}}}},
     "unknown grid key 'model'. Did you mean 'models'": {"model": "one"},
 }
 
