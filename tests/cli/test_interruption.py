@@ -51,7 +51,7 @@ def content(folder: Path) -> dict[str, object]:
         path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("README.md", "report.html")
     }
     record = json.loads((folder / "record.json").read_text())
-    own = ("seconds", "seconds_by_phase", "peak_rss_bytes", "steps_recalled")
+    own = ("seconds", "seconds_by_phase", "passes_by_phase", "peak_rss_bytes", "steps_recalled")
     return files | {"record.json": {key: value for key, value in record.items() if key not in own}}
 
 

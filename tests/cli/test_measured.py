@@ -35,6 +35,9 @@ def test_compress_measures_what_evaluate_does(cli, compressed, checkpoint, text)
         "reading model and data", "looking at both models", "feed-forward networks", "writing and verifying"
     }  # fmt: skip
     assert sum(phases.values()) <= record_of(compressed)["seconds"]
+    passes = record_of(compressed)["passes_by_phase"]
+    assert passes.keys() == phases.keys()
+    assert all(found > 0 for found in passes.values())
 
 
 def test_the_library_measures_what_the_command_does(cli, checkpoint, text):

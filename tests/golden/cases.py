@@ -63,7 +63,16 @@ STAGES: dict[str, dict[str, Any]] = {
 REFUSED = {"llama": (), "gpt2": ("heads",), "bert": ("width",)}
 """Stages that a family does not have."""
 
-VOLATILE = ("seconds", "seconds_by_phase", "peak_rss_bytes", "versions", "source", "source_sha256", "samples")
+VOLATILE = (
+    "seconds",
+    "seconds_by_phase",
+    "passes_by_phase",
+    "peak_rss_bytes",
+    "versions",
+    "source",
+    "source_sha256",
+    "samples",
+)
 
 FOLDER = Path(__file__).parent / "frozen"
 

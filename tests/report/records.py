@@ -85,6 +85,7 @@ def everything() -> dict[str, Any]:
             spectrum = [[rank, 1 - math.exp(-rank / (40 + run))] for rank in range(18, 577, 18)]
             run_entry |= {"spectrum": spectrum, "merges": merges}
     record["seconds_by_phase"] = {"reading model and text": 12.3, "narrowing attention and FFNs": 1234.5}
+    record["passes_by_phase"] = {"reading model and text": 0.04, "narrowing attention and FFNs": 1.93}
     norms = [
         f"model.layers.{i}.{kind}" for i in range(LAYERS) for kind in ("input_layernorm", "post_attention_layernorm")
     ]

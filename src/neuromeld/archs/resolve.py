@@ -95,6 +95,14 @@ class Architecture:
         (weight,) = (weight for weight in self.layer_weights(layer) if weight.in_ == space)
         return weight
 
+    def attention_path(self, layer: int) -> str:
+        """Return the path, from the layer on, of the largest module that has attention and nothing of the FFN."""
+        weights = self.stack(layer).weights
+        output = next(weight.path for weight in weights if weight.in_ == Space.HEADS).split(".")
+        ffn = [f"{weight.path}." for weight in weights if Space.FFN in (weight.in_, weight.out)]
+        paths = (".".join(output[:length]) for length in range(1, len(output) + 1))
+        return next(path for path in paths if not any(other.startswith(f"{path}.") for other in ffn))
+
     def residual_norms(self, layer: int) -> tuple[Norm, ...]:
         """Return the norms of one layer that read the residual stream, with full paths."""
         return tuple(replace(norm, path=self.layer_path(layer, norm.path)) for norm in self.spec.residual_norms)

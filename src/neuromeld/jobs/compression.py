@@ -25,6 +25,7 @@ from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.text.usage import renumbered, tokenizer_in
 from neuromeld.evaluation import Outcome, bytes_on_disk
+from neuromeld.evaluation.plain_pass import plain_pass_seconds
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for
 from neuromeld.model.capture import Batch
@@ -38,7 +39,7 @@ from neuromeld.report.record import compression_record
 from neuromeld.runtime.distributed import is_first_rank, num_ranks, wait_for_all
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.memory import keep_no_freed_memory, peak_rss_bytes, release_memory
-from neuromeld.runtime.progress import timed
+from neuromeld.runtime.phases import Phases
 
 SHARD_BYTES = 5_000_000_000
 """The size of a file of weights, at most."""
@@ -52,6 +53,7 @@ class CompressionJob:
 
     source   the model, located
     journal  of `out`, open
+    plain_pass_seconds  processor time of a forward pass over the calibration data; None where weights stay on the disk
     """
 
     source: ModelSource
@@ -66,12 +68,13 @@ class CompressionJob:
     force: bool = False
     progress: bool = False
     started: float = field(default_factory=time.monotonic)
-    seconds: dict[str, float] = field(default_factory=dict)
+    phases: Phases = field(default_factory=Phases)
+    plain_pass_seconds: float | None = None
     warnings: list[str] = field(default_factory=list)
 
     def run(self) -> tuple[Plan, dict[str, Any]]:
         """Do the job; return the plan and the record that was written."""
-        with timed(self.seconds, "reading model and data"):
+        with self.phases.measure("reading model and data"):
             plan = self._plan()
             config: PretrainedConfig = self.source.config()
             reader = reader_for(config)
@@ -82,16 +85,18 @@ class CompressionJob:
             self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
             outcome = self._outcome(data, processor, config)
             model = self.source.load(self.dtype, self.device, memory_mapped=plan.memory_mapped)
+        if not plan.memory_mapped:
+            self.plain_pass_seconds = plain_pass_seconds(model, data.batches)
         if outcome is not None:
-            with timed(self.seconds, LOOKING):
+            with self.phases.measure(LOOKING):
                 outcome.before(model)
         compressed = self._compress(model, plan, data, validation)
-        self.seconds |= compressed.seconds
+        self.phases.add(compressed.phases)
         processor, writers = compressed.processor, compressed.writers()
         record = self._record(compressed, plan, data, processor)
         del compressed
         if outcome is not None:
-            with timed(self.seconds, LOOKING):
+            with self.phases.measure(LOOKING):
                 record |= outcome.after(model, processor)
         if is_first_rank():
             batch = data.check_batch
@@ -149,6 +154,7 @@ class CompressionJob:
         record |= {"steps_recalled": self.journal.num_recalled} if self.journal.num_recalled else {}
         if self.choice is not None:
             record["candidates"] = self.choice.record()
+            self.phases.add(self.choice.phases)
             self.warnings += self.choice.warnings
         if self.warnings:
             record["warnings"] = [*record.get("warnings", []), *self.warnings]
@@ -158,10 +164,12 @@ class CompressionJob:
         """Write the folder beside, load it again, compare, add what was measured to `record`, and rename it."""
         plan = written.plan
         with new_folder(self.out, force=self.force, beside=self.journal.folder) as folder:
-            with timed(self.seconds, "writing and verifying"):
+            with self.phases.measure("writing and verifying"):
                 record |= {"logit_difference": self._save_and_compare(written, folder)}
                 record |= {"bytes_on_disk": bytes_on_disk(folder)}
-            record |= {"seconds": time.monotonic() - self.started, "seconds_by_phase": self.seconds}
+            record |= {"seconds": time.monotonic() - self.started, "seconds_by_phase": self.phases.seconds}
+            if self.plain_pass_seconds:
+                record |= {"passes_by_phase": self.phases.over(self.plain_pass_seconds)}
             record |= {"peak_rss_bytes": peak_rss_bytes()}
             if self.max_memory is not None:
                 predicted = {"peak_rss_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}

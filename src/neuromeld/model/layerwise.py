@@ -5,7 +5,7 @@ A change that the journal remembers is loaded, not computed again.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import TypeAdapter
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch, LayerCalls, real_tokens, record_calls
+from neuromeld.model.kept import KeptAttention
 from neuromeld.model.surgery import changed_parameters, load_parameters, move_parameters
 from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.memory import release_memory
@@ -23,12 +24,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LayerInputs:
-    """One layer of a model and the stream that enters it, `calls.hidden`, a tensor `(batch, time, d)` a batch."""
+    """One layer of a model and the stream that enters it, `calls.hidden`, a tensor `(batch, time, d)` a batch.
+
+    attention   runs once on each batch, as long as it stays as it is
+    """
 
     arch: Architecture
     index: int
     layer: nn.Module
     calls: LayerCalls
+    attention: KeptAttention
 
     @property
     def batches(self) -> Sequence[Batch]:
@@ -40,9 +45,22 @@ class LayerInputs:
 
         layer   another layer, such as a copy of this one, that the same stream enters
         """
-        found = self.calls.call_of(layer or self.layer, self.index, batch, self.calls.hidden[batch], module)
+        layer = layer or self.layer
+        with self.attention.on(batch, layer, until=module):
+            found = self.calls.call_of(layer, self.index, batch, self.calls.hidden[batch], module)
         mask = self.arch.stack(self.index).mask
         return tuple(real_tokens(x, self.batches[batch], mask) for x in found)
+
+    def with_stream(self, calls: LayerCalls) -> "LayerInputs":
+        """Return the same layer with another stream."""
+        return replace(self, calls=calls, attention=KeptAttention(self.arch.attention_path(self.index)))
+
+    def carry(self, layer: nn.Module, offload: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        """Let the stream be what leaves `layer`, this one or another that it enters in its place."""
+        for b, x in enumerate(self.calls.hidden):
+            with self.attention.on(b, layer):
+                self.calls.hidden[b] = offload(self.calls.run(layer, self.index, b, x))
+            self.attention.drop(b)
 
 
 def walk_layers(
@@ -61,16 +79,15 @@ def walk_layers(
     offload     where the stream of a batch is to lie
 
     The stream is carried past a layer when the next is asked for, so through the layer as it is by then.
-    Memory: the residual stream of all batches.
+    Memory: the residual stream of all batches, and what attention adds to it in one layer.
     """
     for index in layers if layers is not None else range(arch.num_layers):
         if index in arch.stack_offsets:
             calls = record_calls(model, arch, batches, arch.stack_offsets.index(index), offload)
         layer = model.get_submodule(arch.layer_path(index))
-        yield LayerInputs(arch, index, layer, calls)
-        through = (originals or {}).get(index, layer)
-        for b, x in enumerate(calls.hidden):
-            calls.hidden[b] = offload(calls.run(through, index, b, x))
+        inputs = LayerInputs(arch, index, layer, calls, KeptAttention(arch.attention_path(index), offload))
+        yield inputs
+        inputs.carry((originals or {}).get(index, layer), offload)
         release_memory()
 
 

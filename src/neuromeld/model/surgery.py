@@ -4,8 +4,10 @@ Matrices come and go as `(in, out)`, whatever the module stores; embeddings are 
 Those of experts, one on top of the other, come and go together.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,40 +117,49 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
         model.config.set_output_features_output_indices(out_features=None, out_indices=None)
 
 
-@contextmanager
-def reversible(model: nn.Module) -> Iterator[None]:
-    """Undo on leaving what was done inside: parameters, layers, sizes, hooks and config are as before.
+class Snapshot:
+    """References to all that is replaced in a model when it is treated: parameters, layers, sizes, hooks, config.
 
-    Parameters are replaced and never written into, so references are kept and not copies.
+    Parameters are replaced and never written into, so nothing is copied.
     """
-    before = [
-        (
-            module,
-            dict(module._parameters),
-            dict(module._modules),
-            {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)},
-            {
-                name: dict(value)
-                for name, value in vars(module).items()
-                if (name == "_buffers" or "_hooks" in name) and isinstance(value, dict)
-            },
-        )
-        for module in model.modules()
-    ]
-    config, generation = dict(vars(model.config)), getattr(model, "generation_config", None)
-    try:
-        yield
-    finally:
-        if generation is not None:
-            model.generation_config = generation
-        for module, parameters, children, sizes, hooks in before:
-            own = ((vars(module)[name], old) for name, old in hooks.items())
-            for mapping, old in ((module._parameters, parameters), (module._modules, children), *own):
+
+    def __init__(self, model: nn.Module) -> None:
+        self._config = model.config
+        self._settings = dict(vars(model.config))
+        self._model, self._generation = model, getattr(model, "generation_config", None)
+        self._modules = [(module, _replaceable(module)) for module in model.modules()]
+
+    def restore(self) -> None:
+        """Put the model back as it was, whatever was done to it since."""
+        if self._generation is not None:
+            self._model.generation_config = self._generation
+        for module, (sizes, *held) in self._modules:
+            for mapping, old in zip(_held(module), held, strict=True):
                 mapping.clear()
                 mapping.update(old)
             vars(module).update(sizes)
-        vars(model.config).clear()
-        vars(model.config).update(config)
+        vars(self._config).clear()
+        vars(self._config).update(self._settings)
+
+    def changed(self) -> set[nn.Module]:
+        """Return the modules that are no longer as they were, by themselves."""
+        return {module for module, old in self._modules if not _same(_replaceable(module), old)}
+
+
+@contextmanager
+def reversible(model: nn.Module) -> Iterator[None]:
+    """Undo on leaving what was done inside: parameters, layers, sizes, hooks and config are as before."""
+    before = Snapshot(model)
+    try:
+        yield
+    finally:
+        before.restore()
+
+
+def copy_structure(module: nn.Module) -> nn.Module:
+    """Return a copy whose parameters and buffers are the very ones of `module`, until they are replaced."""
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 def shared_parameters(module: nn.Module, prefix: str) -> list[list[str]]:
@@ -277,3 +288,23 @@ def _set_sizes(module: nn.Module) -> None:
         module.hidden_dim = shape[1]
     elif hasattr(module, "normalized_shape"):
         module.normalized_shape = tuple(shape)
+
+
+def _held(module: nn.Module) -> list[dict[str, Any]]:
+    """Return what a module holds in dictionaries: parameters, children, buffers, and hooks of every kind."""
+    hooks = [value for name, value in sorted(vars(module).items()) if "_hooks" in name and isinstance(value, dict)]
+    return [module._parameters, module._modules, module._buffers, *hooks]
+
+
+def _replaceable(module: nn.Module) -> list[dict[str, Any]]:
+    """Return copies of the sizes that a module carries, and of what it holds."""
+    sizes = {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)}
+    return [sizes, *(dict(mapping) for mapping in _held(module))]
+
+
+def _same(new: list[dict[str, Any]], old: list[dict[str, Any]]) -> bool:
+    sizes = new[0] == old[0]
+    return sizes and all(
+        now.keys() == before.keys() and all(now[key] is before[key] for key in now)
+        for now, before in zip(new[1:], old[1:], strict=True)
+    )

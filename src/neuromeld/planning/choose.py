@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import OutputFormat, Recipe
 from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.phases import Phases
 from neuromeld.runtime.progress import track
 
 MOST_BUILT = 4
@@ -82,6 +83,7 @@ class Choice:
     recipe: Recipe
     candidates: list[Measured]
     objective: Objective = "params"
+    phases: Phases = field(default_factory=Phases)
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ class Planner:
     timer: Timer = time_ratio
     progress: bool = False
     original: PreTrainedModel | None = None
+    phases: Phases = field(default_factory=Phases)
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -145,7 +148,8 @@ class Planner:
         with eval_mode(self.model):
             few = self.data[: max(2, FEW_TOKENS // self.data[0]["input_ids"].numel())]
             space = self._search_space(few)
-            everything = candidates(space)
+            with self.phases.measure("making candidates"):
+                everything = candidates(space)
             if not everything:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
             promising = _promising(everything)
@@ -163,14 +167,15 @@ class Planner:
         ]
         measured = [replace(one, chosen=one.name == chosen) for one in measured]
         measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
-        return Choice(finalists[chosen].recipe, measured, self.budget.objective)
+        return Choice(finalists[chosen].recipe, measured, self.budget.objective, self.phases)
 
     def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""
         arch = architecture_of(self.model)
         half = few[: max(1, len(few) // 2)]
-        with track("measuring sensitivities", len(half), enabled=self.progress) as advance:
-            scores = fisher_scores(self.model, arch, half, advance)
+        what, windows = "measuring sensitivities", [window for batch in half for window in _single(batch)]
+        with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
+            scores = fisher_scores(self.model, arch, windows, advance)
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
         return SearchSpace(self.model, arch, self.budget, scores, settings)
 
@@ -204,13 +209,18 @@ class Planner:
 
         dense = mean_of(self.journal.once(f"{what} dense", batch_losses, self.model, text))
         found = {}
-        with track(what, len(those), enabled=self.progress) as advance:
+        with self.phases.measure(what), track(what, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
                 losses, latency = self.journal.once(f"{what} {candidate.name}", build, candidate)
                 by_batch = [nats / count for nats, count in losses]
                 found[candidate.name] = BuiltCandidate(mean_of(losses) - dense, by_batch, latency)
                 advance(done)
         return found
+
+
+def _single(batch: Batch) -> list[Batch]:
+    """Return the windows of a batch, a batch each: a backward pass holds all activations of one."""
+    return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(len(batch["input_ids"]))]
 
 
 def _promising(everything: Sequence[Candidate]) -> list[Candidate]:

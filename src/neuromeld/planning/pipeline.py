@@ -17,7 +17,7 @@ from neuromeld.planning.plan import Plan, architecture_of, check_plain
 from neuromeld.planning.recipe import Chosen
 from neuromeld.runtime.distributed import num_ranks, shard_batches
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
-from neuromeld.runtime.progress import timed
+from neuromeld.runtime.phases import Phases
 from neuromeld.stages.base import Job, Target
 from neuromeld.stages.sublayer_stage import Step, SublayerStage, run_together
 from neuromeld.stats.split import is_held_out
@@ -31,7 +31,7 @@ class Compressed:
     """A smaller model, and what each stage found and did, by its name.
 
     sizes    of the layers that there are; where layers were found on the way, other than planned
-    seconds  by stage
+    phases   the stages
     processor  of the model, as it was given or as a stage replaced it
     """
 
@@ -39,7 +39,7 @@ class Compressed:
     plan: Plan
     sizes: Sizes
     results: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    phases: Phases = field(default_factory=Phases)
     processor: Any = None
 
     def writers(self) -> list[Callable[[Path, Path], None]]:
@@ -133,7 +133,7 @@ def run_stages(job: Job, plan: Plan) -> Compressed:
     for first, group in enumerate(_groups(plan.recipe.chosen)):
         if first:
             job.cache = None  # it knows the original model only
-        with timed(done.seconds, " and ".join(chosen.stage.title for chosen in group)):
+        with done.phases.measure(" and ".join(chosen.stage.title for chosen in group)):
             done.results |= _run_group(job, group)
     done.sizes, done.processor = job.after, job.processor
     return done

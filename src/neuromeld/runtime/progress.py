@@ -1,4 +1,4 @@
-"""Progress bars and warnings, on stderr, so that stdout stays a program's; and how long each part took."""
+"""Progress bars and warnings, on stderr, so that stdout stays a program's."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -50,11 +50,3 @@ def _lines(console: Console, what: str, total: int) -> Advance:
             console.print(f"{what}: {done} of {total} steps, {now - started:.0f} s", soft_wrap=True)
 
     return advance
-
-
-@contextmanager
-def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
-    """Add the seconds that the block takes to those of `what`."""
-    started = time.monotonic()
-    yield
-    seconds[what] = seconds.get(what, 0.0) + time.monotonic() - started

@@ -120,7 +120,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
     def cost(self, options: Any, work: Workload) -> Cost:
         """Predict sums and regressions of the widest sublayer, measured in docs/decisions/0013 and 0016."""
         d, f = work.arch.width, self.features(work, work.target.original)
-        working = work.tokens * 4 * 2 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
+        working = work.tokens * 4 * 3 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
         unmapped: tuple[str, ...] = ()
         if sees_whole_model(options.selector):
             working = max(working, _backward_bytes(work))
@@ -131,7 +131,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
             mapped_bytes=largest_layer_bytes(work) + self.regression_bytes(options, work),
             unmapped=unmapped,
             journal_bytes=sum(layer_bytes(work, layer, wide, self.touched) for layer in range(wide.num_layers)),
-            held_bytes=(work.tokens + work.batch_tokens) * d * work.itemsize,
+            held_bytes=(2 * work.tokens + work.batch_tokens) * d * work.itemsize,
         )
 
     def regression_bytes(self, options: Any, work: Workload) -> int:

@@ -28,7 +28,7 @@ def windows_section(
     mark = chosen["start"] if chosen else None
     chart = lines("Loss by window", "first layer of the window", "loss", series, mark=mark)
     rows = [
-        (f"{w['start']} to {w['end']}", w["loss"], "chosen" if chosen and _same(w, chosen) else "")
+        (f"{w['start']} to {w['end']}", w["loss"], w.get("batches"), "chosen" if chosen and _same(w, chosen) else "")
         for w in sorted(found, key=lambda w: float(w["loss"]))
     ]
     where = " was chosen; the dashed line marks it." if chart else "."
@@ -38,7 +38,9 @@ def windows_section(
         else None,
         said,
         figures([chart]) if chart else None,
-        folded("All windows", table("Windows", ("window", "loss", ""), rows)) if rows else None,
+        folded("All windows", table("Windows", ("window", "loss", "batches it was measured on", ""), rows))
+        if rows
+        else None,
     ]
     return Section(title, join(parts))
 

@@ -97,8 +97,10 @@ def summary(record: Record) -> Section | None:
             )
         )
     if phases := record.get("seconds_by_phase"):
-        rows = [(phase, f"{seconds:,.1f}") for phase, seconds in phases.items()]
-        body.append(folded("Where the time went", table("Seconds by phase", ("phase", "seconds"), rows)))
+        passes = record.get("passes_by_phase", {})
+        rows = [(phase, f"{seconds:,.1f}", number(passes.get(phase))) for phase, seconds in phases.items()]
+        head = ("phase", "seconds", "processor time, in plain forward passes over the calibration data")
+        body.append(folded("Where the time went", table("Time by phase", head, rows)))
     return Section("What was done", join(body))
 
 

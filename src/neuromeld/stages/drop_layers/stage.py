@@ -22,9 +22,9 @@ from neuromeld.stages.layers_options import existing
 from neuromeld.stages.windows import (
     Window,
     WindowSearch,
-    loss_bytes,
     no_loss_refusals,
     search_by_loss,
+    search_bytes,
     windows_of,
     windows_record,
 )
@@ -94,7 +94,7 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
 
     def cost(self, options: DropLayers, work: Workload) -> Cost:
         """Predict what a search and a refit hold."""
-        search = loss_bytes(work) if self.searches(options) else 0
+        search = search_bytes(work) if self.searches(options) else 0
         if not _absorbs(options, work.arch):
             return Cost(mapped_bytes=search)
         d, f, stacks = work.arch.width, max(work.before.ffn), len(work.before.depths)

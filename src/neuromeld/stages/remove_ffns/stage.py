@@ -21,9 +21,9 @@ from neuromeld.stages.layers_options import existing
 from neuromeld.stages.remove_ffns.options import RemoveFfns
 from neuromeld.stages.windows import (
     WindowSearch,
-    loss_bytes,
     no_loss_refusals,
     search_by_loss,
+    search_bytes,
     windows_of,
     windows_record,
 )
@@ -81,7 +81,7 @@ class RemoveFfnsStage(Stage[RemoveFfns, RemovedFfns]):
 
     def cost(self, options: RemoveFfns, work: Workload) -> Cost:
         """Predict what a search holds."""
-        return Cost(mapped_bytes=loss_bytes(work) if self.searches(options) else 0)
+        return Cost(mapped_bytes=search_bytes(work) if self.searches(options) else 0)
 
     def run(self, job: Job, options: RemoveFfns) -> RemovedFfns:
         """Find the FFNs, if they are not named, and remove them."""

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch, capture_inputs
-from neuromeld.model.surgery import mixed_outputs, read_bias, read_matrix, share, write_bias, write_matrix
+from neuromeld.model.surgery import copy_structure, mixed_outputs, read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.registry import Method, Need, methods
 from neuromeld.shapes import ACCUMULATE
+from neuromeld.stages.share_ffns.fused import FusedFfn
 from neuromeld.stages.share_ffns.mergeable import check_mergeable
 from neuromeld.stages.windows import Window
 from neuromeld.stats import Energy
@@ -69,28 +70,30 @@ def fuse(
     window: Window,
     orders: Int64[Tensor, "n f"],
     shares: Float64[Tensor, "n f"],
-) -> None:
-    """Write the one sublayer to the first layer of the window, and let the others share it.
+) -> FusedFfn:
+    """Return the one sublayer that the layers of the window are to share; the model is left alone.
 
     orders    of each member, the unit that goes into each slot
     shares    of each member in each slot; what has no slots, the output bias, is averaged
     """
-    sublayers = [(*arch.producers(layer, Space.FFN), arch.consumer(layer, Space.FFN)) for layer in window]
-    for members in zip(*sublayers, strict=True):
-        hidden_is_out = members[0].out == Space.FFN
+    layer = copy_structure(model.get_submodule(arch.layer_path(window[0])))
+    fused = FusedFfn(arch, window, layer)
+    for weight in fused.weights:
+        hidden_is_out = weight.out == Space.FFN
         matrices, biases = [], []
-        for weight, order in zip(members, orders, strict=True):
-            matrix, bias = read_matrix(model, weight).to(ACCUMULATE), read_bias(model, weight)
+        for member, order in zip(window, orders, strict=True):
+            own = model.get_submodule(arch.layer_path(member))
+            matrix, bias = read_matrix(own, weight).to(ACCUMULATE), read_bias(own, weight)
             matrices.append(mixed_outputs(weight, matrix, order) if hidden_is_out else matrix[order])
             if bias is not None:
                 bias = bias.to(ACCUMULATE)
                 biases.append(mixed_outputs(weight, bias, order) if hidden_is_out else bias)
         by_slot = shares.to(matrices[0].device)
-        by_slot = by_slot.repeat(1, members[0].repeats) if hidden_is_out else by_slot
-        write_matrix(model, members[0], sum_of(matrices, by_slot[:, None] if hidden_is_out else by_slot[:, :, None]))
+        by_slot = by_slot.repeat(1, weight.repeats) if hidden_is_out else by_slot
+        write_matrix(layer, weight, sum_of(matrices, by_slot[:, None] if hidden_is_out else by_slot[:, :, None]))
         if biases:
-            write_bias(model, members[0], sum_of(biases, by_slot if hidden_is_out else average(by_slot[:, :1])))
-        share(model, [weight.path for weight in members])
+            write_bias(layer, weight, sum_of(biases, by_slot if hidden_is_out else average(by_slot[:, :1])))
+    return fused
 
 
 def sum_of(tensors: Sequence[Float[Tensor, "..."]], shares: Float64[Tensor, "n ..."]) -> Float[Tensor, "..."]:

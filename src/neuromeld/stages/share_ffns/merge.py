@@ -3,9 +3,8 @@
 Memory falls by all but one of them; the work per token stays what it was.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,12 +16,14 @@ from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.linalg.ridge import FitReport
 from neuromeld.model.capture import Batch
+from neuromeld.model.surgery import copy_structure
 from neuromeld.registry import Need
 from neuromeld.runtime.distributed import global_index
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.share_ffns.align import Alignments, Anchor, anchor_of, collect_alignments
 from neuromeld.stages.share_ffns.combine import COMBINES, collect_strengths, fuse
 from neuromeld.stages.share_ffns.corrections import LayerCorrection, fit_corrections
+from neuromeld.stages.share_ffns.fused import FusedFfn
 from neuromeld.stages.share_ffns.mergeable import check_mergeable
 from neuromeld.stages.share_ffns.refit import refit_shared
 from neuromeld.stages.share_ffns.scales import fit_scales
@@ -99,6 +100,41 @@ def collect(
 
 
 @torch.no_grad()
+def fuse_windows(
+    model: nn.Module,
+    arch: Architecture,
+    windows: Sequence[Window],
+    batches: Sequence[Batch] = (),
+    how: Sharing | None = None,
+    collected: Collected | None = None,
+) -> list[tuple[FusedFfn, SharedFfn]]:
+    """Return for each window the FFN that it would share, and how that came about; the model is left alone.
+
+    windows    all in one stack
+    batches    calibration data, to align with and to refit on
+    collected  what `collect` found for these windows; by default it is collected on `batches`
+
+    What its members would keep for themselves is not fitted.
+    Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
+    """
+    how = how or Sharing()
+    for window in windows:
+        check_mergeable(model, arch, window)
+    _check_batches(batches, how, collected)
+    collected = collected or collect(model, arch, windows, batches, how)
+    permutations = [_permutations(window, how, collected.alignments) for window in windows]
+    fused = [
+        fuse(model, arch, window, *_slots(arch, window, orders, how, collected))
+        for window, orders in zip(windows, permutations, strict=True)
+    ]
+    refits: Sequence[FitReport | None] = [None] * len(fused)
+    if how.compensate == "ridge":
+        refits = refit_shared(model, arch, fused, batches)
+    found = map(SharedFfn, windows, permutations, refits)
+    return list(zip(fused, found, strict=True))
+
+
+@torch.no_grad()
 def share_ffns(
     model: nn.Module,
     arch: Architecture,
@@ -109,14 +145,24 @@ def share_ffns(
 ) -> SharedFfn:
     """Give every FFN of `window` one made of them all, as the same parameters; norms stay per layer.
 
-    batches    calibration data, to align with and to refit on
-    collected  what `collect` found for this window; by default it is collected on `batches`
+    batches, collected  as `fuse_windows` takes them
 
     The caller makes a gain for each channel take part in the forward pass.
     Raises `UserInputError` for a window that cannot be merged and for calibration data that is missing.
     """
     how = how or Sharing()
-    check_mergeable(model, arch, window)
+    ((fused, shared),) = fuse_windows(model, arch, [window], batches, how, collected)
+    originals = {layer: copy_structure(model.get_submodule(arch.layer_path(layer))) for layer in window}
+    fused.write(model)
+    members: list[LayerCorrection] = []
+    if how.gain == "scale":
+        members = fit_scales(model, arch, originals, batches)
+    elif how.gain == "channel" or how.rank:
+        members = fit_corrections(model, arch, originals, batches, gain=how.gain == "channel", rank=how.rank)
+    return replace(shared, members=members)
+
+
+def _check_batches(batches: Sequence[Batch], how: Sharing, collected: Collected | None) -> None:
     collects = collected is None and (how.align == "permute" or how.needs_strengths)
     needed = 2 if how.fits else int(collects)
     _, total = global_index(batches, 0)
@@ -125,26 +171,28 @@ def share_ffns(
             f"align={how.align!r} and combine={how.combine!r} with compensate={how.compensate!r} need at least "
             f"{needed} calibration batches, of which a refit holds part out; {total} given: give more"
         )
-    collected = collected or collect(model, arch, [window], batches, how)
-    permutations = {}
-    if collected.alignments is not None:
-        chosen = anchor_of(window, how.anchor)
-        permutations = {
-            member: collected.alignments.permutation(chosen, member) for member in window if member != chosen
-        }
+
+
+def _permutations(window: Window, how: Sharing, alignments: Alignments | None) -> dict[int, Int64[Tensor, " f"]]:
+    """Return the order of units of each member but the anchor."""
+    if alignments is None:
+        return {}
+    chosen = anchor_of(window, how.anchor)
+    return {member: alignments.permutation(chosen, member) for member in window if member != chosen}
+
+
+def _slots(
+    arch: Architecture,
+    window: Window,
+    permutations: Mapping[int, Int64[Tensor, " f"]],
+    how: Sharing,
+    collected: Collected,
+) -> tuple[Int64[Tensor, "n f"], Float64[Tensor, "n f"]]:
+    """Return which unit of each member goes into each slot, and its share there."""
     unchanged = torch.arange(arch.widths[Space.FFN])
     orders = torch.stack([permutations.get(layer, unchanged).cpu() for layer in window])
     strength = torch.ones(orders.shape, dtype=ACCUMULATE)
     if collected.strengths is not None:
         units = torch.stack([collected.strengths[layer] for layer in window])
         strength = units.gather(1, orders.to(units.device))
-    layers = window if how.fits else ()
-    originals = {layer: copy.deepcopy(model.get_submodule(arch.layer_path(layer))) for layer in layers}
-    fuse(model, arch, window, orders, COMBINES[how.combine](strength))
-    refit = refit_shared(model, arch, originals, batches) if how.compensate == "ridge" else None
-    members: list[LayerCorrection] = []
-    if how.gain == "scale":
-        members = fit_scales(model, arch, originals, batches)
-    elif how.gain == "channel" or how.rank:
-        members = fit_corrections(model, arch, originals, batches, gain=how.gain == "channel", rank=how.rank)
-    return SharedFfn(window, permutations, refit, members)
+    return orders, COMBINES[how.combine](strength)

@@ -6,51 +6,69 @@ input matrices, both on the original network's stream.  `combine.py` leaves `(W,
 where units are not alike: `a` is the factor with which it errs least.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.spec import Space
 from neuromeld.linalg.ridge import FFN_LAMBDAS, FitReport, best_multiple, refit
 from neuromeld.model.capture import Batch
-from neuromeld.model.surgery import read_bias, read_matrix, share, write_bias, write_matrix
-from neuromeld.shapes import ACCUMULATE
-from neuromeld.stages.share_ffns.paired_layers import paired_layers
-from neuromeld.stats import CrossMoments
-from neuromeld.stats.split import SplitStatistic
+from neuromeld.model.layerwise import LayerInputs, walk_layers
+from neuromeld.stages.share_ffns.fused import FusedFfn
+from neuromeld.stages.windows import Window
+from neuromeld.stats import Cross, CrossMoments
+from neuromeld.stats.split import SplitStatistic, held_out_here
 
 
 @torch.no_grad()
 def refit_shared(
-    model: nn.Module, arch: Architecture, originals: Mapping[int, nn.Module], batches: Sequence[Batch]
-) -> FitReport:
-    """RidgeFit the FF output that the merged layers of `model` share, in place.
+    model: nn.Module, arch: Architecture, fused: Sequence[FusedFfn], batches: Sequence[Batch]
+) -> list[FitReport]:
+    """Fit the output of FFNs anew that windows, all in one stack, are to share, in place; return how well it went.
 
-    originals   copies of those layers from before the merge, adjacent and in order
-    batches     at least two, since some are held out
+    batches   at least two, since some are held out
 
-    Returns how well it went.
+    One walk through the layers of the model, which is left alone, serves all windows.
+    Memory: the residual stream of all batches, and sums for as many windows as a layer is in.
     """
-    consumers = [arch.consumer(layer, Space.FFN) for layer in originals]
-    consumer = consumers[0]
-    matrix, bias = read_matrix(model, consumer).to(ACCUMULATE), read_bias(model, consumer)
-    initial = matrix if bias is None else torch.cat([matrix, bias.to(ACCUMULATE)[None]])
-    sums = SplitStatistic(lambda: CrossMoments(len(initial), arch.widths[Space.RESIDUAL]))
-    for layer in paired_layers(model, arch, originals, batches):
-        path = arch.consumer(layer.index, Space.FFN).path.removeprefix(arch.layer_path(layer.index) + ".")
-        for held_out, hidden, own in layer.reads(path):
-            target = layer.original.get_submodule(path)(own)
-            sums.update(held_out, hidden if bias is None else with_one(hidden), target)
-    fitted, tested = sums.finalize()
-    found = refit(fitted, tested, initial, FFN_LAMBDAS, towards=best_multiple(fitted, initial))
-    width = len(matrix)
-    write_matrix(model, consumer, found.matrix[:width])
-    if bias is not None:
-        write_bias(model, consumer, found.matrix[width])
-    share(model, [weight.path for weight in consumers])
+    first = max(start for start in arch.stack_offsets if start <= min(one.window[0] for one in fused))
+    layers = range(first, max(one.window.stop for one in fused))
+    sums: dict[Window, SplitStatistic[CrossMoments]] = {}
+    fits: dict[Window, FitReport] = {}
+    for inputs in walk_layers(model, arch, batches, layers=layers):
+        here = [one for one in fused if inputs.index in one.window]
+        for one in here:
+            if inputs.index == one.window[0]:
+                sums[one.window] = SplitStatistic(partial(CrossMoments, *one.output.shape))
+        _add(inputs, here, [sums[one.window] for one in here])
+        for one in here:
+            if inputs.index == one.window[-1]:
+                fits[one.window] = _refit(one, *sums.pop(one.window).finalize())
+    return [fits[one.window] for one in fused]
+
+
+def _add(inputs: LayerInputs, fused: Sequence[FusedFfn], sums: Sequence[SplitStatistic[CrossMoments]]) -> None:
+    """Add what each FFN would write from in this layer, and what the layer's own FFN writes."""
+    if not fused:
+        return
+    path = fused[0].output_path
+    own, members = inputs.layer.get_submodule(path), [one.in_layer(inputs.layer) for one in fused]
+    for b in range(len(inputs.batches)):
+        held_out = held_out_here(inputs.batches, b)
+        target = own(inputs.called(b, own)[0])
+        for member, statistic in zip(members, sums, strict=True):
+            consumer = member.get_submodule(path)
+            (hidden,) = inputs.called(b, consumer, member)
+            statistic.update(held_out, hidden if consumer.bias is None else with_one(hidden), target)
+
+
+def _refit(fused: FusedFfn, fitted: Cross, held_out: Cross) -> FitReport:
+    initial = fused.output
+    found = refit(fitted, held_out, initial, FFN_LAMBDAS, towards=best_multiple(fitted, initial))
+    fused.write_output(found.matrix)
     return found.fit
 
 

@@ -1,7 +1,9 @@
 """The stage `share_ffns`: merge adjacent FFNs into one that they share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from markupsafe import Markup
@@ -16,7 +18,8 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_member_hooks
 from neuromeld.stages.base import Cost, Job, Stage, StageOptions, Target, Workload
-from neuromeld.stages.share_ffns.merge import SharedFfn, Sharing, collect, share_ffns
+from neuromeld.stages.share_ffns.fused import FusedFfn
+from neuromeld.stages.share_ffns.merge import SharedFfn, collect, fuse_windows, share_ffns
 from neuromeld.stages.share_ffns.options import ShareFfns
 from neuromeld.stages.windows import (
     Window,
@@ -28,6 +31,9 @@ from neuromeld.stages.windows import (
     windows_record,
 )
 from neuromeld.stages.windows_report import windows_section
+
+ALIGN_TOKENS = 2048
+"""Calibration tokens that units are aligned and weighed on while windows are tried (docs/stages/share_ffns.md)."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +117,31 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         windows: Sequence[Window] = windows_of(arch, options.length, at_least=2)
         if options.window is not None:
             windows = [range(options.window[0], options.window[1] + 1)]
-        everywhere = [part for window in windows for part in arch.in_step(window)]
-        collected = collect(job.model, arch, everywhere, job.sample, options.sharing(final=False))
-
-        def merge(window: Window, batches: Sequence[Batch], how: Sharing) -> list[SharedFfn]:
-            return [share_ffns(job.model, arch, part, batches, how, collected) for part in arch.in_step(window)]
-
         search, best = None, windows[0]
         if len(windows) > 1:
-            trial = options.sharing(final=False)
-            search = search_by_loss(job, self.name, windows, lambda window: merge(window, job.sample, trial))
+            search = self._search(job, arch, windows, options)
             best = search.best.window
-        merged = merge(best, job.data, options.sharing(final=True))
+        how, parts = options.sharing(final=True), arch.in_step(best)
+        collected = collect(job.model, arch, parts, job.sample, how)
+        merged = [share_ffns(job.model, arch, part, job.data, how, collected) for part in parts]
         attach_member_hooks(job.model, native_block(job.model, job.arch))
         return SharedFfns(merged, search)
+
+    def _search(self, job: Job, arch: Architecture, windows: Sequence[Window], options: ShareFfns) -> WindowSearch:
+        """Try each window as it would be merged, from few batches, and aligned on fewer."""
+        how, stacks = options.sharing(final=False), list(zip(*map(arch.in_step, windows), strict=True))
+
+        @cache
+        def fused() -> list[list[tuple[FusedFfn, SharedFfn]]]:
+            everywhere = [part for parts in stacks for part in parts]
+            collected = collect(job.model, arch, everywhere, _to_align(job.sample), how)
+            return [fuse_windows(job.model, arch, parts, job.sample, how, collected) for parts in stacks]
+
+        def merge(window: Window) -> None:
+            for of_stack in fused():
+                of_stack[windows.index(window)][0].write(job.model)
+
+        return search_by_loss(job, self.name, windows, merge)
 
     def record(self, result: SharedFfns) -> dict[str, Any]:
         """Return the window of the first stack (the others are merged in step), the search, and every fit."""
@@ -146,6 +163,13 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         refits = join([_refitted(refit) for refit in record.get("window_refits", [])])
         title = "Shared feed-forward networks"
         return [windows_section(title, record.get("windows"), record.get("window"), refits)]
+
+
+def _to_align(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Return some of the batches, with `ALIGN_TOKENS` tokens where these have so many; all of what is no text."""
+    ids = batches[0].get("input_ids")
+    needed = len(batches) if ids is None else math.ceil(ALIGN_TOKENS / ids.numel())
+    return batches[:: max(1, len(batches) // needed)]
 
 
 def _refitted(refit: dict[str, Any]) -> Markup:

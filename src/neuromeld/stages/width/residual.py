@@ -6,7 +6,6 @@ the original network has at that cut, so that earlier errors are corrected too, 
 soon as it was used.
 """
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +17,7 @@ from neuromeld.archs.spec import Norm, Space
 from neuromeld.linalg.ridge import FitReport, refit
 from neuromeld.model.capture import Batch, LayerCalls, normalise, real_tokens
 from neuromeld.model.layerwise import LayerInputs, change_once, moved_to_files, walk_layers
-from neuromeld.model.surgery import add_linear, read_matrix
+from neuromeld.model.surgery import add_linear, copy_structure, read_matrix
 from neuromeld.runtime.memory import release_memory
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Job
@@ -93,24 +92,24 @@ class _Streams:
 
     walk       carries the original stream, through the layers in `originals`
     wide       the layer, with the original stream
-    calls      the narrow stream, and how layers are called
+    narrow     the layer, with the narrow stream
     originals  the layer as it was, by its index
     """
 
     walk: Iterator[LayerInputs]
     wide: LayerInputs
-    calls: LayerCalls
+    narrow: LayerInputs
     originals: dict[int, nn.Module]
 
     @property
-    def narrow(self) -> LayerInputs:
-        """The layer, with the narrow stream."""
-        return replace(self.wide, calls=self.calls)
+    def calls(self) -> LayerCalls:
+        """The narrow stream, and how layers are called."""
+        return self.narrow.calls
 
     def enter(self, change_of_basis: Tensor | None) -> None:
         """Keep the layer as it is, and bring the narrow stream into its basis."""
-        layer = self.wide.layer
-        self.originals[self.wide.index] = copy.deepcopy(layer, {id(p): p for p in layer.parameters()})
+        self.originals[self.wide.index] = copy_structure(self.wide.layer)
+        self.narrow = self.wide.with_stream(self.calls)
         if change_of_basis is not None:
             self.calls.hidden = [s @ change_of_basis.to(s) for s in self.calls.hidden]
 
@@ -125,8 +124,7 @@ class _Streams:
 
     def leave(self) -> None:
         """Carry both streams past the layer, and let go of what it was."""
-        layer, index = self.wide.layer, self.wide.index
-        self.calls.hidden = [self.calls.run(layer, index, b, s) for b, s in enumerate(self.calls.hidden)]
+        self.narrow.carry(self.narrow.layer)
         self.wide = next(self.walk, self.wide)
         self.originals.clear()
 
@@ -137,7 +135,7 @@ def _open(job: Job, basis: Basis) -> _Streams:
     walk = walk_layers(job.model, job.arch, job.data, originals=originals)
     wide = next(walk)
     calls = replace(wide.calls, hidden=[x @ basis.write.to(x) for x in wide.calls.hidden])
-    return _Streams(walk, wide, calls, originals)
+    return _Streams(walk, wide, wide.with_stream(calls), originals)
 
 
 def _narrow_layer(job: Job, index: int, basis: Basis, streams: _Streams | None) -> dict[str, FitReport]:
