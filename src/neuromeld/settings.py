@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from textwrap import shorten
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -14,6 +14,12 @@ MOST = 2**50
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator of random numbers takes."""
+
+Passes = Literal["auto", "own", "bfloat16"]
+PASSES = (
+    "Format of forward passes: own is that of the weights; bfloat16 is for weights in float32; auto is bfloat16 for "
+    "16 million of them and more, where the device multiplies in it."
+)
 
 
 class Settings(BaseModel):

@@ -97,8 +97,10 @@ class Protocol(Measuring):
 
     @property
     def calibration(self) -> Calibration:
-        """As a recipe has it."""
-        return Calibration(source=self.data, tokens=self.calibration_tokens, seqlen=self.seqlen, seed=self.seed)
+        """As a recipe has it; passes are in the format of the weights, so that numbers are the same on any machine."""
+        return Calibration(
+            source=self.data, tokens=self.calibration_tokens, seqlen=self.seqlen, seed=self.seed, passes="own"
+        )
 
 
 @dataclass(frozen=True)

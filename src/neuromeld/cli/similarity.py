@@ -16,6 +16,7 @@ from neuromeld.cli.generated_options import with_settings
 from neuromeld.data.calibration import Calibration
 from neuromeld.evaluation.similarity import SIMILARITY_TOKENS, similar_windows, similarity
 from neuromeld.modalities import reader_for
+from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning.plan import architecture_of
 from neuromeld.report import draw_maps, render_maps
 from neuromeld.runtime.progress import track
@@ -45,7 +46,8 @@ def similarity_command(
     reader = reader_for(config)
     data = reader.calibration(calibration, reader.processor(source.folder), config, calibration.tokens)
     loaded = source.load(machine.dtype, machine.device)
-    with track("comparing layers", 2 * len(data.batches), enabled=True) as advance:
+    passes = passes_in(chosen_passes(calibration.passes, loaded), loaded)
+    with track("comparing layers", 2 * len(data.batches), enabled=True) as advance, passes:
         found = similarity(loaded, architecture_of(loaded), data.batches, max_tokens=None, advance=advance)
     matrices = {"ffn": found.ffn, "attention": found.attention}
     result = {

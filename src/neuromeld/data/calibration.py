@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from neuromeld.settings import Seed, Settings
+from neuromeld.settings import PASSES, Passes, Seed, Settings
 
 BATCH_WINDOWS = 4
 """Windows in one calibration batch, at most."""
@@ -24,6 +24,7 @@ class Calibration(Settings):
     )
     seqlen: int = Field(512, description="Tokens in one calibration window.", json_schema_extra={"flag": "--seqlen"})
     seed: Seed = Field(0, description="Seed for sampling calibration documents.", json_schema_extra={"flag": "--seed"})
+    passes: Passes = Field("auto", description=PASSES)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":

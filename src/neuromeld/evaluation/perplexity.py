@@ -17,6 +17,7 @@ from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation.loss import sum_nll
 from neuromeld.evaluation.mode import eval_mode
+from neuromeld.model.passes import current_passes
 from neuromeld.model.predictions import predictions
 
 DEFINITION = (
@@ -132,6 +133,7 @@ def _result(
             "seqlen": seqlen,
             "windows": num_windows,
             "dtype": str(model.dtype).removeprefix("torch."),
+            "passes": current_passes(),
             "device": model.device.type,
             "definition": definition,
         },

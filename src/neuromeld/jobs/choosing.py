@@ -9,6 +9,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.jobs.opening import identity_of
 from neuromeld.modalities import inputs_of, reader_for
+from neuromeld.model.passes import chosen_passes
 from neuromeld.planning import Budget, Choice, Planner
 from neuromeld.planning.recipe import OutputFormat
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
@@ -51,10 +52,12 @@ class ChoiceJob:
         data = reader.calibration(settings, processor, config, settings.tokens)
         validation = reader.validation(settings, processor, config, FINAL_TOKENS)
         identity = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
-        identity |= identity_of(self.source, data, validation, self.dtype, self.device)
+        model = self.source.load(self.dtype, self.device)
+        passes = chosen_passes(settings.passes, model)
+        identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
         self.journal.begin(identity | {"calibration": settings.model_dump()}, force=self.force)
         return Planner(
-            self.source.load(self.dtype, self.device),
+            model,
             self.budget,
             settings,
             self.output,

@@ -29,6 +29,7 @@ from neuromeld.evaluation.plain_pass import plain_pass_seconds
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for
 from neuromeld.model.capture import Batch
+from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning import Choice
 from neuromeld.planning.memory import INTERPRETER_BYTES
 from neuromeld.planning.pipeline import Compressed, compress_model
@@ -81,14 +82,16 @@ class CompressionJob:
             processor = self._processor
             data = reader.calibration(self.recipe.calibration, processor, config, self.recipe.calibration.tokens)
             validation = search_examples(self.recipe, self.source)
-            identity = identity_of(self.source, data, validation, self.dtype, self.device)
+            model = self.source.load(self.dtype, self.device, memory_mapped=plan.memory_mapped)
+            passes = chosen_passes(self.recipe.calibration.passes, model)
+            identity = identity_of(self.source, data, validation, self.dtype, self.device, passes)
             self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
             outcome = self._outcome(data, processor, config)
-            model = self.source.load(self.dtype, self.device, memory_mapped=plan.memory_mapped)
-        if not plan.memory_mapped:
-            self.plain_pass_seconds = plain_pass_seconds(model, data.batches)
+        with passes_in(passes, model):
+            if not plan.memory_mapped:
+                self.plain_pass_seconds = plain_pass_seconds(model, data.batches)
         if outcome is not None:
-            with self.phases.measure(LOOKING):
+            with self.phases.measure(LOOKING), passes_in(passes, model):
                 outcome.before(model)
         compressed = self._compress(model, plan, data, validation)
         self.phases.add(compressed.phases)
@@ -96,7 +99,7 @@ class CompressionJob:
         record = self._record(compressed, plan, data, processor)
         del compressed
         if outcome is not None:
-            with self.phases.measure(LOOKING):
+            with self.phases.measure(LOOKING), passes_in(passes, model):
                 record |= outcome.after(model, processor)
         if is_first_rank():
             batch = data.check_batch

@@ -17,6 +17,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluation import OUTCOME_TOKENS, Outcome
 from neuromeld.modalities import Examples, inputs_of, reader_for
 from neuromeld.model.capture import Batch
+from neuromeld.model.passes import PassFormat
 from neuromeld.planning.plan import Plan, make_plan, meta_model
 from neuromeld.planning.recipe import Recipe
 from neuromeld.runtime.distributed import is_first_rank, num_ranks, process_group
@@ -35,7 +36,12 @@ def open_job(out: Path) -> Iterator[Journal]:
 
 
 def identity_of(
-    source: ModelSource, data: Examples, validation: Examples | None, dtype: torch.dtype | None, device: str
+    source: ModelSource,
+    data: Examples,
+    validation: Examples | None,
+    dtype: torch.dtype | None,
+    device: str,
+    passes: PassFormat,
 ) -> dict[str, Any]:
     """Return the facts that decide the result beside the recipe."""
     return {
@@ -44,6 +50,7 @@ def identity_of(
         "validation_sha256": validation and validation.sha256,
         "dtype": dtype and str(dtype),
         "device": device,
+        "passes": passes,
         "versions": versions(),
     }
 

@@ -23,6 +23,10 @@ from neuromeld.evaluation import (
 from neuromeld.modalities import MODALITIES, inputs_of
 from neuromeld.modalities.modality import Modality
 from neuromeld.modalities.request import EvaluationRequest
+from neuromeld.model.passes import chosen_passes, passes_in
+
+ANY_MODEL = frozenset({"passes"})
+"""Options of an evaluation that are for all kinds of models."""
 
 Results = dict[str, dict[str, Any]]
 """What is measured, by model."""
@@ -60,9 +64,12 @@ def evaluate(
             answers = evaluate_tasks(
                 model, source.tokenizer(), request.tasks, include_path=request.include_path, limit=request.limit
             )
-        measured = measure(model)
+        passes = chosen_passes(request.passes, model)
+        with passes_in(passes, model):
+            measured = measure(model)
         results[name] = {
             "parameters": unique_parameters(model),
+            "passes": passes,
             "bytes_on_disk": bytes_on_disk(source.folder),
             "flops_per_token": flops_per_token(model, context=measured.context),
             **measured.scores,
@@ -97,7 +104,7 @@ def _common_modality(sources: Sequence[ModelSource]) -> Modality:
 def _check_options(request: EvaluationRequest, modality: Modality, name: str) -> None:
     """Raise `UserInputError` for an option that a model of this kind has no use for."""
     for option in request.given:
-        if option not in modality.options:
+        if option not in modality.options | ANY_MODEL:
             takers = [kind for kind, other in MODALITIES.items() if option in other.options]
             raise UserInputError(
                 f"--{option.replace('_', '-')} is for models that read {', '.join(takers)}; "

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from neuromeld.modalities.modality import EvaluationData, Modality
-from neuromeld.settings import Settings
+from neuromeld.settings import PASSES, Passes, Settings
 
 
 class EvaluationRequest(Settings):
@@ -31,6 +31,7 @@ class EvaluationRequest(Settings):
     )
     tokens: int = Field(32768, ge=2, description="Evaluation tokens in all; by default 32768.")
     seqlen: int = Field(512, ge=2, description="Tokens in one window; by default 512.")
+    passes: Passes = Field("auto", description=PASSES)
     speed: bool = Field(False, description="Also measure prefill and decode speed, in alternation.")
     batch_size: int | None = Field(None, ge=1, description="Of --speed: sequences at a time; by default 1.")
     prompt_tokens: int | None = Field(None, ge=1, description="Of --speed: tokens that are read; by default 512.")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
 from neuromeld.errors import NumericsError
+from neuromeld.model.passes import forward_pass, own_format
 
 Batch = Mapping[str, Tensor]
 
@@ -101,7 +102,7 @@ def _capture(
         mask = arch.mask(path)
 
         def called(_: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
-            x = real_tokens(output[0] if output else args[0], batch, mask)
+            x = own_format(real_tokens(output[0] if output else args[0], batch, mask))
             if not torch.isfinite(x).all():
                 raise NumericsError(
                     f"the activations that {path} {side} hold NaN or infinity; if the model runs in float16, use "
@@ -143,9 +144,9 @@ class LayerCalls:
     def run(self, layer: nn.Module, index: int, batch: int, hidden: Tensor) -> Tensor:
         """Return the stream that leaves `layer` when `hidden` enters it."""
         args, kwargs = self.arguments[batch][index - self.first]
-        output = layer(hidden, *args, **kwargs)
-        result: Tensor = output[0] if isinstance(output, tuple) else output
-        return result
+        with forward_pass():
+            output = layer(hidden, *args, **kwargs)
+        return own_format(output[0] if isinstance(output, tuple) else output)
 
     @torch.no_grad()
     def run_until(self, layer: nn.Module, index: int, batch: int, hidden: Tensor, module: nn.Module) -> Tensor:
@@ -160,7 +161,7 @@ class LayerCalls:
         seen: list[tuple[Tensor, ...]] = []
 
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(args)
+            seen.append(tuple(own_format(x) for x in args))
             raise _Stop
 
         handle = module.register_forward_pre_hook(before)
@@ -206,7 +207,7 @@ def _short_circuit(
 
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             if layer is layers[0]:
-                calls.hidden.append(offload(hidden))
+                calls.hidden.append(offload(own_format(hidden)))
                 returned[0] = original(hidden, *args, **kwargs)
             calls.arguments[-1].append((args, kwargs))
             if layer is layers[-1]:
@@ -255,5 +256,5 @@ def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 
 def _run(model: nn.Module, batch: Batch) -> None:
-    with suppress(_Stop):
+    with suppress(_Stop), forward_pass():
         model(**model_inputs(model, batch))

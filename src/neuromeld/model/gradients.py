@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neuromeld.model.capture import Batch
+from neuromeld.model.passes import own_format
 from neuromeld.model.predictions import losses, predictions
 
 OnGradient = Callable[[str, Tensor, Tensor], None]
@@ -41,7 +42,7 @@ def capture_gradients(
             total += len(found)
             for path, (x, carrier) in seen.items():
                 assert carrier.grad is not None
-                on_activation(path, x.flatten(0, -2), carrier.grad.flatten(0, -2))
+                on_activation(path, *(own_format(value.flatten(0, -2)) for value in (x, carrier.grad)))
             seen.clear()
             advance(done)
     return total

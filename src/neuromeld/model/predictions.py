@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
 from neuromeld.model.capture import IGNORED, Batch, model_inputs
+from neuromeld.model.passes import PassFormat, current_passes, forward_pass, keeping_casts, passes_in
 
 CHUNK_LOGITS = 1 << 24
 """Logits that are held at once: 64 MiB in float32, and some copies of them."""
@@ -85,7 +86,8 @@ def measure_in_chunks(measure: Callable[..., Tensor], *models: Predictions) -> T
 
     rows = max(1, CHUNK_LOGITS // max(one.vocab_size for one in models))
     chunks = zip(*(one.hidden_nd.split(rows) for one in models), models[0].targets_n.split(rows), strict=True)
-    return torch.cat([checkpoint(part, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+    with keeping_casts():
+        return torch.cat([checkpoint(part, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
 
 def losses(found: Predictions) -> Tensor:
@@ -127,10 +129,11 @@ class _Rest:
     inputs: dict[str, Any]
     returned: dict[nn.Module, list[Any]] = field(default_factory=dict)
     grad: bool = True
+    passes: PassFormat = "own"
 
     def record(self) -> tuple[Tensor | None, Tensor | None]:
         """Run the model; return what the head reads, and logits of the first place; None for each that there is not."""
-        self.grad = torch.is_grad_enabled()
+        self.grad, self.passes = torch.is_grad_enabled(), current_passes()
         read: list[Tensor] = []
         running: list[nn.Module] = []
 
@@ -158,6 +161,7 @@ class _Rest:
                 for module in self._beside(head):
                     hooks.callback(module.register_forward_pre_hook(begin).remove)
                     hooks.callback(module.register_forward_hook(end).remove)
+            hooks.enter_context(forward_pass())
             output = self.model(**self.inputs)
         return (read[0] if read else None), (output.logits if "logits" in output else None)
 
@@ -172,6 +176,8 @@ class _Rest:
             stack.callback(hook.remove)
             for module, outputs in self.returned.items():
                 stack.enter_context(_returning(module, outputs))
+            stack.enter_context(passes_in(self.passes, self.model))  # a backward pass may be in another thread
+            stack.enter_context(forward_pass(keep_casts=True))
             logits: Tensor = self.model(**self.inputs).logits
         return logits[0]
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch, model_inputs
+from neuromeld.model.passes import forward_pass
 
 
 class _Stop(Exception):
@@ -39,7 +40,8 @@ def record_layers(model: nn.Module, arch: Architecture, batch: Batch, end: int) 
             handle = model.get_submodule(arch.layer_path(index)).register_forward_hook(keep(index))
             hooks.callback(handle.remove)
         if end:
-            model(**model_inputs(model, batch))
+            with forward_pass():
+                model(**model_inputs(model, batch))
     return outputs
 
 

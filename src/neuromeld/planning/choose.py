@@ -14,6 +14,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluation import batch_losses, mean_of
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.capture import Batch
+from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
@@ -145,7 +146,8 @@ class Planner:
         """
         if self.budget.objective == "latency":
             self.original = alias_copy(self.model)
-        with eval_mode(self.model):
+        passes = chosen_passes(self.calibration.passes, self.model)
+        with eval_mode(self.model), passes_in(passes, self.model):
             few = self.data[: max(2, FEW_TOKENS // self.data[0]["input_ids"].numel())]
             space = self._search_space(few)
             with self.phases.measure("making candidates"):

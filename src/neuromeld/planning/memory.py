@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from neuromeld.errors import UserInputError
 from neuromeld.stages.base import Cost, Workload
-from neuromeld.stages.windows import loss_bytes
+from neuromeld.stages.windows import cast_and_chunk_bytes, loss_bytes
 
 INTERPRETER_BYTES = 520 << 20
 """What Python, torch, transformers, a tokenizer and text take before a model is loaded."""
@@ -34,7 +34,7 @@ class Footprint:
 
     def peak(self) -> int:
         """Return bytes of memory with the weights in it: at most twice these to load (docs/decisions/0013)."""
-        working = max((cost.working_bytes for cost in self.costs), default=0)
+        working = max([cast_and_chunk_bytes(self.whole), *(cost.working_bytes for cost in self.costs)])
         return INTERPRETER_BYTES + self.weights + max(self.weights, working)
 
     def memory_mapped_peak(self, max_memory: int) -> int:

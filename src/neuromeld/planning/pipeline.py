@@ -13,6 +13,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import make_native, native_block
+from neuromeld.model.passes import PassFormat, chosen_passes, passes_in
 from neuromeld.planning.plan import Plan, architecture_of, check_plain
 from neuromeld.planning.recipe import Chosen
 from neuromeld.runtime.distributed import num_ranks, shard_batches
@@ -31,6 +32,7 @@ class Compressed:
     """A smaller model, and what each stage found and did, by its name.
 
     sizes    of the layers that there are; where layers were found on the way, other than planned
+    passes   format that forward passes computed in
     phases   the stages
     processor  of the model, as it was given or as a stage replaced it
     """
@@ -38,6 +40,7 @@ class Compressed:
     model: PreTrainedModel
     plan: Plan
     sizes: Sizes
+    passes: PassFormat = "own"
     results: dict[str, Any] = field(default_factory=dict)
     phases: Phases = field(default_factory=Phases)
     processor: Any = None
@@ -129,12 +132,14 @@ def job_of(model: PreTrainedModel, plan: Plan, data: Sequence[Batch], validation
 def run_stages(job: Job, plan: Plan) -> Compressed:
     """Run the stages alone, in eval mode: what they leave runs, but its class and config are still the old ones."""
     job.model.eval()
-    done = Compressed(job.model, plan, job.after)
-    for first, group in enumerate(_groups(plan.recipe.chosen)):
-        if first:
-            job.cache = None  # it knows the original model only
-        with done.phases.measure(" and ".join(chosen.stage.title for chosen in group)):
-            done.results |= _run_group(job, group)
+    done = Compressed(job.model, plan, job.after, chosen_passes(plan.recipe.calibration.passes, job.model))
+    job.cache = None if job.cache is None else {**job.cache, "passes": done.passes}
+    with passes_in(done.passes, job.model):
+        for first, group in enumerate(_groups(plan.recipe.chosen)):
+            if first:
+                job.cache = None  # it knows the original model only
+            with done.phases.measure(" and ".join(chosen.stage.title for chosen in group)):
+                done.results |= _run_group(job, group)
     done.sizes, done.processor = job.after, job.processor
     return done
 

@@ -14,6 +14,7 @@ from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, size
 from neuromeld.archs.spec import ArchSpec
 from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
+from neuromeld.model.passes import passes_of_float32
 from neuromeld.planning.memory import Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
 from neuromeld.planning.served import SERVED, unserved
@@ -151,10 +152,12 @@ def make_plan(
     after = steps[-1].after
     _check_multiples(arch.spec, after)
     itemsize = (dtype or model.dtype).itemsize
-    works = _workloads(recipe, target, steps, itemsize)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    passes = passes_of_float32(recipe.calibration.passes, num_parameters, torch.device("cpu"))
+    casts = itemsize == torch.float32.itemsize and passes == "bfloat16"
+    works = _workloads(recipe, target, steps, itemsize, casts=casts)
     costs = [step.chosen.stage.cost(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     unknowns = [step.chosen.stage.unknowns(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
-    num_parameters = sum(p.numel() for p in model.parameters())
     parameters_after, flops_after = _predict(model, target, after, costs)
     # Positions that are computed are parameters of some models, which do not save them.
     unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
@@ -184,13 +187,13 @@ def make_plan(
     )
 
 
-def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize: int) -> list[Workload]:
+def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize: int, *, casts: bool) -> list[Workload]:
     """Return what each stage works on, by sizes."""
     seqlen = recipe.calibration.seqlen
     windows = recipe.calibration.tokens // seqlen
     batch_tokens = min(BATCH_WINDOWS, max(1, windows // HELD_OUT)) * seqlen
     sized = {"tokens": windows * seqlen, "seqlen": seqlen, "batch_tokens": batch_tokens, "itemsize": itemsize}
-    return [Workload(target, step.before, steps[-1].after, **sized) for step in steps]
+    return [Workload(target, step.before, steps[-1].after, **sized, casts=casts) for step in steps]
 
 
 def _predict(model: PreTrainedModel, target: Target, after: Sizes, costs: Sequence[Cost]) -> tuple[int, int]:

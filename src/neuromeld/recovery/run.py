@@ -16,6 +16,7 @@ from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import MODALITIES, Modality, inputs_of
+from neuromeld.model.passes import multiplies_bfloat16
 from neuromeld.planning.plan import check_plain
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recovery.held_out import held_out_loss
@@ -62,7 +63,7 @@ def recover(
     started, out = time.monotonic(), Path(out)
     _check(settings, out, source, force=force)
     where = _device(device)
-    bf16 = _has_bf16(where) if settings.bf16 is None else settings.bf16
+    bf16 = multiplies_bfloat16(where) if settings.bf16 is None else settings.bf16
     located = _located(source, allow_pickle=allow_pickle)
     config = located.config()
     inputs = inputs_of(config)
@@ -153,7 +154,7 @@ def recover_model(
         check_peft()
     started = time.monotonic()
     pool = MODALITIES[inputs_of(model.config)].training(settings.data, processor, model.config)
-    bf16 = _has_bf16(model.device) if settings.bf16 is None else settings.bf16
+    bf16 = multiplies_bfloat16(model.device) if settings.bf16 is None else settings.bf16
     teacher = None
     if settings.distill_from is not None:
         teacher = locate(settings.distill_from).load(torch.bfloat16 if bf16 else None, str(model.device))
@@ -166,16 +167,6 @@ def recover_model(
         "loss_curve": tuning.loss_curve,
         "seconds": time.monotonic() - started,
     }
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Tell whether matrices are multiplied in bfloat16 by instructions of their own, on a card or a processor."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
 
 
 def _device(device: str) -> torch.device:

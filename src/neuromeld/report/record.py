@@ -38,6 +38,7 @@ def compression_record(
             "split": data.split,
             "sha256": data.sha256,
             "tokens": data.num_tokens,
+            "passes": compressed.passes,
         },
         "bytes_on_disk_before": source.bytes_on_disk(),
         "warnings": [*plan.warnings, *compressed.warnings],

@@ -53,6 +53,7 @@ class Workload:
     """One stage of a job by its sizes; `tokens` are for calibration, `itemsize` is that of the weights.
 
     batch_tokens  tokens that are run at once
+    casts         weights in float32 are cast for forward passes in bfloat16
     """
 
     target: Target
@@ -62,6 +63,7 @@ class Workload:
     seqlen: int
     batch_tokens: int
     itemsize: int
+    casts: bool = False
 
     @property
     def arch(self) -> Architecture:

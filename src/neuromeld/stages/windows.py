@@ -155,11 +155,17 @@ def span(window: Window) -> dict[str, int]:
 
 
 def loss_bytes(work: Workload) -> int:
-    """Predict the memory of a memory-mapped job that takes losses: the largest table, and a chunk of logits."""
+    """Predict the memory of a memory-mapped job that takes losses: the largest table, its cast, a chunk of logits."""
+    table = max(table_bytes(work, work.arch.width), default=0)
+    return table + cast_and_chunk_bytes(work)
+
+
+def cast_and_chunk_bytes(work: Workload) -> int:
+    """Predict the memory for losses beside the weights: a cast of the head, where there is one, a chunk of logits."""
     head = work.arch.spec.head
     vocab_size = work.arch.widths[head.out] if head else 0
-    table = max(table_bytes(work, work.arch.width), default=0)
-    return table + measuring_bytes(vocab_size, work.batch_tokens, work.itemsize)
+    cast = vocab_size * work.arch.width * torch.bfloat16.itemsize if work.casts else 0
+    return cast + measuring_bytes(vocab_size, work.batch_tokens, work.itemsize)
 
 
 def search_bytes(work: Workload) -> int:

@@ -61,6 +61,7 @@ def test_the_protocol_stands_beside_the_number(llama, windows):
         "seqlen": 16,
         "windows": 7,
         "dtype": "float32",
+        "passes": "own",
         "device": "cpu",
     }
 

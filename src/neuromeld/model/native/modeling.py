@@ -120,7 +120,9 @@ def _sizes(module: Any) -> tuple[int, int]:
 
 
 def _change_basis(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return (layer.shortcut(args[0]), *args[1:]), kwargs
+    # The whole stream passes it, which autocast would round.
+    with torch.autocast(args[0].device.type, enabled=False):
+        return (layer.shortcut(args[0]), *args[1:]), kwargs
 
 
 def _scale_tokens(embedding: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
