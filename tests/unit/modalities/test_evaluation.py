@@ -5,12 +5,13 @@ from pydantic import ValidationError
 
 from neuromeld import EvaluationRequest, UserInputError, evaluate
 from neuromeld.modalities import MODALITIES
+from neuromeld.modalities.compare import ANY_MODEL
 
 FIELDS = set(EvaluationRequest.model_fields)
 
 
 def test_every_option_means_something_to_some_kind_of_input_and_no_kind_names_another():
-    assert set().union(*(modality.options for modality in MODALITIES.values())) == FIELDS
+    assert ANY_MODEL.union(*(modality.options for modality in MODALITIES.values())) == FIELDS
     for kind, modality in MODALITIES.items():
         assert modality.name == kind
         assert modality.data_option in modality.options
@@ -48,7 +49,7 @@ def test_something_must_be_named():
         evaluate([])
 
 
-@pytest.mark.parametrize("option", sorted(FIELDS - MODALITIES["tokens"].options))
+@pytest.mark.parametrize("option", sorted(FIELDS - ANY_MODEL - MODALITIES["tokens"].options))
 def test_what_means_nothing_to_a_model_is_refused_before_anything_is_read(option, checkpoint):
     given = {option: 3 if option.startswith("num_") else "nowhere"}
     with pytest.raises(UserInputError, match=f"--{option.replace('_', '-')} is for models that read .*reads tokens"):
