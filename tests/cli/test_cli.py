@@ -218,7 +218,8 @@ def test_probe_says_what_is_described_and_drafts_a_data_file(cli, checkpoint):
     code, stdout, _ = cli("list", "architectures", "--probe", checkpoint)
     assert code == 0
     assert "unclaimed: none" in stdout
-    assert 'model_class="LlamaForCausalLM"' in stdout
+    assert "nearest architecture: llama" in stdout
+    assert '"LlamaForCausalLM"' in stdout
     assert cli("list", "methods", "--probe", checkpoint)[0] == 2
 
 

@@ -34,11 +34,11 @@ def probe(model: PreTrainedModel) -> Probe:
     names = list(dict.fromkeys(_without_numbers(name) for name, _ in model.named_parameters()))
     modules = {name.rpartition(".")[0] for name in names}
 
-    def common(spec: ArchSpec) -> int:
+    def likeness(spec: ArchSpec) -> tuple[int, bool]:
         paths = _paths(spec)
-        return len(modules & paths) - len(modules ^ paths)
+        return len(modules & paths) - len(modules ^ paths), spec.model_type == model.config.model_type
 
-    nearest = max(ARCHITECTURES.values(), key=common)
+    nearest = max(ARCHITECTURES.values(), key=likeness)
     paths = _paths(nearest)
     tied = {nearest.head.path} if nearest.head and getattr(model.config, "tie_word_embeddings", False) else set()
     unclaimed = tuple(name for name in names if name.rpartition(".")[0] not in paths)
