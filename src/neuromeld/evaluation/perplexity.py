@@ -27,6 +27,9 @@ DEFINITION = (
 
 MASKING_SEED = 0
 
+BATCH_TOKENS = 2048
+"""Tokens of a forward pass, at least a window."""
+
 PSEUDO_DEFINITION = (
     "exp(total negative log-likelihood / hidden tokens); float32 log-softmax; fixed windows without overlap in the "
     f"tokenizer's frame of a sentence; {MASKED_RATIO:.0%} of the tokens of each, drawn by seed {MASKING_SEED}, never "
@@ -53,9 +56,9 @@ class Perplexity:
 
 @torch.no_grad()
 def perplexity(
-    model: PreTrainedModel, windows: TokenWindows, *, batch_size: int = 4, progress: bool = False
+    model: PreTrainedModel, windows: TokenWindows, *, batch_tokens: int = BATCH_TOKENS, progress: bool = False
 ) -> Perplexity:
-    """Measure the perplexity of a causal language model on token windows; `batch_size` only trades memory for speed.
+    """Measure the perplexity of a causal language model on token windows; `batch_tokens` only trades memory for speed.
 
     `NumericsError` when a logit is NaN or infinite, `UserInputError` when the windows do not fit the model, and for a
     model that does not predict the next token.
@@ -68,7 +71,7 @@ def perplexity(
     _check_fit(model, windows)
     total_nll = 0.0
     with eval_mode(model):
-        for ids_bs in _tracked(torch.split(windows.input_ids, batch_size), progress):
+        for ids_bs in _tracked(windows.input_ids.split(max(1, batch_tokens // seqlen)), progress):
             total_nll += sum_nll(predictions(model, {"input_ids": ids_bs}))
     num_bytes = None if windows.num_bytes is None else int(windows.num_bytes[:, 1:].sum())
     return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION, num_bytes)
@@ -80,17 +83,17 @@ def pseudo_perplexity(
     windows: TokenWindows,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    batch_size: int = 4,
+    batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Perplexity:
     """Measure what stands for the perplexity of a masked language model; raises as `perplexity` does."""
     _check_fit(model, windows)
     hidden_ns, labels_ns = mask_tokens(in_frames(windows.input_ids, tokenizer), tokenizer, MASKING_SEED)
+    size = max(1, batch_tokens // windows.input_ids.shape[1])
     total_nll, tokens = 0.0, 0
     with eval_mode(model):
-        for ids_bs, labels_bs in _tracked(
-            list(zip(hidden_ns.split(batch_size), labels_ns.split(batch_size), strict=True)), progress
-        ):
+        batches = list(zip(hidden_ns.split(size), labels_ns.split(size), strict=True))
+        for ids_bs, labels_bs in _tracked(batches, progress):
             found = predictions(model, {"input_ids": ids_bs, "labels": labels_bs})
             total_nll += sum_nll(found)
             tokens += len(found)

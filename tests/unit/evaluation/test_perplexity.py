@@ -35,11 +35,11 @@ def test_a_uniform_model_is_as_perplexed_as_its_vocabulary_is_large(llama, windo
     assert perplexity(llama, windows).perplexity == pytest.approx(37, rel=FLOAT32)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("batch_tokens", [1, 32, 48, 112, 1600])
 @pytest.mark.parametrize("rows", [1, 4, 1000])
-def test_batches_and_blocks_do_not_change_it(batch_size, rows, gpt2, windows, monkeypatch):
+def test_batches_and_blocks_do_not_change_it(batch_tokens, rows, gpt2, windows, monkeypatch):
     monkeypatch.setattr(import_module("neuromeld.model.predictions"), "CHUNK_LOGITS", 37 * rows)
-    nll = perplexity(gpt2, windows, batch_size=batch_size).nll
+    nll = perplexity(gpt2, windows, batch_tokens=batch_tokens).nll
     assert nll == pytest.approx(direct_nll(gpt2, windows.input_ids), rel=FLOAT32)
 
 
