@@ -77,7 +77,8 @@ def test_save_is_for_what_compress_wrote(cli, checkpoint):
 
 def test_newer_numbers_replace_those_of_the_same_text():
     def found(perplexity, source, **more):
-        return {"perplexity": perplexity, "tokens": 9, "protocol": {"source": source, "split": "evaluation"}} | more
+        protocol = {"source": source, "split": "evaluation", "sha256": source}
+        return {"perplexity": perplexity, "tokens": 9, "protocol": protocol} | more
 
     scores = {"tasks": {"t": {"accuracy": 0.5}}}
     record = with_measurements({"kept_ratio": 0.8}, found(10, "a"), found(20, "a"))

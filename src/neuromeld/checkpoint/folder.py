@@ -44,6 +44,8 @@ def check_free(out: Path, *, force: bool, source: str | Path | None = None) -> N
 
 
 def _check_place(out: Path) -> None:
+    if out == Path("-"):
+        raise UserInputError("- stands for standard output, and a checkpoint is a folder; name the folder otherwise")
     if out.is_symlink():
         raise UserInputError(f"{out} is a link to {out.readlink()}; name the folder itself")
     if len(os.fsencode(out.resolve().name)) > LONGEST_NAME:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
 from neuromeld.data.text import Clip, Pair, speech_features
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation.mode import eval_mode
+from neuromeld.runtime.progress import tracked
 
 BATCH_SIZE = 8
 """Examples generated at once; it changes nothing but time and memory."""
@@ -90,7 +89,7 @@ def _generate(
     texts: list[str] = []
     starts = range(0, len(examples), BATCH_SIZE)
     with eval_mode(model):
-        for start in track(starts, "generating", console=Console(stderr=True), disable=not progress):
+        for start in tracked(starts, "generating", enabled=progress):
             inputs = {
                 name: value.to(model.device, model.dtype if value.is_floating_point() else None)
                 for name, value in encode(examples[start : start + BATCH_SIZE]).items()

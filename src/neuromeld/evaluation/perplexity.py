@@ -4,13 +4,9 @@ Suffixes of tensors: b windows in a batch, s seqlen.
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in_frames, mask_tokens
@@ -19,6 +15,7 @@ from neuromeld.evaluation.loss import sum_nll
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.passes import current_passes
 from neuromeld.model.predictions import predictions
+from neuromeld.runtime.progress import tracked
 
 DEFINITION = (
     "exp(total negative log-likelihood / predicted tokens); float32 log-softmax; fixed windows without overlap, "
@@ -35,8 +32,6 @@ PSEUDO_DEFINITION = (
     f"tokenizer's frame of a sentence; {MASKED_RATIO:.0%} of the tokens of each, drawn by seed {MASKING_SEED}, never "
     "special ones, are hidden at once behind the mask token"
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def perplexity(
     _check_fit(model, windows)
     total_nll = 0.0
     with eval_mode(model):
-        for ids_bs in _tracked(windows.input_ids.split(max(1, batch_tokens // seqlen)), progress):
+        for ids_bs in tracked(windows.input_ids.split(max(1, batch_tokens // seqlen)), "perplexity", enabled=progress):
             total_nll += sum_nll(predictions(model, {"input_ids": ids_bs}))
     num_bytes = None if windows.num_bytes is None else int(windows.num_bytes[:, 1:].sum())
     return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION, num_bytes)
@@ -93,7 +88,7 @@ def pseudo_perplexity(
     total_nll, tokens = 0.0, 0
     with eval_mode(model):
         batches = list(zip(hidden_ns.split(size), labels_ns.split(size), strict=True))
-        for ids_bs, labels_bs in _tracked(batches, progress):
+        for ids_bs, labels_bs in tracked(batches, "perplexity", enabled=progress):
             found = predictions(model, {"input_ids": ids_bs, "labels": labels_bs})
             total_nll += sum_nll(found)
             tokens += len(found)
@@ -107,11 +102,6 @@ def _check_fit(model: PreTrainedModel, windows: TokenWindows) -> None:
     positions = getattr(config, "max_position_embeddings", seqlen)
     if seqlen > positions:
         raise UserInputError(f"seqlen={seqlen} exceeds the model's {positions} positions; use windows no longer")
-
-
-def _tracked(batches: Sequence[T], progress: bool) -> Iterable[T]:
-    console = Console(stderr=True)
-    return track(batches, description="perplexity", console=console, disable=not progress)
 
 
 def _result(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from transformers import AutoImageProcessor, BaseImageProcessor, PretrainedConfig, PreTrainedModel
 
@@ -25,6 +23,7 @@ from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured, no_seqlen
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.classes import model_class
+from neuromeld.runtime.progress import tracked
 from neuromeld.stats.split import HELD_OUT
 
 BATCH_IMAGES = 32
@@ -91,7 +90,7 @@ class Images:
 
             def batches() -> Iterator[Batch]:
                 parts = chunks(numbers, BATCH_IMAGES)
-                for part in track(parts, "accuracy", console=Console(stderr=True), disable=not progress):
+                for part in tracked(parts, "accuracy", enabled=progress):
                     batch = image_batch(images, part, processor, config)
                     for value in batch.values():
                         digest.update(value.numpy().tobytes())

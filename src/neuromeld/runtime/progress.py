@@ -1,11 +1,14 @@
 """Progress bars and warnings, on stderr, so that stdout stays a program's."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+T = TypeVar("T")
 
 Advance = Callable[[int], None]
 """Called with the number of steps done so far."""
@@ -35,6 +38,14 @@ def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def tracked(items: Sequence[T], what: str, *, enabled: bool) -> Iterator[T]:
+    """Yield the items, and show as `track` does how many are done."""
+    with track(what, len(items), enabled=enabled) as advance:
+        for done, item in enumerate(items, start=1):
+            yield item
+            advance(done)
 
 
 def _lines(console: Console, what: str, total: int) -> Advance:

@@ -1,5 +1,6 @@
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,6 +160,11 @@ def test_force_replaces_only_what_this_program_wrote(what, tmp_path):
         pass
     assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
     assert names(tmp_path) == ["out"]
+
+
+def test_standard_output_is_no_folder():
+    with pytest.raises(UserInputError, match="a checkpoint is a folder"):
+        check_free(Path("-"), force=False)
 
 
 def test_an_output_that_is_a_link_is_refused(tmp_path):

@@ -80,7 +80,7 @@ def test_selector_works_in_a_recipe():
     )
     model.requires_grad_(True)
     done = compress_model(model, make_plan(model, recipe), batches())
-    assert {space: {entry.space for entry in done.results[space]} for space in ("ffn", "heads")} == {
+    assert {space: {entry.space for entry in done.results[space].layers} for space in ("ffn", "heads")} == {
         "ffn": {"ffn"},
         "heads": {"heads"},
     }
