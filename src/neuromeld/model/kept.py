@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class KeptAttention:
-    """What the attention of one layer returned on each batch; `path` leads to it from the layer on.
+    """Keep what the attention of one layer returned on each batch; `path` leads to it from the layer on.
 
     It counts as long as attention has the parameters with which it was found, for any layer that has them.
     Memory: the stream of all batches, where `offload` puts it.

@@ -117,7 +117,7 @@ def kl(logits_nv: Tensor, expected_nv: Tensor, temperature: float) -> Tensor:
 
 @dataclass
 class _Rest:
-    """What a model computes from what its head reads, for any rows of that.
+    """Run what a model computes from what its head reads, for any rows of that.
 
     What families do to logits (a scale, a cap, a bias) is in their forward passes.  So those are run again, in which
     everything but the head gives what it gave before, and the head reads the rows.

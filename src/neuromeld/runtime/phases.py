@@ -1,4 +1,4 @@
-"""How long each part of a job took."""
+"""Measure how long each part of a job took."""
 
 import time
 from collections.abc import Iterator

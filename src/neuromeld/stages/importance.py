@@ -1,4 +1,4 @@
-"""What passes through the whole model say of its units, before the first layer is narrowed."""
+"""Collect what passes through the whole model say of its units, before the first layer is narrowed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ O = TypeVar("O", bound=StageOptions)  # noqa: E741
 
 @dataclass(frozen=True)
 class NarrowedLayers:
-    """What became of every layer, and how the units were learned, where they were."""
+    """Hold what became of every layer, and how the units were learned, where they were."""
 
     layers: list[SublayerResult] = field(default_factory=list)
     learned: Learned | None = None

@@ -93,7 +93,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Learner:
-    """What scores are learned with.
+    """Hold what scores are learned with.
 
     model    in eval mode, left as it is
     pools    the budgets

@@ -48,7 +48,7 @@ def block_config_reasons(shape: Shape, config: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class BlockConfigs:
-    """What goes into such a folder.
+    """Hold the config and the weights of such a folder.
 
     by_mult   widths are written as `ffn_mult`, in steps of 256, for engines that read nothing else
     """

@@ -1,4 +1,4 @@
-"""What a form is that a checkpoint can be exported to, and what an engine is that loads it."""
+"""Describe a form that a checkpoint can be exported to, and an engine that loads it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LogProbabilities = Callable[[Path, Sequence[int]], list[float]]
 
 @dataclass(frozen=True)
 class Content:
-    """What is exported.
+    """Hold a model and its tokenizer for an export.
 
     quantize   a type of llama.cpp, as q8_0; None keeps the dtype of the weights
     """

@@ -65,7 +65,7 @@ def _compare_vllm(content: Content, folder: Path) -> None:
 
 
 def _write_mlx(content: Content, folder: Path) -> None:
-    """The same with widths filled up to multiples of 256, for MLX-LM, SGLang and TensorRT-LLM."""
+    """Write a vLLM folder with widths filled up to multiples of 256, for MLX-LM, SGLang and TensorRT-LLM."""
     write_block_configs(_block_configs(content, by_mult=True), folder)
 
 

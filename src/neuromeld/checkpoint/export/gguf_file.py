@@ -49,7 +49,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 
 @dataclass(frozen=True)
 class GgufModel:
-    """What goes into a GGUF file.
+    """Hold the metadata and the tensors of a GGUF file.
 
     weights   full and filled up, by the names of transformers
     q8_0      matrices are written in blocks of 8-bit integers

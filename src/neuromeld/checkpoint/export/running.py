@@ -1,4 +1,4 @@
-"""What engines make of a text: imported only where they are installed."""
+"""Run a text through engines that serve models: imported only where they are installed."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How often a text uses each token of a vocabulary."""
+"""Count how often a text uses each token of a vocabulary."""
 
 from dataclasses import dataclass
 from functools import lru_cache

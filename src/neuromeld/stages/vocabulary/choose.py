@@ -32,7 +32,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a smaller vocabulary means for the held-out part of the text it was chosen by.
+    """Say what a smaller vocabulary means for the held-out part of the text it was chosen by.
 
     coverage           share of its tokens, as split before, that stay
     coverage_chosen    the same of the part that the tokens were chosen by

@@ -68,9 +68,10 @@ def test_quantised_rows_are_filled_up_to_whole_blocks(tmp_path):
 
 
 def test_half_precision_stays_as_it_is(tmp_path):
-    for dtype in (torch.bfloat16, torch.float16):
-        written(build("llama").to(dtype), tmp_path)
-        (path,) = tmp_path.glob("*.gguf")
+    kinds = {torch.bfloat16: gguf.GGMLQuantizationType.BF16, torch.float16: gguf.GGMLQuantizationType.F16}
+    for dtype, kind in kinds.items():
+        path = written(build("llama").to(dtype), tmp_path)
+        assert {t.tensor_type for t in gguf.GGUFReader(path).tensors if len(t.shape) == 2} == {kind}
         path.unlink()
 
 
