@@ -1,7 +1,7 @@
 """From a checkpoint to a smaller one: plan, compress, save, load again and compare."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +70,20 @@ def choose(
     device: str = "cpu",
     allow_pickle: bool = False,
     progress: bool = False,
+    vocab_from: str | None = None,
 ) -> Choice:
     """Find the recipe that meets a budget and loses least on validation text, for the model at `source`.
 
     output   the format that the result may have
+    vocab_from  a text, named or `file:PATH`, by which tokens may be chosen; without one, all tokens stay
     dtype    to load and measure in; None keeps the checkpoint's own
 
     Candidates are built in memory, and nothing is written: `compress` takes what is returned in the place of a recipe.
     """
     located = locate(source, allow_pickle=allow_pickle)
     settings = calibration or Calibration()
-    return ChoiceJob(located, budget, settings, output, dtype=dtype, device=own_device(device), progress=progress).run()
+    job = ChoiceJob(located, budget, settings, output, dtype=dtype, device=own_device(device), progress=progress)
+    return replace(job, vocab_from=vocab_from).run()
 
 
 def compress(

@@ -66,6 +66,14 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     return Sizes(arch.width, (arch.widths[Space.FFN],) * layers, (num_kv_heads,) * layers, arch.depths, vocab)
 
 
+def embedding_share(model: nn.Module, arch: Architecture) -> float:
+    """Return the share of the parameters that tables of tokens have; `model`, unchanged, may be on the meta device."""
+    head = None if arch.tied else arch.spec.head
+    weights = [w for w in (*arch.spec.embeddings, *([head] if head else [])) if Space.VOCAB in (w.in_, w.out)]
+    entries = sum(arch.widths[w.in_] * arch.widths[w.out] for w in weights)
+    return entries / sum(parameter.numel() for parameter in model.parameters())
+
+
 def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: Space) -> int:
     """Return the width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
     if space == Space.RESIDUAL:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,8 @@ def compress_command(
     with open_job(out) as journal:
         first, recipe, choice = is_first_rank(), asked.recipe, None
         if asked.budget is not None:
-            choice = ChoiceJob(located, asked.budget, asked.calibration, asked.output, journal, **settings).run()
+            job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, journal, **settings)
+            choice = replace(job, vocab_from=asked.vocab_from).run()
             recipe = choice.recipe
             if first and not as_json:
                 console().print(_candidates(choice))
@@ -131,7 +133,8 @@ def plan_command(
         )
     recipe, choice = asked.recipe, None
     if asked.budget is not None:
-        choice = choose(model, asked.budget, asked.calibration, asked.output, progress=True, **machine.arguments)
+        settings = machine.arguments | {"progress": True, "vocab_from": asked.vocab_from}
+        choice = choose(model, asked.budget, asked.calibration, asked.output, **settings)
         recipe = choice.recipe
         if not as_json:
             console().print(_candidates(choice))

@@ -21,6 +21,7 @@ class Request:
     """Request of a user: a recipe, or a budget for the planner with the settings of the recipe it is to find.
 
     max_memory   in bytes
+    vocab_from   text that the planner may choose tokens by
     """
 
     recipe: Recipe | None
@@ -28,6 +29,7 @@ class Request:
     calibration: Calibration
     output: OutputFormat
     max_memory: int | None
+    vocab_from: str | None = None
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,7 +38,9 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     def build(values: dict[str, Any]) -> Request:
         limit = values.pop(MAX_MEMORY.name)
         budget = _budget(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
+        vocab_from = None
         if budget is not None:
+            vocab_from = values.pop(VOCAB_FROM)
             if limit is not None:
                 raise UserInputError(
                     "--max-memory needs stages that are named, as by --ffn-ratio: candidates for a budget are built "
@@ -46,7 +50,8 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
             if given:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
         recipe = build_recipe(**values)
-        return Request(recipe if budget is None else None, budget, recipe.calibration, recipe.output, num_bytes(limit))
+        asked = recipe if budget is None else None
+        return Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from)
 
     return with_options(command, "asked", [*BUDGET_OPTIONS, *_parameters(), MAX_MEMORY], build)
 
@@ -100,6 +105,9 @@ BASE = "recipe"
 STAGE_OPTIONS: list[FieldOption] = [
     option for stage in STAGES for option in options_of(stage.Options, stage.name, stage.prefix, "Stages")
 ]
+VOCAB_FROM = next(o.parameter for o in STAGE_OPTIONS if (o.owner, o.field) == ("vocabulary", "text"))
+"""The option of a stage that goes with a budget: a text that the planner may choose tokens by."""
+
 CALIBRATION_OPTIONS: list[FieldOption] = options_of(Calibration, "calibration", "", "Calibration")
 
 

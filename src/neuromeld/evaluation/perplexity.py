@@ -13,6 +13,7 @@ from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation.loss import sum_nll
 from neuromeld.evaluation.mode import eval_mode
+from neuromeld.model.capture import Batch
 from neuromeld.model.passes import current_passes
 from neuromeld.model.predictions import predictions
 from neuromeld.runtime.progress import tracked
@@ -58,18 +59,29 @@ def perplexity(
     `NumericsError` when a logit is NaN or infinite, `UserInputError` when the windows do not fit the model, and for a
     model that does not predict the next token.
     """
-    num_windows, seqlen = windows.input_ids.shape
-    if seqlen < 2:
+    if windows.input_ids.shape[1] < 2:
         raise UserInputError("perplexity needs windows of at least 2 tokens: the first of each is context only")
     if not model.can_generate():
         raise UserInputError(f"{type(model).__name__} does not predict the next token, so it has no perplexity")
     _check_fit(model, windows)
-    total_nll = 0.0
+    total_nll, tokens = 0.0, 0
     with eval_mode(model):
-        for ids_bs in tracked(windows.input_ids.split(max(1, batch_tokens // seqlen)), "perplexity", enabled=progress):
-            total_nll += sum_nll(predictions(model, {"input_ids": ids_bs}))
+        for batch in tracked(_batches(windows, batch_tokens), "perplexity", enabled=progress):
+            found = predictions(model, batch)
+            total_nll += sum_nll(found)
+            tokens += len(found)
     num_bytes = None if windows.num_bytes is None else int(windows.num_bytes[:, 1:].sum())
-    return _result(model, windows, total_nll, num_windows * (seqlen - 1), DEFINITION, num_bytes)
+    return _result(model, windows, total_nll, tokens, DEFINITION, num_bytes)
+
+
+def _batches(windows: TokenWindows, batch_tokens: int) -> list[Batch]:
+    """Return the windows as batches, with a mask where they are padded."""
+    size = max(1, batch_tokens // windows.input_ids.shape[1])
+    ids = windows.input_ids.split(size)
+    if windows.attention_mask is None:
+        return [{"input_ids": part} for part in ids]
+    masks = windows.attention_mask.split(size)
+    return [{"input_ids": part, "attention_mask": mask} for part, mask in zip(ids, masks, strict=True)]
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The job of `choose`: read model and data, and let the planner find a recipe for a budget."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ class ChoiceJob:
     journal  of the output that the recipe is chosen for: it takes and gives the losses of candidates, and the changes
              that the best of them are made of, so that a `CompressionJob` need not make them again
     force    discard what the journal has of another job
+    vocab_from  the text that tokens may be chosen by; without one, all tokens stay
     """
 
     source: ModelSource
@@ -38,6 +40,7 @@ class ChoiceJob:
     device: str = "cpu"
     force: bool = False
     progress: bool = False
+    vocab_from: str | None = None
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
@@ -51,7 +54,8 @@ class ChoiceJob:
         processor = reader.processor(self.source.folder)
         data = reader.calibration(settings, processor, config, settings.tokens)
         validation = reader.validation(settings, processor, config, FINAL_TOKENS)
-        identity = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
+        identity: dict[str, Any] = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
+        identity |= {"vocab_from": self.vocab_from}
         model = self.source.load(self.dtype, self.device)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
@@ -65,4 +69,6 @@ class ChoiceJob:
             validation.batches,
             journal=self.journal if num_ranks() == 1 else NO_JOURNAL,
             progress=self.progress and is_first_rank(),
+            processor=processor,
+            vocab_from=self.vocab_from,
         ).choose()

@@ -1,13 +1,14 @@
 """Ways to spend a budget, each a recipe that just meets it, with the loss that the sensitivities predict."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.sizes import sizes_of
+from neuromeld.archs.sizes import embedding_share, sizes_of
 from neuromeld.archs.spec import Space
 from neuromeld.errors import NeuromeldError
 from neuromeld.planning.allocate import Layered, allocate
@@ -16,12 +17,22 @@ from neuromeld.planning.largest import largest, smallest
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
+from neuromeld.stages.vocabulary import VocabularyRange
 
 DROPPED = (1, 2, 3, 4, 6)
 """Numbers of layers that are dropped before FFNs are narrowed."""
 
 MERGED = (2, 3, 5)
 """Numbers of FFNs in a row that are merged into one before all are narrowed."""
+
+TOKENS = (0.75, 0.5, 0.25)
+"""Shares of the tokens that are left before FFNs are narrowed."""
+
+RANKS = (0.85, 0.7)
+"""Shares of the width that an embedding is left with before FFNs are narrowed."""
+
+LARGE_EMBEDDING = 1 / 3
+"""The share of the parameters from which on a narrower embedding is tried: of less, it is a poor bargain."""
 
 RATIOS = [step / 200 for step in range(40, 200)]
 """Kept shares of the residual stream that are tried."""
@@ -48,13 +59,14 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Model, budget and sensitivities that candidates are made for."""
+    """Model, budget and sensitivities that candidates are made for, and the vocabularies that may be had of a text."""
 
     model: PreTrainedModel
     arch: Architecture
     budget: Budget
     scores: FisherScores
     settings: dict[str, Any]
+    vocabulary: VocabularyRange | None = None
 
     def recipe(self, **stages: Any) -> Recipe:
         return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
@@ -73,8 +85,9 @@ def candidates(space: SearchSpace) -> list[Candidate]:
     Those that only the native format holds are left out where it may not be used.
     """
     found = [*_uniform(space), *_until_one_fits(space, _with_layers_dropped(space)), *_narrower_stream(space)]
+    found += _fewer_tokens(space)
     if space.settings["output"] != "stock":
-        found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space)]
+        found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space), *_narrower_embedding(space)]
     return found
 
 
@@ -131,29 +144,64 @@ def _narrower_stream(space: SearchSpace) -> Iterator[Candidate]:
     yield from _narrow_ffns(space, "residual stream 5 % narrower, narrower FFNs", None, width={"hidden_ratio": 0.95})
 
 
+def _fewer_tokens(space: SearchSpace) -> Iterator[Candidate]:
+    """Yield the most tokens that meet the budget by themselves, and more of them with narrower FFNs."""
+    choices = space.vocabulary
+    if choices is None:
+        return
+
+    def stage(size: float) -> dict[str, Any]:
+        return {"vocabulary": {"text": choices.text, "size": int(size)}}
+
+    alone = largest(choices.sizes, lambda size: space.fits(space.recipe(**stage(size))))
+    for share in TOKENS:
+        size = choices.at(share)
+        if size is None or size <= (alone or 0):
+            continue
+        yield from _narrow_ffns(space, f"{share} of the tokens, narrower FFNs", None, **stage(size))
+        if space.settings["output"] != "stock":
+            found = _layered(space, f"{share} of the tokens, FFNs narrowed by layer", None, **stage(size))
+            yield from (replace(one, predicted=None) for one in found)
+    if alone is not None:
+        yield Candidate("fewer tokens", space.recipe(**stage(alone)), None)
+
+
+def _narrower_embedding(space: SearchSpace) -> Iterator[Candidate]:
+    """Yield the widest embedding that meets the budget by itself, and wider ones with narrower FFNs."""
+    if embedding_share(space.model, space.arch) < LARGE_EMBEDDING:
+        return
+    ranks = range(2, space.arch.width)
+    alone = largest(ranks, lambda rank: space.fits(space.recipe(embedding={"rank": rank})))
+    for share in RANKS:
+        if share * space.arch.width > (alone or 0):
+            name = f"embedding of {share} of the width, narrower FFNs"
+            yield from _narrow_ffns(space, name, None, embedding={"rank": share})
+    if alone is not None:
+        yield Candidate("narrower embedding", space.recipe(embedding={"rank": alone}), None)
+
+
 def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
+    yield from _layered(space, "FFNs narrowed by layer", None)
+    if sizes_of(space.arch, space.model.config).num_kv_heads[0] > 1:
+        yield from _layered(space, "FFNs and heads narrowed by layer", space.scores.heads)
+
+
+def _layered(space: SearchSpace, name: str, heads: Sequence[Tensor] | None, **stages: Any) -> Iterator[Candidate]:
+    """Yield widths by layer, of groups of `heads`, too, where their scores are given, at the lowest threshold."""
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
-    for name, heads in (("FFNs narrowed by layer", None), ("FFNs and heads narrowed by layer", space.scores.heads)):
-        if heads is not None and groups == 1:
-            return
 
-        def at(threshold: float, heads: Any = heads) -> Layered:
-            return allocate(space.arch, space.scores.ffn, heads, groups, threshold)
+    def at(threshold: float) -> Layered:
+        return allocate(space.arch, space.scores.ffn, heads, groups, threshold)
 
-        def recipe_of(sizes: Layered, heads: Any = heads) -> Recipe:
-            return space.recipe(
-                ffn={"size": sizes.ffn}, heads=None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
-            )
+    def recipe_of(sizes: Layered) -> Recipe:
+        narrower = None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
+        return space.recipe(ffn={"size": sizes.ffn}, heads=narrower, **stages)
 
-        most = max(float(scores.max()) for scores in space.scores.ffn)
-
-        def fits(threshold: float, at: Any = at, recipe_of: Any = recipe_of) -> bool:
-            return space.fits(recipe_of(at(threshold)))
-
-        threshold = smallest(0.0, most, fits)
-        if threshold is not None:
-            sizes = at(threshold)
-            yield Candidate(name, recipe_of(sizes), sizes.lost)
+    most = max(float(scores.max()) for scores in space.scores.ffn)
+    threshold = smallest(0.0, most, lambda threshold: space.fits(recipe_of(at(threshold))))
+    if threshold is not None:
+        sizes = at(threshold)
+        yield Candidate(name, recipe_of(sizes), sizes.lost)
 
 
 def _narrow_ffns(

@@ -10,6 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import respelled_batch
+from neuromeld.data.text.usage import tokenizer_in
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import batch_losses, mean_of
 from neuromeld.evaluation.mode import eval_mode
@@ -26,6 +28,8 @@ from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases
 from neuromeld.runtime.progress import track
+from neuromeld.stages.base import Job
+from neuromeld.stages.vocabulary import vocabulary_range
 
 MOST_BUILT = 4
 """Candidates with a prediction that are built, the best first; those without one, and the simplest, are built too."""
@@ -124,6 +128,7 @@ class Planner:
     data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
+    processor    of the model, where `vocab_from` names the text that tokens may be chosen by
     """
 
     model: PreTrainedModel
@@ -137,6 +142,8 @@ class Planner:
     progress: bool = False
     original: PreTrainedModel | None = None
     phases: Phases = field(default_factory=Phases)
+    processor: Any = None
+    vocab_from: str | None = None
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -179,7 +186,10 @@ class Planner:
         with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
             scores = fisher_scores(self.model, arch, windows, advance)
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
-        return SearchSpace(self.model, arch, self.budget, scores, settings)
+        vocabulary = None
+        if self.vocab_from is not None:
+            vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
+        return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary)
 
     def _finalists(
         self,
@@ -205,9 +215,9 @@ class Planner:
         """Build each from the batches `on` and measure it on `text`; `journal` keeps what the builds are made of."""
 
         def build(candidate: Candidate) -> tuple[list[tuple[float, int]], float | None]:
-            with _built(self.model, candidate, on, text, journal.within(candidate.name)):
+            with self._built(candidate, on, text, journal.within(candidate.name)) as job:
                 latency = self.timer(self.model, self.original) if self.original is not None else None
-                return batch_losses(self.model, text), latency
+                return self._losses(text, job.processor), latency
 
         dense = mean_of(self.journal.once(f"{what} dense", batch_losses, self.model, text))
         found = {}
@@ -218,6 +228,31 @@ class Planner:
                 found[candidate.name] = BuiltCandidate(mean_of(losses) - dense, by_batch, latency)
                 advance(done)
         return found
+
+    @contextmanager
+    def _built(
+        self, candidate: Candidate, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
+    ) -> Iterator[Job]:
+        """Make the model, inside, what the candidate makes of it."""
+        plan = make_plan(self.model, _built_on(candidate.recipe, data))
+        with reversible(self.model):
+            job = job_of(self.model, plan, data, validation)
+            job.journal, job.processor = journal, self.processor
+            run_stages(job, plan)
+            yield job
+
+    def _losses(self, text: Sequence[Batch], processor: Any) -> list[tuple[float, int]]:
+        """Return the nats of each batch of the text and the tokens that are predicted in it, of the original tokenizer.
+
+        So losses of models with other tokens are per token of the same text, too: bits per byte in another unit.
+        """
+        if processor is self.processor:
+            return batch_losses(self.model, text)
+        before, after = tokenizer_in(self.processor), tokenizer_in(processor)
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        spelled = [respelled_batch(batch, before, after, most) for batch in text]
+        counts = [batch["input_ids"][:, 1:].numel() for batch in text]
+        return [(nats, count) for (nats, _), count in zip(batch_losses(self.model, spelled), counts, strict=True)]
 
 
 def _single(batch: Batch) -> list[Batch]:
@@ -270,19 +305,6 @@ def _in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:
             "less compression, measure on a quieter machine, or use --objective flops"
         )
     return meeting
-
-
-@contextmanager
-def _built(
-    model: PreTrainedModel, candidate: Candidate, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
-) -> Iterator[None]:
-    """Make the model, inside, what the candidate makes of it."""
-    plan = make_plan(model, _built_on(candidate.recipe, data))
-    with reversible(model):
-        job = job_of(model, plan, data, validation)
-        job.journal = journal
-        run_stages(job, plan)
-        yield
 
 
 def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:

@@ -4,6 +4,7 @@ from neuromeld.data.sources import PAIR_SOURCES, TEXT_SOURCES
 from neuromeld.data.splits import Document, Split
 from neuromeld.data.text.masking import MASKED_RATIO, in_frames, mask_tokens
 from neuromeld.data.text.pairs import Pair, text_pairs
+from neuromeld.data.text.respell import respelled, respelled_batch
 from neuromeld.data.text.speech import Clip, read_audio, speech_clips, speech_features
 from neuromeld.data.text.windows import (
     TokenWindows,
@@ -31,6 +32,8 @@ __all__ = [
     "mask_tokens",
     "read_audio",
     "read_documents",
+    "respelled",
+    "respelled_batch",
     "speech_clips",
     "speech_features",
     "spread_windows",

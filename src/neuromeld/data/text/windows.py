@@ -40,6 +40,7 @@ class TokenWindows:
 
     num_bytes  of the text that each token stands for, in UTF-8, (windows, seqlen); None where the tokenizer does not
                say where in the text its tokens are
+    attention_mask  0 where a window is padded at its end, (windows, seqlen); None where none is
     """
 
     input_ids: torch.Tensor
@@ -47,6 +48,7 @@ class TokenWindows:
     split: Split
     sha256: str
     num_bytes: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -1,18 +1,23 @@
 """From a tokenizer and a text to the tokens that stay, and what that means for the text."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld.data.text.usage import TokenUse, token_use
 from neuromeld.errors import UserInputError
+from neuromeld.stages.vocabulary.ids import named_ids
 from neuromeld.stages.vocabulary.pieces import pieces_of
 from neuromeld.stages.vocabulary.rewrite import read_tokenizer, tokenizer_of, with_tokens
 from neuromeld.stages.vocabulary.select import Ranking, rank_tokens
+
+MULTIPLE, LEAST_ROUNDED = 64, 4096
+"""A share of a vocabulary of so many tokens or more is rounded up to this multiple, as kernels like it."""
 
 MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 """What a chat template is tried on."""
@@ -44,6 +49,44 @@ class Effect:
     tokens_per_word: tuple[float, float]
     source: str
     held_out_tokens: int
+
+
+@dataclass(frozen=True)
+class VocabularyRange:
+    """The numbers of tokens, ascending, that may be left of a vocabulary of so many `rows`, chosen by a text."""
+
+    text: str
+    sizes: range
+    rows: int
+
+    def at(self, share: float) -> int | None:
+        """Return the largest of the sizes that is no more than this share of the rows; None where there is none."""
+        return max((size for size in self.sizes if size <= share * self.rows), default=None)
+
+
+def vocabulary_range(model: PreTrainedModel, processor: Any, source: str) -> VocabularyRange:
+    """Return which vocabularies of a model can be had by the text `source`."""
+    found = ranking(tokenizer_of(processor), source, named_in(model))
+    table: Any = model.get_input_embeddings()
+    rows = int(table.num_embeddings)
+    least, most = rounded(len(found.required), rows), len(found.required) + len(found.ranked)
+    return VocabularyRange(source, range(least, min(most, rows - 1) + 1, multiple_of(rows)), rows)
+
+
+def named_in(model: PreTrainedModel) -> frozenset[int]:
+    """Return all token ids that a model's configs name."""
+    generation = getattr(model, "generation_config", None)
+    return frozenset(named_ids(vars(model.config)) | (named_ids(vars(generation)) if generation else set()))
+
+
+def multiple_of(rows: int) -> int:
+    """Return the multiple that a number of tokens is rounded up to where it need not be exact."""
+    return MULTIPLE if rows >= LEAST_ROUNDED else 1
+
+
+def rounded(tokens: int, rows: int) -> int:
+    """Return a number of tokens rounded up, to `rows` at most."""
+    return min(rows, math.ceil(tokens / multiple_of(rows)) * multiple_of(rows))
 
 
 @lru_cache(maxsize=4)

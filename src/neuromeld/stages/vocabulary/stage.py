@@ -1,6 +1,5 @@
 """The stage `vocabulary`: fewer tokens."""
 
-import math
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,14 +16,19 @@ from neuromeld.drawing.section import Record, Section, item, join, paragraph, ta
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import keep_rows
 from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, table_bytes
-from neuromeld.stages.vocabulary.choose import Effect, Vocabulary, choose_vocabulary, effect_of, ranking
+from neuromeld.stages.vocabulary.choose import (
+    Effect,
+    Vocabulary,
+    choose_vocabulary,
+    effect_of,
+    named_in,
+    ranking,
+    rounded,
+)
 from neuromeld.stages.vocabulary.files import write_other_files
 from neuromeld.stages.vocabulary.ids import named_ids, renumber
 from neuromeld.stages.vocabulary.options import VocabularyOptions
 from neuromeld.stages.vocabulary.rewrite import tokenizer_of
-
-MULTIPLE, LEAST_ROUNDED = 64, 4096
-"""A share of a vocabulary of so many tokens or more is rounded up to this multiple, as kernels like it."""
 
 SIZE_KEYS = ("vocab_size", "decoder_vocab_size")
 
@@ -63,7 +67,7 @@ class VocabularyStage(Stage[VocabularyOptions, CutVocabulary]):
         size = options.size
         if options.coverage is not None:
             tokens = ranking(tokenizer_of(processor), options.text, named).smallest_covering(options.coverage)
-            size = _rounded(tokens, rows)
+            size = rounded(tokens, rows)
         size = size or _share_of(rows, options)
         settled = options.model_copy(update={"size": size, "ratio": None, "coverage": None})
         effect = effect_of(processor, choose_vocabulary(processor, options.text, size, named), options.text)
@@ -92,8 +96,7 @@ class VocabularyStage(Stage[VocabularyOptions, CutVocabulary]):
         model, rows = job.model, job.before.vocab
         _check_rows(job.processor, rows)
         generation = getattr(model, "generation_config", None)
-        named = frozenset(named_ids(vars(model.config)) | (named_ids(vars(generation)) if generation else set()))
-        vocabulary = choose_vocabulary(job.processor, options.text, job.after.vocab, named)
+        vocabulary = choose_vocabulary(job.processor, options.text, job.after.vocab, named_in(model))
         effect = effect_of(job.processor, vocabulary, options.text)
         new_id = {old: new for new, old in enumerate(vocabulary.kept)}
         _cut(model, job.arch, torch.tensor(vocabulary.kept))
@@ -175,12 +178,7 @@ def _check_rows(processor: Any, rows: int) -> None:
 
 def _share_of(rows: int, options: VocabularyOptions) -> int:
     assert options.ratio is not None
-    return _rounded(max(1, round(options.ratio * rows)), rows)
-
-
-def _rounded(tokens: int, rows: int) -> int:
-    multiple = MULTIPLE if rows >= LEAST_ROUNDED else 1
-    return min(rows, math.ceil(tokens / multiple) * multiple)
+    return rounded(max(1, round(options.ratio * rows)), rows)
 
 
 def _told(effect: Effect, rows: int, size: int) -> list[str]:
