@@ -21,6 +21,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import export
+from neuromeld.jobs.large_embedding import said_of_embedding
 from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Choice
 from neuromeld.planning.plan import Plan
@@ -65,6 +66,8 @@ def compress_command(
     with open_job(out) as journal:
         first, recipe, choice = is_first_rank(), asked.recipe, None
         if asked.budget is not None:
+            if first and not as_json:
+                _say(said_of_embedding(located, asked.calibration, asked.budget))
             job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, journal, **settings)
             choice = replace(job, vocab_from=asked.vocab_from).run()
             recipe = choice.recipe
@@ -141,8 +144,11 @@ def plan_command(
     assert recipe is not None
     planned = plan(model, recipe, dtype=machine.dtype, allow_pickle=machine.allow_pickle, max_memory=asked.max_memory)
     _warn([*planned.warnings, *planned.foreseen, *(choice.warnings if choice else [])])
+    located = locate(model, allow_pickle=machine.allow_pickle)
+    told = [*planned.told, *said_of_embedding(located, asked.calibration, asked.budget)]
     if as_json:
-        typer.echo(json.dumps(json.loads(planned.to_json()) | ({"candidates": choice.record()} if choice else {})))
+        found = json.loads(planned.to_json()) | {"told": told}
+        typer.echo(json.dumps(found | ({"candidates": choice.record()} if choice else {})))
         return
     table = Table("", "before", "after", title=f"{planned.model_type}, {planned.format} output")
     for change in changes(planned.before, planned.after):
@@ -158,8 +164,7 @@ def plan_command(
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)
-    for told in planned.told:
-        console().print(told)
+    _say(told)
 
 
 def _candidates(choice: Choice) -> Table:
@@ -182,6 +187,11 @@ def _candidates(choice: Choice) -> Table:
         numbers = ("" if value is None else f"{value:.3f}" for value in measured)
         table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *numbers)
     return table
+
+
+def _say(told: Sequence[str]) -> None:
+    for line in told:
+        console().print(line)
 
 
 def _warn(warnings: Sequence[str]) -> None:
