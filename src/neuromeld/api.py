@@ -13,7 +13,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.opening import open_job, plan_of
-from neuromeld.modalities import reader_for
+from neuromeld.modalities import reader_for, with_own_text
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.plan import Plan
@@ -56,7 +56,7 @@ def calibration_batches(
     """
     located = locate(source, allow_pickle=allow_pickle)
     config, settings = located.config(), calibration or Calibration()
-    reader = reader_for(config)
+    reader = with_own_text(reader_for(config), located)
     return reader.calibration(settings, reader.processor(located.folder), config, settings.tokens).batches
 
 

@@ -1,6 +1,8 @@
 """What a compression cost, from the measurement to the record, the card and the report."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -46,6 +48,21 @@ def test_the_library_measures_what_the_command_does(cli, checkpoint, text):
     del found["peak_rss_bytes"]
     request = EvaluationRequest(text=text, tokens=320, seqlen=32)
     assert evaluate([str(checkpoint)], request) == {str(checkpoint): found}
+
+
+def test_the_loss_on_several_texts_is_shown_and_saved_for_each(cli, compressed, checkpoint, text, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(Path(text.removeprefix("file:")).read_text().replace("w", "w1"))
+    options = ["--text", f"{text},file:{other}", "--tokens", 320, "--seqlen", 32, "--save"]
+    code, stdout, _ = cli("evaluate", checkpoint, compressed, *options)
+    assert code == 0
+    assert "excess loss" in stdout
+    measured = record_of(compressed)["evaluation"]
+    assert [entry["protocol"]["source"] for entry in measured] == [text, f"file:{other}"]
+    assert f"{math.log(measured[1]['perplexity'] / measured[1]['perplexity_before']):.4f}" in stdout
+    results = ModelCard.load(compressed / "README.md").data.eval_results
+    assert [result.metric_value for result in results] == [entry["perplexity"] for entry in measured]
+    assert (compressed / "report.html").read_text().count(str(other)) >= 2
 
 
 def test_saved_numbers_are_the_same_in_record_card_and_report(cli, compressed, checkpoint, text):

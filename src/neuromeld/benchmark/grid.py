@@ -35,12 +35,14 @@ class Row(Settings):
     recipe    the stages of a recipe
     fit       the one size that the recipe leaves open, as `ffn.size`: the largest is taken that the budget allows
     planner   let the planner choose a recipe for the budget, with this output format
+    calibration  the data of this row, a mixture or `self`, too, where it is not that of the grid
     """
 
     recipe: dict[str, Any] | None = None
     fit: str | None = None
     planner: OutputFormat | None = None
     slicegpt: SliceGpt | None = None
+    calibration: str | None = None
 
     @property
     def needs_budget(self) -> bool:
@@ -53,6 +55,8 @@ class Row(Settings):
     def _consistent(self) -> "Row":
         if sum(given is not None for given in (self.recipe, self.planner, self.slicegpt)) != 1:
             raise ValueError("give one of recipe, planner and slicegpt")
+        if self.calibration is not None and (problems := unknown_source(self.calibration)):
+            raise ValueError("; ".join(problems))
         if self.recipe is None:
             if self.fit is not None:
                 raise ValueError("fit is for the open size of a recipe")
@@ -73,13 +77,15 @@ class Measuring(Settings):
     """How models are measured: calibration and evaluation are splits of `data`.
 
     data                 a named source or `file:PATH` of what the model reads: text, images, pairs or speech
-    evaluation_tokens    of text
+    texts                further texts that language models are measured on
+    evaluation_tokens    of each text
     evaluation_examples  of anything else, from the first; None is all
     evaluation_dtype     of the weights while they are measured; None is the model's own
     recovery   how every row, the dense one too, is trained after it was measured, to be measured again; as plain values
     """
 
     data: str = "wikipedia-sample"
+    texts: tuple[str, ...] = ()
     split: Literal["validation", "evaluation"] = "evaluation"
     evaluation_tokens: int = 32768
     evaluation_examples: int | None = Field(None, ge=1)
@@ -115,6 +121,12 @@ class Case:
     keep: float | None
     protocol: Protocol
 
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration of the row, by default that of the protocol."""
+        source = None if self.row is None else self.row.calibration
+        return self.protocol.calibration.model_copy(update={"source": source} if source else {})
+
 
 class Grid(Measuring):
     """All rows of all models at all budgets with all seeds; see `Row` and `Measuring`.
@@ -143,7 +155,7 @@ class Grid(Measuring):
             _ = [protocol.calibration for protocol in self._protocols()]
         except (UserInputError, ValueError) as error:
             problems.append(str(error))
-        problems += unknown_source(self.data)
+        problems += [problem for source in (self.data, *self.texts) for problem in unknown_source(source)]
         simulated = [name for name, row in self.rows.items() if row.slicegpt is not None]
         if self.recovery is not None and simulated:
             problems.append(f"recovery: {', '.join(simulated)} is simulated at full width and cannot be trained")

@@ -12,19 +12,20 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld.benchmark.fit import fitted
-from neuromeld.benchmark.grid import Case, Protocol, Row
+from neuromeld.benchmark.grid import Case, Protocol
 from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
 from neuromeld.checkpoint.source import locate
+from neuromeld.data.calibration import Calibration
 from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.opening import search_batches
-from neuromeld.modalities import MODALITIES, Examples, inputs_of
+from neuromeld.modalities import MODALITIES, Examples, inputs_of, with_own_text
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.pipeline import compress_model
 from neuromeld.planning.plan import make_plan, meta_model
-from neuromeld.planning.recipe import Recipe, parse_recipe
+from neuromeld.planning.recipe import OutputFormat, Recipe, parse_recipe
 from neuromeld.recovery import parse_recovery, recover_model
 from neuromeld.runtime.distributed import own_device
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
@@ -39,7 +40,9 @@ class Bench:
         self.device = device
         self.progress = progress
         self.source = locate(protocol.model)
-        self.modality = MODALITIES[inputs_of(self.source.config())]
+        listed = MODALITIES[inputs_of(self.source.config())]
+        self.modality = with_own_text(listed, self.source, own_device(device), progress=progress)
+        self._read: dict[Calibration, Examples] = {}
 
     def measure(self, case: Case) -> Line:
         """Return the line of a case.  Raises a `NeuromeldError` where the row cannot be had of this model."""
@@ -51,6 +54,7 @@ class Bench:
         return Line(
             **self.protocol.model_dump(),
             **_scores(measured),
+            by_text={name: dict(measure(model).scores) for name, measure in self._measures.items()} or None,
             row=case.name,
             keep=case.keep,
             asked=row_as_asked(case),
@@ -95,11 +99,11 @@ class Bench:
             width, narrow_head = self._slicegpt_width(case), row.slicegpt.narrow_head
             model = self.source.load(None, self.device)
             parameters = slicegpt_parameters(model, width, narrow_head=narrow_head)
-            simulate_slicegpt(model, self._calibration.batches, width, narrow_head=narrow_head)
+            simulate_slicegpt(model, self._data(case.calibration).batches, width, narrow_head=narrow_head)
             return model, {"parameters": parameters, "flops_per_token": None, "recipe": {"hidden_size": width}}
         if row is not None and row.planner is not None:
             with TemporaryDirectory() as folder, open_journal(Path(folder) / "model") as journal:
-                choice = self._choice(row, case.keep, journal)
+                choice = self._choice(case, row.planner, journal)
                 model, facts = self._compressed(choice.recipe, journal.within(choice.name))
                 return model, facts | {"candidates": choice.record()}
         if row is not None:
@@ -108,17 +112,19 @@ class Bench:
 
     def _compressed(self, recipe: Recipe, journal: Journal) -> tuple[PreTrainedModel, dict[str, Any]]:
         model = self.source.load(None, self.device)
-        validation = search_batches(recipe, self.source)
-        plan, data = make_plan(model, recipe), self._calibration.batches
-        cache = {"model": self.source.fingerprint(), "data": self._calibration.sha256, "dtype": str(model.dtype)}
-        compress_model(model, plan, data, validation=validation, cache=cache, journal=journal, progress=self.progress)
+        validation = search_batches(recipe, self.source, self.modality)
+        plan, data = make_plan(model, recipe), self._data(recipe.calibration)
+        cache = {"model": self.source.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
+        compress_model(
+            model, plan, data.batches, validation=validation, cache=cache, journal=journal, progress=self.progress
+        )
         return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")}
 
     def _recipe(self, case: Case) -> Recipe:
         """Return the recipe of a row, its free size set to what the budget allows."""
         assert case.row is not None
         assert case.row.recipe is not None
-        stages = case.row.recipe | {"calibration": self.protocol.calibration.model_dump()}
+        stages = case.row.recipe | {"calibration": case.calibration.model_dump()}
         if case.row.fit is None:
             return parse_recipe(stages)
         return fitted(self._meta_model, stages, case.row.fit, Budget(keep=case.keep))
@@ -133,26 +139,32 @@ class Bench:
         budget = round(case.keep * unique_parameters(self._meta_model))
         return slicegpt_width(self._meta_model, budget, narrow_head=form.narrow_head)
 
-    def _choice(self, row: Row, keep: float | None, journal: Journal) -> Choice:
-        assert row.planner is not None
-        budget, calibration = Budget(keep=keep), self.protocol.calibration
-        job = ChoiceJob(self.source, budget, calibration, row.planner, journal)
+    def _choice(self, case: Case, output: OutputFormat, journal: Journal) -> Choice:
+        job = ChoiceJob(self.source, Budget(keep=case.keep), case.calibration, output, journal)
         return replace(job, device=own_device(self.device), progress=self.progress).run()
 
     @cached_property
     def _meta_model(self) -> PreTrainedModel:
         return meta_model(self.source.config())
 
-    @cached_property
-    def _calibration(self) -> Examples:
-        settings, processor = self.protocol.calibration, self.modality.processor(self.source.folder)
-        return self.modality.calibration(settings, processor, self.source.config(), settings.tokens)
+    def _data(self, settings: Calibration) -> Examples:
+        if settings not in self._read:
+            processor, config = self.modality.processor(self.source.folder), self.source.config()
+            self._read[settings] = self.modality.calibration(settings, processor, config, settings.tokens)
+        return self._read[settings]
 
     @cached_property
     def _measure(self) -> Measure:
+        return self._measure_on(self.protocol.data)
+
+    @cached_property
+    def _measures(self) -> dict[str, Measure]:
+        return {source: self._measure_on(source) for source in self.protocol.texts}
+
+    def _measure_on(self, source: str) -> Measure:
         asked = self.protocol
         data = EvaluationData(
-            asked.data, asked.split, asked.evaluation_tokens, asked.seqlen, limit=asked.evaluation_examples
+            source, asked.split, asked.evaluation_tokens, asked.seqlen, limit=asked.evaluation_examples
         )
         return self.modality.evaluation(self.source, data, progress=self.progress)
 

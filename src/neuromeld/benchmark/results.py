@@ -45,6 +45,7 @@ class Recovered(Scored):
 class Line(Protocol, Scored):
     """One measured row, its `scores` empty where it was measured after recovery only.
 
+    by_text            scores on the further texts of the protocol, by source
     asked              the row as the grid has it; None in lines from before it was recorded
     recipe             what was run, free sizes set and the planner's choice made
     candidates         what the planner weighed
@@ -55,6 +56,7 @@ class Line(Protocol, Scored):
 
     row: str
     keep: float | None = None
+    by_text: dict[str, dict[str, float]] | None = None
     parameters: int
     flops_per_token: int | None = None
     asked: dict[str, Any] | None = None

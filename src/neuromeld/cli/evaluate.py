@@ -81,6 +81,8 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         table.add_row("retained performance", *("" for _ in names), *retained)
     out = console()
     out.print(table)
+    if "texts" in first:
+        out.print(_by_text(results))
     if "protocol" in first:
         out.print("protocol: " + ", ".join(f"{k} {v}" for k, v in first["protocol"].items()))
     for name in names:
@@ -91,6 +93,27 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
     out.print(f"peak memory of this process: {peak_rss_bytes() / 2**30:.2f} GiB")
     for task, entry in first.get("tasks", {}).items():
         out.print(f"{task}: " + ", ".join(f"{k} {v}" for k, v in entry["protocol"].items()))
+
+
+def _by_text(results: dict[str, dict[str, Any]]) -> Table:
+    """Return the loss on each text, and what is lost of it to the first model, where tokens are the same."""
+    names = list(results)
+    table = Table("", *(Path(name).name for name in names), title="loss by text, nats per token (bits per byte)")
+    for _ in names[1:]:
+        table.add_column("excess loss")
+    for entries in zip(*(results[name]["texts"] for name in names), strict=True):
+        first = entries[0]
+        excess = [
+            f"{entry['loss'] - first['loss']:.4f}" if entry["protocol"]["sha256"] == first["protocol"]["sha256"] else ""
+            for entry in entries[1:]
+        ]
+        table.add_row(first["protocol"]["source"], *map(_loss, entries), *excess)
+    return table
+
+
+def _loss(entry: dict[str, Any]) -> str:
+    bits = entry.get("bits_per_byte")
+    return f"{entry['loss']:.4f}" + ("" if bits is None else f" ({bits:.4f})")
 
 
 def _ratio(key: str, result: dict[str, Any], first: dict[str, Any]) -> str:

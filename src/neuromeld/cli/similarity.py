@@ -15,7 +15,7 @@ from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import with_settings
 from neuromeld.data.calibration import Calibration
 from neuromeld.evaluation.similarity import SIMILARITY_TOKENS, similar_windows, similarity
-from neuromeld.modalities import reader_for
+from neuromeld.modalities import reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning.plan import architecture_of
 from neuromeld.report import draw_maps, render_maps
@@ -43,7 +43,7 @@ def similarity_command(
         o.check_writable("--out", out, SUFFIXES)
     source = locate(model, allow_pickle=machine.allow_pickle)
     config = source.config()
-    reader = reader_for(config)
+    reader = with_own_text(reader_for(config), source, machine.device, progress=True)
     data = reader.calibration(calibration, reader.processor(source.folder), config, calibration.tokens)
     loaded = source.load(machine.dtype, machine.device)
     passes = passes_in(chosen_passes(calibration.passes, loaded), loaded)

@@ -2,6 +2,8 @@
 
 from pydantic import Field, model_validator
 
+from neuromeld.data.mixture import OWN, parse_mixture
+from neuromeld.errors import UserInputError
 from neuromeld.settings import PASSES, Passes, Seed, Settings
 
 BATCH_WINDOWS = 4
@@ -11,13 +13,19 @@ BATCH_WINDOWS = 4
 class Calibration(Settings):
     """The data that statistics are taken from: `tokens` in all, in windows of `seqlen`, drawn by `seed`.
 
-    source  a named one or `file:PATH`; None is the usual one for the inputs of the model
+    source  a named one, `file:PATH`, `self`, or several with weights; None is the usual one for the inputs of the model
     """
 
     source: str | None = Field(
         None,
-        description="Named calibration data or file:PATH; by default the usual one for the inputs of the model.",
+        description="Named calibration data or file:PATH; by default the usual one for the inputs of the model. Of a "
+        "language model also self, text that it writes, or several by weight: wikipedia-sample:2,self:1.",
         json_schema_extra={"flag": "--calibration"},
+    )
+    prompts: str | None = Field(
+        None,
+        description="A text file with a prompt on each line, which texts of self begin with in turn.",
+        json_schema_extra={"flag": "--prompts"},
     )
     tokens: int = Field(
         32768, description="Calibration tokens in all.", json_schema_extra={"flag": "--calibration-tokens"}
@@ -33,6 +41,13 @@ class Calibration(Settings):
             problems.append(f"seqlen={self.seqlen} must be at least 2 tokens")
         if self.tokens < self.seqlen:
             problems.append(f"tokens={self.tokens} is less than one window of seqlen={self.seqlen}")
+        try:
+            parts = parse_mixture(self.source) if self.source is not None else []
+        except UserInputError as error:
+            problems.append(str(error))
+        else:
+            if self.prompts is not None and not any(part.source == OWN for part in parts):
+                problems.append(f"prompts={self.prompts} is for text that the model writes; set the source to self")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -9,7 +9,7 @@ from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.jobs.opening import identity_of
-from neuromeld.modalities import inputs_of, reader_for
+from neuromeld.modalities import inputs_of, reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes
 from neuromeld.planning import Budget, Choice, Planner
 from neuromeld.planning.recipe import OutputFormat
@@ -50,7 +50,7 @@ class ChoiceJob:
                 f"budgets are for language models, and {self.source.name} reads {inputs}: name stages, as with "
                 "--ffn-ratio or --share-ffns"
             )
-        reader = reader_for(config)
+        reader = with_own_text(reader_for(config), self.source, self.device, progress=self._told)
         processor = reader.processor(self.source.folder)
         data = reader.calibration(settings, processor, config, settings.tokens)
         validation = reader.validation(settings, processor, config, FINAL_TOKENS)
@@ -68,7 +68,11 @@ class ChoiceJob:
             data.batches,
             validation.batches,
             journal=self.journal if num_ranks() == 1 else NO_JOURNAL,
-            progress=self.progress and is_first_rank(),
+            progress=self._told,
             processor=processor,
             vocab_from=self.vocab_from,
         ).choose()
+
+    @property
+    def _told(self) -> bool:
+        return self.progress and is_first_rank()

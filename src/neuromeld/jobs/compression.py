@@ -27,7 +27,7 @@ from neuromeld.data.text.usage import renumbered, tokenizer_in
 from neuromeld.evaluation import Outcome, bytes_on_disk
 from neuromeld.evaluation.plain_pass import plain_pass_seconds
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
-from neuromeld.modalities import Examples, reader_for
+from neuromeld.modalities import Examples, reader_for, with_own_text
 from neuromeld.model.capture import Batch
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning import Choice
@@ -78,10 +78,10 @@ class CompressionJob:
         with self.phases.measure("reading model and data"):
             plan = self._plan()
             config: PretrainedConfig = self.source.config()
-            reader = reader_for(config)
+            reader = with_own_text(reader_for(config), self.source, self.device, progress=self._told)
             processor = self._processor
             data = reader.calibration(self.recipe.calibration, processor, config, self.recipe.calibration.tokens)
-            validation = search_examples(self.recipe, self.source)
+            validation = search_examples(self.recipe, self.source, reader)
             model = self.source.load(self.dtype, self.device, memory_mapped=plan.memory_mapped)
             passes = chosen_passes(self.recipe.calibration.passes, model)
             identity = identity_of(self.source, data, validation, self.dtype, self.device, passes)
@@ -110,6 +110,10 @@ class CompressionJob:
             self._write(written, record)
         wait_for_all()
         return plan, record
+
+    @property
+    def _told(self) -> bool:
+        return self.progress and is_first_rank()
 
     @cached_property
     def _processor(self) -> Any:
@@ -144,7 +148,7 @@ class CompressionJob:
             validation=validation.batches if validation else (),
             cache=cache if alone else None,
             journal=journal if alone else NO_JOURNAL,
-            progress=self.progress and is_first_rank(),
+            progress=self._told,
             processor=self._processor,
         )
 

@@ -12,10 +12,12 @@ from transformers import PretrainedConfig
 from neuromeld.checkpoint import weight_files
 from neuromeld.checkpoint.companions import check_companions
 from neuromeld.checkpoint.source import ModelSource
+from neuromeld.data.mixture import OWN, first_named, parse_mixture
 from neuromeld.data.text import first_windows
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import OUTCOME_TOKENS, Outcome
-from neuromeld.modalities import Examples, inputs_of, reader_for
+from neuromeld.modalities import Examples, Modality, inputs_of, reader_for
+from neuromeld.modalities.tokens import Tokens
 from neuromeld.model.capture import Batch
 from neuromeld.model.passes import PassFormat
 from neuromeld.planning.plan import Plan, make_plan, meta_model
@@ -55,18 +57,17 @@ def identity_of(
     }
 
 
-def search_batches(recipe: Recipe, source: ModelSource) -> Sequence[Batch]:
+def search_batches(recipe: Recipe, source: ModelSource, reader: Modality) -> Sequence[Batch]:
     """Return the validation batches that windows of layers are chosen on; none where the recipe chooses none."""
-    found = search_examples(recipe, source)
+    found = search_examples(recipe, source, reader)
     return found.batches if found else []
 
 
-def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
+def search_examples(recipe: Recipe, source: ModelSource, reader: Modality) -> Examples | None:
     """Return the validation data that windows of layers are chosen on; None where the recipe chooses none."""
     if not recipe.searches:
         return None
     config = source.config()
-    reader = reader_for(config)
     most = SEARCH_TOKENS_OF_IMAGES if inputs_of(config) == "images" else SEARCH_TOKENS
     return reader.validation(recipe.calibration, reader.processor(source.folder), config, most)
 
@@ -74,10 +75,12 @@ def search_examples(recipe: Recipe, source: ModelSource) -> Examples | None:
 def outcome_for(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:
     """Return the comparison of the model before and after; a warning instead where there is no evaluation text.
 
-    Models that read something else than text are not looked at.
+    Models that read something else than text are not looked at.  What was calibrated on a mixture is looked at on the
+    first text that is named in it, and on the usual one where the model wrote all of it.
     """
     if inputs_of(config) != "tokens":
         return None, []
+    source = first_named(source) or Tokens.default
     try:
         windows = first_windows(source, processor, split="evaluation", most=OUTCOME_TOKENS, seqlen=seqlen)
     except UserInputError as error:
@@ -107,6 +110,7 @@ def plan_of(
     plan = replace(plan, warnings=(*plan.warnings, *left), told=tuple(told))
     if plan.memory_mapped:
         check_files(source, dtype, own)
+        check_text(recipe)
     return plan
 
 
@@ -121,6 +125,15 @@ def check_files(source: ModelSource, dtype: torch.dtype | None, own: torch.dtype
         problems.append(f"weights are converted to {dtype} in memory: leave --dtype out")
     if problems:
         raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
+
+
+def check_text(recipe: Recipe) -> None:
+    """Raise `UserInputError` where a memory-mapped job is to be calibrated on what the model writes."""
+    if any(part.source == OWN for part in parse_mixture(recipe.calibration.source or "")):
+        raise UserInputError(
+            f"--max-memory leaves the weights on the disk, where a model is too slow to write text: give another "
+            f"--calibration than {OWN}"
+        )
 
 
 def check_place(device: str) -> None:

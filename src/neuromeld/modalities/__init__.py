@@ -4,11 +4,13 @@ from transformers import PretrainedConfig
 
 from neuromeld.archs import spec_for
 from neuromeld.archs.spec import Inputs
+from neuromeld.checkpoint.source import ModelSource
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.modalities.encoded import Encoded
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.images import Images
 from neuromeld.modalities.modality import Modality
+from neuromeld.modalities.own_text import OwnText
 from neuromeld.modalities.pairs import Pairs
 from neuromeld.modalities.speech import Speech
 from neuromeld.modalities.tokens import Tokens, batches_of
@@ -31,6 +33,11 @@ def reader_for(config: PretrainedConfig) -> Modality:
     return MODALITIES[spec_for(config.model_type, config.architectures or []).inputs]
 
 
+def with_own_text(reader: Modality, source: ModelSource, device: str = "cpu", *, progress: bool = False) -> Modality:
+    """Return the reader, which of a language model can then have text that the model at `source` writes itself."""
+    return Tokens(OwnText(source, device, progress)) if reader.name == "tokens" else reader
+
+
 def inputs_of(config: PretrainedConfig) -> Inputs:
     """Return the kind of input that a model reads, in its native form, too; text where nothing is known of it."""
     names = [name.removeprefix(PREFIX) for name in config.architectures or []]
@@ -40,4 +47,14 @@ def inputs_of(config: PretrainedConfig) -> Inputs:
         return "tokens"
 
 
-__all__ = ["MODALITIES", "Examples", "Images", "Modality", "TrainingSet", "batches_of", "inputs_of", "reader_for"]
+__all__ = [
+    "MODALITIES",
+    "Examples",
+    "Images",
+    "Modality",
+    "TrainingSet",
+    "batches_of",
+    "inputs_of",
+    "reader_for",
+    "with_own_text",
+]

@@ -1,6 +1,7 @@
 """Measure models, one or several side by side."""
 
 import gc
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +22,7 @@ from neuromeld.evaluation import (
     unique_parameters,
 )
 from neuromeld.modalities import MODALITIES, inputs_of
-from neuromeld.modalities.modality import Modality
+from neuromeld.modalities.modality import Measured, Modality
 from neuromeld.modalities.request import EvaluationRequest
 from neuromeld.model.passes import chosen_passes, passes_in
 
@@ -46,6 +47,8 @@ def evaluate(
     models  folders, hub ids, `.gguf` files or `package:NAME`; the first is what the others are compared to
     dtype   to load and measure in; None keeps each checkpoint's own
 
+    Of several texts the first is in the result itself, and `texts` has what each of them gave.
+
     Raises a `NeuromeldError` for models that read different kinds of input, for a field of `request` that means nothing
     for these models, and for whatever is wrong with a model or the data.
     """
@@ -57,7 +60,7 @@ def evaluate(
     scores: dict[str, TaskScores] = {}
     loaded: dict[str, PreTrainedModel] = {}
     for name, source in sources.items():
-        measure = modality.evaluation(source, request.data(modality), progress=progress)
+        measures = [modality.evaluation(source, data, progress=progress) for data in request.data(modality)]
         model = source.load(dtype, device)
         answers: TaskScores = {}
         if request.tasks is not None:
@@ -66,7 +69,7 @@ def evaluate(
             )
         passes = chosen_passes(request.passes, model)
         with passes_in(passes, model):
-            measured = measure(model)
+            measured, *others = (measure(model) for measure in measures)
         results[name] = {
             "parameters": unique_parameters(model),
             "passes": passes,
@@ -74,6 +77,7 @@ def evaluate(
             "flops_per_token": flops_per_token(model, context=measured.context),
             **measured.scores,
             **measured.facts,
+            **({"texts": [_of_text(found) for found in (measured, *others)]} if others else {}),
         }
         if answers := {**measured.answers, **answers}:
             scores[name] = answers
@@ -90,6 +94,12 @@ def evaluate(
     for name, found in scores.items():
         results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
     return results
+
+
+def _of_text(measured: Measured) -> dict[str, Any]:
+    """Return what one of several texts gave, with its loss in nats per token."""
+    loss = math.log(measured.scores["perplexity"])
+    return {"loss": loss, **measured.scores, **{name: measured.facts[name] for name in ("tokens", "protocol")}}
 
 
 def _common_modality(sources: Sequence[ModelSource]) -> Modality:

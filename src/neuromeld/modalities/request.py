@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from neuromeld.data.mixture import listed_sources
+from neuromeld.errors import UserInputError
 from neuromeld.modalities.modality import EvaluationData, Modality
 from neuromeld.settings import PASSES, Passes, Settings
 
@@ -17,7 +19,8 @@ class EvaluationRequest(Settings):
 
     text: str | None = Field(
         None,
-        description="A named text, or file:PATH; its evaluation split is used.  By default wikipedia-sample.",
+        description="A named text, or file:PATH; its evaluation split is used.  Several, with commas between, are "
+        "measured one by one.  By default wikipedia-sample.",
     )
     images: str | None = Field(
         None,
@@ -50,6 +53,10 @@ class EvaluationRequest(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluationRequest":
         problems = []
+        try:
+            listed_sources(self.text or "")
+        except UserInputError as error:
+            problems.append(str(error))
         if self.tasks is None and (self.include_path or self.limit is not None):
             problems.append("--include-path and --limit are for --tasks; name the tasks, or leave them out")
         if self.speed_sizes and not self.speed:
@@ -73,8 +80,9 @@ class EvaluationRequest(Settings):
         sizes = {name: getattr(self, name) for name in ("batch_size", "prompt_tokens", "new_tokens")}
         return {name: value for name, value in sizes.items() if value is not None}
 
-    def data(self, modality: Modality) -> EvaluationData:
-        """Return the data to measure models of one kind on."""
+    def data(self, modality: Modality) -> list[EvaluationData]:
+        """Return the data to measure models of one kind on: one, or several texts."""
         limit = None if modality.limit_option is None else getattr(self, modality.limit_option)
         source = getattr(self, modality.data_option)
-        return EvaluationData(source, tokens=self.tokens, seqlen=self.seqlen, limit=limit)
+        sources = [source] if source is None or modality.data_option != "text" else listed_sources(source)
+        return [EvaluationData(one, tokens=self.tokens, seqlen=self.seqlen, limit=limit) for one in sources]

@@ -9,10 +9,12 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import load_tokenizer
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
-from neuromeld.data.text import TokenWindows, check_vocabulary, spread_windows, token_windows
+from neuromeld.data.text import TokenWindows, check_vocabulary, token_windows
 from neuromeld.evaluation import Perplexity, bytes_per_token, perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
+from neuromeld.modalities.own_text import OwnText
+from neuromeld.modalities.texts import Texts
 from neuromeld.model.capture import Batch
 from neuromeld.stats.split import HELD_OUT
 
@@ -22,7 +24,7 @@ TEXT_OPTIONS = frozenset({"text", "tokens", "seqlen"})
 
 
 class Tokens:
-    """Reads the named texts and `file:PATH`."""
+    """Reads the named texts, `file:PATH`, mixtures of them, and with a model at hand what that writes itself."""
 
     name: Inputs = "tokens"
     default = "wikipedia-sample"
@@ -33,41 +35,37 @@ class Tokens:
         *("tasks", "include_path", "limit"),
     }
 
+    def __init__(self, own: OwnText | None = None) -> None:
+        self._own = own
+
+    def texts(self, settings: Calibration, processor: PreTrainedTokenizerBase) -> Texts:
+        """Return the text that settings name, by split."""
+        return Texts(settings, settings.source or self.default, processor, self._own)
+
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(folder)
 
     def calibration(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
     ) -> Examples:
-        windows = token_windows(
-            settings.source or self.default,
-            processor,
-            split="calibration",
-            num_tokens=tokens,
-            seqlen=settings.seqlen,
-            seed=settings.seed,
-        )
-        return _examples(windows, config)
+        return _examples(self.texts(settings, processor).calibration(tokens), config)
 
     def validation(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
-        source = settings.source or self.default
-        windows = spread_windows(source, processor, split="validation", most=most, seqlen=settings.seqlen)
-        return _examples(windows, config)
+        return _examples(self.texts(settings, processor).validation(most), config)
 
     def training(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig
     ) -> TrainingSet:
-        source, seqlen, seed = settings.source or self.default, settings.seqlen, settings.seed
-        windows = token_windows(source, processor, split="calibration", num_tokens=None, seqlen=seqlen, seed=seed)
+        windows = self.texts(settings, processor).training()
         found = _examples(windows, config)
         return TrainingSet(
             lambda numbers: {"input_ids": windows.input_ids[list(numbers)]},
             len(windows.input_ids),
             found.check_batch,
             found.num_tokens,
-            source,
+            found.source,
             found.sha256,
         )
 

@@ -8,10 +8,9 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.data.calibration import Calibration
-from neuromeld.data.text import spread_windows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluation import Perplexity, mean_loss, perplexity
-from neuromeld.modalities import MODALITIES, inputs_of
+from neuromeld.modalities import Modality
 from neuromeld.modalities.tokens import Tokens
 
 HELD_OUT_TOKENS = 8192
@@ -29,14 +28,14 @@ class HeldOut:
 Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
 
 
-def held_out_loss(data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool) -> Measure:
+def held_out_loss(
+    reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool
+) -> Measure:
     """Measure a model on part of the validation split: of language models, the perplexity."""
-    inputs = inputs_of(config)
-    if inputs == "tokens":
-        source = data.source or Tokens.default
-        windows = spread_windows(source, processor, split="validation", most=HELD_OUT_TOKENS, seqlen=data.seqlen)
+    if isinstance(reader, Tokens):
+        windows = reader.texts(data, processor).validation(HELD_OUT_TOKENS)
         return lambda model: perplexity(model, windows, progress=progress)
-    examples = MODALITIES[inputs].validation(data, processor, config, HELD_OUT_TOKENS)
+    examples = reader.validation(data, processor, config, HELD_OUT_TOKENS)
 
     def measure(model: PreTrainedModel) -> HeldOut:
         loss = mean_loss(model, examples.batches)

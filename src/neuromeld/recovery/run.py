@@ -15,7 +15,7 @@ from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
-from neuromeld.modalities import MODALITIES, Modality, inputs_of
+from neuromeld.modalities import MODALITIES, Modality, inputs_of, with_own_text
 from neuromeld.model.passes import multiplies_bfloat16
 from neuromeld.planning.plan import check_plain
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
@@ -69,10 +69,11 @@ def recover(
     inputs = inputs_of(config)
     kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
     processor = reader.processor(located.folder)
+    original = _original(settings, located, reader)
+    reader = with_own_text(reader, original or located, device, progress=progress)
     pool = reader.training(settings.data, processor, config)
     batch_examples = settings.batch_examples(pool)
-    measure = held_out_loss(settings.data, processor, config, progress=progress)
-    original = _original(settings, located, reader)
+    measure = held_out_loss(reader, settings.data, processor, config, progress=progress)
     model = located.load(None, device)
     before = measure(model)
     sha256 = located.fingerprint()

@@ -56,18 +56,11 @@ def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dic
     """
     record = dict(record)
     if "perplexity" in after:
-        protocol = after["protocol"]
-        measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
-        if before["protocol"]["sha256"] == protocol["sha256"]:  # else the tokens are others
-            measured["perplexity_before"] = before["perplexity"]
-        if "bits_per_byte" in after and "bits_per_byte" in before:
-            measured |= {"bits_per_byte": after["bits_per_byte"], "bits_per_byte_before": before["bits_per_byte"]}
-        others = [
-            entry
-            for entry in record.get("evaluation", [])
-            if any(entry["protocol"].get(name) != protocol[name] for name in ("source", "split"))
-        ]
-        record["evaluation"] = [measured, *others]
+        pairs = zip(before.get("texts", [before]), after.get("texts", [after]), strict=True)
+        measured = [_measured_text(*pair) for pair in pairs]
+        known = [_text_of(entry) for entry in measured]
+        others = [entry for entry in record.get("evaluation", []) if _text_of(entry) not in known]
+        record["evaluation"] = [*measured, *others]
     if "tasks" in after:
         found = {
             task: entry | {"accuracy_before": before["tasks"][task]["accuracy"]}
@@ -75,3 +68,17 @@ def with_measurements(record: dict[str, Any], before: dict[str, Any], after: dic
         }
         record |= {"tasks": found, "retained_performance": after["retained_performance"]}
     return record
+
+
+def _measured_text(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return what the record says of one text."""
+    measured = {name: after[name] for name in ("perplexity", "tokens", "protocol")}
+    if before["protocol"]["sha256"] == after["protocol"]["sha256"]:  # else the tokens are others
+        measured["perplexity_before"] = before["perplexity"]
+    if "bits_per_byte" in after and "bits_per_byte" in before:
+        measured |= {"bits_per_byte": after["bits_per_byte"], "bits_per_byte_before": before["bits_per_byte"]}
+    return measured
+
+
+def _text_of(entry: dict[str, Any]) -> tuple[Any, Any]:
+    return entry["protocol"].get("source"), entry["protocol"].get("split")

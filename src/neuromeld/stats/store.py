@@ -43,7 +43,7 @@ class StatisticsStore:
                 save_file(flat, unfinished, metadata={"sha256": _digest(flat)})
                 unfinished.replace(self._path(key))
         except (OSError, SafetensorError) as error:  # a cache spares time, and its loss is no loss of work
-            warn(f"statistics are not kept, as {self.folder} cannot be written: {error}")
+            warn(f"what was computed is not kept, as {self.folder} cannot be written: {error}")
 
     def load(self, key: str) -> dict[str, dict[str, Tensor]] | None:
         """Return the states saved under `key`, or None if there are none to be trusted."""

@@ -38,12 +38,21 @@ def test_a_grid_is_the_product_of_what_it_lists(grid):
     assert {(c.protocol.calibration.seed, c.protocol.calibration.tokens) for c in cases} == {(0, 32768), (1, 32768)}
 
 
+def test_a_row_may_have_a_calibration_of_its_own(grid):
+    rows = {"a": ROWS["narrow"], "b": ROWS["narrow"] | {"calibration": "self:1,news-sample:2"}}
+    cases = grid(rows=rows, keep=[]).cases()
+    sources = {case.name: case.calibration.source for case in cases}
+    assert sources == {"dense": "wikipedia-sample", "a": "wikipedia-sample", "b": "self:1,news-sample:2"}
+
+
 MISTAKES = {
     "models must not be empty; the row 'dense'": {"models": [], "rows": ROWS | {"dense": ROWS["narrow"]}},
     "keep must name the budgets of the rows fit, planner": {"keep": []},
     "no row has a size to fit": {"rows": {"narrow": ROWS["narrow"]}},
     "keep=1.2 is outside": {"keep": [1.2]},
     "unknown source of data": {"data": "wikipedia"},
+    "unknown source of data (or file:PATH) 'bible'": {"texts": ["bible"]},
+    "rows.a: self:x: 'x' is no weight": {"rows": {"a": {"recipe": {}, "calibration": "self:x"}}},
     "evaluation_tokens=100 is less than one window of 512": {"evaluation_tokens": 100},
     "rows.a: give one of recipe, planner and slicegpt": {"rows": {"a": {}}},
     "rows.a: fit is for the open size": {"rows": {"a": {"planner": "auto", "fit": "ffn.size"}}},

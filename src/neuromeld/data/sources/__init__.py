@@ -9,6 +9,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Literal
 
+from neuromeld.data.mixture import OWN, parse_mixture
+from neuromeld.errors import UserInputError
 from neuromeld.registry import Method, Registry, methods, unknown_name
 
 
@@ -42,10 +44,14 @@ PAIR_SOURCES: Registry[Source] = methods("source of text pairs (or file:PATH)", 
 
 
 def unknown_source(name: str) -> list[str]:
-    """Return what is wrong with a source that is neither a file nor a named one of any kind."""
-    named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES]
-    wrong = not name.startswith("file:") and name not in named
-    return [unknown_name("source of data (or file:PATH)", name, named)] if wrong else []
+    """Return what is wrong with a source, or with a mixture of several: a file, a named one of any kind, or `self`."""
+    named = [*TEXT_SOURCES, *PAIR_SOURCES, *IMAGE_SOURCES, OWN]
+    try:
+        sources = [part.source for part in parse_mixture(name)]
+    except UserInputError as error:
+        return [str(error)]
+    wrong = [source for source in sources if not source.startswith("file:") and source not in named]
+    return [unknown_name("source of data (or file:PATH)", source, named) for source in wrong]
 
 
 __all__ = ["IMAGE_SOURCES", "PAIR_SOURCES", "TEXT_SOURCES", "Source", "unknown_source"]

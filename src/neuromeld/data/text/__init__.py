@@ -14,6 +14,7 @@ from neuromeld.data.text.windows import (
     read_documents,
     spread_windows,
     token_windows,
+    with_digest,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "spread_windows",
     "text_pairs",
     "token_windows",
+    "with_digest",
 ]

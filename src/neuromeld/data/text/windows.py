@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from neuromeld.data.mixture import OWN, parse_mixture
 from neuromeld.data.sources import TEXT_SOURCES
 from neuromeld.data.splits import Document, Split
 from neuromeld.data.text.files import cut_text, file_documents
@@ -57,10 +58,19 @@ class TokenWindows:
 
 
 def read_documents(source: str, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
-    """Return the documents of one split of a named source or of `file:PATH`.
+    """Return the documents of one split of a named source or of `file:PATH`; of a mixture those of all its parts.
 
     The tokenizer is for chat templates only.
     """
+    parts = parse_mixture(source)
+    if len(parts) > 1:
+        return [document for part in parts for document in read_documents(part.source, split, tokenizer)]
+    source = parts[0].source
+    if source == OWN:
+        raise UserInputError(
+            f"{OWN!r} is text to calibrate or to train a language model on, which writes it as it is asked for; here "
+            "give a named text or file:PATH"
+        )
     if source.startswith("file:"):
         return file_documents(local_path(source), split, tokenizer)
     documents: list[Document] = TEXT_SOURCES[source](split)
@@ -105,7 +115,7 @@ def token_windows(
     input_ids, in_bytes = (
         values[: len(starts) * seqlen].reshape(-1, seqlen)[list(chosen)] for values in (tokens, num_bytes)
     )
-    return _with_digest(input_ids, source, split, in_bytes)
+    return with_digest(input_ids, source, split, in_bytes)
 
 
 def first_windows(
@@ -127,7 +137,14 @@ def spread_windows(
     num = min(there, max(1, most // seqlen))
     chosen = [i * there // num for i in range(num)]
     num_bytes = None if found.num_bytes is None else found.num_bytes[chosen]
-    return _with_digest(found.input_ids[chosen], source, split, num_bytes)
+    return with_digest(found.input_ids[chosen], source, split, num_bytes)
+
+
+def with_digest(input_ids: torch.Tensor, source: str, split: Split, num_bytes: torch.Tensor | None) -> TokenWindows:
+    """Return windows with the sha256 of their tokens."""
+    digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
+    known = num_bytes is not None and bool((num_bytes >= 0).all())
+    return TokenWindows(input_ids, source, split, digest, num_bytes if known else None)
 
 
 def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
@@ -138,12 +155,6 @@ def check_vocabulary(windows: TokenWindows, vocab_size: int) -> None:
             f"the tokenizer produced the token id {largest}, but the model's vocabulary ends at {vocab_size - 1}: "
             "the tokenizer is not the model's own; pass the one that was saved with it"
         )
-
-
-def _with_digest(input_ids: torch.Tensor, source: str, split: Split, num_bytes: torch.Tensor | None) -> TokenWindows:
-    digest = hashlib.sha256(input_ids.numpy().astype("<i8").tobytes()).hexdigest()
-    known = num_bytes is not None and bool((num_bytes >= 0).all())
-    return TokenWindows(input_ids, source, split, digest, num_bytes if known else None)
 
 
 def _joined_tokens(

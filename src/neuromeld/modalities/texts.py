@@ -1,0 +1,96 @@
+"""Token windows to calibrate, to choose and to train on: of one text, of several by weight, or of the model's own."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from neuromeld.data.calibration import Calibration
+from neuromeld.data.mixture import OWN, Part, divided, parse_mixture
+from neuromeld.data.splits import Split
+from neuromeld.data.text import TokenWindows, spread_windows, token_windows, with_digest
+from neuromeld.errors import UserInputError
+from neuromeld.modalities.own_text import OwnText
+
+OWN_TRAINING_TOKENS = 1 << 17
+"""Tokens that a model writes to train on: about as much as a small text has, in minutes of a processor."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The text of some settings; `own` writes what is to be the model's own, None where there is no model at hand."""
+
+    settings: Calibration
+    source: str
+    tokenizer: PreTrainedTokenizerBase
+    own: OwnText | None
+
+    def calibration(self, tokens: int) -> TokenWindows:
+        """Return `tokens // seqlen` windows of the calibration split, by weight, in an order drawn by the seed."""
+        return self._mixed("calibration", self._shares(tokens // self.settings.seqlen))
+
+    def validation(self, most: int) -> TokenWindows:
+        """Return up to `most` tokens of the validation split, by weight, and one window of each text at least."""
+        shares = self._shares(max(len(self._parts), most // self.settings.seqlen))
+        return self._mixed("validation", shares)
+
+    def training(self) -> TokenWindows:
+        """Return all of the calibration split of a text; of a mixture, as much as its weights allow without repeats.
+
+        Of the model's own text there are `OWN_TRAINING_TOKENS`.
+        """
+        seqlen, weights = self.settings.seqlen, [part.weight for part in self._parts]
+        if len(self._parts) == 1 and self._parts[0].source != OWN:
+            return self._windows(self._parts[0], "calibration", None)
+        there = [
+            OWN_TRAINING_TOKENS // seqlen
+            if part.source == OWN
+            else len(self._windows(part, "calibration", None).input_ids)
+            for part in self._parts
+        ]
+        total = int(min(count * sum(weights) / weight for count, weight in zip(there, weights, strict=True)))
+        return self._mixed("calibration", self._shares(total))
+
+    @property
+    def _parts(self) -> list[Part]:
+        return parse_mixture(self.source)
+
+    def _shares(self, num_windows: int) -> list[int]:
+        shares = divided(num_windows, [part.weight for part in self._parts])
+        if not all(shares):
+            left_out = [part.source for part, share in zip(self._parts, shares, strict=True) if not share]
+            raise UserInputError(
+                f"{self.source}: of {num_windows} windows of {self.settings.seqlen} tokens none is left for "
+                f"{', '.join(left_out)}; ask for more tokens, shorter windows, or other weights"
+            )
+        return shares
+
+    def _mixed(self, split: Split, shares: Sequence[int]) -> TokenWindows:
+        found = [self._windows(part, split, share) for part, share in zip(self._parts, shares, strict=True)]
+        if len(found) == 1:
+            return replace(found[0], source=self.source)
+        order = list(range(sum(len(windows.input_ids) for windows in found)))
+        random.Random(self.settings.seed).shuffle(order)
+        ids = torch.cat([windows.input_ids for windows in found])[order]
+        return with_digest(ids, self.source, split, None)
+
+    def _windows(self, part: Part, split: Split, num_windows: int | None) -> TokenWindows:
+        """Return windows of one text; all there are for None."""
+        settings = self.settings
+        if part.source == OWN:
+            if self.own is None:
+                raise UserInputError(
+                    f"{OWN!r} is text that a language model writes itself, which predicts the next token; this model "
+                    "does not, or is not at hand as a checkpoint: give a named text or file:PATH"
+                )
+            assert num_windows is not None
+            return self.own.windows(settings, split, num_windows)
+        tokens = None if num_windows is None else num_windows * settings.seqlen
+        if split == "validation":
+            assert tokens is not None
+            return spread_windows(part.source, self.tokenizer, split=split, most=tokens, seqlen=settings.seqlen)
+        return token_windows(
+            part.source, self.tokenizer, split=split, num_tokens=tokens, seqlen=settings.seqlen, seed=settings.seed
+        )
