@@ -2,9 +2,12 @@
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 TEXT = """
 The quick brown fox jumps over the lazy dog; the dog, being lazy, does not jump over the fox. A small model has a
@@ -108,3 +111,15 @@ def content_of(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what tokenizer.json would hold."""
     found: dict[str, Any] = json.loads(tokenizer.to_str())
     return found
+
+
+def save_byte_level(folder: Path) -> str:
+    """Write a tiny Llama with a tokenizer of bytes, and a text of a part of its tokens; return the text's source."""
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=420, tie_word_embeddings=True, **sizes)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=trained("byte-level"), eos_token="</s>").save_pretrained(folder)
+    documents = [json.dumps({"text": " ".join([TEXT[:200]] * 12) + str(n)}) for n in range(60)]
+    text = folder.with_name(f"{folder.name}.jsonl")
+    text.write_text("\n".join(documents))
+    return f"file:{text}"

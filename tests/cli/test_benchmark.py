@@ -14,6 +14,7 @@ from neuromeld.cli import main
 from neuromeld.data.text import token_windows
 from neuromeld.evaluation import perplexity
 from neuromeld.recovery import parse_recovery, recover
+from vocabularies import save_byte_level
 
 ROWS = {
     "ffn": {"fit": "ffn.size", "recipe": {"ffn": {"selector": "mean_abs_activation"}}},
@@ -77,6 +78,21 @@ def test_a_number_is_that_of_the_checkpoint_that_compress_writes(cli, checkpoint
     assert line["scores"]["perplexity"] == pytest.approx(expected, rel=1e-5)
     assert line["parameters"] == result.record["parameters_after"]
     assert line["recipe"] == json.loads(json.dumps(recipe.model_dump(exclude_none=True)))
+
+
+def test_rows_with_other_tokens_are_measured_with_these_on_the_same_text(cli, tmp_path):
+    text = save_byte_level(tmp_path / "model")
+    changes = ("--set", f"models=[{tmp_path / 'model'}]", "--set", f"data={text}")
+    rows = {"all": {"vocabulary": {"text": text, "size": 420}}, "fewer": {"vocabulary": {"text": text, "size": 300}}}
+    code, stdout, stderr = cli("--json", *changes, rows={name: {"recipe": row} for name, row in rows.items()}, keep=())
+    assert code == 0, stderr
+    dense, same, fewer = (line["scores"] for line in json.loads(stdout)["results"])
+    assert same["bits_per_byte"] == pytest.approx(dense["bits_per_byte"], rel=1e-3)  # but for the edges of windows
+    assert same["loss"] == pytest.approx(math.log(dense["perplexity"]), rel=1e-3)
+    assert fewer.keys() == same.keys() == {"loss", "bits_per_byte"}
+    assert fewer["loss"] / same["loss"] == pytest.approx(fewer["bits_per_byte"] / same["bits_per_byte"], rel=0.01)
+    excess = [line["excess_loss"] for line in json.loads(stdout)["results"][1:]]
+    assert excess == [pytest.approx(row["loss"] - math.log(dense["perplexity"])) for row in (same, fewer)]
 
 
 TUNING = {"steps": 4, "batch_tokens": 128, "learning_rate": 0.001, "bf16": False}

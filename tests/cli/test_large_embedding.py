@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.commands import CALIBRATION
 from neuromeld import Budget, Calibration, calibration_batches, make_plan, parse_recipe
@@ -14,7 +14,7 @@ from neuromeld.checkpoint.source import locate
 from neuromeld.jobs.large_embedding import said_of_embedding
 from neuromeld.planning.plan import meta_model
 from tiny import save_model, save_text
-from vocabularies import TEXT, trained
+from vocabularies import save_byte_level
 
 
 @pytest.fixture
@@ -72,13 +72,7 @@ def test_a_model_without_a_tokenizer_is_planned_all_the_same(cli, large):
 
 def test_a_budget_is_met_by_fewer_tokens_where_a_text_is_named(cli, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
-    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=420, tie_word_embeddings=True, **sizes)).save_pretrained(model)
-    PreTrainedTokenizerFast(tokenizer_object=trained("byte-level"), eos_token="</s>").save_pretrained(model)
-    documents = [json.dumps({"text": " ".join([TEXT[:200]] * 12) + str(n)}) for n in range(60)]
-    (tmp_path / "text.jsonl").write_text("\n".join(documents))
-    text = f"file:{tmp_path / 'text.jsonl'}"
+    text = save_byte_level(model)
     shape = ["--calibration", text, *CALIBRATION, "--json"]
     code, stdout, stderr = cli("compress", model, out, "--keep", 0.95, "--vocab-from", text, *shape)
     assert code == 0, stderr

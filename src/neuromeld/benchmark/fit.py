@@ -37,6 +37,7 @@ FREE_SIZES: Registry[FreeSize] = Registry(
         "ffn.size": FreeSize(2, lambda _, arch: range(FFN_STEP, arch.widths[Space.FFN], FFN_STEP)),
         "heads.num_kv_heads": FreeSize(2, lambda model, arch: range(1, sizes_of(arch, model.config).num_kv_heads[0])),
         "width.hidden_ratio": FreeSize(0.5, lambda *_: [step * RATIO_STEP for step in range(100, 400)]),
+        "embedding.rank": FreeSize(2, lambda _, arch: range(2, arch.width)),
         "drop_layers.count": FreeSize(2, lambda _, arch: range(arch.num_layers - 1, 0, -1)),
         "share_ffns.count": FreeSize(2, lambda _, arch: range(arch.num_layers, 1, -1)),
     },

@@ -36,11 +36,13 @@ class Row(Settings):
     fit       the one size that the recipe leaves open, as `ffn.size`: the largest is taken that the budget allows
     planner   let the planner choose a recipe for the budget, with this output format
     calibration  the data of this row, a mixture or `self`, too, where it is not that of the grid
+    vocab_from   the text by which the planner may choose tokens
     """
 
     recipe: dict[str, Any] | None = None
     fit: str | None = None
     planner: OutputFormat | None = None
+    vocab_from: str | None = None
     slicegpt: SliceGpt | None = None
     calibration: str | None = None
 
@@ -57,6 +59,8 @@ class Row(Settings):
             raise ValueError("give one of recipe, planner and slicegpt")
         if self.calibration is not None and (problems := unknown_source(self.calibration)):
             raise ValueError("; ".join(problems))
+        if self.vocab_from is not None and self.planner is None:
+            raise ValueError("vocab_from is for the planner; a recipe has it as vocabulary.text")
         if self.recipe is None:
             if self.fit is not None:
                 raise ValueError("fit is for the open size of a recipe")

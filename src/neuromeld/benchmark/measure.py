@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld.benchmark.fit import fitted
-from neuromeld.benchmark.grid import Case, Protocol
+from neuromeld.benchmark.grid import Case, Protocol, Row
 from neuromeld.benchmark.results import Line, Recovered, row_as_asked
 from neuromeld.benchmark.slicegpt import simulate_slicegpt, slicegpt_parameters, slicegpt_width
 from neuromeld.checkpoint.source import locate
@@ -25,7 +25,7 @@ from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.pipeline import compress_model
 from neuromeld.planning.plan import make_plan, meta_model
-from neuromeld.planning.recipe import OutputFormat, Recipe, parse_recipe
+from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.recovery import parse_recovery, recover_model
 from neuromeld.runtime.distributed import own_device
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
@@ -43,18 +43,19 @@ class Bench:
         listed = MODALITIES[inputs_of(self.source.config())]
         self.modality = with_own_text(listed, self.source, own_device(device), progress=progress)
         self._read: dict[Calibration, Examples] = {}
+        self._measures: dict[str, Measure] = {}
 
     def measure(self, case: Case) -> Line:
         """Return the line of a case.  Raises a `NeuromeldError` where the row cannot be had of this model."""
         started = time.monotonic()
-        model, facts = self._smaller(case)
-        measured = self._measured(model)
+        model, processor, facts = self._smaller(case)
+        measured = self._measured(model, processor)
         flops = flops_per_token(model, context=measured.context)
         seconds = time.monotonic() - started
         return Line(
             **self.protocol.model_dump(),
             **_scores(measured),
-            by_text={name: dict(measure(model).scores) for name, measure in self._measures.items()} or None,
+            by_text={text: self._scores_on(text, model, processor) for text in self.protocol.texts} or None,
             row=case.name,
             keep=case.keep,
             asked=row_as_asked(case),
@@ -63,23 +64,26 @@ class Bench:
             dtype=str(model.dtype).removeprefix("torch."),
             device=self.device,
             versions=versions(),
-            recovered=self._recovered(model),
+            recovered=self._recovered(model, processor),
             **{"parameters": unique_parameters(model), "flops_per_token": flops} | facts,
         )
 
-    def _recovered(self, model: PreTrainedModel) -> Recovered | None:
+    def _recovered(self, model: PreTrainedModel, processor: Any) -> Recovered | None:
         if self.protocol.recovery is None:
             return None
         settings = parse_recovery(self.protocol.recovery)
-        processor = self.modality.processor(self.source.folder)
         told = recover_model(model, settings, processor, progress=self.progress)
         kept = {name: value for name, value in told.items() if name in Recovered.model_fields}
-        return Recovered(**_scores(self._measured(model)), **kept)
+        return Recovered(**_scores(self._measured(model, processor)), **kept)
 
-    def _measured(self, model: PreTrainedModel) -> Measured:
-        if self.protocol.evaluation_dtype is None:
-            return self._measure(model)
-        return self._measure(copy.deepcopy(model).to(getattr(torch, self.protocol.evaluation_dtype)))
+    def _measured(self, model: PreTrainedModel, processor: Any) -> Measured:
+        """Measure on the data of the grid, in the tokens of the model's own processor."""
+        if self.protocol.evaluation_dtype is not None:
+            model = copy.deepcopy(model).to(getattr(torch, self.protocol.evaluation_dtype))
+        return self._measure_on(self.protocol.data, processor)(model)
+
+    def _scores_on(self, text: str, model: PreTrainedModel, processor: Any) -> dict[str, float]:
+        return dict(self._measure_on(text, processor)(model).scores)
 
     def predicted_parameters(self, case: Case) -> int | None:
         """Predict from the config alone; None for the planner, who has to measure first."""
@@ -92,33 +96,44 @@ class Bench:
             return slicegpt_parameters(self._meta_model, width, narrow_head=narrow_head)
         return make_plan(self._meta_model, self._recipe(case)).parameters_after
 
-    def _smaller(self, case: Case) -> tuple[PreTrainedModel, dict[str, Any]]:
-        """Return the model of a case, and what its line says of it."""
+    def _smaller(self, case: Case) -> tuple[PreTrainedModel, Any, dict[str, Any]]:
+        """Return the model of a case, its processor, and what its line says of it."""
         row = case.row
         if row is not None and row.slicegpt is not None:
             width, narrow_head = self._slicegpt_width(case), row.slicegpt.narrow_head
             model = self.source.load(None, self.device)
             parameters = slicegpt_parameters(model, width, narrow_head=narrow_head)
             simulate_slicegpt(model, self._data(case.calibration).batches, width, narrow_head=narrow_head)
-            return model, {"parameters": parameters, "flops_per_token": None, "recipe": {"hidden_size": width}}
+            facts = {"parameters": parameters, "flops_per_token": None, "recipe": {"hidden_size": width}}
+            return model, self._processor, facts
         if row is not None and row.planner is not None:
             with TemporaryDirectory() as folder, open_journal(Path(folder) / "model") as journal:
-                choice = self._choice(case, row.planner, journal)
-                model, facts = self._compressed(choice.recipe, journal.within(choice.name))
-                return model, facts | {"candidates": choice.record()}
+                choice = self._choice(case, row, journal)
+                model, processor, facts = self._compressed(choice.recipe, journal.within(choice.name))
+                return model, processor, facts | {"candidates": choice.record()}
         if row is not None:
             return self._compressed(self._recipe(case), NO_JOURNAL)
-        return self.source.load(None, self.device), {}
+        return self.source.load(None, self.device), self._processor, {}
 
-    def _compressed(self, recipe: Recipe, journal: Journal) -> tuple[PreTrainedModel, dict[str, Any]]:
-        model = self.source.load(None, self.device)
+    def _compressed(self, recipe: Recipe, journal: Journal) -> tuple[PreTrainedModel, Any, dict[str, Any]]:
+        model, told = self.source.load(None, self.device), {}
+        if recipe.reads_processor:
+            recipe, said = recipe.settled(self._processor, self.source.config())
+            told = {"told": said}
         validation = search_batches(recipe, self.source, self.modality)
         plan, data = make_plan(model, recipe), self._data(recipe.calibration)
         cache = {"model": self.source.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
-        compress_model(
-            model, plan, data.batches, validation=validation, cache=cache, journal=journal, progress=self.progress
+        done = compress_model(
+            model,
+            plan,
+            data.batches,
+            validation=validation,
+            cache=cache,
+            journal=journal,
+            progress=self.progress,
+            processor=self._processor,
         )
-        return model, {"recipe": recipe.model_dump(exclude_none=True, mode="json")}
+        return model, done.processor, {"recipe": recipe.model_dump(exclude_none=True, mode="json")} | told
 
     def _recipe(self, case: Case) -> Recipe:
         """Return the recipe of a row, its free size set to what the budget allows."""
@@ -139,34 +154,37 @@ class Bench:
         budget = round(case.keep * unique_parameters(self._meta_model))
         return slicegpt_width(self._meta_model, budget, narrow_head=form.narrow_head)
 
-    def _choice(self, case: Case, output: OutputFormat, journal: Journal) -> Choice:
-        job = ChoiceJob(self.source, Budget(keep=case.keep), case.calibration, output, journal)
-        return replace(job, device=own_device(self.device), progress=self.progress).run()
+    def _choice(self, case: Case, row: Row, journal: Journal) -> Choice:
+        assert row.planner is not None
+        job = ChoiceJob(self.source, Budget(keep=case.keep), case.calibration, row.planner, journal)
+        job = replace(job, device=own_device(self.device), progress=self.progress)
+        return replace(job, vocab_from=row.vocab_from).run()
 
     @cached_property
     def _meta_model(self) -> PreTrainedModel:
         return meta_model(self.source.config())
 
+    @cached_property
+    def _processor(self) -> Any:
+        """The processor of the original."""
+        return self.modality.processor(self.source.folder)
+
     def _data(self, settings: Calibration) -> Examples:
         if settings not in self._read:
-            processor, config = self.modality.processor(self.source.folder), self.source.config()
-            self._read[settings] = self.modality.calibration(settings, processor, config, settings.tokens)
+            config = self.source.config()
+            self._read[settings] = self.modality.calibration(settings, self._processor, config, settings.tokens)
         return self._read[settings]
 
-    @cached_property
-    def _measure(self) -> Measure:
-        return self._measure_on(self.protocol.data)
-
-    @cached_property
-    def _measures(self) -> dict[str, Measure]:
-        return {source: self._measure_on(source) for source in self.protocol.texts}
-
-    def _measure_on(self, source: str) -> Measure:
+    def _measure_on(self, source: str, processor: Any) -> Measure:
+        """Return what measures models with a processor on some data, which is read once for that of the original."""
+        own = processor is self._processor
+        if own and source in self._measures:
+            return self._measures[source]
         asked = self.protocol
-        data = EvaluationData(
-            source, asked.split, asked.evaluation_tokens, asked.seqlen, limit=asked.evaluation_examples
-        )
-        return self.modality.evaluation(self.source, data, progress=self.progress)
+        sizes = (source, asked.split, asked.evaluation_tokens, asked.seqlen)
+        data = EvaluationData(*sizes, limit=asked.evaluation_examples, processor=None if own else processor)
+        measure = self.modality.evaluation(self.source, data, progress=self.progress)
+        return self._measures.setdefault(source, measure) if own else measure
 
 
 def _scores(measured: Measured) -> dict[str, Any]:

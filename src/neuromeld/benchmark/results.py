@@ -19,8 +19,9 @@ OF_CALIBRATION = ("calibration_tokens", "seed")
 class Scored(Settings):
     """Scores of a model.
 
-    scores   by name, those of the kind of input: `perplexity`; `accuracy` and `loss`; `bleu`, `chrf` and `loss`;
-             `word_error_rate` and `loss`
+    scores   by name, those of the kind of input: `perplexity`, or `loss` where the tokens are others than the dense
+             model's, and `bits_per_byte`; `accuracy` and `loss`; `bleu`, `chrf` and `loss`; `word_error_rate` and
+             `loss`
     correct  one digit an example, 1 where it was right, where right and wrong can be told apart
     """
 
@@ -29,7 +30,7 @@ class Scored(Settings):
 
     @property
     def loss(self) -> float | None:
-        """Nats per prediction; None where it was not measured."""
+        """Nats per prediction of the dense model; None where it was not measured."""
         return math.log(self.scores["perplexity"]) if "perplexity" in self.scores else self.scores.get("loss")
 
 
@@ -49,6 +50,7 @@ class Line(Protocol, Scored):
     asked              the row as the grid has it; None in lines from before it was recorded
     recipe             what was run, free sizes set and the planner's choice made
     candidates         what the planner weighed
+    told               what stages say of it that read the processor
     seconds            of planning, compressing and evaluating
     recovered          the same model tuned, with a recovery in the protocol
     evaluation_sha256  of what was measured on
@@ -62,6 +64,7 @@ class Line(Protocol, Scored):
     asked: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
     candidates: list[dict[str, Any]] | None = None
+    told: list[str] | None = None
     seconds: float | None = None
     evaluation_sha256: str | None = None
     dtype: str | None = None

@@ -10,7 +10,7 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import in_frames, mask_tokens
-from neuromeld.errors import UnsupportedModelError
+from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import perplexity, pseudo_perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
@@ -61,6 +61,11 @@ class Encoded:
         )
 
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
+        if data.processor is not None:
+            raise UserInputError(
+                "text with gaps has no bits per byte, and what hides in its gaps is other tokens with another "
+                "vocabulary: models of it are not compared across vocabularies"
+            )
         windows = evaluation_windows(source, data)
 
         def measure(model: PreTrainedModel) -> Measured:

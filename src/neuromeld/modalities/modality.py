@@ -23,6 +23,7 @@ class EvaluationData:
     source          a named one or `file:PATH`; None is the usual one for the kind of input
     tokens, seqlen  of text: tokens in all, and in one window
     limit           of anything else: examples, from the first; None is all
+    processor       of the models, where it is another than their source's: the same data, in its tokens
     """
 
     source: str | None = None
@@ -30,6 +31,7 @@ class EvaluationData:
     tokens: int = 32768
     seqlen: int = 512
     limit: int | None = None
+    processor: Any = None
 
 
 @dataclass(frozen=True)

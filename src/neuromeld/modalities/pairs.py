@@ -61,7 +61,7 @@ class Pairs:
             raise UserInputError(
                 "there is no usual data to measure this model on: give --pairs file:PATH, or a named source of pairs"
             )
-        pairs, tokenizer = text_pairs(data.source, data.split)[: data.limit], source.tokenizer()
+        pairs, tokenizer = text_pairs(data.source, data.split)[: data.limit], data.processor or source.tokenizer()
 
         def measure(model: PreTrainedModel) -> Measured:
             found = translation_quality(model, tokenizer, pairs, progress=progress)

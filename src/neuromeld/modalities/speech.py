@@ -74,7 +74,8 @@ class Speech:
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         if data.source is None:
             raise UserInputError("there is no usual data to measure this model on: give --speech file:FOLDER")
-        clips, processor = speech_clips(data.source, data.split)[: data.limit], self.processor(source.folder)
+        clips = speech_clips(data.source, data.split)[: data.limit]
+        processor = data.processor or self.processor(source.folder)
 
         def measure(model: PreTrainedModel) -> Measured:
             found = word_error_rate(model, processor, clips, progress=progress)

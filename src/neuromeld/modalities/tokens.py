@@ -9,7 +9,7 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import load_tokenizer
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
-from neuromeld.data.text import TokenWindows, check_vocabulary, token_windows
+from neuromeld.data.text import TokenWindows, check_vocabulary, respelled, token_windows
 from neuromeld.evaluation import Perplexity, bytes_per_token, perplexity
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
@@ -71,13 +71,29 @@ class Tokens:
 
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         windows = evaluation_windows(source, data)
+        spelled = windows
+        if data.processor is not None:
+            most = getattr(source.config(), "max_position_embeddings", None)
+            spelled = respelled(windows, source.tokenizer(), data.processor, most)
 
         def measure(model: PreTrainedModel) -> Measured:
-            measured = measured_text(perplexity(model, windows, progress=progress), data)
+            found = perplexity(model, spelled, progress=progress)
+            measured = measured_text(found, data)
+            if spelled is not windows:
+                measured = replace(measured, scores=_per_token_of(windows, found))
             read = bytes_per_token(model, context=data.seqlen)
             return replace(measured, facts={"bytes_per_token": read, **measured.facts})
 
         return measure
+
+
+def _per_token_of(windows: TokenWindows, found: Perplexity) -> dict[str, float]:
+    """Return the scores of text that was spelled anew: bits per byte, and nats for each token that `windows` predict.
+
+    A perplexity of other tokens would be compared with one of these.
+    """
+    loss = found.nll * found.tokens / windows.input_ids[:, 1:].numel()
+    return {"loss": loss} | ({} if found.bits_per_byte is None else {"bits_per_byte": found.bits_per_byte})
 
 
 def evaluation_windows(source: ModelSource, data: EvaluationData) -> TokenWindows:

@@ -1,9 +1,10 @@
-"""English and German paragraphs of LibreOffice's help, aligned by their ids; Debian's packages, MPL-2.0."""
+"""LibreOffice's help: its German pages, and English and German paragraphs aligned by their ids; Debian's packages."""
 
 from html.parser import HTMLParser
 from pathlib import Path
 
 from neuromeld.data.sources import Source
+from neuromeld.data.splits import Document, Split, select_split
 from neuromeld.errors import UserInputError
 
 HELP = Path("/usr/share/libreoffice/help")
@@ -28,6 +29,19 @@ def libreoffice_help_en_de(root: Path = HELP) -> list[tuple[str, str]]:
                 if name in targets and targets[name] != source:
                     pairs[source, targets[name]] = None
     return list(pairs)
+
+
+def libreoffice_help_de(split: Split, root: Path = HELP) -> list[Document]:
+    """Read the German help, a page a document."""
+    german = root / "de" / "text"
+    if not german.is_dir():
+        raise UserInputError(
+            f"{root} has no German help of LibreOffice: on Debian, "
+            "apt-get install --no-install-recommends libreoffice-help-de"
+        )
+    pages = ((page, "\n".join(paragraphs(page).values())) for page in sorted(german.rglob("*.html")))
+    documents = (Document(str(page.relative_to(german)), text) for page, text in pages if text)
+    return select_split(documents, split, source="libreoffice-help-de")
 
 
 def paragraphs(page: Path) -> dict[str, str]:
@@ -59,4 +73,7 @@ class _Paragraphs(HTMLParser):
             self._open.append(data)
 
 
-SOURCES = (Source(libreoffice_help_en_de, source="LibreOffice help, MPL-2.0", kind="pairs"),)
+SOURCES = (
+    Source(libreoffice_help_en_de, source="LibreOffice help, MPL-2.0", kind="pairs"),
+    Source(libreoffice_help_de, source="LibreOffice help in German, MPL-2.0"),
+)

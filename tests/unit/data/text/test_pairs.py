@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuromeld.data.sources.libreoffice import libreoffice_help_en_de
+from neuromeld.data.sources.libreoffice import libreoffice_help_de, libreoffice_help_en_de
 from neuromeld.data.text import text_pairs
 from neuromeld.errors import UserInputError
 
@@ -67,6 +67,19 @@ def test_paragraphs_are_aligned_by_their_ids(tmp_path):
     ]
     with pytest.raises(UserInputError, match="apt-get install"):
         libreoffice_help_en_de(tmp_path / "nowhere")
+
+
+def test_pages_of_the_german_help_are_documents(tmp_path):
+    for number in range(40):
+        page = tmp_path / "de" / "text" / "calc" / f"{number}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f'<h1 id="hd_id1">Seite {number}</h1><p>ohne Kennung</p><p id="par_id2">Größe</p>')
+    pages = [
+        one for split in ("calibration", "validation", "evaluation") for one in libreoffice_help_de(split, tmp_path)
+    ]
+    assert {page.text for page in pages} == {f"Seite {number}\nGröße" for number in range(40)}
+    with pytest.raises(UserInputError, match="apt-get install"):
+        libreoffice_help_de("calibration", tmp_path / "nowhere")
 
 
 @given(st.binary(max_size=40), st.sampled_from(["a.tsv", "a.jsonl", "a.tsv.gz"]))
