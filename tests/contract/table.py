@@ -34,7 +34,8 @@ INTRODUCTION = """\
 Written by `make table` from the architecture data in `src/neuromeld/archs`; a test fails when the two disagree.
 Methods are the stages of a recipe. **stock**: the result is a plain checkpoint of its family. **native**: it needs
 `import neuromeld` or the code in its folder to load; the numbers say why. **refused**: the plan says no, with the
-reason. A result is native, too, where layers get sizes of their own. Anything that is not listed is refused.
+reason. A result is native, too, where layers get sizes of their own. Of a type that is not listed, FFNs and layers are
+discovered, and what is proved of them is allowed ([how](decisions/0035-any-model.md)).
 """
 
 

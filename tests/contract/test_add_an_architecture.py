@@ -14,7 +14,7 @@ from neuromeld.archs import ARCHITECTURES, ArchSpec
 from neuromeld.checkpoint import load_model, save_checkpoint
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.model.native.block import register_native
-from neuromeld.planning.plan import architecture_of, make_plan
+from neuromeld.planning.plan import make_plan
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "add-an-architecture.md"
 
@@ -34,9 +34,9 @@ def _added(monkeypatch) -> None:
     register_native()
 
 
-def test_it_is_unknown_before():
-    with pytest.raises(UnsupportedModelError, match="unknown architecture 'starcoder2'.*Available: .*llama"):
-        architecture_of(build())
+def test_its_width_is_unknown_before():
+    with pytest.raises(UnsupportedModelError, match="starcoder2 models: this architecture was discovered"):
+        make_plan(build(), recipe())
 
 
 @pytest.mark.usefixtures("_added")

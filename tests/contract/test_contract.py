@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, OlmoeConfig, Phi3Config
+from transformers import AutoConfig, AutoModelForCausalLM, Phi3Config
 
 import neuromeld
 from contract.families import FAMILIES, GATED, WIDTH, batches_for, build, exact_norms, inputs_for, tokens
@@ -252,12 +252,6 @@ def test_width_is_refused_with_the_reason_where_it_cannot_be(family):
 def test_layers_are_not_chosen_by_a_loss_that_is_not_there(family, stage):
     with pytest.raises(UnsupportedModelError, match="cannot be chosen by their loss.*--share-ffns-at"):
         make_plan(meta_model(FAMILIES[family]()), stages(**{stage: {"count": 2}}))
-
-
-def test_unsupported_architecture_is_refused_with_the_reason():
-    model = meta_model(OlmoeConfig(**GATED, num_experts=2))
-    with pytest.raises(UnsupportedModelError, match="olmoe are not supported: .*experts"):
-        make_plan(model, stages(ffn={"size": 24}))
 
 
 @pytest.mark.parametrize("method", ["ffn", "ffn-transport", "merge", "drop-ffn-width-merge"])

@@ -14,16 +14,8 @@ ARCHITECTURES: Registry[ArchSpec] = Registry("architecture", {spec.model_type: s
 BY_CLASS: dict[str, ArchSpec] = {spec.model_class: spec for spec in OTHER_HEADS}
 """The same families under other heads, by model class."""
 
-_EXPERTS = "its mixture of experts is not described; those of mixtral and qwen3_moe are"
-
 UNSUPPORTED = {
     "clip": "text beside images; its image part alone is the architecture clip_vision_model",
-    "deepseek_v3": _EXPERTS,
-    "gemma3": "images beside text; its text part alone is the architecture gemma3_text",
-    "gpt_oss": _EXPERTS,
-    "granitemoe": _EXPERTS,
-    "olmoe": _EXPERTS,
-    "qwen2_moe": _EXPERTS,
 }
 """Architectures that were looked at and are refused, and why."""
 

@@ -20,7 +20,8 @@ class Architecture:
     `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
     order, the final norm last.  `widths` gives the size of each space.
     `tied` says whether the output head is the embedding.
-    `active` is the number of experts that a token is sent to.  A stock config wants a residual width that is a multiple
+    `active` is the number of experts that a token is sent to.  `without_ffn` are layers that have none of the FFNs
+    described.  A stock config wants a residual width that is a multiple
     of `stock_multiple`.
     """
 
@@ -31,6 +32,7 @@ class Architecture:
     widths: dict[Space, int]
     active: int = 1
     stock_multiple: int = 1
+    without_ffn: frozenset[int] = frozenset()
 
     @property
     def num_layers(self) -> int:
@@ -52,6 +54,10 @@ class Architecture:
     def stack_offsets(self) -> tuple[int, ...]:
         """The first layer of each stack."""
         return tuple(sum(self.depths[:index]) for index in range(len(self.depths)))
+
+    def layers_with(self, space: Space) -> list[int]:
+        """Return the layers that have a space of their own: hidden neurons, or heads."""
+        return [i for i in range(self.num_layers) if any(weight.in_ == space for weight in self.layer_weights(i))]
 
     def stack(self, layer: int) -> Stack:
         """Return the stack that a layer is in."""
@@ -84,6 +90,7 @@ class Architecture:
                 w, path=self.layer_path(layer, w.path), input_norm=w.input_norm and self.layer_path(layer, w.input_norm)
             )
             for w in self.stack(layer).weights
+            if layer not in self.without_ffn or Space.FFN not in (w.in_, w.out)
         )
 
     def producers(self, layer: int, space: Space) -> tuple[Weight, ...]:
@@ -95,10 +102,15 @@ class Architecture:
         (weight,) = (weight for weight in self.layer_weights(layer) if weight.in_ == space)
         return weight
 
-    def attention_path(self, layer: int) -> str:
-        """Return the path, from the layer on, of the largest module that has attention and nothing of the FFN."""
+    def attention_path(self, layer: int) -> str | None:
+        """Return the path, from the layer on, of the largest module that has attention and nothing of the FFN; None
+        where attention is not described.
+        """
         weights = self.stack(layer).weights
-        output = next(weight.path for weight in weights if weight.in_ == Space.HEADS).split(".")
+        described = next((weight.path for weight in weights if weight.in_ == Space.HEADS), None)
+        if described is None:
+            return None
+        output = described.split(".")
         ffn = [f"{weight.path}." for weight in weights if Space.FFN in (weight.in_, weight.out)]
         paths = (".".join(output[:length]) for length in range(1, len(output) + 1))
         return next(path for path in paths if not any(other.startswith(f"{path}.") for other in ffn))
@@ -175,7 +187,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         raise UnsupportedModelError(f"this {spec.model_type} model is not covered: " + "; ".join(problems))
 
     depths = _depths(model, spec)
-    unbound = Architecture(spec, depths, width=0, tied=False, widths={})
+    unbound = _without_ffn(model, Architecture(spec, depths, width=0, tied=False, widths={}))
     sizes, claims = _claim_all(model, unbound, problems)
     problems += [
         f"space {str(space)!r} has several sizes: " + ", ".join(f"{size} ({path})" for size, path in found.items())
@@ -198,7 +210,19 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         tied = head.weight is embedding.weight
     multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
     active = getattr(model.config, "num_experts_per_tok", 1)
-    return Architecture(spec, depths, widths[Space.RESIDUAL], tied, widths, active, multiple)
+    width = widths[Space.RESIDUAL]
+    return Architecture(spec, depths, width, tied, widths, active, multiple, unbound.without_ffn)
+
+
+def _without_ffn(model: nn.Module, arch: Architecture) -> Architecture:
+    """Return the architecture with the layers named that have none of the FFNs described, where there may be some."""
+    found = [
+        layer
+        for layer in range(arch.num_layers)
+        if arch.stack(layer).ffn_in_some
+        and not hasattr(find_module(model, (consumer := arch.consumer(layer, Space.FFN)).path), consumer.name)
+    ]
+    return replace(arch, without_ffn=frozenset(found))
 
 
 def _depths(model: nn.Module, spec: ArchSpec) -> tuple[int, ...]:
@@ -225,7 +249,9 @@ def _claim_all(
         if matrix is None:
             problems.append(f"{weight.path}.{weight.name} is missing")
             continue
-        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape
+        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape[-2:]
+        if weight.stacked:
+            sizes[Space.EXPERTS][matrix.shape[0]] = weight.path
         sizes[weight.in_][size_in] = weight.path
         sizes[weight.out][size_out // weight.repeats] = weight.path
         if weight != unbound.spec.head or id(matrix) not in claims:

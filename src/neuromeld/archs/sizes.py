@@ -23,6 +23,7 @@ class Sizes:
     shared_ffns   length of a window of FFNs with one set of weights
     vocab         tokens of the vocabulary; 0 where there is none
     basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
+    without_ffn   layers that come without any of the FFNs that are described: of no hidden neurons
     """
 
     hidden: int
@@ -33,6 +34,7 @@ class Sizes:
     embedding_rank: int = 0
     shared_ffns: int = 1
     basis_starts: tuple[int, ...] = ()
+    without_ffn: frozenset[int] = frozenset()
 
     @property
     def num_layers(self) -> int:
@@ -42,7 +44,8 @@ class Sizes:
     @property
     def uniform(self) -> bool:
         """Whether all layers have the same sizes."""
-        return len(set(self.ffn)) == len(set(self.num_kv_heads)) == 1
+        widths = {size for layer, size in enumerate(self.ffn) if layer not in self.without_ffn}
+        return len(widths) == len(set(self.num_kv_heads)) == 1
 
     def without_layers(self, count: int) -> "Sizes":
         """Return the sizes with `count` layers less in every stack, of a model whose layers are all alike."""
@@ -63,7 +66,19 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
         num_kv_heads = getattr(config, keys[1], None) or getattr(config, keys[0])
     layers = arch.num_layers
     vocab = arch.widths[Space.VOCAB] if arch.spec.reads_tokens else 0
-    return Sizes(arch.width, (arch.widths[Space.FFN],) * layers, (num_kv_heads,) * layers, arch.depths, vocab)
+    ffn = tuple(0 if layer in arch.without_ffn else arch.widths[Space.FFN] for layer in range(layers))
+    return Sizes(arch.width, ffn, (num_kv_heads,) * layers, arch.depths, vocab, without_ffn=arch.without_ffn)
+
+
+def ffn_entries(arch: Architecture) -> int:
+    """Return the entries of the matrices of all FFNs, as a model comes."""
+    total = 0
+    for layer in range(arch.num_layers):
+        for weight in arch.layer_weights(layer):
+            if Space.FFN in (weight.in_, weight.out):
+                experts = arch.widths[Space.EXPERTS] if weight.stacked else 1
+                total += experts * weight.repeats * arch.widths[weight.in_] * arch.widths[weight.out]
+    return total
 
 
 def embedding_share(model: nn.Module, arch: Architecture) -> float:

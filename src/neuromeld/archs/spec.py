@@ -119,6 +119,7 @@ class Stack:
     count_key  the config key of their number
     ffn_scale  the last thing that what an FFN writes passes, where it has a factor for each channel
     factor_key the config key of a number that what sublayers write is multiplied by
+    ffn_in_some  some layers may have none of the FFNs described: another kind, or none
     """
 
     layers: str
@@ -130,6 +131,7 @@ class Stack:
     count_key: str = "num_hidden_layers"
     ffn_scale: Scale | None = None
     factor_key: str | None = None
+    ffn_in_some: bool = False
 
     @property
     def ffn_adds(self) -> bool:

@@ -60,10 +60,11 @@ def save_checkpoint(
     config = with_older_config(without_places(config))
     config.pop("auto_map", None)  # names code of the original checkpoint, which is not here
     if config["model_type"].startswith(modeling.native_model_type("")):
+        headless = modeling.headless_model(type(model))
         shutil.copyfile(modeling.__file__, folder / f"{REMOTE_MODULE}.py")
         config["auto_map"] = {
             "AutoConfig": f"{REMOTE_MODULE}.{type(model.config).__name__}",
-            "AutoModel": f"{REMOTE_MODULE}.{modeling.headless_model(type(model)).__name__}",
+            **({"AutoModel": f"{REMOTE_MODULE}.{headless.__name__}"} if headless is not None else {}),
             auto_class(type(model)).__name__: f"{REMOTE_MODULE}.{type(model).__name__}",
         }
     _write_json(path, config)

@@ -43,12 +43,17 @@ def similarity(
                  all: the work is `l (l + 1) d^2` multiplications a token, and the sums take `4 l (l + 1) d^2` bytes
     advance      called with the number of batches done so far, of both passes together
 
-    Raises `UnsupportedModelError` for a model with several stacks.
+    Raises `UnsupportedModelError` for a model with several stacks, or whose sublayers are not all described.
     """
     if len(arch.depths) > 1:
         raise UnsupportedModelError(
             f"the layers of {arch.spec.model_type} models are in {len(arch.depths)} stacks, which read different "
             "tokens: what they write cannot be compared token by token"
+        )
+    if any(len(arch.layers_with(space)) < arch.num_layers for space in (Space.FFN, Space.HEADS)):
+        raise UnsupportedModelError(
+            f"attention and FFNs of {arch.spec.model_type} models are not described in every layer, so they cannot be "
+            "compared"
         )
     used = batches if max_tokens is None else _first(batches, max_tokens)
     ffn = _matrix(model, arch, Space.FFN, used, advance)

@@ -3,6 +3,7 @@
 from transformers import PretrainedConfig
 
 from neuromeld.archs import spec_for
+from neuromeld.archs.classes import inputs_of_config
 from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.errors import UnsupportedModelError
@@ -30,7 +31,7 @@ MODALITIES: dict[Inputs, Modality] = {modality.name: modality for modality in _L
 
 def reader_for(config: PretrainedConfig) -> Modality:
     """Return the reader of a model's inputs."""
-    return MODALITIES[spec_for(config.model_type, config.architectures or []).inputs]
+    return MODALITIES[inputs_of_config(config)]
 
 
 def with_own_text(reader: Modality, source: ModelSource, device: str = "cpu", *, progress: bool = False) -> Modality:

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 
 class KeptAttention:
-    """Keep what the attention of one layer returned on each batch; `path` leads to it from the layer on.
+    """Keep what the attention of one layer returned on each batch; `path` leads to it from the layer on, and with None
+    nothing is kept.
 
     It counts as long as attention has the parameters with which it was found, for any layer that has them.
     Memory: the stream of all batches, where `offload` puts it.
     """
 
-    def __init__(self, path: str, offload: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+    def __init__(self, path: str | None, offload: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         self._path, self._offload = path, offload
         self._found: dict[int, tuple[list[nn.Parameter], Any]] = {}
 
@@ -24,6 +25,9 @@ class KeptAttention:
 
         until   the module in the layer that the call ends at; where attention has it, it runs
         """
+        if self._path is None:
+            yield
+            return
         attention = layer.get_submodule(self._path)
         if any(module is until for module in attention.modules()):
             yield

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.pytorch_utils import Conv1D
 
+from neuromeld.archs.keys import read_key, write_key
 from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
 from neuromeld.runtime.memory import all_finite
@@ -108,10 +109,10 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
             if hasattr(module, "layer_idx"):
                 module.layer_idx = new
     for key in layer_lists:
-        entries = getattr(model.config, key, None)
+        entries = read_key(model.config, key)
         if entries is not None:
-            setattr(model.config, key, [entries[index] for index in kept])
-    setattr(model.config, stack.count_key, len(kept))
+            write_key(model.config, key, [entries[index] for index in kept])
+    write_key(model.config, stack.count_key, len(kept))
     if isinstance(model.config, BackboneConfigMixin):
         model.config.stage_names = ["stem", *(f"stage{number}" for number in range(1, len(kept) + 1))]
         model.config.set_output_features_output_indices(out_features=None, out_indices=None)
@@ -124,8 +125,8 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._config = model.config
-        self._settings = dict(vars(model.config))
+        parts = [model.config, *(getattr(model.config, name, None) for name in model.config.sub_configs)]
+        self._settings = [(part, dict(vars(part))) for part in parts if part is not None]
         self._model, self._generation = model, getattr(model, "generation_config", None)
         self._modules = [(module, _replaceable(module)) for module in model.modules()]
 
@@ -138,8 +139,9 @@ class Snapshot:
                 mapping.clear()
                 mapping.update(old)
             vars(module).update(sizes)
-        vars(self._config).clear()
-        vars(self._config).update(self._settings)
+        for part, settings in self._settings:
+            vars(part).clear()
+            vars(part).update(settings)
 
     def changed(self) -> set[nn.Module]:
         """Return the modules that are no longer as they were, by themselves."""

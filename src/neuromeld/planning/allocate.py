@@ -44,8 +44,8 @@ def allocate(
     widths, groups, lost = [], [], 0.0
     for scores in ffn:
         ascending = scores.sort().values
-        chunks = [chunk.sum() / (len(chunk) * per_neuron) for chunk in ascending.split(CHUNK)]
-        gone = min(sum(bool(value <= threshold) for value in chunks), len(chunks) - 1) * CHUNK
+        chunks = [chunk.sum() / (len(chunk) * per_neuron) for chunk in ascending.split(CHUNK) if len(chunk)]
+        gone = max(0, min(sum(bool(value <= threshold) for value in chunks), len(chunks) - 1)) * CHUNK
         widths.append(len(scores) - gone)
         lost += float(ascending[:gone].sum())
     for scores in heads if heads is not None else [torch.ones(num_kv_heads)] * len(ffn):

@@ -197,7 +197,7 @@ def _layered(space: SearchSpace, name: str, heads: Sequence[Tensor] | None, **st
         narrower = None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
         return space.recipe(ffn={"size": sizes.ffn}, heads=narrower, **stages)
 
-    most = max(float(scores.max()) for scores in space.scores.ffn)
+    most = max(float(scores.max()) for scores in space.scores.ffn if len(scores))
     threshold = smallest(0.0, most, lambda threshold: space.fits(recipe_of(at(threshold))))
     if threshold is not None:
         sizes = at(threshold)

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs import Architecture, resolve, spec_for
+from neuromeld.archs import UNSUPPORTED, Architecture, resolve, spec_for
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of
 from neuromeld.archs.spec import ArchSpec
 from neuromeld.data.calibration import BATCH_WINDOWS
+from neuromeld.discovery.lookup import discovered_architecture
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.model.passes import passes_of_float32
 from neuromeld.planning.memory import Footprint
@@ -105,17 +106,27 @@ def check_plain(model: object) -> None:
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
-    """Return the known architecture of a model, checked against it.
+    """Return the architecture of a model, checked against it: as its family is described, else as it is discovered.
 
-    Raises `UnsupportedModelError` for a family that is not described and for a model that differs from its description,
+    Raises `UnsupportedModelError` for a model that no description fits and of which nothing is proved,
     `UserInputError` for one that is wrapped.
     """
     check_plain(model)
     name = type(model).__name__
-    spec = spec_for(model.config.model_type, [name])
-    if name != spec.model_class:
-        raise UnsupportedModelError(f"{name} is not covered: {spec.model_type} means {spec.model_class} here")
-    return resolve(model, spec)
+    if hasattr(model.config, "neuromeld") or model.config.model_type in UNSUPPORTED:
+        spec_for(model.config.model_type, [name])
+    try:
+        spec = spec_for(model.config.model_type, [name])
+        if name == spec.model_class:
+            return resolve(model, spec)
+    except UnsupportedModelError as error:
+        described = str(error)
+    else:
+        described = f"{name} is not covered: {spec.model_type} means {spec.model_class} here"
+    try:
+        return discovered_architecture(model)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{described}. {error}") from error
 
 
 @dataclass(frozen=True)
@@ -198,9 +209,9 @@ def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize:
 
 def _predict(model: PreTrainedModel, target: Target, after: Sizes, costs: Sequence[Cost]) -> tuple[int, int]:
     """Return the unique parameters and the operations per token at the sizes `after`."""
-    arch, left = target.arch, target.arch.with_depths(after.depths)
+    left = target.arch.with_depths(after.depths)
     parameters = predict_parameters(model, left, target.original, after, extra=sum(cost.parameters for cost in costs))
-    matrices = arch.untouched_matrix_entries(model) + sum(cost.matrices for cost in costs)
+    matrices = left.untouched_matrix_entries(model) + sum(cost.matrices for cost in costs)
     return parameters, predict_flops(left, target.original, after, context=CONTEXT, extra=matrices)
 
 

@@ -8,6 +8,7 @@ The unit is nats per token, so scores of different layers and of different space
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
@@ -19,7 +20,10 @@ from neuromeld.shapes import ACCUMULATE
 
 @dataclass(frozen=True)
 class FisherScores:
-    """In nats per token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it."""
+    """In nats per token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it.
+
+    A layer without an FFN that is described has no hidden neurons; `heads` are empty where attention is not described.
+    """
 
     ffn: list[Tensor]
     heads: list[Tensor]
@@ -32,7 +36,8 @@ def fisher_scores(
     """Score in one forward and one backward pass over `batches`; all activations of a batch are kept, so take few."""
     layers = [arch.layer_path(layer) for layer in range(arch.num_layers)]
     ffn, heads = (
-        [arch.consumer(layer, space).path for layer in range(arch.num_layers)] for space in (Space.FFN, Space.HEADS)
+        {layer: arch.consumer(layer, space).path for layer in arch.layers_with(space)}
+        for space in (Space.FFN, Space.HEADS)
     )
     sums: dict[str, Tensor] = {}
 
@@ -42,9 +47,11 @@ def fisher_scores(
         score = taylor.square().sum(0) / 2
         sums[path] = sums[path] + score if path in sums else score
 
-    total = capture_gradients(model, [*ffn, *heads], batches, on_activation, adds=layers, advance=advance)
+    total = capture_gradients(
+        model, [*ffn.values(), *heads.values()], batches, on_activation, adds=layers, advance=advance
+    )
     return FisherScores(
-        [sums[path] / total for path in ffn],
-        [sums[path] / total for path in heads],
+        [sums[ffn[layer]] / total if layer in ffn else torch.zeros(0) for layer in range(arch.num_layers)],
+        [sums[path] / total for path in heads.values()],
         [float(sums[path] / total) for path in layers],
     )

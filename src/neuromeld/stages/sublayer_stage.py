@@ -91,7 +91,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
 
     def refusals(self, model: PreTrainedModel, arch: Architecture, options: Any) -> list[str]:
         """Refuse a compensation that needs a bias, and a selector that needs gradients, where there are none."""
-        consumer, found = arch.consumer(0, self.space), []
+        consumer, found = arch.consumer(arch.layers_with(self.space)[0], self.space), []
         selector, compensation = SELECTORS[options.selector], COMPENSATIONS[options.compensate]
         if Need.BIAS in compensation.needs and not has_bias(model, consumer):
             found.append(f"compensate={compensation.name}: {consumer.path} has no bias; use ridge or none")

@@ -112,7 +112,7 @@ class Expert:
     """One expert of a mixture, as an FFN of its own.
 
     model       holds its matrices, as `gate_up` and `down`
-    activation  stands on what the gate writes
+    activation  from what the first matrix writes to the hidden units
     routed      tokens `(n, d)` and the expert's share in what becomes of each `(n, 1)`, a pair a batch
     """
 
@@ -121,10 +121,15 @@ class Expert:
     number: int
     activation: Callable[[Tensor], Tensor]
     routed: list[tuple[Tensor, Tensor]]
+    repeats: int = 2
 
     consumer = Weight("down", in_=Space.FFN, out=Space.RESIDUAL)
-    producers = (Weight("gate_up", in_=Space.RESIDUAL, out=Space.FFN, repeats=2),)
     importance = None
+
+    @property
+    def producers(self) -> tuple[Weight, ...]:
+        """The matrix that writes into its hidden units, once or twice."""
+        return (Weight("gate_up", in_=Space.RESIDUAL, out=Space.FFN, repeats=self.repeats),)
 
     @property
     def num_batches(self) -> int:
@@ -138,8 +143,7 @@ class Expert:
     def features(self, batch: int) -> Tensor:
         """Return what the consumer reads, times the expert's share, `(n, f)`."""
         x, share = self.routed[batch]
-        gate, up = (x @ read_matrix(self.model, self.producers[0])).chunk(2, dim=-1)
-        return self.activation(gate) * up * share
+        return self.activation(x @ read_matrix(self.model, self.producers[0])) * share
 
 
 def score(units: Narrowable, selector: str, features: Features, seed: int) -> Tensor:
@@ -190,10 +194,16 @@ def experts_of(sublayer: Sublayer) -> list[Expert]:
     (producer,), consumer = sublayer.producers, sublayer.consumer
     called = [sublayer.called(batch) for batch in range(sublayer.num_batches)]
     matrices = zip(*(read_matrix(sublayer.model, weight) for weight in (producer, consumer)), strict=True)
-    activation: Any = sublayer.model.get_submodule(consumer.path).act_fn
+    module: Any = sublayer.model.get_submodule(consumer.path)
+    activation = module._apply_gate if module.has_gate else module.act_fn
     return [
         Expert(
-            _ffn(gate_up, down), sublayer.layer, number, activation, [_routed_to(number, *inputs) for inputs in called]
+            _ffn(gate_up, down),
+            sublayer.layer,
+            number,
+            activation,
+            [_routed_to(number, *inputs) for inputs in called],
+            producer.repeats,
         )
         for number, (gate_up, down) in enumerate(matrices)
     ]
@@ -201,7 +211,7 @@ def experts_of(sublayer: Sublayer) -> list[Expert]:
 
 def write_experts(sublayer: Sublayer, experts: list[Expert]) -> None:
     """Put the matrices of all experts back."""
-    (producer,), (own,) = sublayer.producers, Expert.producers
+    (producer,), (own,) = sublayer.producers, experts[0].producers
     for weight, part in ((producer, own), (sublayer.consumer, Expert.consumer)):
         write_matrix(sublayer.model, weight, torch.stack([read_matrix(expert.model, part) for expert in experts]))
 

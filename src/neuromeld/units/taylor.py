@@ -20,7 +20,7 @@ def taylor_importance(
     """
     if not spaces:
         return {}
-    paths = [arch.consumer(layer, space).path for layer in range(arch.num_layers) for space in spaces]
+    paths = [arch.consumer(layer, space).path for space in spaces for layer in arch.layers_with(space)]
     sums: dict[str, Tensor] = {}
 
     def on_activation(path: str, x: Tensor, gradient: Tensor) -> None:

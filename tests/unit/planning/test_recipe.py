@@ -23,7 +23,7 @@ BAD = {
     "two targets": ({"ffn": {"size": 8, "ratio": 0.5}}, "ffn: give one of ratio and size"),
     "no target": ({"ffn": {}}, "ffn: give one of ratio and size"),
     "ratio": ({"ffn": {"ratio": 1.2}}, "ratio=1.2 is outside (0, 1]; it is what is kept: for 20 % smaller pass 0.8"),
-    "size": ({"ffn": {"size": [8, 0]}}, "size=(8, 0) must be at least 1 in every layer"),
+    "size": ({"ffn": {"size": [8, -1]}}, "size=(8, -1) must be at least 1 in every layer"),
     "groups": ({"heads": {"num_kv_heads": [1, 0]}}, "num_kv_heads=(1, 0) must be at least 1 in every layer"),
     "selector": ({"ffn": {"size": 8, "selector": "wandda"}}, "unknown selector 'wandda'. Did you mean 'wanda'?"),
     "selector of heads": ({"heads": {"num_kv_heads": 1, "selector": "rms"}}, "unknown selector 'rms'"),

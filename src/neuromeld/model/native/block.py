@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, BY_CLASS, Architecture
+from neuromeld.archs.classes import classes_of_type
 from neuromeld.archs.spec import Space, Weight
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.native.modeling import declare_shared, headless_model, native_config, native_model
@@ -19,13 +20,16 @@ def register_native(model_type: str | None = None) -> None:
     model_type   of the stock models that they are the native form of; None is every known one
     """
     specs = [*ARCHITECTURES.values(), *BY_CLASS.values()]
-    for spec in (spec for spec in specs if model_type in (None, spec.model_type)):
-        stock: Any = getattr(transformers, spec.model_class)
+    described = [spec.model_class for spec in specs if model_type in (None, spec.model_type)]
+    classes: list[Any] = [getattr(transformers, name) for name in described]
+    classes += classes_of_type(model_type) if model_type else []
+    for stock in classes:
         native, config = native_model(stock), native_config(stock.config_class)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
-        headless: Any = headless_model(stock)
         auto_class(stock).register(config, native, exist_ok=True)
-        transformers.AutoModel.register(config, native_model(headless), exist_ok=True)
+        headless: Any = headless_model(stock)
+        if headless is not None:
+            transformers.AutoModel.register(config, native_model(headless), exist_ok=True)
 
 
 def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
         weights = (weight for stack in spec.stacks for weight in stack.weights)
         repeated = {_name(weight): weight.repeats for weight in weights if weight.out == space}
         widths |= {name: [repeats * size for size in found[space]] for name, repeats in repeated.items()}
-    paths = [arch.consumer(layer, Space.FFN).path for layer in range(arch.num_layers)]
+    paths = [arch.consumer(layer, Space.FFN).path for layer in arch.layers_with(Space.FFN)]
     consumers: dict[str, Any] = {path: model.get_submodule(path) for path in paths}
     layers = [model.get_submodule(arch.layer_path(layer)) for layer in range(arch.num_layers)]
     embedding = spec.embeddings[0].path if spec.embeddings else None

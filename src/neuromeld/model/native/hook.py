@@ -31,12 +31,12 @@ class _NativeTypes(dict[str, Any]):
 
 
 def _is_native(model_type: str) -> bool:
-    """Tell whether a model type is the native form of a known one; nothing is imported for others."""
+    """Tell whether a model type is the native form of one that transformers has; nothing is imported for others."""
     if not model_type.startswith(PREFIX):
         return False
-    from neuromeld.archs import ARCHITECTURES
+    from transformers import CONFIG_MAPPING
 
-    return model_type.removeprefix(PREFIX) in ARCHITECTURES
+    return model_type.removeprefix(PREFIX) in CONFIG_MAPPING
 
 
 class _WhenImported:

@@ -130,16 +130,26 @@ def _scale_tokens(embedding: nn.Module, args: tuple[Any, ...], output: torch.Ten
 
 
 def _expand(model: nn.Module, path: str, lists: list[str]) -> list[tuple[int, nn.Module]]:
-    """Return the modules that a path stands for, each with the number of its layer, counted through all lists."""
+    """Return the modules that a path stands for, each with the number of its layer, counted through all lists; not
+    all layers need to have one.
+    """
     if "*" not in path:
         return [(0, model.get_submodule(path))]
     first = 0
     for layers in lists:
         depth = len(model.get_submodule(layers))
         if path.startswith(f"{layers}.*"):
-            return [(first + i, model.get_submodule(path.replace("*", str(i)))) for i in range(depth)]
+            found = [(first + i, _find(model, path.replace("*", str(i)))) for i in range(depth)]
+            return [(number, module) for number, module in found if module is not None]
         first += depth
     raise ValueError(f"{path} is in none of {lists}")
+
+
+def _find(model: nn.Module, path: str) -> nn.Module | None:
+    module: nn.Module | None = model
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    return module
 
 
 def _resize(module: Any, axis: str, width: int, name: str) -> None:
@@ -162,7 +172,8 @@ def _resize(module: Any, axis: str, width: int, name: str) -> None:
         module.embedding_dim = width
         shape = (module.num_embeddings, width)
     elif matrix.dim() == 3:
-        shape = (*matrix.shape[:2], width) if axis == "in" else (matrix.shape[0], width, matrix.shape[2])
+        last = (axis == "in") != getattr(module, "is_transposed", False)
+        shape = (*matrix.shape[:2], width) if last else (matrix.shape[0], width, matrix.shape[2])
     else:
         module.hidden_dim = width
         shape = (matrix.shape[0], width)
@@ -215,10 +226,15 @@ def native_model(stock_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
     return type(f"{PREFIX}{stock_model.__name__}", (stock_model,), members)
 
 
-def headless_model(model: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """Return the class that `AutoModel` gives for the config of a model, stock or native: the same without its head."""
+def headless_model(model: type[PreTrainedModel]) -> type[PreTrainedModel] | None:
+    """Return the class that `AutoModel` gives for the config of a model, stock or native: the same without its head.
+
+    None where it gives none, or the choice of several.
+    """
     stock: Any = next(base for base in model.__mro__ if not base.__name__.startswith(PREFIX))
-    found: type[PreTrainedModel] = transformers.MODEL_MAPPING[stock.config_class]
+    found = transformers.MODEL_MAPPING.get(stock.config_class, None)
+    if not isinstance(found, type):
+        return None
     return found if stock is model else native_model(found)
 
 

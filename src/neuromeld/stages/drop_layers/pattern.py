@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from transformers import PretrainedConfig
 
+from neuromeld.archs.keys import read_key
+
 
 def pattern_warning(
     config: PretrainedConfig, layer_lists: Iterable[str], dropped: Sequence[int] | None, number: int
@@ -14,7 +16,7 @@ def pattern_warning(
     dropped       the layers that go; None for any `number` of adjacent ones that a search is to choose
     """
     for key in layer_lists:
-        entries = list(getattr(config, key, None) or ())
+        entries = list(read_key(config, key) or ())
         if len(set(map(str, entries))) < 2:
             continue
         period = _period(entries)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.spec import ArchSpec
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import keep_layers
@@ -53,6 +54,11 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
     title = "dropping layers"
     prefix = "drop-layers"
     Options = DropLayers
+
+    def unavailable(self, spec: ArchSpec) -> str | None:
+        """Say what the architecture forbids."""
+        reason = spec.refusals.get(self.name)
+        return None if reason is None else f"layers of {spec.model_type} models cannot be dropped: {reason}"
 
     def refusals(self, model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:  # noqa: ARG002
         """Refuse to choose layers where there is no loss."""

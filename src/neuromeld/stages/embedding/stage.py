@@ -48,7 +48,9 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
     Options = EmbeddingOptions
 
     def unavailable(self, spec: ArchSpec) -> str | None:
-        """Say that it takes one stack with an embedding and a head."""
+        """Say that it takes one stack with an embedding and a head, and what else the architecture forbids."""
+        if self.name in spec.refusals:
+            return f"the embedding cannot be narrowed in {spec.model_type} models: {spec.refusals[self.name]}"
         if not spec.reads_tokens or spec.head is None:
             return f"the embedding cannot be narrowed in {spec.model_type} models: they have no vocabulary with a head"
         if len(spec.stacks) > 1:

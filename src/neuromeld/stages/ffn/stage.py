@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from transformers import PretrainedConfig
 
+from neuromeld.archs.keys import write_key
 from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
@@ -57,7 +58,7 @@ class FfnStage(SublayerStage[Ffn]):
 
     def resize(self, sizes: Sizes, options: Ffn, target: Target) -> Sizes:  # noqa: ARG002
         """Return the sizes with narrower FFNs."""
-        width = sizes.ffn[0]
+        width = max(sizes.ffn)
         size = options.size or max(1, round_width(width * (options.ratio or 1), width, FFN_MULTIPLE))
         return replace(sizes, ffn=per_layer("ffn.size", size, sizes.ffn))
 
@@ -77,7 +78,7 @@ class FfnStage(SublayerStage[Ffn]):
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the intermediate size."""
         for key in target.arch.spec.config_keys(Space.FFN):
-            setattr(config, key, after.ffn[0])
+            write_key(config, key, max(after.ffn))
 
     def regression_bytes(self, options: Ffn, work: Workload) -> int:
         """Add what a merge holds: matrices `(f, k)` and what every batch wrote."""

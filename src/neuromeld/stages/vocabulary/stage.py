@@ -52,7 +52,9 @@ class VocabularyStage(Stage[VocabularyOptions, CutVocabulary]):
     reads_processor = True
 
     def unavailable(self, spec: ArchSpec) -> str | None:
-        """Say that a model without tokens has no vocabulary."""
+        """Say that a model without tokens has no vocabulary, and what else the architecture forbids."""
+        if self.name in spec.refusals:
+            return f"the vocabulary of {spec.model_type} models cannot be cut: {spec.refusals[self.name]}"
         return None if spec.reads_tokens else f"{spec.model_type} models have no vocabulary"
 
     def settle(

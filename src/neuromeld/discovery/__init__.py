@@ -1,0 +1,1 @@
+"""Models that no family describes: what is found in them, and what is proved of that."""

@@ -1,0 +1,163 @@
+"""Find the description of a model that no family describes: discovered once for a class and a structure, and kept."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from neuromeld.archs.classes import inputs_of_class
+from neuromeld.archs.resolve import Architecture, resolve
+from neuromeld.archs.sizes import ffn_entries
+from neuromeld.discovery.assemble import Proved, spec_of
+from neuromeld.discovery.axes import built
+from neuromeld.discovery.groups import groups_of
+from neuromeld.discovery.proof import Unproved, prove
+from neuromeld.discovery.small import VOCABULARY, depth_of, small_config
+from neuromeld.errors import NeuromeldError, UnsupportedModelError
+from neuromeld.runtime.cache import cache_folder
+from neuromeld.runtime.workspace import write_text
+from neuromeld.version import versions
+
+LARGEST = 20_000_000
+"""Parameters of a model that counts as small."""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found of a class of models of one structure.
+
+    proved   kinds of FFN that hold, and of their layers, those with most parameters first
+    refused  kinds of FFN that do not, and what failed of each
+    unbuilt  why there is no small model to prove anything on
+    """
+
+    proved: tuple[Proved, ...] = ()
+    refused: tuple[str, ...] = ()
+    unbuilt: str | None = None
+
+
+_DISCOVERIES = TypeAdapter(Discovery)
+
+_DISCOVERED: dict[str, Discovery] = {}
+"""What this process has looked for."""
+
+
+def discovered_architecture(model: PreTrainedModel) -> Architecture:
+    """Return what was discovered and proved of a model, bound to it; the model may lie on the meta device.
+
+    Raises `UnsupportedModelError` that says what failed where nothing is proved, or where this model is not as the
+    small one that it was proved on.
+    """
+    found, bound, problems = discover(model), [], []
+    for proved in found.proved:
+        try:
+            bound.append(resolve(model, spec_of(model, proved)))
+        except UnsupportedModelError as error:
+            problems.append(str(error))
+    if bound:
+        return max(bound, key=ffn_entries)
+    reasons = [*problems, *found.refused, *([found.unbuilt] if found.unbuilt else [])]
+    raise UnsupportedModelError(
+        f"{type(model).__name__} is not described, and nothing was proved of it that would allow a stage: "
+        + ("; ".join(reasons) or "no weights were found that write and read hidden units of their own")
+    )
+
+
+def discover(model: PreTrainedModel) -> Discovery:
+    """Look for FFNs in a small model of the class and the structure of `model`, and prove what is found.
+
+    Takes seconds the first time; what was found lies in the cache, by class, structure and versions.
+    """
+    try:
+        config = _small_config(model)
+    except Exception as error:  # validators of configs raise what they like
+        return Discovery(
+            unbuilt=f"no small config of its structure is valid: {str(error).strip().splitlines()[-1].strip()}"
+        )
+    facts = {"class": type(model).__name__, "config": config.to_dict(), "versions": versions()}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    if key not in _DISCOVERED:
+        _DISCOVERED[key] = _kept(cache_folder() / "discoveries" / f"{key}.json", type(model), config)
+    return _DISCOVERED[key]
+
+
+def _small_config(model: PreTrainedModel) -> PretrainedConfig:
+    wide = small_config(model.config)
+    deep = built(type(model), wide)
+    return small_config(model.config, depth_of(deep) if deep is not None else 4)
+
+
+def _kept(path: Path, model_class: Any, config: PretrainedConfig) -> Discovery:
+    found = _read(path)
+    if found is None:
+        found = _discover(model_class, config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, _DISCOVERIES.dump_json(found).decode())
+    return found
+
+
+def _read(path: Path) -> Discovery | None:
+    try:
+        return _DISCOVERIES.validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # not there, or of another version of this program
+        return None
+
+
+def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        shapes = built(model_class, config)
+        if shapes is None:
+            return Discovery(unbuilt="transformers builds no small model of its structure")
+        if (size := sum(p.numel() for p in shapes.parameters())) > LARGEST:
+            return Discovery(unbuilt=f"its small model has {size:,} parameters")
+        model = built(model_class, config, "cpu")
+        assert model is not None
+        randomise(model)
+        inputs = example_inputs(config, model_class)
+        try:
+            with torch.no_grad():
+                model(**inputs)
+        except Exception as error:  # whatever a forward pass wants that is not given
+            return Discovery(unbuilt=f"a small model of its structure does not run: {_first_line(error)}")
+        proved, refused = [], []
+        for group in groups_of(shapes):
+            names = " and ".join(weight.path for weight in group.weights)
+            try:
+                proved.append(prove(model, group, inputs))
+            except Unproved as error:
+                refused.append(f"{names}: {error}")
+            except NeuromeldError as error:
+                refused.append(f"{names}: {error}")
+        return Discovery(tuple(proved), tuple(refused))
+
+
+def example_inputs(config: PretrainedConfig, model_class: type) -> dict[str, Tensor]:
+    """Return a batch that a small model of a class is called with."""
+    if inputs_of_class(config, model_class) == "images":
+        size = getattr(config, "image_size", 32)
+        height, width = (size, size) if isinstance(size, int) else size
+        return {"pixel_values": torch.randn(2, getattr(config, "num_channels", 3), height, width)}
+    tokens = getattr(config.get_text_config(), "vocab_size", VOCABULARY)
+    return {"input_ids": torch.randint(tokens // 8, tokens - tokens // 8, (2, 16))}
+
+
+def randomise(model: PreTrainedModel) -> None:
+    """Give every matrix entries with which it is felt, and vectors a little noise."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        if parameter.dim() > 1 and parameter.shape[-1] > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        elif name.endswith("bias") or "norm" in name.lower():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,171 @@
+"""Models that no family describes: found, proved, made smaller, saved and loaded again; what does not hold is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM
+
+from contract.families import FAMILIES, GATED
+from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs.classes import stock_class
+from neuromeld.archs.spec import Space
+from neuromeld.discovery.axes import built
+from neuromeld.discovery.groups import groups_of
+from neuromeld.discovery.lookup import discover, example_inputs, randomise
+from neuromeld.discovery.proof import Unproved, prove
+from neuromeld.errors import UnsupportedModelError
+from neuromeld.planning.plan import architecture_of, meta_model
+
+TOKENS = {"vocab_size": 160, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZES = TOKENS | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+MIXTURE = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 48,
+}
+FULL = {"layer_types": ["full_attention"] * 3}
+
+CONFIGS = {
+    "phi": SIZES,
+    "glm": SIZES | {"num_key_value_heads": 2, "head_dim": 8},
+    "cohere": SIZES | {"num_key_value_heads": 2},
+    "qwen2_moe": SIZES | MIXTURE | FULL | {"num_key_value_heads": 4},
+    "modernbert": SIZES | {"cls_token_id": 1, "sep_token_id": 2},
+}
+"""A parallel plain FFN, a fused gated one, a head that is scaled, experts beside shared ones, and an encoder."""
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NEUROMELD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def build(model_type, **changes):
+    config = CONFIG_MAPPING[model_type](**(CONFIGS.get(model_type, SIZES) | changes))
+    torch.manual_seed(0)
+    model = stock_class(config)._from_config(config).eval()
+    randomise(model)
+    return model
+
+
+def batches(model, count=4):
+    found = [dict(example_inputs(model.config, type(model))) for _ in range(count)]
+    return [batch | {"labels": batch["input_ids"]} for batch in found]
+
+
+def plan_for(model, **stages):
+    return make_plan(model, parse_recipe(stages | {"calibration": {"tokens": 2048, "seqlen": 16}}))
+
+
+@torch.no_grad()
+def logits(model):
+    torch.manual_seed(1)
+    return model(input_ids=torch.randint(20, 140, (2, 12))).logits
+
+
+def assert_same(one, other):
+    assert (logits(one) - logits(other)).abs().max() < 1e-5 * logits(other).abs().max()
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+@pytest.mark.parametrize(
+    "stages",
+    [{"ffn": {"ratio": 0.5}}, {"drop_layers": {"layers": [1]}}, {"ffn": {"size": [16, 24, 32]}}],
+    ids=["ffn", "drop_layers", "by layer"],
+)
+def test_what_is_proved_works_and_loads_again(model_type, stages, tmp_path):
+    model = build(model_type)
+    if model_type == "modernbert" and "drop_layers" in stages:
+        with pytest.raises(UnsupportedModelError, match="not all of one shape"):
+            plan_for(model, **stages)
+        return
+    plan = plan_for(model, **stages)
+    assert plan.format == ("native" if isinstance(stages.get("ffn", {}).get("size"), list) else "stock")
+    smaller = compress_model(model, plan, batches(model)).model
+    smaller.save_pretrained(tmp_path)
+    auto = AutoModelForMaskedLM if model_type == "modernbert" else AutoModelForCausalLM
+    again = auto.from_pretrained(tmp_path).eval()
+    assert_same(again, smaller)
+
+
+DESCRIBED = ["llama-tied", "gpt2", "falcon", "mixtral", "vit", "bert"]
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in DESCRIBED else pytest.mark.product)
+        for family, config in FAMILIES.items()
+        if ARCHITECTURES[config().model_type].inputs in ("tokens", "masked", "images")
+        and len(ARCHITECTURES[config().model_type].stacks) == 1
+    ],
+)
+def test_discovery_agrees_with_the_description(family):
+    model = meta_model(FAMILIES[family]())
+    described = architecture_of(model)
+    found = next(iter(discover(model).proved))
+    (stack,) = described.spec.stacks
+    assert found.stack == stack.layers
+    assert found.count_key == model.config.attribute_map.get(stack.count_key, stack.count_key)
+    of_ffn = [weight for weight in stack.weights if Space.FFN in (weight.in_, weight.out)]
+    assert {*found.weights} == {replace(weight, input_norm=None) for weight in of_ffn}
+    assert found.ffn_keys == described.spec.config_keys(Space.FFN)
+
+
+def test_units_that_a_norm_runs_over_are_refused():
+    with pytest.raises(UnsupportedModelError, match="nothing was proved.*in another order: they are not on their own"):
+        plan_for(meta_model(CONFIG_MAPPING["bitnet"](**SIZES)), ffn={"ratio": 0.5})
+
+
+def test_what_is_not_known_is_refused_by_name():
+    model = build("phi")
+    with pytest.raises(UnsupportedModelError, match="stream cannot be narrowed.*discovered.*Stages that work: .*ffn"):
+        plan_for(model, width={"hidden_ratio": 0.5})
+    with pytest.raises(UnsupportedModelError, match="discovered, and nothing about its attention"):
+        plan_for(model, heads={"num_kv_heads": 1})
+
+
+def test_channels_of_attention_are_no_hidden_units():
+    config = CONFIG_MAPPING["llama"](**SIZES)
+    model = build("llama")
+    (ffn,) = groups_of(built(type(model), config))
+    path = "self_attn.{}_proj"
+    claimed = (replace(ffn.weights[0], path=path.format("v")), replace(ffn.weights[-1], path=path.format("o")))
+    with pytest.raises(Unproved, match="in another order"):
+        prove(model, replace(ffn, weights=claimed), example_inputs(config, type(model)))
+
+
+def test_a_layer_that_is_told_by_its_number_what_to_do_is_not_dropped():
+    found = discover(meta_model(CONFIG_MAPPING["diffllama"](**SIZES)))
+    assert "told by its number" in found.proved[0].refusals["drop_layers"]
+
+
+def test_a_key_of_more_than_a_width_leaves_the_native_format():
+    config = CONFIG_MAPPING["deepseek_v3"](
+        **GATED | {"num_key_value_heads": 6}, moe_intermediate_size=32, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, n_group=1,
+        topk_group=1, first_k_dense_replace=0, kv_lora_rank=16, q_lora_rank=16, qk_rope_head_dim=8,
+        qk_nope_head_dim=8, v_head_dim=8,
+    )  # fmt: skip
+    plan = plan_for(meta_model(config), ffn={"size": 16})
+    assert plan.format == "native"
+
+
+def test_layers_without_the_ffn_are_left_alone(tmp_path):
+    shape = {"num_hidden_layers": 4, "first_k_dense_replace": 1, "n_routed_experts": 8, "moe_intermediate_size": 64}
+    config = transformers.Glm4MoeConfig(
+        **SIZES | shape, num_key_value_heads=2, num_experts_per_tok=2, n_shared_experts=1
+    )
+    torch.manual_seed(0)
+    model = transformers.Glm4MoeForCausalLM(config).eval()
+    randomise(model)
+    dense = model.model.layers[0].mlp.gate_proj.weight
+    plan = plan_for(model, ffn={"ratio": 0.5})
+    assert plan.before.ffn == (0, 64, 64, 64)
+    smaller = compress_model(model, plan, batches(model)).model
+    assert smaller.model.layers[0].mlp.gate_proj.weight is dense
+    smaller.save_pretrained(tmp_path)
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path).eval(), smaller)
