@@ -50,7 +50,10 @@ def inputs_of_class(config: PretrainedConfig, model_class: type) -> Inputs:
 
 
 def inputs_of_config(config: PretrainedConfig) -> Inputs:
-    """Return what models of a config read.  Raises `UnsupportedModelError` for what is neither described nor of `KINDS`."""
+    """Return what models of a config read.
+
+    Raises `UnsupportedModelError` for what is neither described nor of `KINDS`.
+    """
     try:
         return spec_for(config.model_type, config.architectures or []).inputs
     except UnsupportedModelError:

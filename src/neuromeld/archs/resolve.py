@@ -32,7 +32,7 @@ class Architecture:
     widths: dict[Space, int]
     active: int = 1
     stock_multiple: int = 1
-    without_ffn: frozenset[int] = frozenset()
+    without_ffn: tuple[int, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -222,7 +222,7 @@ def _without_ffn(model: nn.Module, arch: Architecture) -> Architecture:
         if arch.stack(layer).ffn_in_some
         and not hasattr(find_module(model, (consumer := arch.consumer(layer, Space.FFN)).path), consumer.name)
     ]
-    return replace(arch, without_ffn=frozenset(found))
+    return replace(arch, without_ffn=tuple(found))
 
 
 def _depths(model: nn.Module, spec: ArchSpec) -> tuple[int, ...]:

@@ -16,14 +16,13 @@ class Sizes:
     """The dimensions of a model.
 
     hidden        width of the residual stream
-    ffn           hidden neurons of each layer
+    ffn           hidden neurons of each layer; 0 of one without an FFN
     num_kv_heads  key-value heads of each layer, each with the query heads that read it
     depths        layers of each stack
     embedding_rank  of embedding and head, where they are factored, else 0
     shared_ffns   length of a window of FFNs with one set of weights
     vocab         tokens of the vocabulary; 0 where there is none
     basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
-    without_ffn   layers that come without any of the FFNs that are described: of no hidden neurons
     """
 
     hidden: int
@@ -34,7 +33,6 @@ class Sizes:
     embedding_rank: int = 0
     shared_ffns: int = 1
     basis_starts: tuple[int, ...] = ()
-    without_ffn: frozenset[int] = frozenset()
 
     @property
     def num_layers(self) -> int:
@@ -43,9 +41,8 @@ class Sizes:
 
     @property
     def uniform(self) -> bool:
-        """Whether all layers have the same sizes."""
-        widths = {size for layer, size in enumerate(self.ffn) if layer not in self.without_ffn}
-        return len(widths) == len(set(self.num_kv_heads)) == 1
+        """Whether all layers have the same sizes, those without an FFN apart."""
+        return len({size for size in self.ffn if size}) == len(set(self.num_kv_heads)) == 1
 
     def without_layers(self, count: int) -> "Sizes":
         """Return the sizes with `count` layers less in every stack, of a model whose layers are all alike."""
@@ -67,7 +64,7 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     layers = arch.num_layers
     vocab = arch.widths[Space.VOCAB] if arch.spec.reads_tokens else 0
     ffn = tuple(0 if layer in arch.without_ffn else arch.widths[Space.FFN] for layer in range(layers))
-    return Sizes(arch.width, ffn, (num_kv_heads,) * layers, arch.depths, vocab, without_ffn=arch.without_ffn)
+    return Sizes(arch.width, ffn, (num_kv_heads,) * layers, arch.depths, vocab)
 
 
 def ffn_entries(arch: Architecture) -> int:

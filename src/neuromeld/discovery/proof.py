@@ -45,10 +45,7 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
     _prove_order(model, arch, inputs, before)
     narrow, shapes = _prove_removal(model, arch, inputs, before)
     failed = _config_fails(model, group, inputs, narrow, shapes)
-    if failed is None:
-        proved = replace(proved, ffn_keys=group.keys)
-    else:
-        proved = replace(proved, native_only=failed)
+    proved = replace(proved, ffn_keys=group.keys) if failed is None else replace(proved, native_only=failed)
     try:
         key, lists = _prove_depth(model, arch, inputs, before)
     except Unproved as error:

@@ -20,7 +20,7 @@ from neuromeld.planning.memory import Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
 from neuromeld.planning.served import SERVED, unserved
 from neuromeld.stages import STAGES
-from neuromeld.stages.base import Cost, Output, Target, Workload
+from neuromeld.stages.base import ONE_SIZE, Cost, Output, Target, Workload
 from neuromeld.stats.split import HELD_OUT
 
 CONTEXT = 512
@@ -253,14 +253,11 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
         reason for step in steps for reason in step.chosen.stage.native_reasons(step.chosen.options, target, step.after)
     ]
     if not steps[-1].after.uniform:
-        reasons.append(
-            "a stock config has one size for all layers, since model classes do not read transformers' "
-            "per_layer_config (one number in the place of a list stays stock)"
-        )
+        reasons.append(ONE_SIZE)
     if recipe.output == "stock" and reasons:
         raise UserInputError(
             "this result cannot be a stock checkpoint: "
-            + "; ".join(reasons)
+            + "; ".join(dict.fromkeys(reasons))
             + ". Use --native, which transformers loads; `neuromeld serve-check` says which other engines do, and how"
         )
     output: Output = "native" if reasons or recipe.output == "native" else "stock"

@@ -24,6 +24,12 @@ from neuromeld.settings import Settings
 Output = Literal["stock", "native"]
 """A stock checkpoint loads in plain transformers, a native one with neuromeld's code."""
 
+ONE_SIZE = (
+    "a stock config has one size for all layers, since model classes do not read transformers' per_layer_config (one "
+    "number in the place of a list stays stock)"
+)
+"""Why a model whose layers differ in size is native."""
+
 
 class StageOptions(Settings):
     """The options of a stage: the keys under its name in a recipe, and its options on the command line.

@@ -1,4 +1,4 @@
-"""Models that no family describes: found, proved, made smaller, saved and loaded again; what does not hold is refused."""
+"""Models that no family describes: found, proved, made smaller, saved and loaded again; the rest is refused."""
 
 from dataclasses import replace
 
@@ -145,11 +145,10 @@ def test_a_layer_that_is_told_by_its_number_what_to_do_is_not_dropped():
 
 
 def test_a_key_of_more_than_a_width_leaves_the_native_format():
-    config = CONFIG_MAPPING["deepseek_v3"](
-        **GATED | {"num_key_value_heads": 6}, moe_intermediate_size=32, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, n_group=1,
-        topk_group=1, first_k_dense_replace=0, kv_lora_rank=16, q_lora_rank=16, qk_rope_head_dim=8,
-        qk_nope_head_dim=8, v_head_dim=8,
-    )  # fmt: skip
+    mixture = {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    latent = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    switches = {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 0, "num_key_value_heads": 6}
+    config = CONFIG_MAPPING["deepseek_v3"](**GATED | mixture | latent | switches)
     plan = plan_for(meta_model(config), ffn={"size": 16})
     assert plan.format == "native"
 

@@ -41,11 +41,8 @@ class Ffn(StageOptions):
         problems = [unknown_name(table.kind, name, list(table)) for table, name in chosen if name not in table]
         if (self.ratio is None) == (self.size is None):
             problems.append("give one of ratio and size")
-        if (
-            (isinstance(self.size, int)
-            and self.size < 1)
-            or (isinstance(self.size, tuple)
-            and min(self.size, default=1) < 0)
+        if (isinstance(self.size, int) and self.size < 1) or (
+            isinstance(self.size, tuple) and min(self.size, default=1) < 0
         ):
             problems.append(f"size={self.size} must be at least 1 in every layer")
         if self.by_layer and isinstance(self.size, tuple):

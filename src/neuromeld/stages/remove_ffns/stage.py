@@ -16,7 +16,7 @@ from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
-from neuromeld.stages.base import Cost, Job, Stage, StageOptions, Target, Workload
+from neuromeld.stages.base import ONE_SIZE, Cost, Job, Stage, StageOptions, Target, Workload
 from neuromeld.stages.layers_options import existing
 from neuromeld.stages.remove_ffns.options import RemoveFfns
 from neuromeld.stages.windows import (
@@ -74,6 +74,10 @@ class RemoveFfnsStage(Stage[RemoveFfns, RemovedFfns]):
             )
         gone = set(_in_all_stacks(target.arch.with_depths(sizes.depths), layers))
         return replace(sizes, ffn=tuple(left if layer in gone else size for layer, size in enumerate(sizes.ffn)))
+
+    def native_reasons(self, options: RemoveFfns, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
+        """Say that FFNs come to differ."""
+        return [ONE_SIZE]
 
     def searches(self, options: RemoveFfns) -> bool:
         """Search where the layers are not named."""
