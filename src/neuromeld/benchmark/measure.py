@@ -109,7 +109,7 @@ class Bench:
         if row is not None and row.planner is not None:
             with TemporaryDirectory() as folder, open_journal(Path(folder) / "model") as journal:
                 choice = self._choice(case, row, journal)
-                model, processor, facts = self._compressed(choice.recipe, journal.within(choice.name))
+                model, processor, facts = self._compressed(choice.recipe, choice.steps(journal))
                 return model, processor, facts | {"candidates": choice.record()}
         if row is not None:
             return self._compressed(self._recipe(case), NO_JOURNAL)

@@ -1,7 +1,7 @@
 """`neuromeld compress` and its dry run, `neuromeld plan`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +23,8 @@ from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import export
 from neuromeld.jobs.large_embedding import said_of_embedding
 from neuromeld.jobs.opening import open_job
+from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
-from neuromeld.planning.plan import Plan
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
 
@@ -57,12 +57,19 @@ def compress_command(
     ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Make MODEL smaller and write the checkpoint to OUT."""
-    check_free(out, force=force, source=model)
-    exports = _exports(out, formats, force=force)
+    """Make MODEL smaller and write the checkpoint to OUT; with several budgets, to OUT-0.9, OUT-0.8 ..."""
     located = locate(model, allow_pickle=machine.allow_pickle)
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True}
+    if asked.budget is not None and asked.further:
+        if formats is not None:
+            raise UserInputError(f"--format {formats} is for one budget; `neuromeld export` takes each of the folders")
+        job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
+        several = SeveralJob(replace(job, vocab_from=asked.vocab_from), asked.further, out, evaluate=evaluate)
+        _print_several(several.run(), as_json=as_json)
+        return
+    check_free(out, force=force, source=model)
+    exports = _exports(out, formats, force=force)
     with open_job(out) as journal:
         first, recipe, choice = is_first_rank(), asked.recipe, None
         if asked.budget is not None:
@@ -75,7 +82,7 @@ def compress_command(
                 console().print(_candidates(choice))
         assert recipe is not None
         settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
-        planned, record = CompressionJob(located, recipe, out, journal, **settings).run()
+        _, record = CompressionJob(located, recipe, out, journal, **settings).run()
     if not first:
         return
     _warn(record.get("warnings", []))
@@ -83,18 +90,30 @@ def compress_command(
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | record))
         return
-    said = _said(out, planned, record)
+    said = _said(out, record)
     said += [f"{form} in {o.folder_argument(exports[form])}: {checked}" for form, checked in exported.items()]
     console().print("; ".join(said))
 
 
-def _said(out: Path, planned: Plan, record: dict[str, Any]) -> list[str]:
+def _print_several(written: Mapping[Path, dict[str, Any]], *, as_json: bool) -> None:
+    if not written:
+        return
+    if as_json:
+        typer.echo(json.dumps({"results": [{"out": str(out)} | record for out, record in written.items()]}))
+        return
+    for out, record in written.items():
+        _warn(record.get("warnings", []))
+        console().print("; ".join(_said(out, record)))
+
+
+def _said(out: Path, record: dict[str, Any]) -> list[str]:
     """Return what was written, what changed, what it lost and what it took."""
     return [
-        f"{planned.format} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
+        f"{record['format']} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
         f"{record['kept_ratio']:.3f} of {record['parameters_before']:,}",
-        *changes(planned.before, planned.after),
+        *record.get("changes", []),
         *(_measured(entry) for entry in record.get("evaluation", [])),
+        *([_lost(record["max_loss"])] if "max_loss" in record else []),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
 
@@ -106,6 +125,15 @@ def _measured(entry: dict[str, Any]) -> str:
     before, after = entry.get("bits_per_byte_before"), entry.get("bits_per_byte")
     change = "" if before is None or after is None else f"bits per byte {before:.4f} -> {after:.4f}, "
     return f"{change}perplexity of the new tokens {entry['perplexity']:.2f}"
+
+
+def _lost(found: dict[str, Any]) -> str:
+    """Return what may be lost, and what is, on the text that was chosen by and on text that was not."""
+    held_out = f", {found['held_out_loss']:.4f} on held-out text" if "held_out_loss" in found else ""
+    return (
+        f"of at most {found['allowed']:g} nats it loses {found['validation_loss']:.4f} ± {found['standard_error']:.4f} "
+        f"on validation text{held_out}"
+    )
 
 
 def _exports(out: Path, formats: str | None, *, force: bool) -> dict[str, Path]:
@@ -134,6 +162,8 @@ def plan_command(
             f"--device {machine.asked} is for a budget, whose candidates are built and measured; a recipe is planned "
             "from the config alone: leave it out"
         )
+    if asked.further:
+        raise UserInputError("several budgets are for compress; plan shows one: give --keep one share")
     recipe, choice = asked.recipe, None
     if asked.budget is not None:
         settings = machine.arguments | {"progress": True, "vocab_from": asked.vocab_from}

@@ -22,6 +22,7 @@ class Request:
 
     max_memory   in bytes
     vocab_from   text that the planner may choose tokens by
+    further      budgets beside the first
     """
 
     recipe: Recipe | None
@@ -30,6 +31,7 @@ class Request:
     output: OutputFormat
     max_memory: int | None
     vocab_from: str | None = None
+    further: tuple[Budget, ...] = ()
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
@@ -37,7 +39,8 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
 
     def build(values: dict[str, Any]) -> Request:
         limit = values.pop(MAX_MEMORY.name)
-        budget = _budget(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
+        budgets = _budgets(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
+        budget, further = budgets[0] if budgets else None, tuple(budgets[1:])
         vocab_from = None
         if budget is not None:
             vocab_from = values.pop(VOCAB_FROM)
@@ -51,19 +54,30 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
         recipe = build_recipe(**values)
         asked = recipe if budget is None else None
-        return Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from)
+        return Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from, further)
 
     return with_options(command, "asked", [*BUDGET_OPTIONS, *_parameters(), MAX_MEMORY], build)
 
 
 BUDGET_OPTIONS = [
-    parameter("--keep", float | None, "Share of the parameters to keep; the planner finds out how.", "Budget"),
+    parameter(
+        "--keep",
+        str | None,
+        "Share of the parameters to keep; the planner finds out how. Of several, as 0.9,0.8, each has its own folder.",
+        "Budget",
+    ),
     parameter("--params", str | None, "Parameters to keep, as 100000000 or 100M.", "Budget"),
     parameter("--flops", float | None, "Share of the operations per token to keep.", "Budget"),
     parameter(
         "--objective",
         str | None,
         "What --keep is a share of: params (default), flops, or latency, measured here.",
+        "Budget",
+    ),
+    parameter(
+        "--max-loss",
+        float | None,
+        "Nats per token of validation text that may be lost: the smallest model that loses no more.",
         "Budget",
     ),
 ]
@@ -76,16 +90,28 @@ MAX_MEMORY = parameter(
 )
 
 
-def _budget(keep: float | None, params: str | None, flops: float | None, objective: str | None) -> Budget | None:
-    """Return the budget, where one was given."""
-    if keep is None and params is None and flops is None and objective is None:
-        return None
-    return Budget(
-        keep=keep,
-        params=None if params is None else _number(params),
-        flops=flops,
-        objective=cast(Objective, objective or "params"),
-    )
+def _budgets(
+    keep: str | None, params: str | None, flops: float | None, objective: str | None, max_loss: float | None
+) -> list[Budget]:
+    """Return the budgets that were given, of which only shares may be several; the largest first."""
+    if keep is None and params is None and flops is None and objective is None and max_loss is None:
+        return []
+    number = None if params is None else _number(params)
+    rest: dict[str, Any] = {"params": number, "flops": flops, "max_loss": max_loss}
+    rest |= {"objective": cast(Objective, objective or "params")}
+    shares = [None] if keep is None else _shares(keep)
+    return [Budget(keep=share, **rest) for share in shares]
+
+
+def _shares(text: str) -> list[float]:
+    """Return shares with commas between, in descending order."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserInputError(f"--keep {text} must be a share, as 0.8, or several, as 0.9,0.8,0.7") from None
+    if len(set(found)) < len(found):
+        raise UserInputError(f"--keep {text} names a share twice; name each once")
+    return sorted(found, reverse=True)
 
 
 def _number(text: str) -> int:

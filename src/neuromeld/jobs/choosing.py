@@ -11,7 +11,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.jobs.opening import identity_of
 from neuromeld.modalities import inputs_of, reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes
-from neuromeld.planning import Budget, Choice, Planner
+from neuromeld.planning import Budget, Choice, Planner, Sweep
 from neuromeld.planning.recipe import OutputFormat
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
@@ -44,6 +44,12 @@ class ChoiceJob:
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
+        if self.budget.max_loss is not None:
+            return Sweep(self.planner()).smallest(self.budget.max_loss)
+        return self.planner().choose()
+
+    def planner(self, **facts: Any) -> Planner:
+        """Read model and data and begin the job; `facts` decide, too, what it is that is chosen."""
         config, settings = self.source.config(), self.calibration
         if (inputs := inputs_of(config)) != "tokens":
             raise UserInputError(
@@ -55,7 +61,7 @@ class ChoiceJob:
         data = reader.calibration(settings, processor, config, settings.tokens)
         validation = reader.validation(settings, processor, config, FINAL_TOKENS)
         identity: dict[str, Any] = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
-        identity |= {"vocab_from": self.vocab_from}
+        identity |= {"vocab_from": self.vocab_from} | facts
         model = self.source.load(self.dtype, self.device)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
@@ -71,7 +77,7 @@ class ChoiceJob:
             progress=self._told,
             processor=processor,
             vocab_from=self.vocab_from,
-        ).choose()
+        )
 
     @property
     def _told(self) -> bool:

@@ -1,5 +1,6 @@
 """The job of `compress`: read, plan, compress, write, load again and compare."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -54,6 +55,7 @@ class CompressionJob:
 
     source   the model, located
     journal  of `out`, open
+    chosen_in  the journal that keeps what the choice is made of, where that is another
     plain_pass_seconds  processor time of a forward pass over the calibration data; None where weights stay on the disk
     """
 
@@ -71,6 +73,7 @@ class CompressionJob:
     started: float = field(default_factory=time.monotonic)
     phases: Phases = field(default_factory=Phases)
     plain_pass_seconds: float | None = None
+    chosen_in: Journal | None = None
     warnings: list[str] = field(default_factory=list)
 
     def run(self) -> tuple[Plan, dict[str, Any]]:
@@ -101,6 +104,8 @@ class CompressionJob:
         if outcome is not None:
             with self.phases.measure(LOOKING), passes_in(passes, model):
                 record |= outcome.after(model, processor)
+        if self.choice is not None and self.choice.max_loss is not None:
+            record |= {"max_loss": _asked_loss(self.choice, record.get("evaluation", []))}
         if is_first_rank():
             batch = data.check_batch
             if processor is not self._processor:
@@ -139,7 +144,7 @@ class CompressionJob:
 
     def _compress(self, model: PreTrainedModel, plan: Plan, data: Examples, validation: Examples | None) -> Compressed:
         cache = {"model": self.source.fingerprint(), "data": data.sha256, "dtype": str(model.dtype)}
-        journal = self.journal if self.choice is None else self.journal.within(self.choice.name)
+        journal = self.journal if self.choice is None else self.choice.steps(self.chosen_in or self.journal)
         alone = num_ranks() == 1
         return compress_model(
             model,
@@ -218,3 +223,17 @@ class _Writing:
     processor: Any
     writers: list[Callable[[Path, Path], None]]
     model: list[PreTrainedModel]
+
+
+def _asked_loss(choice: Choice, evaluation: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the record says of the loss that was allowed: what was found for it, and what held-out text says.
+
+    The margin is what the held-out loss is over the one that the model was chosen by.
+    """
+    chosen = choice.chosen
+    found = {"allowed": choice.max_loss, "validation_loss": chosen.excess_loss, "standard_error": chosen.error}
+    for entry in evaluation[:1]:
+        if chosen.excess_loss is not None and "perplexity_before" in entry:
+            held_out = math.log(entry["perplexity"] / entry["perplexity_before"])
+            found |= {"held_out_loss": held_out, "margin": held_out - chosen.excess_loss}
+    return found | {"tried": [asdict(point) for point in choice.tried]}

@@ -2,5 +2,6 @@
 
 from neuromeld.planning.budget import Budget, Objective
 from neuromeld.planning.choose import Choice, Measured, Planner
+from neuromeld.planning.several import Point, Sweep
 
-__all__ = ["Budget", "Choice", "Measured", "Objective", "Planner"]
+__all__ = ["Budget", "Choice", "Measured", "Objective", "Planner", "Point", "Sweep"]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from neuromeld.archs.resolve import Architecture
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import respelled_batch
 from neuromeld.data.text.usage import tokenizer_in
@@ -24,7 +25,8 @@ from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_r
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import OutputFormat, Recipe
-from neuromeld.planning.sensitivity import fisher_scores
+from neuromeld.planning.sensitivity import FisherScores, fisher_scores
+from neuromeld.planning.shared import Shared
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases
 from neuromeld.runtime.progress import track
@@ -46,11 +48,13 @@ class BuiltCandidate:
     """Loss of a candidate, in nats per token, and the share of the original's time that it takes, if that counts.
 
     by_batch  nats per token of each batch of the validation text
+    error     standard error of the loss over the original's
     """
 
     loss: float
     by_batch: Sequence[float]
     latency: float | None
+    error: float = 0.0
 
     @property
     def rank(self) -> float:
@@ -65,6 +69,7 @@ class Measured:
     """A candidate; `excess_loss` is that of the model built from all the data, None where it was no finalist.
 
     first_loss     the same from little data on a quarter of the validation text, None where it was not built
+    error          standard error of `excess_loss`
     uncertainty    standard error of the difference between `excess_loss` and the least that was measured
     latency_ratio  time of a request over the original's, None where it was not measured
     """
@@ -78,22 +83,34 @@ class Measured:
     excess_loss: float | None
     uncertainty: float | None
     latency_ratio: float | None
+    error: float | None = None
     chosen: bool = False
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe to build, and all that it was weighed against, best first."""
+    """The recipe to build, and all that it was weighed against, best first.
+
+    within    part of the journal that this choice is of, where others were made, too
+    max_loss  what the model may lose, where the smallest was looked for; `tried` is what was measured for it
+    """
 
     recipe: Recipe
     candidates: list[Measured]
     objective: Objective = "params"
     phases: Phases = field(default_factory=Phases)
+    within: str = ""
+    max_loss: float | None = None
+    tried: Sequence[Any] = ()
 
     @property
-    def name(self) -> str:
-        """Name of the candidate that was chosen; the journal keeps its steps as the part of this name."""
-        return next(c.name for c in self.candidates if c.chosen)
+    def chosen(self) -> Measured:
+        """The candidate that was chosen."""
+        return next(c for c in self.candidates if c.chosen)
+
+    def steps(self, journal: Journal) -> Journal:
+        """Return the part of a journal that keeps the steps of the candidate that was chosen."""
+        return (journal.within(self.within) if self.within else journal).within(self.chosen.name)
 
     @property
     def warnings(self) -> list[str]:
@@ -128,6 +145,7 @@ class Planner:
     data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
+    shared       what other budgets found out: the kinds of candidates that led are then built, and the best finished
     processor    of the model, where `vocab_from` names the text that tokens may be chosen by
     """
 
@@ -144,6 +162,7 @@ class Planner:
     phases: Phases = field(default_factory=Phases)
     processor: Any = None
     vocab_from: str | None = None
+    shared: Shared = field(default_factory=Shared)
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -161,9 +180,12 @@ class Planner:
                 everything = candidates(space)
             if not everything:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
-            promising = _promising(everything)
+            led = self.shared.led(everything)
+            promising = led or _promising(everything)
+            simplest = [] if led else everything[:1]
             first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
-            finalists = self._finalists(space, everything, promising, first)
+            finalists = self._finalists(space, promising, simplest, first)
+            self.shared.finalists |= finalists.keys()
             final = self._measure(
                 "measuring finalists", list(finalists.values()), self.data, self.validation, self.journal
             )
@@ -181,29 +203,33 @@ class Planner:
     def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""
         arch = architecture_of(self.model)
-        half = few[: max(1, len(few) // 2)]
-        what, windows = "measuring sensitivities", [window for batch in half for window in _single(batch)]
-        with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
-            scores = fisher_scores(self.model, arch, windows, advance)
+        scores = self.shared.scores or self._sensitivities(arch, few[: max(1, len(few) // 2)])
+        self.shared.scores = scores
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
         vocabulary = None
         if self.vocab_from is not None:
             vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
         return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary)
 
+    def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:
+        what, windows = "measuring sensitivities", [window for batch in batches for window in _single(batch)]
+        with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
+            return fisher_scores(self.model, arch, windows, advance)
+
     def _finalists(
         self,
         space: SearchSpace,
-        everything: Sequence[Candidate],
         promising: Sequence[Candidate],
+        simplest: Sequence[Candidate],
         first: Mapping[str, BuiltCandidate],
     ) -> dict[str, Candidate]:
-        """Return the best of those that were built from few tokens, and the simplest of all.
+        """Return the best of those that were built from few tokens, and the simplest, where it is to be built, too.
 
         A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
         """
         ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
-        found = [one for one in promising if one in ranked[:FINALISTS] or one is everything[0]]
+        best = ranked[: FINALISTS if simplest else 1]
+        found = [one for one in promising if one in best or one in simplest]
         if self.original is None:
             return {one.name: one for one in found}
         sized = [sized_for_time(space, one, first[one.name].latency or 1) for one in found]
@@ -219,13 +245,16 @@ class Planner:
                 latency = self.timer(self.model, self.original) if self.original is not None else None
                 return self._losses(text, job.processor), latency
 
-        dense = mean_of(self.journal.once(f"{what} dense", batch_losses, self.model, text))
+        if what not in self.shared.dense:
+            self.shared.dense[what] = self.journal.once(f"{what} dense", batch_losses, self.model, text)
+        dense = self.shared.dense[what]
+        original = BuiltCandidate(mean_of(dense), _by_batch(dense), None)
         found = {}
         with self.phases.measure(what), track(what, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
                 losses, latency = self.journal.once(f"{what} {candidate.name}", build, candidate)
-                by_batch = [nats / count for nats, count in losses]
-                found[candidate.name] = BuiltCandidate(mean_of(losses) - dense, by_batch, latency)
+                built = BuiltCandidate(mean_of(losses) - original.loss, _by_batch(losses), latency)
+                found[candidate.name] = replace(built, error=standard_error(built, original))
                 advance(done)
         return found
 
@@ -253,6 +282,10 @@ class Planner:
         spelled = [respelled_batch(batch, before, after, most) for batch in text]
         counts = [batch["input_ids"][:, 1:].numel() for batch in text]
         return [(nats, count) for (nats, _), count in zip(batch_losses(self.model, spelled), counts, strict=True)]
+
+
+def _by_batch(losses: Sequence[tuple[float, int]]) -> list[float]:
+    return [nats / count for nats, count in losses]
 
 
 def _single(batch: Batch) -> list[Batch]:
@@ -332,4 +365,5 @@ def _measured(
         excess_loss=final.loss if final else None,
         uncertainty=standard_error(final, least) if final else None,
         latency_ratio=last.latency if last else None,
+        error=final.error if final else None,
     )

@@ -57,8 +57,8 @@ class Journal:
             self._workspace.begin(identity, force=force)
 
     def within(self, part: str) -> "Journal":
-        """Return the journal of a part of this job."""
-        found = Journal(self._workspace, part)
+        """Return the journal of a part of this job, or of a part of this part."""
+        found = Journal(self._workspace, f"{self.part}: {part}" if self.part else part)
         found.memory_mapped = self.memory_mapped
         return found
 

@@ -194,7 +194,7 @@ def test_what_the_best_candidate_was_made_of_is_kept_for_the_compression(tmp_pat
     model, data = build("llama-tied"), batches()
     with open_journal(tmp_path / "out") as journal:
         choice = Planner(model, Budget(keep=0.8), CALIBRATION, "auto", data, batches(8, 5), journal=journal).choose()
-        plan, part = make_plan(model, choice.recipe), journal.within(choice.name)
+        plan, part = make_plan(model, choice.recipe), choice.steps(journal)
         kept = compress_model(build("llama-tied"), plan, data, journal=part).model.state_dict()
         assert part.num_recalled > 0
     alone = compress_model(build("llama-tied"), plan, data).model.state_dict()
