@@ -213,6 +213,8 @@ def test_list(cli, what):
 
 def test_probe_says_what_is_described_and_drafts_a_data_file(cli, checkpoint):
     found = json.loads(cli("list", "architectures", "--probe", checkpoint, "--json")[1])
+    assert "width" in found["allowed"]["stages"]
+    assert found["discovered"]["proved"][0]["ffn_keys"] == ["intermediate_size"]
     assert "model.layers.*.mlp.up_proj.weight" in found["described"]
     assert found["unclaimed"] == found["missing"] == []
     code, stdout, _ = cli("list", "architectures", "--probe", checkpoint)
@@ -344,10 +346,12 @@ def test_what_is_not_known_of_an_architecture_is_refused_by_name(cli, checkpoint
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"model_type": "phi", "architectures": ["PhiForCausalLM"]}))
+    (model / "config.json").write_text(
+        json.dumps(config | {"model_type": "cohere", "architectures": ["CohereForCausalLM"]})
+    )
     code, _, stderr = cli("plan", model, "--hidden-size", 16)
     assert code == 3
-    assert "stream cannot be narrowed in phi models: this architecture was discovered" in stderr
+    assert "stream cannot be narrowed in cohere models: this architecture was discovered" in stderr
 
 
 def test_tokenizer_of_another_model_is_refused(cli, checkpoint, text, tmp_path):

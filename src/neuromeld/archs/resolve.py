@@ -1,6 +1,7 @@
 """Bind an architecture's description to a real model: every parameter is claimed once, or the model is refused."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,9 +21,9 @@ class Architecture:
     `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
     order, the final norm last.  `widths` gives the size of each space.
     `tied` says whether the output head is the embedding.
-    `active` is the number of experts that a token is sent to.  `without_ffn` are layers that have none of the FFNs
-    described.  A stock config wants a residual width that is a multiple
-    of `stock_multiple`.
+    `active` is the number of experts that a token is sent to.  A stock config wants a residual width that is a multiple
+    of `stock_multiple`.  `without_ffn` are layers that have none of the FFNs described.  `numbers` are those that the
+    layers of the only stack have in the model, where some are left out.
     """
 
     spec: ArchSpec
@@ -33,6 +34,7 @@ class Architecture:
     active: int = 1
     stock_multiple: int = 1
     without_ffn: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -65,7 +67,8 @@ class Architecture:
 
     def layer_path(self, layer: int, path: str = "") -> str:
         stack, index = self._place(layer)
-        return f"{stack.layers}.{index}" + (f".{path}" if path else "")
+        number = self.numbers[index] if self.numbers else index
+        return f"{stack.layers}.{number}" + (f".{path}" if path else "")
 
     def mask(self, path: str) -> str | None:
         """Return the entry of a batch that says which of the tokens are real that the module at `path` sees."""
@@ -78,6 +81,11 @@ class Architecture:
     def with_depths(self, depths: tuple[int, ...]) -> "Architecture":
         """Return the architecture with so many layers in each stack."""
         return replace(self, depths=depths)
+
+    def left_in(self, kept: Sequence[int]) -> "Architecture":
+        """Return the architecture of some layers of the only stack, by the numbers that they have in the model."""
+        bare = tuple(new for new, old in enumerate(kept) if old in self.without_ffn)
+        return replace(self, depths=(len(kept),), without_ffn=bare, numbers=tuple(kept))
 
     def without(self, count: int) -> "Architecture":
         """Return the architecture with `count` layers less in every stack."""

@@ -1,7 +1,7 @@
 """The sizes of a model, before or after: what a plan resolves, and what parameters are predicted from."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,11 @@ class Sizes:
     def uniform(self) -> bool:
         """Whether all layers have the same sizes, those without an FFN apart."""
         return len({size for size in self.ffn if size}) == len(set(self.num_kv_heads)) == 1
+
+    def left_in(self, kept: Sequence[int]) -> "Sizes":
+        """Return the sizes of some layers of the only stack."""
+        ffn, groups = (tuple(sizes[layer] for layer in kept) for sizes in (self.ffn, self.num_kv_heads))
+        return replace(self, ffn=ffn, num_kv_heads=groups, depths=(len(kept),))
 
     def without_layers(self, count: int) -> "Sizes":
         """Return the sizes with `count` layers less in every stack, of a model whose layers are all alike."""

@@ -120,6 +120,7 @@ class Stack:
     ffn_scale  the last thing that what an FFN writes passes, where it has a factor for each channel
     factor_key the config key of a number that what sublayers write is multiplied by
     ffn_in_some  some layers may have none of the FFNs described: another kind, or none
+    alike      all layers have the same parameters in the same shapes
     """
 
     layers: str
@@ -132,6 +133,7 @@ class Stack:
     ffn_scale: Scale | None = None
     factor_key: str | None = None
     ffn_in_some: bool = False
+    alike: bool = True
 
     @property
     def ffn_adds(self) -> bool:

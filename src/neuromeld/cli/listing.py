@@ -3,7 +3,6 @@
 Each list imports what it lists and no more: names of texts and architectures are there without transformers' models.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable
 from enum import StrEnum
@@ -15,11 +14,11 @@ from rich.table import Table
 
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
+from neuromeld.cli.probe import show_probe
 from neuromeld.errors import UserInputError
 from neuromeld.registry import Registry
 
 if TYPE_CHECKING:
-    from neuromeld.archs.probe import Probe
     from neuromeld.archs.spec import ArchSpec
 
 
@@ -40,7 +39,11 @@ def list_command(
     what: Annotated[What, typer.Argument(help=f"{', '.join(What)}")],
     probe_model: Annotated[
         str | None,
-        typer.Option("--probe", metavar="MODEL", help="architectures: compare this model with those that are known."),
+        typer.Option(
+            "--probe",
+            metavar="MODEL",
+            help="architectures: what this model is, what is proved of it, and what that allows.",
+        ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -48,7 +51,7 @@ def list_command(
     if probe_model is not None:
         if what is not What.architectures:
             raise UserInputError(f"--probe compares a model with architectures, not with {what}")
-        _show_probe(_probe(probe_model), as_json=as_json)
+        show_probe(probe_model, as_json=as_json)
         return
     rows = _ROWS[what]()
     if as_json:
@@ -58,24 +61,6 @@ def list_command(
     for name, description in rows:
         table.add_row(name, description)
     console().print(table)
-
-
-def _probe(model: str) -> "Probe":
-    from neuromeld.archs.probe import probe
-    from neuromeld.checkpoint.source import locate
-    from neuromeld.planning.plan import meta_model
-
-    return probe(meta_model(locate(model).config()))
-
-
-def _show_probe(found: "Probe", *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(found)))
-        return
-    typer.echo(f"nearest architecture: {found.nearest}, which names {len(found.described)} kinds of parameters")
-    for title, names in (("unclaimed", found.unclaimed), ("missing", found.missing)):
-        typer.echo(f"{title}: {', '.join(names) or 'none'}")
-    typer.echo(f"\n{found.draft}")
 
 
 def _architectures() -> list[tuple[str, str]]:

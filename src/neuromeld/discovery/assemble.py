@@ -61,6 +61,7 @@ def spec_of(model: PreTrainedModel, proved: Proved) -> ArchSpec:
                 untouched_parameters=tuple(inside),
                 count_key=proved.count_key or "num_hidden_layers",
                 ffn_in_some=not all(some),
+                alike=layers_alike(layers),
             ),
         ),
         untouched_parameters=tuple(outside),
@@ -78,6 +79,12 @@ def spec_of(model: PreTrainedModel, proved: Proved) -> ArchSpec:
         kernel_multiple=EXPERT_MULTIPLE if consumer.stacked else 1,
         layer_lists=tuple(key for key in proved.layer_lists if len(read_key(model.config, key) or ()) == len(some)),
     )
+
+
+def layers_alike(layers: nn.Module) -> bool:
+    """Tell whether all layers of a list have the same parameters in the same shapes."""
+    shapes = [[(name, p.shape) for name, p in layer.named_parameters()] for layer in layers.children()]
+    return all(found == shapes[0] for found in shapes)
 
 
 def _untouched(model: PreTrainedModel, proved: Proved) -> tuple[list[str], list[str]]:

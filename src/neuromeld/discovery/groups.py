@@ -47,7 +47,33 @@ def groups_of(model: PreTrainedModel) -> list[Group]:
             same = (group.weights, group.stack)
             if same not in found or (group.alone and not found[same].alone):
                 found[same] = group
-    return sorted(found.values(), key=lambda group: -_parameters(model, group))
+    groups = [*found.values()] or _without_key(model)
+    return sorted(groups, key=lambda group: -_parameters(model, group))
+
+
+def _without_key(model: PreTrainedModel) -> list[Group]:
+    """Return FFNs by their shapes alone: matrices from the stream to another width, and from there back to the stream.
+
+    For models whose config states no width for them, such as one that is always four times that of the stream.
+    """
+    width = getattr(model.get_input_embeddings(), "embedding_dim", None)
+    in_layers: dict[tuple[str, int, int], list[Weight]] = defaultdict(list)
+    for path, module in model.named_modules():
+        place = place_of(path)
+        if place is None or not isinstance(module, nn.Linear | Conv1D):
+            continue
+        layout: Layout = "conv1d" if isinstance(module, Conv1D) else "linear"
+        size_in, size_out = module.weight.shape if layout == "conv1d" else module.weight.shape[::-1]
+        if size_in == width != size_out:
+            in_layers[(*place[:2], size_out)].append(Weight(path, Space.RESIDUAL, Space.FFN, layout=layout))
+        elif size_out == width != size_in:
+            in_layers[(*place[:2], size_in)].append(Weight(path, Space.FFN, Space.RESIDUAL, layout=layout))
+    kinds: dict[tuple[tuple[Weight, ...], str], list[int]] = defaultdict(list)
+    for (stack, number, _), weights in in_layers.items():
+        for unit in _units(weights):
+            local = tuple(replace(w, path=w.path.removeprefix(f"{stack}.{number}.")) for w in unit)
+            kinds[local, stack].append(number)
+    return [Group(unit, stack, tuple(numbers), (), False) for (unit, stack), numbers in kinds.items()]
 
 
 def place_of(path: str) -> tuple[str, int, str] | None:

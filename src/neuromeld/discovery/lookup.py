@@ -17,12 +17,18 @@ from neuromeld.archs.sizes import ffn_entries
 from neuromeld.discovery.assemble import Proved, spec_of
 from neuromeld.discovery.axes import built
 from neuromeld.discovery.groups import groups_of
-from neuromeld.discovery.proof import Unproved, prove
+from neuromeld.discovery.proof import Unproved, outputs_of, prove
 from neuromeld.discovery.small import VOCABULARY, depth_of, small_config
 from neuromeld.errors import NeuromeldError, UnsupportedModelError
 from neuromeld.runtime.cache import cache_folder
 from neuromeld.runtime.workspace import write_text
 from neuromeld.version import versions
+
+SHOWN = 3
+"""Kinds of FFN that an error tells what failed of."""
+
+MOST_KINDS = 8
+"""Kinds of FFN that are looked at, those with most parameters first."""
 
 LARGEST = 20_000_000
 """Parameters of a model that counts as small."""
@@ -63,6 +69,7 @@ def discovered_architecture(model: PreTrainedModel) -> Architecture:
     if bound:
         return max(bound, key=ffn_entries)
     reasons = [*problems, *found.refused, *([found.unbuilt] if found.unbuilt else [])]
+    reasons[SHOWN:] = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
     raise UnsupportedModelError(
         f"{type(model).__name__} is not described, and nothing was proved of it that would allow a stage: "
         + ("; ".join(reasons) or "no weights were found that write and read hidden units of their own")
@@ -75,7 +82,7 @@ def discover(model: PreTrainedModel) -> Discovery:
     Takes seconds the first time; what was found lies in the cache, by class, structure and versions.
     """
     try:
-        config = _small_config(model)
+        config = small_like(model)
     except Exception as error:  # validators of configs raise what they like
         return Discovery(
             unbuilt=f"no small config of its structure is valid: {str(error).strip().splitlines()[-1].strip()}"
@@ -87,7 +94,11 @@ def discover(model: PreTrainedModel) -> Discovery:
     return _DISCOVERED[key]
 
 
-def _small_config(model: PreTrainedModel) -> PretrainedConfig:
+def small_like(model: PreTrainedModel) -> PretrainedConfig:
+    """Return a small config of the structure of a model, with one layer of every kind at least.
+
+    Raises whatever the validators of the config raise where the small sizes do not go together.
+    """
     wide = small_config(model.config)
     deep = built(type(model), wide)
     return small_config(model.config, depth_of(deep) if deep is not None else 4)
@@ -122,12 +133,11 @@ def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
         randomise(model)
         inputs = example_inputs(config, model_class)
         try:
-            with torch.no_grad():
-                model(**inputs)
+            outputs_of(model, inputs)
         except Exception as error:  # whatever a forward pass wants that is not given
             return Discovery(unbuilt=f"a small model of its structure does not run: {_first_line(error)}")
         proved, refused = [], []
-        for group in groups_of(shapes):
+        for group in groups_of(shapes)[:MOST_KINDS]:
             names = " and ".join(weight.path for weight in group.weights)
             try:
                 proved.append(prove(model, group, inputs))

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture, resolve
-from neuromeld.archs.spec import Space
+from neuromeld.archs.spec import Space, Stack
 from neuromeld.discovery.assemble import Proved, spec_of
 from neuromeld.discovery.axes import built, shapes_of, stated_keys, with_values
 from neuromeld.discovery.groups import Group
@@ -40,8 +40,8 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
     try:
         arch = resolve(model, spec_of(model, proved))
     except NeuromeldError as error:
-        raise Unproved(str(error)) from error
-    before = _outputs(model, inputs)
+        raise Unproved(str(error).partition(": ")[2]) from error
+    before = outputs_of(model, inputs)
     _prove_order(model, arch, inputs, before)
     narrow, shapes = _prove_removal(model, arch, inputs, before)
     failed = _config_fails(model, group, inputs, narrow, shapes)
@@ -59,7 +59,7 @@ def _prove_order(model: PreTrainedModel, arch: Architecture, inputs: Inputs, bef
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
     with reversible(model):
         _keep_units(model, arch, order)
-        after = _outputs(model, inputs)
+        after = outputs_of(model, inputs)
     if not _same(before, after):
         raise Unproved("other outputs come of its units in another order: they are not on their own")
 
@@ -75,13 +75,13 @@ def _prove_removal(
             silent = read_matrix(model, consumer).clone()
             silent[..., len(kept) :, :] = 0
             write_matrix(model, consumer, silent)
-        silenced = _outputs(model, inputs)
+        silenced = outputs_of(model, inputs)
     if _apart(before, silenced) < FELT:
         raise Unproved("silencing its units changes no output, so nothing can be seen of them")
     with reversible(model):
         _keep_units(model, arch, kept)
         try:
-            removed = _outputs(model, inputs)
+            removed = outputs_of(model, inputs)
         except Exception as error:  # whatever a forward pass makes of shapes that it does not expect
             raise Unproved(f"the model does not run without some of its units: {_first_line(error)}") from error
         shapes = shapes_of(model)
@@ -108,7 +108,7 @@ def _config_fails(
     with reversible(model):
         _keep_units(model, resolve(model, spec), torch.arange(size))
         smaller.load_state_dict(model.state_dict())
-    return None if _same(narrow, _outputs(smaller, inputs)) else f"{key} of its config states more than a width"
+    return None if _same(narrow, outputs_of(smaller, inputs)) else f"{key} of its config states more than a width"
 
 
 def _width(model: PreTrainedModel, group: Group) -> int:
@@ -125,32 +125,55 @@ def _prove_depth(
     number of layers and the keys of lists with an entry for each.
     """
     stack, depth = arch.spec.stacks[0], arch.depths[0]
-    layers = [dict(_local_shapes(model, f"{stack.layers}.{i}")) for i in range(depth)]
-    if any(layer != layers[0] for layer in layers):
-        raise Unproved("its layers are not all of one shape, and the sizes of what is left are planned from one")
     key, lists = _depth_keys(model, stack.layers, depth)
-    counted = replace(stack, count_key=key)
+    counted, built_elsewhere = replace(stack, count_key=key), []
     for number in range(depth):
-        kept = [i for i in range(depth) if i != number]
-        with _skipping(model, f"{stack.layers}.{number}"):
-            skipped = _outputs(model, inputs)
-        if _apart(before, skipped) < FELT:
-            raise Unproved(f"skipping layer {number} of {depth} changes no output, so nothing can be seen of it")
-        with reversible(model):
-            keep_layers(model, counted, kept, lists)
-            try:
-                dropped = _outputs(model, inputs)
-            except Exception as error:  # layers that look for one another, or for a state of their number
-                raise Unproved(f"the model does not run without layer {number}: {_first_line(error)}") from error
-            again = built(type(model), type(model.config).from_dict(model.config.to_dict()), "cpu")
-            if again is None or shapes_of(again) != shapes_of(model):
-                raise Unproved(f"its config builds no model without layer {number} of {depth}")
-            again.load_state_dict(model.state_dict())
-        if not _same(skipped, dropped):
-            raise Unproved(f"without layer {number} of {depth} the others do not do what they do when it is skipped")
-        if not _same(dropped, _outputs(again, inputs)):
-            raise Unproved(f"a layer is told by its number what to do: without layer {number} others do something else")
+        try:
+            _prove_drop(model, counted, lists, number, inputs, before)
+        except _OtherShapes as error:
+            built_elsewhere.append(error)
+    if built_elsewhere and (stack.alike or len(built_elsewhere) == depth):
+        raise Unproved(str(built_elsewhere[0]))
     return key, lists
+
+
+class _OtherShapes(Unproved):
+    """The config of the layers that are left builds layers of other shapes, as that of some model may."""
+
+
+def _prove_drop(
+    model: PreTrainedModel, stack: Stack, lists: tuple[str, ...], number: int, inputs: Inputs, before: Tensor
+) -> None:
+    """Prove that one layer can be dropped; raise `_OtherShapes` where the config places its kind by the number."""
+    depth = len(list(model.get_submodule(stack.layers).children()))
+    what = f"layer {number} of {depth}"
+    with _skipping(model, f"{stack.layers}.{number}"):
+        skipped = outputs_of(model, inputs)
+    if _apart(before, skipped) < FELT:
+        raise Unproved(f"skipping {what} changes no output, so nothing can be seen of it")
+    with reversible(model):
+        keep_layers(model, stack, [i for i in range(depth) if i != number], lists)
+        again = _read_again(model)
+        if again is None or shapes_of(again) != shapes_of(model):
+            raise _OtherShapes(f"its config builds another model without {what}")
+        try:
+            dropped = outputs_of(model, inputs)
+        except Exception as error:  # layers that look for one another, or for a state of their number
+            raise Unproved(f"the model does not run without {what}: {_first_line(error)}") from error
+        again.load_state_dict(model.state_dict())
+    if not _same(skipped, dropped):
+        raise Unproved(f"without {what} the others do not do what they do when it is skipped")
+    if not _same(dropped, outputs_of(again, inputs)):
+        raise Unproved(f"a layer is told by its number what to do: without {what} others do something else")
+
+
+def _read_again(model: PreTrainedModel) -> PreTrainedModel | None:
+    """Return the model, of other weights, that the config of a changed model builds when it is read again."""
+    try:
+        config = type(model.config).from_dict(model.config.to_dict())
+    except Exception:  # validators of configs raise what they like
+        return None
+    return built(type(model), config, "cpu")
 
 
 def _depth_keys(model: PreTrainedModel, path: str, depth: int) -> tuple[str, tuple[str, ...]]:
@@ -201,11 +224,9 @@ def _with_ffn(arch: Architecture) -> list[int]:
     return [layer for layer in range(arch.num_layers) if layer not in arch.without_ffn]
 
 
-def _local_shapes(model: PreTrainedModel, path: str) -> list[tuple[str, tuple[int, ...]]]:
-    return [(name, tuple(p.shape)) for name, p in model.get_submodule(path).named_parameters()]
-
-
-def _outputs(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+@torch.no_grad()
+def outputs_of(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+    """Return the logits of a batch, without a cache of keys and values."""
     arguments: dict[str, Any] = dict(inputs)
     if hasattr(model.config.get_text_config(), "use_cache"):
         arguments["use_cache"] = False

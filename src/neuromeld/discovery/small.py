@@ -118,10 +118,12 @@ def _size(key: str, value: int, original: _Original, depth: int | None) -> int:
         return min(value, 1 if "topk" in key else 2)
     if LENGTHS.search(key):
         return min(value, POSITIONS)
-    if re.search(r"heads?$|query_groups$", key):
-        return min(value, HEADS if value == original.heads or not re.search(r"kv|key", key) else HEADS // 2)
     if HEAD_SIZES.search(key):
         return min(value, HEAD_DIM)
+    if "mamba" in key and key.endswith("heads"):
+        return min(value, 2 * WIDTH // HEAD_DIM)
+    if re.search(r"heads?$|query_groups$", key):
+        return min(value, HEADS if value == original.heads or not re.search(r"kv|key", key) else HEADS // 2)
     if value == original.width:
         return min(value, WIDTH)
     if NO_SIZES.search(key) and not re.search("hidden|intermediate", key):

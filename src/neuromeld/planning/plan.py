@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs import UNSUPPORTED, Architecture, resolve, spec_for
+from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve, spec_for
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of
 from neuromeld.archs.spec import ArchSpec
@@ -112,21 +112,21 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     `UserInputError` for one that is wrapped.
     """
     check_plain(model)
-    name = type(model).__name__
-    if hasattr(model.config, "neuromeld") or model.config.model_type in UNSUPPORTED:
-        spec_for(model.config.model_type, [name])
-    try:
-        spec = spec_for(model.config.model_type, [name])
-        if name == spec.model_class:
-            return resolve(model, spec)
-    except UnsupportedModelError as error:
-        described = str(error)
-    else:
-        described = f"{name} is not covered: {spec.model_type} means {spec.model_class} here"
-    try:
+    config, name = model.config, type(model).__name__
+    if config.model_type not in ARCHITECTURES:
+        if hasattr(config, "neuromeld") or config.model_type in UNSUPPORTED:
+            spec_for(config.model_type)  # says why
         return discovered_architecture(model)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{described}. {error}") from error
+    spec = spec_for(config.model_type, [name])
+    try:
+        if name != spec.model_class:
+            raise UnsupportedModelError(f"{name} is not covered: {spec.model_type} means {spec.model_class} here")
+        return resolve(model, spec)
+    except UnsupportedModelError as described:
+        try:
+            return discovered_architecture(model)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{described}. {error}") from error
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def make_plan(
     works = _workloads(recipe, target, steps, itemsize, casts=casts)
     costs = [step.chosen.stage.cost(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     unknowns = [step.chosen.stage.unknowns(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
-    parameters_after, flops_after = _predict(model, target, after, costs)
+    parameters_after, flops_after = _predict(model, target, steps, costs)
     # Positions that are computed are parameters of some models, which do not save them.
     unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
     bytes_after = (parameters_after - unsaved) * itemsize
@@ -207,9 +207,11 @@ def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize:
     return [Workload(target, step.before, steps[-1].after, **sized, casts=casts) for step in steps]
 
 
-def _predict(model: PreTrainedModel, target: Target, after: Sizes, costs: Sequence[Cost]) -> tuple[int, int]:
-    """Return the unique parameters and the operations per token at the sizes `after`."""
-    left = target.arch.with_depths(after.depths)
+def _predict(model: PreTrainedModel, target: Target, steps: Sequence[_Step], costs: Sequence[Cost]) -> tuple[int, int]:
+    """Return the unique parameters and the operations per token behind all steps."""
+    after, left = steps[-1].after, target.arch
+    for step in steps:
+        left = step.chosen.stage.left(left, step.chosen.options)
     parameters = predict_parameters(model, left, target.original, after, extra=sum(cost.parameters for cost in costs))
     matrices = left.untouched_matrix_entries(model) + sum(cost.matrices for cost in costs)
     return parameters, predict_flops(left, target.original, after, context=CONTEXT, extra=matrices)

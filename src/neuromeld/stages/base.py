@@ -169,6 +169,10 @@ class Stage(ABC, Generic[O, R]):
     def resize(self, sizes: Sizes, options: O, target: Target) -> Sizes:
         """Return the sizes behind this stage.  `UserInputError` for sizes that cannot be."""
 
+    def left(self, arch: Architecture, options: O) -> Architecture:  # noqa: ARG002
+        """Return the layers of `arch` that it leaves, which the weights of a model are still to be found by."""
+        return arch
+
     def native_reasons(self, options: O, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
         """Say why no stock config can hold the result; differing sizes of layers need not be named."""
         return []

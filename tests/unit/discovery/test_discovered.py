@@ -79,10 +79,6 @@ def assert_same(one, other):
 )
 def test_what_is_proved_works_and_loads_again(model_type, stages, tmp_path):
     model = build(model_type)
-    if model_type == "modernbert" and "drop_layers" in stages:
-        with pytest.raises(UnsupportedModelError, match="not all of one shape"):
-            plan_for(model, **stages)
-        return
     plan = plan_for(model, **stages)
     assert plan.format == ("native" if isinstance(stages.get("ffn", {}).get("size"), list) else "stock")
     smaller = compress_model(model, plan, batches(model)).model
@@ -153,7 +149,8 @@ def test_a_key_of_more_than_a_width_leaves_the_native_format():
     assert plan.format == "native"
 
 
-def test_layers_without_the_ffn_are_left_alone(tmp_path):
+def mixed():
+    """A model whose first layer is dense and whose others have experts."""
     shape = {"num_hidden_layers": 4, "first_k_dense_replace": 1, "n_routed_experts": 8, "moe_intermediate_size": 64}
     config = transformers.Glm4MoeConfig(
         **SIZES | shape, num_key_value_heads=2, num_experts_per_tok=2, n_shared_experts=1
@@ -161,6 +158,24 @@ def test_layers_without_the_ffn_are_left_alone(tmp_path):
     torch.manual_seed(0)
     model = transformers.Glm4MoeForCausalLM(config).eval()
     randomise(model)
+    return model
+
+
+def test_of_unlike_layers_some_can_be_dropped_by_name(tmp_path):
+    model = mixed()
+    with pytest.raises(UnsupportedModelError, match="not all of one shape.*name"):
+        plan_for(model, drop_layers={"count": 1})
+    with pytest.raises(UnsupportedModelError, match="states by the number of a layer.*choose others"):
+        plan_for(model, drop_layers={"layers": [0]})
+    plan = plan_for(model, drop_layers={"layers": [2]}, ffn={"ratio": 0.5})
+    assert plan.after.ffn == (0, 32, 32)
+    smaller = compress_model(model, plan, batches(model)).model
+    smaller.save_pretrained(tmp_path)
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path).eval(), smaller)
+
+
+def test_layers_without_the_ffn_are_left_alone(tmp_path):
+    model = mixed()
     dense = model.model.layers[0].mlp.gate_proj.weight
     plan = plan_for(model, ffn={"ratio": 0.5})
     assert plan.before.ffn == (0, 64, 64, 64)

@@ -1,7 +1,7 @@
 """The stage `drop_layers`: remove whole layers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -9,9 +9,12 @@ from markupsafe import Markup
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from neuromeld.archs.keys import read_key
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import ArchSpec
+from neuromeld.discovery.axes import built, shapes_of, with_values
+from neuromeld.discovery.groups import place_of
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import keep_layers
@@ -60,11 +63,19 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
         reason = spec.refusals.get(self.name)
         return None if reason is None else f"layers of {spec.model_type} models cannot be dropped: {reason}"
 
-    def refusals(self, model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:  # noqa: ARG002
-        """Refuse to choose layers where there is no loss."""
-        return no_loss_refusals(arch) if self.searches(options) else []
+    def refusals(self, model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:
+        """Refuse to choose layers where there is no loss, and layers without which the config builds another model."""
+        if self.searches(options):
+            return [*no_loss_refusals(arch), *_unlike_refusals(arch)]
+        return _config_refusals(model, arch, options)
 
-    def resize(self, sizes: Sizes, options: DropLayers, target: Target) -> Sizes:  # noqa: ARG002
+    def left(self, arch: Architecture, options: DropLayers) -> Architecture:
+        """Return the layers that stay; of layers that are alike the first ones, which are as good as any."""
+        if _alike(arch):
+            return arch.without(options.number)
+        return arch.left_in(_kept(arch.num_layers, options))
+
+    def resize(self, sizes: Sizes, options: DropLayers, target: Target) -> Sizes:
         """Return the sizes with fewer layers."""
         depth, layers = min(sizes.depths), options.layers
         if options.number >= depth or max(layers or (0,)) >= depth:
@@ -78,7 +89,9 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
                 f"drop_layers.windows={options.windows}: {options.number} of {depth} layers may not be found in so "
                 "many windows with a layer between each two: give fewer"
             )
-        return sizes.without_layers(options.number)
+        if _alike(target.arch) or self.searches(options):
+            return sizes.without_layers(options.number)
+        return sizes.left_in(_kept(sizes.num_layers, options))
 
     def searches(self, options: DropLayers) -> bool:
         """Search where the layers are not named."""
@@ -209,4 +222,46 @@ def drop_layers(model: nn.Module, arch: Architecture, layers: Iterable[int]) -> 
         if not kept:
             raise UserInputError(f"dropping all {depth} layers leaves none: keep at least one")
         keep_layers(model, stack, kept, arch.spec.layer_lists)
-    return arch.without(len(dropped))
+    return arch.without(len(dropped)) if _alike(arch) else replace(arch.left_in(kept), numbers=())
+
+
+def _alike(arch: Architecture) -> bool:
+    return all(stack.alike for stack in arch.spec.stacks)
+
+
+def _kept(depth: int, options: DropLayers) -> list[int]:
+    return [layer for layer in range(depth) if layer not in (options.layers or ())]
+
+
+def _unlike_refusals(arch: Architecture) -> list[str]:
+    """Refuse to choose from layers that are not alike: how much is left would not be known before."""
+    if _alike(arch):
+        return []
+    return [
+        f"layers of a {arch.spec.model_class} are not all of one shape, so the size of the rest depends on which are "
+        "dropped: name them (--drop-layers-at)"
+    ]
+
+
+def _config_refusals(model: PreTrainedModel, arch: Architecture, options: DropLayers) -> list[str]:
+    """Refuse layers that are not alike where the config of the rest builds other ones in their places."""
+    kept, stack = _kept(arch.num_layers, options), arch.spec.stacks[0]
+    if _alike(arch) or not kept or len(kept) == arch.num_layers:
+        return []
+    lists = {key: read_key(model.config, key) for key in arch.spec.layer_lists}
+    changes = {key: [entries[i] for i in kept] for key, entries in lists.items()}
+    config = with_values(model.config, {stack.count_key: len(kept)} | changes)
+    smaller = built(type(model), config) if config is not None else None
+    old, wanted = shapes_of(model), {}
+    for name, shape in old.items():
+        place = place_of(name)
+        if place is None or place[0] != stack.layers:
+            wanted[name] = shape
+        elif place[1] in kept:
+            wanted[f"{stack.layers}.{kept.index(place[1])}.{place[2]}"] = shape
+    if smaller is not None and shapes_of(smaller) == wanted:
+        return []
+    return [
+        f"drop_layers={list(options.layers or ())}: the config of a {arch.spec.model_class} states by the number of a "
+        "layer what it is, and without these others come to stand where a layer of another kind is meant: choose others"
+    ]
