@@ -17,7 +17,8 @@ from neuromeld.modalities import reader_for, with_own_text
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.plan import Plan
-from neuromeld.planning.recipe import OutputFormat, Recipe
+from neuromeld.planning.recipe import Recipe
+from neuromeld.planning.served import OutputFormat, check_output
 from neuromeld.runtime.distributed import own_device
 
 
@@ -74,7 +75,8 @@ def choose(
 ) -> Choice:
     """Find the recipe that meets a budget and loses least on validation text, for the model at `source`.
 
-    output   the format that the result may have
+    output   the format that the result may have, or engines with commas between that must load it; by default what
+             transformers, or both vLLM and llama.cpp, load without neuromeld's code, unless that meets no budget
     vocab_from  a text, named or `file:PATH`, by which tokens may be chosen; without one, all tokens stay
     dtype    to load and measure in; None keeps the checkpoint's own
 
@@ -82,7 +84,9 @@ def choose(
     """
     located = locate(source, allow_pickle=allow_pickle)
     settings = calibration or Calibration()
-    job = ChoiceJob(located, budget, settings, output, dtype=dtype, device=own_device(device), progress=progress)
+    job = ChoiceJob(
+        located, budget, settings, check_output(output), dtype=dtype, device=own_device(device), progress=progress
+    )
     return replace(job, vocab_from=vocab_from).run()
 
 

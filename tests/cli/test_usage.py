@@ -52,6 +52,8 @@ NUMBERS = [
     (["--remove-ffns", "100000"], "the model has 3 FFNs"),
     (["--hidden-ratio", "0.5", "--hidden-basis", "run:" + "9" * 5000], "basis="),
     (["--ffn-ratio", "nan"], "finite number"),
+    (["--ffn-ratio", "0.5", "--for", "vlm"], "Did you mean 'vllm'?"),
+    (["--ffn-ratio", "0.5", "--for", "vllm", "--stock"], "leave --stock or --native out"),
     (["--ffn-ratio", "0.5", "--seed", "-1"], "not -1"),
     (["--ffn-ratio", "0.5", "--calibration-tokens", "9" * 5000], "--calibration-tokens"),
 ]

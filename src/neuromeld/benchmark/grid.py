@@ -12,7 +12,8 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
-from neuromeld.planning.recipe import OutputFormat, parse_recipe
+from neuromeld.planning.recipe import parse_recipe
+from neuromeld.planning.served import OutputFormat
 from neuromeld.recovery import parse_recovery
 from neuromeld.registry import unknown_name
 from neuromeld.runtime.yaml_text import read_yaml_file

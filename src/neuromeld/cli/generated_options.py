@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
@@ -64,10 +65,14 @@ class FieldOption:
 def parameter(
     flag: str, kind: Any, description: str, panel: str, default: Any = None, metavar: Any = None
 ) -> inspect.Parameter:
-    """Return the parameter of a command for one option; its name is that of the flag, or of the first of two."""
+    """Return the parameter of a command for one option.
+
+    Its name is that of the flag, or of the first of two; with _ behind it where Python has the word.
+    """
     shown = default is not None and default is not False
     said = typer.Option(flag, help=description, metavar=metavar, show_default=shown, rich_help_panel=panel)
     name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+    name += "_" if iskeyword(name) else ""
     return inspect.Parameter(
         name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, said]
     )

@@ -10,7 +10,8 @@ from neuromeld.cli.options import MACHINE, OUTPUT, num_bytes
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget, Objective
-from neuromeld.planning.recipe import OutputFormat, Recipe, load_recipe, parse_recipe
+from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
+from neuromeld.planning.served import OutputFormat
 from neuromeld.stages import STAGES
 
 DEFAULT_RECIPE = "default"
@@ -143,14 +144,20 @@ def _parameters() -> list[inspect.Parameter]:
         parameter("--recipe", str | None, "A YAML file, or the name of a recipe that ships (list recipes).", "Stages"),
         *(option.signature() for option in (*STAGE_OPTIONS, *CALIBRATION_OPTIONS)),
         parameter("--stock/--native", bool | None, "Insist on one output format.", OUTPUT),
-        parameter("--served", bool | None, "Insist on a result that vLLM and llama.cpp load.", OUTPUT),
+        parameter(
+            "--for",
+            str | None,
+            "Insist on a result that these engines load, as vllm,llama.cpp.",
+            OUTPUT,
+            metavar="ENGINES",
+        ),
     ]
 
 
 def build_recipe(**given: Any) -> Recipe:
     """Return the recipe of `--recipe`, with every option that was given in the place of its own.
 
-    given   by parameter: `recipe`, `stock`, `served`, and those of `STAGE_OPTIONS` and `CALIBRATION_OPTIONS`; None is
+    given   by parameter: `recipe`, `stock`, `for_`, and those of `STAGE_OPTIONS` and `CALIBRATION_OPTIONS`; None is
             not given
 
     Without `--recipe`, the stages that options name; without those, the default recipe.
@@ -174,16 +181,16 @@ def build_recipe(**given: Any) -> Recipe:
     calibration = [option for option in CALIBRATION_OPTIONS if option.parameter in given]
     texts = {option.field: given[option.parameter] for option in calibration}
     chosen["calibration"] = chosen.get("calibration", {}) | texts
-    if "stock" in given and "served" in given:
-        raise UserInputError("--served is an output format of its own; leave --stock or --native out")
+    if "stock" in given and "for_" in given:
+        raise UserInputError("--for finds out which format its engines load; leave --stock or --native out")
     if "stock" in given:
         chosen["output"] = "stock" if given["stock"] else "native"
-    if "served" in given:
-        chosen["output"] = "served"
+    if "for_" in given:
+        chosen["output"] = given["for_"]
     return parse_recipe(chosen)
 
 
-_SETTINGS = ("stock", "served", *(option.parameter for option in CALIBRATION_OPTIONS))
+_SETTINGS = ("stock", "for_", *(option.parameter for option in CALIBRATION_OPTIONS))
 
 
 def _flags(values: dict[str, Any]) -> str:

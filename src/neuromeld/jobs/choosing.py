@@ -12,7 +12,7 @@ from neuromeld.jobs.opening import identity_of
 from neuromeld.modalities import inputs_of, reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes
 from neuromeld.planning import Budget, Choice, Planner, Sweep
-from neuromeld.planning.recipe import OutputFormat
+from neuromeld.planning.served import OutputFormat
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 

@@ -14,8 +14,10 @@ from neuromeld.errors import NeuromeldError
 from neuromeld.planning.allocate import Layered, allocate
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.largest import largest, smallest
+from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores
+from neuromeld.planning.served import SERVED, unserved
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 from neuromeld.stages.vocabulary import VocabularyRange
 
@@ -82,13 +84,24 @@ class SearchSpace:
 def candidates(space: SearchSpace) -> list[Candidate]:
     """Return all candidates that meet the budget, the simplest first.
 
-    Those that only the native format holds are left out where it may not be used.
+    Those that only the native format holds are left out where it may not be used.  Where no format is asked for, what
+    neither transformers nor the engines `SERVED` load without neuromeld's code is left out, unless nothing else is
+    left.
     """
     found = [*_uniform(space), *_until_one_fits(space, _with_layers_dropped(space)), *_narrower_stream(space)]
     found += _fewer_tokens(space)
     if space.settings["output"] != "stock":
         found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space), *_narrower_embedding(space)]
+    if space.settings["output"] == "auto":
+        return [one for one in found if _loads_widely(space, one.recipe)] or found
     return found
+
+
+def _loads_widely(space: SearchSpace, recipe: Recipe) -> bool:
+    plan = make_plan(space.model, recipe, arch=space.arch)
+    if plan.format == "stock":
+        return True
+    return not unserved(SERVED, plan.model_type, space.model.config, plan.before, plan.after, native=True)
 
 
 def _uniform(space: SearchSpace) -> Iterator[Candidate]:

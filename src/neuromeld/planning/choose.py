@@ -24,8 +24,9 @@ from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
-from neuromeld.planning.recipe import OutputFormat, Recipe
+from neuromeld.planning.recipe import Recipe
 from neuromeld.planning.sensitivity import FisherScores, fisher_scores
+from neuromeld.planning.served import OutputFormat
 from neuromeld.planning.shared import Shared
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases

@@ -18,7 +18,7 @@ from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelEr
 from neuromeld.model.passes import passes_of_float32
 from neuromeld.planning.memory import Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
-from neuromeld.planning.served import SERVED, unserved
+from neuromeld.planning.served import unserved
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import ONE_SIZE, Cost, Output, Target, Workload
 from neuromeld.stats.split import HELD_OUT
@@ -263,17 +263,15 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
             + ". Use --native, which transformers loads; `neuromeld serve-check` says which other engines do, and how"
         )
     output: Output = "native" if reasons or recipe.output == "native" else "stock"
-    if recipe.output == "served":
-        _check_served(arch, config, original, steps[-1].after, output)
-    return output
-
-
-def _check_served(arch: Architecture, config: PretrainedConfig, original: Sizes, after: Sizes, output: Output) -> None:
-    if reasons := unserved(arch.spec.model_type, config, original, after, native=output == "native"):
+    family, after = arch.spec.model_type, steps[-1].after
+    refused = unserved(recipe.output, family, config, original, after, native=output == "native")
+    if refused:
+        told = "; ".join(f"{engine}: {'; '.join(reasons)}" for engine, reasons in refused.items())
         raise UserInputError(
-            f"this result cannot be served by {' and '.join(SERVED)}: {'; '.join(reasons)}. Leave --served out, and "
-            "`neuromeld serve-check` says which engines load the result"
+            f"this result cannot be served by {' and '.join(refused)}: {told}. Leave --for out, and `neuromeld "
+            "serve-check` says which engines load the result"
         )
+    return output
 
 
 def _calibration_warnings(tokens: int, unknowns: int) -> tuple[str, ...]:

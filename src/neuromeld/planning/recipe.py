@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, create_model, model_validator
 from transformers import PretrainedConfig
 
 from neuromeld.data.calibration import Calibration
+from neuromeld.planning.served import OutputFormat
 from neuromeld.registry import Registry
 from neuromeld.runtime.yaml_text import read_yaml_file
 from neuromeld.settings import Settings, validate
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import AnyStage
-
-OutputFormat = Literal["auto", "stock", "served", "native"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,9 @@ class Recipe(Settings):
     calibration: Calibration = Field(Calibration(), description="Calibration data.")
     output: OutputFormat = Field(
         "auto",
-        description="Format of the result: stock loads in plain transformers, native with neuromeld's code, served in "
-        "vLLM and llama.cpp, by an export where it is native; auto is stock where that is possible.",
+        description="Format of the result: stock loads in plain transformers, native with neuromeld's code; auto is "
+        "stock where that is possible; or engines that must load it, as vllm,llama.cpp, by an export where it is "
+        "native.",
     )
 
     @property

@@ -74,11 +74,11 @@ def test_fewer_tokens_are_offered_where_a_text_is_given_and_meet_the_budget(mode
 
 
 def test_a_large_embedding_may_become_narrower_and_no_other(model, tokenizer):
-    found = candidates(space(model, tokenizer, None))
+    found = candidates(space(model, tokenizer, None, "native"))
     names = [one.name for one in found if one.recipe.embedding is not None]
     assert "narrower embedding" in names
     assert all(make_plan(model, one.recipe).kept_ratio <= 0.85 for one in found)
-    small = space(model, tokenizer, None)
+    small = space(model, tokenizer, None, "native")
     small.arch.widths[Space.VOCAB] = 40
     assert embedding_share(model, small.arch) < 1 / 3
     assert not any(one.recipe.embedding is not None for one in candidates(small))

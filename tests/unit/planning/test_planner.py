@@ -115,7 +115,7 @@ def test_allocation_keeps_what_is_worth_its_price():
 def test_every_candidate_just_meets_the_budget(family, budget):
     model = build(family)
     arch = architecture_of(model)
-    ways = candidates(SearchSpace(model, arch, budget, fisher_scores(model, arch, batches(2)), settings()))
+    ways = candidates(SearchSpace(model, arch, budget, fisher_scores(model, arch, batches(2)), settings("native")))
     assert len({way.name for way in ways}) == len(ways) >= 3
     for way in ways:
         assert budget.share(model, way.recipe) <= 1
@@ -129,7 +129,7 @@ def test_the_ffns_that_are_merged_are_those_in_a_row_that_carry_least():
     model = build("llama-tied")
     arch = architecture_of(model)
     found = fisher_scores(model, arch, batches(2))
-    ways = {way.name: way for way in candidates(SearchSpace(model, arch, Budget(keep=0.85), found, settings()))}
+    ways = {way.name: way for way in candidates(SearchSpace(model, arch, Budget(keep=0.85), found, settings("native")))}
     merged = ways["2 FFNs merged, narrower FFNs"]
     carried = [float(scores.sum()) for scores in found.ffn]
     pairs = [carried[first] + carried[first + 1] for first in range(arch.num_layers - 1)]

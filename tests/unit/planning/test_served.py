@@ -1,18 +1,23 @@
-"""What is asked to be served is planned only where vLLM and llama.cpp will load it."""
+"""What is asked for engines is planned only where they will load it, and so is what a budget finds by default."""
 
 import pytest
 
-from neuromeld import make_plan, parse_recipe
+from contract.families import build as family_model
+from contract.families import tokens
+from neuromeld import Budget, make_plan, parse_recipe
 from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.errors import UserInputError
+from neuromeld.planning.candidates import SearchSpace, candidates
+from neuromeld.planning.plan import architecture_of
+from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.planning.served import SERVED
 from unit.checkpoint.export.models import build, ragged, ragged_heads, shared
 
 CALIBRATION = {"tokens": 3072, "seqlen": 16}
 
 
-def plan_of(family, stage):
-    return make_plan(build(family), parse_recipe(stage | {"output": "served", "calibration": CALIBRATION}))
+def plan_of(family, stage, output=SERVED):
+    return make_plan(build(family), parse_recipe(stage | {"output": output, "calibration": CALIBRATION}))
 
 
 @pytest.mark.parametrize(
@@ -33,9 +38,10 @@ def test_sizes_of_ffns_are_served(stage, output):
     [
         ("qwen3", {"ffn": {"size": [96, 40, 8, 72]}}, "vLLM: layers of several sizes.*llama.cpp: llama.cpp reads"),
         ("llama", {"heads": {"num_kv_heads": [2, 1, 2, 1]}}, "vLLM: its layers differ in their number of heads"),
+        ("llama", {"embedding": {"rank": 0.5}}, "vLLM: it has a matrix between.*llama.cpp: it has a matrix between"),
         ("llama", {"share_ffns": {"window": [0, 1]}}, "vLLM: FFNs that share weights.*llama.cpp: FFNs that share"),
     ],
-    ids=["qwen3", "heads", "shared"],
+    ids=["qwen3", "heads", "embedding", "shared"],
 )
 def test_what_one_of_them_does_not_load_is_refused(family, stage, reason):
     with pytest.raises(UserInputError, match=reason):
@@ -53,10 +59,41 @@ def test_what_one_of_them_does_not_load_is_refused(family, stage, reason):
     ids=["ragged", "qwen3", "heads", "shared"],
 )
 def test_the_plan_says_what_serve_check_says_of_the_result(model, stage):
-    answers = [verdict.how for verdict in verdicts(model.config) if verdict.engine in SERVED]
+    answers = [verdict.how for verdict in verdicts(model.config) if verdict.engine.lower() in SERVED.split(",")]
     family = model.config.model_type.removeprefix("neuromeld-")
     if None in answers:
         with pytest.raises(UserInputError, match="cannot be served"):
             plan_of(family, stage)
     else:
         assert plan_of(family, stage).format == "native"
+
+
+def test_only_the_engines_that_are_named_have_to_load_it():
+    heads = {"heads": {"num_kv_heads": [2, 1, 2, 1]}}
+    assert plan_of("llama", heads, "llama.cpp").format == "native"
+    assert plan_of("llama", heads, "LLAMA.cpp").recipe.output == "llama.cpp"
+    with pytest.raises(UserInputError, match=r"Did you mean 'vllm'"):
+        plan_of("llama", heads, "vlm")
+    with pytest.raises(UserInputError, match="alone, or engines"):
+        plan_of("llama", heads, "stock,vllm")
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.6])
+def test_by_default_a_budget_finds_what_the_engines_load_and_native_where_asked(keep):
+    model = family_model("llama-tied")
+    arch = architecture_of(model)
+    scores = fisher_scores(model, arch, [{"input_ids": tokens(4)}])
+
+    def offered(output):
+        return candidates(
+            SearchSpace(model, arch, Budget(keep=keep), scores, {"calibration": CALIBRATION, "output": output})
+        )
+
+    default = offered("auto")
+    plans = [make_plan(model, one.recipe) for one in default]
+    assert {plan.format for plan in plans} == {"stock", "native"}
+    shared = [one.name for one in offered("native") if one.recipe.share_ffns]
+    assert shared
+    assert not any(one.recipe.share_ffns or one.recipe.embedding for one in default)
+    for one in offered(SERVED):
+        assert make_plan(model, one.recipe).recipe.output == SERVED  # else it is refused

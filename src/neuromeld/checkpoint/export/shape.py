@@ -9,6 +9,7 @@ from neuromeld.archs.spec import Space
 from neuromeld.model.native.modeling import native_model_type
 
 SHARED = "FFNs that share weights"
+NARROW_TABLE = "a matrix between a narrow embedding and the stream"
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,6 @@ def _own_code(block: dict[str, Any]) -> tuple[str, ...]:
         "shortcuts": "several bases of the residual stream",
         "head_adapter": "a matrix between the stream and the tied head",
         "token_scale": "a scale for each token",
+        "narrow_tables": NARROW_TABLE,
     }
     return tuple(name for key, name in what.items() if block.get(key))
