@@ -35,6 +35,7 @@ QUICK = {
     "recover": ["--train", "file:words.jsonl", "--steps", "1", "--seqlen", "32", "--batch-tokens", "32", "--no-bf16"],
     "evaluate": ["--text", "file:words.jsonl", "--tokens", "64", "--seqlen", "32"],
     "similarity": TEXT,
+    "frontier": ["--keep", "0.9", *TEXT],
     "benchmark": ["--dry-run"],
 }
 """Options that make a command fast; a command that is not named is run without any."""

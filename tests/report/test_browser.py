@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from neuromeld.report import render_report
+from neuromeld.report import render_frontier, render_report
 from report.records import LEAST, everything
 
 CHROMIUM = shutil.which("chromium")
@@ -99,6 +99,26 @@ def test_page_fits_the_window(kind, width, tmp_path):
         assert len(seen["sizes"]) == 22
         assert min(min(size) for size in seen["sizes"]) >= 100
         assert seen["smallest"] >= 9
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_frontiers_fits_the_window(width, tmp_path):
+    point = {"parameters": 10**8, "standard_error": 0.01, "candidate": "<b>narrower</b> FFNs",
+             "recipe": {"ffn": {"size": [1000] * 30}}, "passes": 12.5, "keep_option": "0.9,0.8,0.7"}  # fmt: skip
+    points = [
+        point | {"keep": k, "kept_ratio": k, "flops_ratio": k, "loss": 3 * (1 - k) ** 1.5} for k in (0.9, 0.8, 0.7)
+    ]
+    models = [
+        {"model": name, "points": points, "knee": 0.8, "out_of_reach": [0.1], "options": "--calibration self"}
+        for name in ("package:one", "models/<i>two</i>")
+    ]
+    page = render_frontier(models)
+    assert "<b>narrower" not in page
+    assert "<i>two" not in page
+    seen = look(page, tmp_path, width)
+    assert seen["page"] == seen["width"] == width
+    assert (seen["outside"], seen["unreachable"], seen["seen"], seen["cut"]) == ([], 0, [], [])
+    assert len(seen["sizes"]) == 2
 
 
 def test_dark_is_dark_and_light_is_light(tmp_path):

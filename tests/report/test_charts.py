@@ -56,6 +56,7 @@ def test_line_is_broken_where_a_value_is_missing():
 def test_line_needs_two_points_in_a_row():
     assert lines("t", "x", "y", [Series("s", [(0, 1.0), (1, None), (2, 1.0)])]) is None
     assert lines("t", "x", "y", []) is None
+    assert lines("t", "x", "y", [Series("s", [(2, 1.0), (2, 3.0)])]) is None
 
 
 def test_points_stand_in_proportion():

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "neuromeld.cli.report:report_command",
     "export": "neuromeld.cli.export:export_command",
     "serve-check": "neuromeld.cli.export:serve_check_command",
+    "frontier": "neuromeld.cli.frontier:frontier_command",
     "similarity": "neuromeld.cli.similarity:similarity_command",
     "list": "neuromeld.cli.listing:list_command",
     "recipe": "neuromeld.cli.recipe:recipe_command",
@@ -98,7 +99,7 @@ def main() -> NoReturn:
 
 
 def _resume(command: str | None) -> str:
-    return " Run the same command again to resume." if command in ("compress", "recover") else ""
+    return " Run the same command again to resume." if command in ("compress", "frontier", "recover") else ""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

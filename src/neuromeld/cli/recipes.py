@@ -100,11 +100,10 @@ def _budgets(
     number = None if params is None else _number(params)
     rest: dict[str, Any] = {"params": number, "flops": flops, "max_loss": max_loss}
     rest |= {"objective": cast(Objective, objective or "params")}
-    shares = [None] if keep is None else _shares(keep)
-    return [Budget(keep=share, **rest) for share in shares]
+    return [Budget(keep=share, **rest) for share in ([None] if keep is None else shares(keep))]
 
 
-def _shares(text: str) -> list[float]:
+def shares(text: str) -> list[float]:
     """Return shares with commas between, in descending order."""
     try:
         found = [float(part) for part in text.split(",")]

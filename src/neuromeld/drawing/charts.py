@@ -45,11 +45,11 @@ def lines(
 
     The y axis has zero on it unless told otherwise, or goes by orders of magnitude if `log`: all y are above zero then.
 
-    None where no two points can be joined.
+    None where no two points can be joined, or all of them have the same x.
     """
     pieces = [_pieces(s) for s in series]
     ys = [y for found in pieces for piece in found for _, y in piece]
-    if not any(len(piece) > 1 for found in pieces for piece in found):
+    if not any(len(piece) > 1 and piece[0][0] < piece[-1][0] for found in pieces for piece in found):
         return None
     x = positions([x for s in series for x, _ in s.points], LEFT + 6, WIDTH - RIGHT - 6)
     y = logarithmic(ys, HEIGHT - BOTTOM, TOP) if log else linear(ys, HEIGHT - BOTTOM, TOP, zero=zero)

@@ -147,6 +147,7 @@ class Planner:
     validation   other text: a quarter to measure all candidates on, all of it for finalists
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
     shared       what other budgets found out: the kinds of candidates that led are then built, and the best finished
+    keeps_builds  whether the journal keeps what finalists are made of, for the compression
     processor    of the model, where `vocab_from` names the text that tokens may be chosen by
     """
 
@@ -164,6 +165,7 @@ class Planner:
     processor: Any = None
     vocab_from: str | None = None
     shared: Shared = field(default_factory=Shared)
+    keeps_builds: bool = True
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -187,9 +189,8 @@ class Planner:
             first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
             finalists = self._finalists(space, promising, simplest, first)
             self.shared.finalists |= finalists.keys()
-            final = self._measure(
-                "measuring finalists", list(finalists.values()), self.data, self.validation, self.journal
-            )
+            steps = self.journal if self.keeps_builds else NO_JOURNAL
+            final = self._measure("measuring finalists", list(finalists.values()), self.data, self.validation, steps)
         compared = {name: final[name] for name in _in_time(self.budget, final)}
         chosen = simplest_of_the_best(compared)
         least = min(compared.values(), key=lambda built: built.loss)

@@ -1,0 +1,75 @@
+"""`neuromeld frontier`: what each size of a model costs, from one run."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from neuromeld.checkpoint.source import locate
+from neuromeld.cli import options as o
+from neuromeld.cli.console import console
+from neuromeld.cli.generated_options import with_settings
+from neuromeld.cli.recipes import shares
+from neuromeld.data.calibration import Calibration
+from neuromeld.errors import UserInputError
+from neuromeld.jobs.choosing import ChoiceJob
+from neuromeld.jobs.frontier import FrontierJob
+from neuromeld.jobs.opening import open_job
+from neuromeld.planning import Budget
+from neuromeld.report import render_frontier
+from neuromeld.report.frontier import HEAD, Frontier, rows_of
+from neuromeld.runtime.distributed import is_first_rank, own_device
+from neuromeld.runtime.workspace import write_text
+
+SHARES = "0.95,0.9,0.8,0.7,0.6,0.5"
+SUFFIXES = (".html", ".json")
+
+
+@with_settings("calibration", Calibration, "Calibration")
+@o.takes_machine
+def frontier_command(
+    models: Annotated[list[str], typer.Argument(help="Models to measure, all in one picture.")],
+    calibration: Calibration,
+    machine: o.Machine,
+    keep: Annotated[str, typer.Option(help="Shares of the parameters to measure, with commas between.")] = SHARES,
+    stock: Annotated[bool, typer.Option("--stock", help="Only what loads in plain transformers.")] = False,
+    out: Annotated[Path, typer.Option(help="The file to write: .html for a page with a picture, or .json.")] = Path(
+        "frontier.html"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file, and discard an unfinished run.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Measure what MODELS lose at each of several sizes, and write a page with a picture; no model is written."""
+    keeps = shares(keep)
+    budgets = [Budget(keep=share) for share in keeps]
+    o.check_writable("--out", out, SUFFIXES)
+    if out.exists() and not force:
+        raise UserInputError(f"{out} exists; name another file, or pass --force to replace it")
+    settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
+    settings |= {"force": force, "progress": True}
+    sources = [locate(model, allow_pickle=machine.allow_pickle) for model in models]
+    with open_job(out) as journal:
+        found = []
+        for source in sources:
+            job = ChoiceJob(source, budgets[0], calibration, "stock" if stock else "auto", **settings)
+            found.append(FrontierJob(job, keeps, journal).run())
+        if not is_first_rank():
+            return
+        write_text(out, render_frontier(found) if out.suffix == ".html" else json.dumps({"models": found}) + "\n")
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "models": found}))
+        return
+    for one in found:
+        console().print(_table(one))
+        if one["out_of_reach"]:
+            console().print(f"no candidate meets {', '.join(f'{keep:g}' for keep in one['out_of_reach'])}")
+    console().print(f"written to {o.folder_argument(out)}", soft_wrap=True)
+
+
+def _table(one: Frontier) -> Table:
+    table = Table(*HEAD, title=str(one["model"]))
+    for row in rows_of(one):
+        table.add_row(*row)
+    return table

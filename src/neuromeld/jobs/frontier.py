@@ -1,0 +1,100 @@
+"""The job of `frontier`: what each share of the parameters costs, for one model or several, from one run each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from neuromeld.archs.sizes import changes
+from neuromeld.data.calibration import Calibration
+from neuromeld.errors import UserInputError
+from neuromeld.evaluation.plain_pass import plain_pass_seconds
+from neuromeld.jobs.choosing import ChoiceJob
+from neuromeld.model.passes import chosen_passes, passes_in
+from neuromeld.planning import Choice, Planner, Sweep
+from neuromeld.planning.plan import make_plan
+from neuromeld.runtime.journal import Journal
+
+
+@dataclass(frozen=True)
+class FrontierJob:
+    """Measure one model at several shares.
+
+    choice   the job for the first share, the largest, without a journal
+    keeps    all shares, in descending order
+    journal  keeps the losses that were measured; nothing else is written
+    """
+
+    choice: ChoiceJob
+    keeps: Sequence[float]
+    journal: Journal
+
+    def run(self) -> dict[str, Any]:
+        """Return the points, as plain values, with the knee and what each cost in plain passes."""
+        planner = replace(self.choice, journal=self.journal).planner(keeps=list(self.keeps))
+        name = self.choice.source.name
+        planner = replace(planner, journal=planner.journal.within(name), keeps_builds=False)
+        sweep = Sweep(planner)
+        with passes_in(chosen_passes(planner.calibration.passes, planner.model), planner.model):
+            unit = plain_pass_seconds(planner.model, planner.data)
+        points: list[dict[str, Any]] = []
+        for place, keep in enumerate(self.keeps):
+            try:
+                choice = sweep.at(keep)
+            except UserInputError:
+                if not points:
+                    raise
+                break  # nothing meets the shares below it either
+            spent = sum(choice.phases.processor_seconds.values()) / unit
+            cost = planner.journal.once(f"cost {keep:g}", float, spent)
+            listed = ",".join(f"{share:g}" for share in self.keeps[: place + 1])
+            points.append(_point(planner, choice, keep) | {"passes": cost, "keep_option": listed})
+        knee = knee_of([(point["kept_ratio"], point["loss"]) for point in points])
+        return {
+            "model": name,
+            "points": points,
+            "knee": None if knee is None else points[knee]["keep"],
+            "out_of_reach": list(self.keeps[len(points) :]),
+            "options": _options(self.choice),
+        }
+
+
+def _point(planner: Planner, choice: Choice, keep: float) -> dict[str, Any]:
+    chosen, plan = choice.chosen, make_plan(planner.model, choice.recipe)
+    return {
+        "keep": keep,
+        "kept_ratio": chosen.kept_ratio,
+        "parameters": plan.parameters_after,
+        "flops_ratio": chosen.flops_ratio,
+        "bytes": plan.bytes_after,
+        "loss": chosen.excess_loss,
+        "standard_error": chosen.error,
+        "candidate": chosen.name,
+        "changes": changes(plan.before, plan.after),
+        "format": plan.format,
+        "recipe": choice.recipe.model_dump(exclude_none=True, mode="json"),
+    }
+
+
+def _options(job: ChoiceJob) -> str:
+    """Return the options of `compress` by which it makes the same choices."""
+    given = {name: value for name, value in job.calibration if value != Calibration.model_fields[name].default}
+    flags = [f"{_flag(name)} {value}" for name, value in given.items()]
+    return " ".join([*flags, *(["--stock"] if job.output == "stock" else [])])
+
+
+def _flag(name: str) -> str:
+    extra = Calibration.model_fields[name].json_schema_extra
+    return str(extra["flag"]) if isinstance(extra, dict) and "flag" in extra else f"--{name}"
+
+
+def knee_of(points: Sequence[tuple[float, float]]) -> int | None:
+    """Return the place of the point that lies farthest below the line between the first and the last one.
+
+    None where none lies below it: every share then costs more than its part.
+    """
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    if len(points) < 3 or x0 == x1:
+        return None
+    below = [y0 + (y1 - y0) * (x - x0) / (x1 - x0) - y for x, y in points]
+    best = max(range(len(points)), key=lambda place: below[place])
+    return best if below[best] > 0 else None

@@ -1,0 +1,67 @@
+"""`neuromeld frontier` as a user meets it."""
+
+import json
+import signal
+
+import pytest
+
+import processes
+from cli.commands import CALIBRATION, leftovers
+from neuromeld.jobs.frontier import knee_of
+
+
+@pytest.fixture
+def command(checkpoint, text, tmp_path):
+    options = ["--keep", "0.9,0.8,0.01", "--calibration", text, *CALIBRATION]
+    return lambda *more, out="frontier.html": ["frontier", checkpoint, *options, "--out", tmp_path / out, *more]
+
+
+def test_a_frontier_goes_on_where_it_was_killed_and_its_command_makes_its_points(cli, command, checkpoint, tmp_path):
+    killed = ("os.rename", r"keep 0\.8%3A measuring finalists .*\.safetensors$", signal.SIGKILL)
+    assert processes.command(*command(), at=killed).wait()[0] == -signal.SIGKILL
+    code, stdout, stderr = cli(*command("--json"))
+    assert code == 0, stderr
+    (found,) = json.loads(stdout)["models"]
+    assert [point["keep"] for point in found["points"]] == [0.9, 0.8]
+    assert all(point["kept_ratio"] <= point["keep"] for point in found["points"])
+    assert found["out_of_reach"] == [0.01]
+    page = (tmp_path / "frontier.html").read_text()
+    assert page.count("<svg") == 2
+    assert leftovers(tmp_path) == ["frontier.html"]
+    option = found["points"][1]["keep_option"].split(",")
+    assert option == ["0.9", "0.8"]
+    code, stdout, stderr = cli(
+        "compress", checkpoint, tmp_path / "out", "--keep", "0.9,0.8", *found["options"].split(), "--json"
+    )
+    assert code == 0, stderr
+    for point, record in zip(found["points"], json.loads(stdout)["results"], strict=True):
+        assert record["recipe"] == point["recipe"]
+        assert record["parameters_after"] == point["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "x.pdf"], "ending in .html, .json"),
+        (["--keep", "0.8,a"], "must be a share"),
+        (["--keep", "2"], "outside"),
+    ],
+)
+def test_mistakes_are_one_message(cli, checkpoint, options, message):
+    code, _, stderr = cli("frontier", checkpoint, *options)
+    assert code == 2
+    assert message in " ".join(stderr.split())
+
+
+def test_a_file_that_is_there_is_not_replaced(cli, command, tmp_path):
+    (tmp_path / "frontier.html").write_text("mine")
+    code, _, stderr = cli(*command())
+    assert code == 2
+    assert "exists; name another file, or pass --force" in " ".join(stderr.split())
+
+
+def test_the_knee_lies_farthest_below_the_line_between_the_ends():
+    assert knee_of([(1.0, 0.0), (0.8, 0.1), (0.6, 1.0)]) == 1
+    assert knee_of([(1.0, 0.0), (0.9, 0.2), (0.7, 0.3), (0.6, 2.0)]) == 2
+    assert knee_of([(1.0, 0.0), (0.8, 0.6), (0.6, 1.0)]) is None
+    assert knee_of([(1.0, 0.0), (0.6, 1.0)]) is None
