@@ -13,12 +13,14 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.opening import open_job, plan_of
+from neuromeld.jobs.recovered import compress_and_recover
 from neuromeld.modalities import reader_for, with_own_text
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Budget, Choice
 from neuromeld.planning.plan import Plan
 from neuromeld.planning.recipe import Recipe
 from neuromeld.planning.served import OutputFormat, check_output
+from neuromeld.recovery import Recovery
 from neuromeld.runtime.distributed import own_device
 
 
@@ -100,6 +102,7 @@ def compress(
     allow_pickle: bool = False,
     max_memory: int | None = None,
     evaluate: bool = True,
+    recovery: Recovery | None = None,
     force: bool = False,
     progress: bool = False,
 ) -> CompressResult:
@@ -110,6 +113,7 @@ def compress(
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
     max_memory  bytes; a job that would take more leaves the weights on the disk, with the same result
     evaluate  look at the model before and after: perplexity on a little evaluation text, and what it writes
+    recovery  train the result towards the model at `source` before it is written; it is not looked at then
     force    replace the checkpoint in `out`, and discard what another call left unfinished there
 
     The folder appears complete or not at all: it is written beside, loaded again, compared and then renamed.  What is
@@ -138,5 +142,5 @@ def compress(
             force=force,
             progress=progress,
         )
-        plan, record = job.run()
+        plan, record = job.run() if recovery is None else compress_and_recover(job, source, recovery)
     return CompressResult(out, plan, record)

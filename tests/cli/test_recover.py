@@ -50,12 +50,12 @@ def test_words_for_people(cli, checkpoint, text, tmp_path):
     [
         (["--recipe", "quik"], 2, "Did you mean 'quick'"),
         (["--steps", "0"], 2, "steps=0"),
-        (["--temperature", "2"], 2, "no distill_from"),
+        (["--temperature", "2"], 2, "no original"),
         (["--lora-rank", "4", "--no-lora"], 2, "give one of them"),
         (["--lora", "--qlora"], 2, "--qlora and --lora"),
         (["--no-lora", "--qlora"], 2, "--qlora and --no-lora"),
         (["--learning-rate", "1e30"], 4, "Lower --learning-rate (now 1e+30)"),
-        (["--distill-from", "./nowhere"], 2, "./nowhere does not exist"),
+        (["--from", "./nowhere"], 2, "./nowhere does not exist"),
         (["--seqlen", "2048"], 2, "2048"),
     ],
 )
@@ -71,6 +71,7 @@ def test_mistakes_are_one_message_and_no_output(cli, checkpoint, text, tmp_path,
 def test_recipes_are_listed(cli):
     _, stdout, _ = cli("list", "recovery-recipes", "--json")
     assert [row["name"] for row in json.loads(stdout)["recovery-recipes"]] == [
+        "distil",
         "image-model",
         "language-model",
         "quick",

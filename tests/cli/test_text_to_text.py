@@ -71,7 +71,7 @@ def test_merged_model_recovers(cli, kind, tmp_path, request):
     model, data = request.getfixturevalue(kind)
     assert cli("compress", model, tmp_path / "small", "--share-ffns", 2, "--calibration", data)[0] == 0
     options = ["--train", data, "--steps", 10, "--batch-tokens", 512, "--learning-rate", 0.003, "--json"]
-    code, out, err = cli("recover", tmp_path / "small", tmp_path / "out", *options, "--distill-from", model)
+    code, out, err = cli("recover", tmp_path / "small", tmp_path / "out", *options, "--from", model)
     assert code == 0, err
     record = json.loads(out)
     held_out = record["recovery"]["held_out"]

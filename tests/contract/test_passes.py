@@ -12,7 +12,7 @@ from neuromeld.evaluation import mean_loss
 from neuromeld.model import passes
 from neuromeld.model.capture import capture_inputs, record_calls
 from neuromeld.model.passes import chosen_passes, current_passes, passes_in
-from neuromeld.model.predictions import losses, predictions
+from neuromeld.model.predictions import measure_in_chunks, nll, predictions
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
 
@@ -33,9 +33,9 @@ def test_losses_are_those_of_autocast(family):
             logits, targets = at_once(model, batch)
         expected = F.cross_entropy(logits.float(), targets, reduction="none")
         with passes_in("bfloat16", model):
-            found = losses(predictions(model, batch))
+            found = measure_in_chunks(nll, predictions(model, batch))
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-    assert not torch.equal(found, losses(predictions(model, batch)))
+    assert not torch.equal(found, measure_in_chunks(nll, predictions(model, batch)))
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -1,5 +1,7 @@
 """Measures of predictions in chunks are those of all logits at once, and so are their gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from contract.kinds import NO_LOSS
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.model import predictions as module
 from neuromeld.model.capture import model_inputs
-from neuromeld.model.predictions import divergences, losses, predictions
+from neuromeld.model.predictions import kl, measure_in_chunks, nll, predictions, sum_in_chunks
 
 CAPPED = {"head_dim": 8, "final_logit_softcapping": 2.0}
 SPECIAL = {
@@ -73,10 +75,15 @@ def check_chunks(name, rows, monkeypatch):
     batch = batch_of(model)
     logits, targets = at_once(model, batch)
     expected = F.cross_entropy(logits, targets, reduction="none")
-    found = losses(predictions(model, batch))
+    found = measure_in_chunks(nll, predictions(model, batch))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    weights = torch.linspace(0.5, 2, len(targets), dtype=expected.dtype)
-    expected, found = gradients(model, expected @ weights), gradients(model, found @ weights)
+
+    def weighted(logits, targets):
+        return (targets + 1) * nll(logits, targets)
+
+    total, found = expected @ (targets + 1).to(expected), sum_in_chunks(weighted, predictions(model, batch))
+    torch.testing.assert_close(found, total, rtol=1e-9, atol=1e-9)
+    expected, found = gradients(model, total / 3), gradients(model, found / 3)
     assert found.keys() == expected.keys()
     for path, gradient in expected.items():
         assert (found[path] - gradient).norm() <= 1e-6 * gradient.norm() + 1e-12, path
@@ -90,11 +97,11 @@ def test_divergences_are_those_of_all_logits_and_reach_one_model_only(monkeypatc
     expected = (p.exp() * (p - q)).sum(-1)
     with torch.no_grad():
         teacher = predictions(other, batch)
-    found = divergences(predictions(model, batch), teacher, temperature=2)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    wanted = gradients(model, expected.mean())
+    found = sum_in_chunks(partial(kl, temperature=2), predictions(model, batch), teacher)
+    torch.testing.assert_close(found, expected.sum(), rtol=1e-9, atol=1e-9)
+    wanted = gradients(model, expected.sum())
     other.zero_grad()
-    for path, gradient in gradients(model, found.mean()).items():
+    for path, gradient in gradients(model, found).items():
         torch.testing.assert_close(gradient, wanted[path], rtol=1e-6, atol=1e-9)
     assert all(p.grad is None for p in other.parameters())
 
@@ -115,6 +122,8 @@ def test_the_head_is_run_in_chunks_and_the_rest_once(name, head, layer, monkeypa
     model.get_submodule(head).register_forward_hook(lambda *seen: rows.append(seen[-1].numel() // VOCABULARY))
     layers = []
     model.get_submodule(layer).register_forward_hook(lambda *_: layers.append(1))
-    losses(predictions(model, batch_of(model))).sum().backward()
+    found = predictions(model, batch_of(model))
+    sum_in_chunks(nll, found).backward()
     assert max(rows) == 5
+    assert sum(rows) == len(found) + 1, "logits of the first place, and then each once"
     assert len(layers) == 1

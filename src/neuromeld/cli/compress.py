@@ -23,8 +23,10 @@ from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import export
 from neuromeld.jobs.large_embedding import said_of_embedding
 from neuromeld.jobs.opening import open_job
+from neuromeld.jobs.recovered import compress_and_recover
 from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
+from neuromeld.recovery import recovery_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
 
@@ -52,18 +54,32 @@ def compress_command(
             rich_help_panel=o.OUTPUT,
         ),
     ] = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            "--recover",
+            metavar="LENGTH",
+            help="Train the result towards MODEL: for a time (30min), on tokens (2M), or by a recovery recipe.",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
     ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Make MODEL smaller and write the checkpoint to OUT; with several budgets, to OUT-0.9, OUT-0.8 ..."""
+    recovery = None if recover is None else recovery_of(recover, model)
     located = locate(model, allow_pickle=machine.allow_pickle)
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True}
     if asked.budget is not None and asked.further:
         if formats is not None:
             raise UserInputError(f"--format {formats} is for one budget; `neuromeld export` takes each of the folders")
+        if recovery is not None:
+            raise UserInputError(
+                f"--recover {recover} is for one budget; `neuromeld recover` takes each of the folders"
+            )
         job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
         several = SeveralJob(replace(job, vocab_from=asked.vocab_from), asked.further, out, evaluate=evaluate)
         _print_several(several.run(), as_json=as_json)
@@ -82,7 +98,11 @@ def compress_command(
                 console().print(_candidates(choice))
         assert recipe is not None
         settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
-        _, record = CompressionJob(located, recipe, out, journal, **settings).run()
+        compression = CompressionJob(located, recipe, out, journal, **settings)
+        if recovery is None:
+            _, record = compression.run()
+        else:
+            _, record = compress_and_recover(compression, model, recovery)
     if not first:
         return
     _warn(record.get("warnings", []))
@@ -114,8 +134,14 @@ def _said(out: Path, record: dict[str, Any]) -> list[str]:
         *record.get("changes", []),
         *(_measured(entry) for entry in record.get("evaluation", [])),
         *([_lost(record["max_loss"])] if "max_loss" in record else []),
+        *([_recovered(record["recovery"]["held_out"])] if "recovery" in record else []),
         f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
+
+
+def _recovered(held_out: dict[str, Any]) -> str:
+    before, after, whole = (held_out[f"loss_{when}"] for when in ("before", "after", "original"))
+    return f"held-out loss {before:.3f} -> {after:.3f} by training ({whole:.3f} the original)"
 
 
 def _measured(entry: dict[str, Any]) -> str:

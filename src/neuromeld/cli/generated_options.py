@@ -2,11 +2,11 @@
 
 import functools
 import inspect
+import keyword
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from keyword import iskeyword
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
@@ -41,7 +41,7 @@ class FieldOption:
     @property
     def parameter(self) -> str:
         """The name of the parameter that typer fills."""
-        return self.flag.removeprefix("--").replace("-", "_")
+        return _parameter_name(self.flag)
 
     def signature(self) -> inspect.Parameter:
         """Return the parameter of a command for it; None where it was not given."""
@@ -71,11 +71,15 @@ def parameter(
     """
     shown = default is not None and default is not False
     said = typer.Option(flag, help=description, metavar=metavar, show_default=shown, rich_help_panel=panel)
-    name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
-    name += "_" if iskeyword(name) else ""
+    name = _parameter_name(flag)
     return inspect.Parameter(
         name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, said]
     )
+
+
+def _parameter_name(flag: str) -> str:
+    name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def options_of(settings: type[Settings], owner: str, prefix: str, panel: str) -> list[FieldOption]:

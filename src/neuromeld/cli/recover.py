@@ -11,7 +11,9 @@ from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import options_of, parameter, with_options
 from neuromeld.errors import UserInputError
-from neuromeld.recovery import Recovery, load_recovery, parse_recovery, recover
+from neuromeld.planning.recipe import read_yaml
+from neuromeld.recovery import RECOVERY_RECIPES, Recovery, parse_recovery, recover
+from neuromeld.recovery.settings import LENGTHS
 
 LORA_RANK = 16
 """Of `--lora` and `--qlora`, where neither the recipe nor `--lora-rank` says another."""
@@ -30,7 +32,12 @@ def takes_recovery(command: Callable[..., None]) -> Callable[..., None]:
         parameter("--lora/--no-lora", bool | None, "Train low-rank updates, and merge them.", panel),
         parameter("--qlora", bool, "Train low-rank updates with the layers' matrices held in 4 bits.", panel, False),
     ]
-    return with_options(command, "settings", parameters, lambda values: _settings(**values))
+    fields = {option.parameter: option.field for option in RECOVERY_OPTIONS}
+
+    def build(values: dict[str, Any]) -> Recovery:
+        return _settings(**{fields.get(name, name): value for name, value in values.items()})
+
+    return with_options(command, "settings", parameters, build)
 
 
 @takes_recovery
@@ -74,10 +81,14 @@ def recover_command(
 
 def _settings(recipe: str, lora: bool | None, qlora: bool, **given: Any) -> Recovery:
     """Return the recipe with every option that was given in the place of its own."""
-    stated = load_recovery(recipe).model_dump(exclude_unset=True)
+    stated = read_yaml(recipe, RECOVERY_RECIPES)
+    if not isinstance(stated, dict):
+        return parse_recovery(stated)
     for one, other in (("batch_tokens", "batch_size"), ("batch_size", "batch_tokens")):
         if given[one] is not None and given[other] is None:
             stated.pop(other, None)
+    if any(given[name] is not None for name in LENGTHS):
+        stated = {name: value for name, value in stated.items() if name not in LENGTHS}
     if qlora and lora is not None:
         raise UserInputError(
             f"--qlora and --{'' if lora else 'no-'}lora: the first trains low-rank updates with the matrices held in 4 "

@@ -24,6 +24,7 @@ from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource
+from neuromeld.checkpoint.stated import read_json
 from neuromeld.data.text.usage import renumbered, tokenizer_in
 from neuromeld.evaluation import Outcome, bytes_on_disk
 from neuromeld.evaluation.plain_pass import plain_pass_seconds
@@ -89,6 +90,8 @@ class CompressionJob:
             passes = chosen_passes(self.recipe.calibration.passes, model)
             identity = identity_of(self.source, data, validation, self.dtype, self.device, passes)
             self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
+            if self.journal.folder in self.out.parents and self.out.exists():  # made before, and being trained
+                return plan, read_json(self.out / "record.json")
             outcome = self._outcome(data, processor, config)
         with passes_in(passes, model):
             if not plan.memory_mapped:

@@ -143,6 +143,10 @@ class LayerCalls:
     @torch.no_grad()
     def run(self, layer: nn.Module, index: int, batch: int, hidden: Tensor) -> Tensor:
         """Return the stream that leaves `layer` when `hidden` enters it."""
+        return self.differentiable(layer, index, batch, hidden)
+
+    def differentiable(self, layer: nn.Module, index: int, batch: int, hidden: Tensor) -> Tensor:
+        """Return the same, with gradients where they are enabled."""
         args, kwargs = self.arguments[batch][index - self.first]
         with forward_pass():
             output = layer(hidden, *args, **kwargs)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuromeld.model.capture import Batch
 from neuromeld.model.passes import own_format
-from neuromeld.model.predictions import losses, predictions
+from neuromeld.model.predictions import nll, predictions, sum_in_chunks
 
 OnGradient = Callable[[str, Tensor, Tensor], None]
 """`on_activation(path, x, gradient)`, both `(n, width)`; the gradient of a token of padding is zero."""
@@ -38,7 +38,7 @@ def capture_gradients(
         for done, batch in enumerate(batches, start=1):
             with torch.enable_grad():
                 found = predictions(model, batch)
-                losses(found).sum().backward()
+                sum_in_chunks(nll, found).backward()
             total += len(found)
             for path, (x, carrier) in seen.items():
                 assert carrier.grad is not None

@@ -1,12 +1,12 @@
 """What a model predicts, and measures of it, with logits of a chunk of predictions at a time.
 
 The logits of 4,096 tokens over a vocabulary of 262,144 are 4 GB in float32, and a backward pass holds them some times
-over.  So a model is run up to its head, and the head on chunks; a backward pass computes the logits of a chunk again.
+over.  So a model is run up to its head, and the head on chunks; where gradients are wanted, each chunk gives its own.
 
 Suffixes of tensors: n predictions, d what the head reads, v vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
@@ -32,12 +31,14 @@ class Predictions:
     hidden_nd  what the head of the model reads for each prediction
     targets_n  the `labels` where a batch has them, else each token of `input_ids` from those before
     head       from rows of `hidden_nd` to their logits, scaled, capped and biased as the model does
+    parameters  of the head, where the predictions were made with gradients
     """
 
     hidden_nd: Tensor
     targets_n: Tensor
     vocab_size: int
     head: Callable[[Tensor], Tensor]
+    parameters: Sequence[nn.Parameter] = ()
 
     def __len__(self) -> int:
         return len(self.targets_n)
@@ -67,41 +68,66 @@ def predictions(model: nn.Module, batch: Batch) -> Predictions:
         real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
         hidden, targets = hidden[:, :-1], ids[:, 1:]
         wanted = real[:, 1:] & real[:, :-1]
-    return Predictions(hidden[wanted], targets[wanted], logits.shape[-1], rest)
+    return Predictions(hidden[wanted], targets[wanted], logits.shape[-1], rest, rest.parameters())
 
 
-def measure_in_chunks(measure: Callable[..., Tensor], *models: Predictions) -> Tensor:
-    """Return `measure(logits_nv, ..., targets_n)` of all predictions, `(n, ...)`, a chunk of them at a time.
+def measure_in_chunks(measure: Callable[..., Tensor], found: Predictions) -> Tensor:
+    """Return `measure(logits_nv, targets_n)` of all predictions, `(n, ...)`, a chunk of them at a time.
+
+    measure  row by row, from logits in float32 or wider
+
+    Memory: `CHUNK_LOGITS` logits, and what `measure` makes of them; without gradients, for which see `sum_in_chunks`.
+    """
+    with torch.no_grad(), keeping_casts():
+        parts = zip(*(x.split(_rows(found)) for x in (found.hidden_nd, found.targets_n)), strict=True)
+        return torch.cat([measure(_wide(found.head(hidden)), targets) for hidden, targets in parts])
+
+
+def sum_in_chunks(measure: Callable[..., Tensor], *models: Predictions) -> Tensor:
+    """Return the sum of `measure(logits_nv, ..., targets_n)` over all predictions, `()`, a chunk at a time.
 
     measure  row by row, from the logits of each model, in float32 or wider, and the targets of the first
     models   predictions for the same places, such as of a model and of what it was made of
 
-    Differentiable by what the heads read and by their weights.  Memory: `CHUNK_LOGITS` logits of each model, and what
-    `measure` makes of them.
+    Differentiable by what the heads read and by their weights: gradients of a chunk are taken as soon as it is there,
+    so logits are computed once and not kept.  Make the predictions of a model that none are to reach under
+    `torch.no_grad()`.  Memory: `CHUNK_LOGITS` logits of each model, and what `measure` makes of them.
     """
-
-    def part(*given: Tensor) -> Tensor:
-        *hidden, targets = given
-        return measure(*(_wide(one.head(rows)) for one, rows in zip(models, hidden, strict=True)), targets)
-
-    rows = max(1, CHUNK_LOGITS // max(one.vocab_size for one in models))
-    chunks = zip(*(one.hidden_nd.split(rows) for one in models), models[0].targets_n.split(rows), strict=True)
-    with keeping_casts():
-        return torch.cat([checkpoint(part, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+    heads = dict.fromkeys(parameter for one in models for parameter in one.parameters)
+    return cast(Tensor, _Sum.apply(measure, models, *(one.hidden_nd for one in models), *heads))
 
 
-def losses(found: Predictions) -> Tensor:
-    """Return the negative log-likelihood of each target, `(n,)`, in nats."""
-    return measure_in_chunks(nll, found)
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, measure: Callable[..., Tensor], models: Sequence[Predictions], *tensors: Tensor) -> Tensor:
+        gradients = [torch.zeros_like(x) if x.requires_grad else None for x in tensors]
+        hidden, weights = tensors[: len(models)], [x for x in tensors[len(models) :] if x.requires_grad]
+        rows = min(map(_rows, models))
+        total = torch.zeros((), dtype=torch.float64)
+        with torch.enable_grad(), keeping_casts():
+            for first in range(0, len(models[0]), rows):
+                here = slice(first, first + rows)
+                parts = [x[here].detach().requires_grad_(x.requires_grad) for x in hidden]
+                logits = [_wide(one.head(part)) for one, part in zip(models, parts, strict=True)]
+                value = measure(*logits, models[0].targets_n[here]).sum()
+                total += value.detach().cpu().double()
+                if value.requires_grad:
+                    wanted = [x for x in parts if x.requires_grad] + weights
+                    found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
+                    places = [x[here] if x is not None and k < len(models) else x for k, x in enumerate(gradients)]
+                    for place in places:
+                        if place is not None and (gradient := next(found)) is not None:
+                            place += gradient
+        ctx.save_for_backward(*gradients)
+        return total.to(hidden[0].device, torch.promote_types(hidden[0].dtype, torch.float32))
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Any:
+        return None, None, *(None if x is None else x * outer[0].to(x.dtype) for x in ctx.saved_tensors)
 
 
-def divergences(found: Predictions, expected: Predictions, temperature: float = 1.0) -> Tensor:
-    """Return `KL(expected || found)` of each prediction, `(n,)`, in nats, both softened by the temperature.
-
-    Make `expected` under `torch.no_grad()` where no gradient is to go into it: it may be kept, at the memory of its
-    hidden states.
-    """
-    return measure_in_chunks(lambda logits, other, _: kl(logits, other, temperature), found, expected)
+def _rows(found: Predictions) -> int:
+    return max(1, CHUNK_LOGITS // found.vocab_size)
 
 
 def nll(logits_nv: Tensor, targets_n: Tensor) -> Tensor:
@@ -109,8 +135,8 @@ def nll(logits_nv: Tensor, targets_n: Tensor) -> Tensor:
     return F.cross_entropy(logits_nv, targets_n, reduction="none")
 
 
-def kl(logits_nv: Tensor, expected_nv: Tensor, temperature: float) -> Tensor:
-    """Return `KL(expected || found)` of each row, `(n,)`, of logits divided by the temperature."""
+def kl(logits_nv: Tensor, expected_nv: Tensor, _: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """Return `KL(expected || found)` of each row, `(n,)`, of logits divided by the temperature: a measure of two."""
     found, expected = (F.log_softmax(logits / temperature, dim=-1) for logits in (logits_nv, expected_nv))
     return F.kl_div(found, expected, log_target=True, reduction="none").sum(-1)
 
@@ -122,12 +148,14 @@ class _Rest:
     What families do to logits (a scale, a cap, a bias) is in their forward passes.  So those are run again, in which
     everything but the head gives what it gave before, and the head reads the rows.
 
-    returned  what the modules gave that a forward pass calls itself, and not through one another
+    returned     what the modules gave that a forward pass calls itself, and not through one another
+    beside_head  modules that hooks of the head call
     """
 
     model: nn.Module
     inputs: dict[str, Any]
     returned: dict[nn.Module, list[Any]] = field(default_factory=dict)
+    beside_head: list[nn.Module] = field(default_factory=list)
     grad: bool = True
     passes: PassFormat = "own"
 
@@ -146,6 +174,8 @@ class _Rest:
             running.pop()
 
         def begin(module: nn.Module, _: Any) -> None:
+            if head in running:
+                self.beside_head.append(module)
             running.append(module)
 
         def end(module: nn.Module, _: Any, output: Any) -> None:
@@ -180,6 +210,12 @@ class _Rest:
             stack.enter_context(forward_pass(keep_casts=True))
             logits: Tensor = self.model(**self.inputs).logits
         return logits[0]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the head that ask for gradients, if it was run with them."""
+        head = self._head()
+        modules = [] if head is None or not self.grad else [head, *self.beside_head]
+        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
     def _head(self) -> nn.Module | None:
         found: nn.Module | None = cast(PreTrainedModel, self.model).get_output_embeddings()

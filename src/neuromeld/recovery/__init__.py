@@ -1,14 +1,16 @@
 """Recovery tuning: train a compressed checkpoint on text, images or speech, in the shapes and ties that it has."""
 
-from neuromeld.recovery.run import RecoverResult, recover, recover_model
-from neuromeld.recovery.settings import RECOVERY_RECIPES, Recovery, load_recovery, parse_recovery
+from neuromeld.recovery.run import RecoverResult, RecoveryJob, recover, recover_model
+from neuromeld.recovery.settings import RECOVERY_RECIPES, Recovery, load_recovery, parse_recovery, recovery_of
 
 __all__ = [
     "RECOVERY_RECIPES",
     "RecoverResult",
     "Recovery",
+    "RecoveryJob",
     "load_recovery",
     "parse_recovery",
     "recover",
     "recover_model",
+    "recovery_of",
 ]

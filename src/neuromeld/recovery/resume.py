@@ -3,30 +3,23 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from neuromeld.runtime.journal import SUFFIX
 from neuromeld.runtime.progress import warn
-from neuromeld.runtime.workspace import open_workspace, write_whole
+from neuromeld.runtime.workspace import write_whole
 
 CHECKSUMS = "checksums.json"
 """sha256 of every file of a checkpoint, written last."""
 
 
-@contextmanager
-def work_in(work: Path, identity: dict[str, Any], *, force: bool) -> Iterator[Path | None]:
-    """Lock the folder of a run with this identity; yield the checkpoint it goes on from, if any.
+LAYERWISE = "layerwise-"
+"""What the steps of layers that were trained by themselves are called, before their numbers."""
 
-    identity   everything that decides the result, as plain values
-    force      discard an unfinished run with another identity, which otherwise is a `UserInputError`
 
-    The folder is removed at the end of the block, or on an exception before the first checkpoint.
-    """
-    with open_workspace(work, lambda: _last_checkpoint(work) is not None) as workspace:
-        workspace.begin({"job": "recover"} | identity, force=force)
-        yield _last_checkpoint(work)
+def holds_work(work: Path) -> bool:
+    """Tell whether a work folder holds what a run may go on from: layers that were trained, or a checkpoint."""
+    return any(work.glob(f"{LAYERWISE}*{SUFFIX}")) or last_checkpoint(work) is not None
 
 
 def write_checksums(checkpoint: Path) -> None:
@@ -35,7 +28,7 @@ def write_checksums(checkpoint: Path) -> None:
     write_whole(checkpoint / CHECKSUMS, lambda path: path.write_text(json.dumps(sums), encoding="utf-8"))
 
 
-def _last_checkpoint(work: Path) -> Path | None:
+def last_checkpoint(work: Path) -> Path | None:
     """Return the latest checkpoint that is as it was written; remove later ones, with a warning if they were whole."""
     found = [path for path in work.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     for folder in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,22 @@ from transformers import PreTrainedModel
 from neuromeld.checkpoint import check_free, new_folder
 from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.source import ModelSource, locate
+from neuromeld.checkpoint.stated import read_json
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
-from neuromeld.modalities import MODALITIES, Modality, inputs_of, with_own_text
+from neuromeld.modalities import MODALITIES, Modality, TrainingSet, inputs_of, with_own_text
 from neuromeld.model.passes import multiplies_bfloat16
 from neuromeld.planning.plan import check_plain
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recovery.held_out import held_out_loss
 from neuromeld.recovery.lora import check_peft
-from neuromeld.recovery.resume import work_in
+from neuromeld.recovery.resume import holds_work, last_checkpoint
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.recovery.tune import Tuning, tune
 from neuromeld.recovery.write import write_recovered
 from neuromeld.report import checked_record
-from neuromeld.runtime.workspace import work_folder
+from neuromeld.runtime.journal import Journal
+from neuromeld.runtime.workspace import Workspace, open_workspace, work_folder
 from neuromeld.version import __version__
 
 BYTES_PER_PARAMETER = 3 * (4 + 8)
@@ -60,47 +62,91 @@ def recover(
     settings, data or model it is refused, unless `force` discards what was done.  Raises a `NeuromeldError` for
     everything that can be wrong with the arguments, the model, the loss or the disk.
     """
-    started, out = time.monotonic(), Path(out)
-    _check(settings, out, source, force=force)
-    where = _device(device)
-    bf16 = multiplies_bfloat16(where) if settings.bf16 is None else settings.bf16
-    located = _located(source, allow_pickle=allow_pickle)
-    config = located.config()
-    inputs = inputs_of(config)
-    kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
-    processor = reader.processor(located.folder)
-    original = _original(settings, located, reader)
-    reader = with_own_text(reader, original or located, device, progress=progress)
-    pool = reader.training(settings.data, processor, config)
-    batch_examples = settings.batch_examples(pool)
-    measure = held_out_loss(reader, settings.data, processor, config, progress=progress)
-    model = located.load(None, device)
-    before = measure(model)
-    sha256 = located.fingerprint()
-    facts = {"source_sha256": sha256, f"{kind}_sha256": pool.sha256, "bf16": bf16}
-    facts |= {"original_sha256": original.fingerprint()} if original else {}
-    work = work_folder(out)
-    with work_in(work, settings.stated() | facts, force=force) as resume_from:
+    job = RecoveryJob(settings, Path(out), force=force, device=device, allow_pickle=allow_pickle, progress=progress)
+    job.check(source)
+    with open_workspace(work_folder(job.out), lambda: holds_work(work_folder(job.out))) as workspace:
+        return job.run(source, workspace)
+
+
+@dataclass(frozen=True)
+class RecoveryJob:
+    """One call of `recover`, which says what its arguments mean."""
+
+    settings: Recovery
+    out: Path
+    force: bool = False
+    device: str = "cpu"
+    allow_pickle: bool = False
+    progress: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def check(self, source: str) -> None:
+        """Raise for an output that cannot be written, and for packages and devices that are missing."""
+        for read in (source, self.settings.original):
+            check_free(self.out, force=self.force, source=read)
+        _device(self.device)
+        if self.settings.lora_rank is not None:
+            check_peft()
+        if self.settings.base_bits:
+            check_bitsandbytes()
+
+    def run(self, source: str, workspace: Workspace) -> RecoverResult:
+        """Train the checkpoint at `source` and write it; what is done until then is kept in the work folder."""
+        settings, located = self.settings, _located(source, allow_pickle=self.allow_pickle)
+        config = located.config()
+        inputs = inputs_of(config)
+        kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
+        processor = reader.processor(located.folder)
+        original = _original(settings, located, reader)
+        reader = with_own_text(reader, original or located, self.device, progress=self.progress)
+        pool = reader.training(settings.data, processor, config)
+        settings.batch_examples(pool)  # whether they fit
+        facts = {"source_sha256": located.fingerprint(), f"{kind}_sha256": pool.sha256, "bf16": self._bf16}
+        facts |= {"original_sha256": original.fingerprint()} if original else {}
+        workspace.begin({"job": "recover"} | settings.stated() | facts, force=self.force)
+        measure = held_out_loss(reader, settings.data, processor, config, progress=self.progress)
+        model = located.load(None, self.device)
         if settings.lora_rank is None:
-            check_space(work, BYTES_PER_PARAMETER * unique_parameters(model))
-        teacher = original.load(torch.bfloat16 if bf16 else None, device) if original else None
-        compute = torch.bfloat16 if bf16 else torch.float32
-        base = FourBit(located, sha256, compute) if settings.base_bits else None
-        tuning = tune(model, teacher, pool, Job(settings, bf16, where, work, resume_from, base), progress=progress)
+            check_space(workspace.folder, BYTES_PER_PARAMETER * unique_parameters(model))
+        losses = {"loss_before": measure(model).nll}
+        teacher = original.load(torch.bfloat16 if self._bf16 else None, self.device) if original else None
+        if teacher is not None:
+            losses |= {"loss_original": measure(teacher).nll}
+        job = self._job(located, workspace)
+        if settings.layerwise_tokens:
+            amount = settings.data.model_copy(update={"tokens": settings.layerwise_tokens})
+            batches = reader.calibration(amount, processor, config, amount.tokens).batches
+            job = replace(job, by_layer=batches, dropped=_dropped(located))
+        tuning = tune(model, teacher, pool, job, progress=self.progress)
         del teacher
         after = measure(model)
         recovery = facts | {
-            "device": where.type,
+            "device": _device(self.device).type,
             "data": {"kind": kind, "source": pool.source, "split": "calibration", "tokens": pool.num_tokens},
-            "tokens_seen": settings.steps * batch_examples * pool.num_tokens // pool.num_examples,
-            "held_out": {"loss_before": before.nll, "loss_after": after.nll, "protocol": after.protocol},
-            "resumed_from": resume_from.name if resume_from else None,
-            "seconds": time.monotonic() - started,
-            **_trained(settings, tuning),
+            "held_out": losses | {"loss_after": after.nll, "protocol": after.protocol},
+            "resumed_from": job.resume_from.name if job.resume_from else None,
+            "seconds": time.monotonic() - self.started,
+            **_trained(tuning, pool),
         }
-        with new_folder(out, force=force, beside=work) as folder:
+        with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
             record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
-    return RecoverResult(out, record)
+        return RecoverResult(self.out, record)
+
+    @property
+    def _bf16(self) -> bool:
+        return multiplies_bfloat16(_device(self.device)) if self.settings.bf16 is None else self.settings.bf16
+
+    def _job(self, located: ModelSource, workspace: Workspace) -> Job:
+        settings, compute = self.settings, torch.bfloat16 if self._bf16 else torch.float32
+        return Job(
+            settings,
+            self._bf16,
+            _device(self.device),
+            workspace.folder,
+            Journal(workspace),
+            last_checkpoint(workspace.folder),
+            FourBit(located, located.fingerprint(), compute) if settings.base_bits else None,
+        )
 
 
 def _located(source: str, *, allow_pickle: bool) -> ModelSource:
@@ -111,24 +157,24 @@ def _located(source: str, *, allow_pickle: bool) -> ModelSource:
     return located
 
 
-def _check(settings: Recovery, out: Path, source: str, *, force: bool) -> None:
-    """Raise for an output that cannot be written, and for packages that are missing."""
-    for read in (source, settings.distill_from):
-        check_free(out, force=force, source=read)
-    if settings.lora_rank is not None:
-        check_peft()
-    if settings.base_bits:
-        check_bitsandbytes()
+def _dropped(located: ModelSource) -> list[int]:
+    """Return the layers that the record of a compressed checkpoint says are gone, counted from 0 in every stack."""
+    path = located.folder / "record.json"
+    return list(read_json(path).get("dropped") or []) if path.is_file() else []
 
 
-def _trained(settings: Recovery, tuning: Tuning) -> dict[str, Any]:
+def _trained(tuning: Tuning, pool: TrainingSet) -> dict[str, Any]:
     """Return what a record says of the training itself."""
-    matrix_bytes = {"matrix_bytes": tuning.matrix_bytes} if tuning.matrix_bytes else {}
-    return matrix_bytes | {
+    settings = tuning.settings
+    seen = (settings.steps or 0) * settings.batch_examples(pool) * pool.num_tokens // pool.num_examples
+    return {
         "settings": settings.stated(),
+        "tokens_seen": seen + (settings.layerwise_tokens or 0),
         "parameters_trained": tuning.parameters_trained,
         "loss_curve": tuning.loss_curve,
         "versions": _versions(settings),
+        **({"layers": [asdict(layer) for layer in tuning.layers]} if tuning.layers else {}),
+        **({"matrix_bytes": tuning.matrix_bytes} if tuning.matrix_bytes else {}),
     }
 
 
@@ -153,21 +199,16 @@ def recover_model(
         raise UserInputError("a base held in 4 bits is read again from its checkpoint: use recover on a folder")
     if settings.lora_rank is not None:
         check_peft()
+    if settings.layerwise_tokens:
+        raise UserInputError("layers follow those that a checkpoint's record names: use recover on a folder")
     started = time.monotonic()
     pool = MODALITIES[inputs_of(model.config)].training(settings.data, processor, model.config)
     bf16 = multiplies_bfloat16(model.device) if settings.bf16 is None else settings.bf16
     teacher = None
-    if settings.distill_from is not None:
-        teacher = locate(settings.distill_from).load(torch.bfloat16 if bf16 else None, str(model.device))
+    if settings.original is not None:
+        teacher = locate(settings.original).load(torch.bfloat16 if bf16 else None, str(model.device))
     tuning = tune(model, teacher, pool, Job(settings, bf16, model.device), progress=progress)
-    return {
-        "settings": settings.stated(),
-        "bf16": bf16,
-        "tokens_seen": settings.steps * settings.batch_examples(pool) * pool.num_tokens // pool.num_examples,
-        "parameters_trained": tuning.parameters_trained,
-        "loss_curve": tuning.loss_curve,
-        "seconds": time.monotonic() - started,
-    }
+    return {"bf16": bf16, "seconds": time.monotonic() - started, **_trained(tuning, pool)}
 
 
 def _device(device: str) -> torch.device:
@@ -184,9 +225,9 @@ def _device(device: str) -> torch.device:
 
 def _original(settings: Recovery, located: ModelSource, reader: Modality) -> ModelSource | None:
     """Return the model to distil from; `UserInputError` if it does not predict the same."""
-    if settings.distill_from is None:
+    if settings.original is None:
         return None
-    original = locate(settings.distill_from, allow_pickle=located.allow_pickle)
+    original = locate(settings.original, allow_pickle=located.allow_pickle)
     (num_original, names_original), (num, names) = (_predicted(source, reader) for source in (original, located))
     if num != num_original or names != names_original:
         raise UserInputError(

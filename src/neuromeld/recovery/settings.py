@@ -1,5 +1,7 @@
 """Everything that decides what a recovery does, validated at once, frozen, and kept with the result."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +13,20 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.modalities import TrainingSet
+from neuromeld.model.capture import Batch
 from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery.four_bit import FourBit
 from neuromeld.registry import Registry
-from neuromeld.settings import Seed, Settings, validate
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.settings import MOST, Seed, Settings, validate
 
-_LEAST = {"steps": 1, "batch_size": 1, "accumulate": 1, "seqlen": 2, "warmup": 0, "lora_rank": 1}
+_LEAST = {
+    **dict.fromkeys(("steps", "tokens", "layerwise_tokens", "batch_size", "accumulate", "lora_rank"), 1),
+    **{"seqlen": 2, "warmup": 0},
+}
+
+LENGTHS = ("steps", "tokens", "minutes")
+"""Ways to say how long to train; exactly one of them, or none where only layers are trained."""
 
 
 class Recovery(Settings):
@@ -26,7 +36,21 @@ class Recovery(Settings):
         None,
         description="Named data or file:PATH to train on (its calibration split); by default the usual for the model.",
     )
-    steps: int = Field(description="Updates in all; data that is too short for them is read again, in another order.")
+    steps: int | None = Field(
+        None, description="Updates in all; data that is too short for them is read again, in another order."
+    )
+    tokens: int | None = Field(None, description="Tokens to train on in all, in the place of steps.")
+    minutes: float | None = Field(
+        None, description="Minutes to train for, in the place of steps: as many as fit, by the time of the first ones."
+    )
+    layerwise_tokens: int | None = Field(
+        None,
+        description="Tokens on which layers are trained first, one at a time, to write what the original's write.",
+    )
+    layerwise_rate: float = Field(3e-4, description="Peak learning rate of that.")
+    only: Literal["norms", "embeddings"] | None = Field(
+        None, description="Train norms and biases alone, or embeddings and the output head; by default everything."
+    )
     batch_tokens: int = Field(2048, description="Tokens of one update, a multiple of seqlen; of images, positions.")
     batch_size: int | None = Field(None, description="Examples of one update, in the place of tokens.")
     accumulate: int = Field(1, description="Gradient-accumulation steps.")
@@ -46,8 +70,11 @@ class Recovery(Settings):
     base_bits: Literal[4] | None = Field(
         None, description="Bits that the layers' matrices are held in while low-rank updates are trained."
     )
-    distill_from: str | None = Field(
-        None, description="Original model, for logit distillation: loss = (1 - w) cross-entropy + w T^2 KL."
+    original: str | None = Field(
+        None,
+        description="The model that was compressed, whose predictions are followed: loss = (1 - w) cross-entropy + "
+        "w T^2 KL.",
+        json_schema_extra={"flag": "--from"},
     )
     distill_weight: float = Field(0.5, description="Share w of the distillation in the loss.")
     temperature: float = Field(1.0, description="Distillation temperature T.")
@@ -79,9 +106,15 @@ class Recovery(Settings):
             raise UserInputError(f"accumulate={self.accumulate} must divide the {found} examples of an update")
         return found
 
+    def of_steps(self, steps: int) -> "Recovery":
+        """Return the same settings with a length in updates; `UserInputError` where they leave no time to train."""
+        stated = self.model_dump(exclude_unset=True, exclude={"tokens", "minutes"})
+        return parse_recovery(stated | {"steps": steps})
+
     def stated(self) -> dict[str, Any]:
         """Return the settings that take part, as plain values."""
-        unused = set() if self.distill_from else {"distill_weight", "temperature"}
+        unused = set() if self.original else {"distill_weight", "temperature"}
+        unused |= set() if self.layerwise_tokens else {"layerwise_rate"}
         unused |= {"batch_tokens"} if self.batch_size else set()
         unused |= {name for name in ("accumulate", "final_learning_rate") if name not in self.model_fields_set}
         return self.model_dump(exclude_none=True, exclude=unused)
@@ -95,9 +128,10 @@ class Recovery(Settings):
         ]
         problems += [
             f"{name}={getattr(self, name)} must be positive"
-            for name in ("learning_rate", "clip", "temperature")
-            if not 0 < getattr(self, name) < float("inf")
+            for name in ("learning_rate", "layerwise_rate", "clip", "temperature", "minutes")
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf")
         ]
+        problems += self._length_problems()
         problems += unknown_source(self.train) if self.train is not None else []
         if self.batch_size is not None and "batch_tokens" in self.model_fields_set:
             problems.append(f"batch_size={self.batch_size} and batch_tokens={self.batch_tokens}: give one of them")
@@ -105,40 +139,63 @@ class Recovery(Settings):
             problems.append(f"schedule={self.schedule} has no decay_steps or final_learning_rate; linear has")
         if not 0 <= self.final_learning_rate <= self.learning_rate:
             problems.append(f"final_learning_rate={self.final_learning_rate} is outside [0, learning_rate]")
-        if self.decay_steps is not None and not self.warmup < self.decay_steps <= self.steps:
+        if self.decay_steps is not None and not self.warmup < self.decay_steps <= (self.steps or MOST):
             problems.append(
                 f"decay_steps={self.decay_steps} is not above warmup={self.warmup} and at most steps={self.steps}"
             )
         windows = self.batch_size is None and self.seqlen > 1
         if windows and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
             problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
-        if self.warmup and self.warmup >= self.steps:
+        if self.warmup and self.steps is not None and self.warmup >= self.steps:
             problems.append(f"warmup={self.warmup} leaves none of steps={self.steps} to train at full rate")
         if not 0 < self.distill_weight <= 1:
             problems.append(f"distill_weight={self.distill_weight} is outside (0, 1]; 1 is distillation alone")
         if self.base_bits and self.lora_rank is None:
             problems.append("base_bits is for low-rank updates; set lora_rank, or remove it")
+        if self.base_bits and self.layerwise_tokens:
+            problems.append("base_bits reads the matrices again, so layers cannot be trained before; give one of them")
+        if self.only is not None and self.lora_rank is not None:
+            problems.append(
+                f"only={self.only} and lora_rank={self.lora_rank}: low-rank updates are of matrices; give one"
+            )
+        if self.layerwise_tokens is not None and self.original is None:
+            problems.append("layerwise_tokens is for layers that follow the original's; name it by original")
         alone = sorted({"distill_weight", "temperature"} & self.model_fields_set)
-        if alone and self.distill_from is None:
-            problems.append(f"{' and '.join(alone)}: there is no distill_from; name the original model, or remove this")
+        if alone and self.original is None:
+            problems.append(f"{' and '.join(alone)}: there is no original; name the original model, or remove this")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
+    def _length_problems(self) -> list[str]:
+        given = [f"{name}={getattr(self, name)}" for name in LENGTHS if getattr(self, name) is not None]
+        if len(given) > 1:
+            return [f"{' and '.join(given)}: give one of them"]
+        if not given and self.layerwise_tokens is None:
+            return ["say how long to train: steps, tokens or minutes"]
+        return []
+
 
 @dataclass(frozen=True)
 class Job:
-    """Settings, and what this machine and this call add to them; `base` is set with `settings.base_bits`.
+    """Settings, and what this machine and this call add to them.
 
-    Checkpoints of the run are kept in `work`; without it, none are.
+    work       where checkpoints of the run are kept; without it, none are
+    journal    of the same folder
+    base       set with `settings.base_bits`
+    by_layer   what layers are trained on, with `settings.layerwise_tokens`
+    dropped    layers of the original that are gone, counted from 0 in every stack
     """
 
     settings: Recovery
     bf16: bool
     device: torch.device
     work: Path | None = None
+    journal: Journal = NO_JOURNAL
     resume_from: Path | None = None
     base: FourBit | None = None
+    by_layer: Sequence[Batch] = ()
+    dropped: Sequence[int] = ()
 
 
 _SHIPPED = Path(__file__).parent / "recipes"
@@ -156,3 +213,28 @@ def parse_recovery(data: Any) -> Recovery:
 def load_recovery(name_or_path: str) -> Recovery:
     """Settings by the name they ship under, or from a YAML file."""
     return parse_recovery(read_yaml(name_or_path, RECOVERY_RECIPES))
+
+
+FOLLOWING = "distil"
+"""The recipe that `recovery_of` gives a length to."""
+
+_MINUTES = {"s": 1 / 60, "min": 1.0, "m": 1.0, "h": 60.0}
+_TOKENS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+
+
+def recovery_of(length: str, original: str) -> Recovery:
+    """Return how a model is trained towards its original for a time (`30min`, `2h`), or on so many tokens (`2M`).
+
+    length   or the name of a recovery recipe, or the path of one
+
+    Raises `UserInputError` for what is none of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|m|h|[KMB]?)", length)
+    stated = read_yaml(length if found is None else FOLLOWING, RECOVERY_RECIPES)
+    if not isinstance(stated, dict):
+        return parse_recovery(stated)
+    if found is not None:
+        number, unit = float(found[1]), found[2]
+        stated = {key: value for key, value in stated.items() if key not in LENGTHS}
+        stated |= {"minutes": number * _MINUTES[unit]} if unit in _MINUTES else {"tokens": int(number * _TOKENS[unit])}
+    return parse_recovery(stated | {"original": stated.get("original") or original})

@@ -19,7 +19,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from neuromeld.errors import NumericsError
 from neuromeld.modalities import TrainingSet
-from neuromeld.model.predictions import kl, measure_in_chunks, nll, predictions
+from neuromeld.model.capture import Batch
+from neuromeld.model.predictions import kl, nll, predictions, sum_in_chunks
 from neuromeld.recovery.resume import write_checksums
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.runtime.progress import Advance
@@ -41,6 +42,7 @@ def train(
     Raises `NumericsError` at the first loss that is not finite.
     """
     settings, config = job.settings, cast(Any, model.config)
+    assert settings.steps is not None
     size = settings.batch_examples(pool)
     every = max(1, min(settings.steps // LOG_POINTS, LONGEST_LOG))
     arguments = TrainingArguments(
@@ -90,7 +92,19 @@ def train(
 def distillation_loss(settings: Recovery, logits_nv: Tensor, expected_nv: Tensor, targets_n: Tensor) -> Tensor:
     """Return `(1 - w) cross-entropy + w T^2 KL(expected || found)`, softened by T, of each row (arXiv:1503.02531)."""
     share, temperature = settings.distill_weight, settings.temperature
-    return (1 - share) * nll(logits_nv, targets_n) + share * temperature**2 * kl(logits_nv, expected_nv, temperature)
+    return (1 - share) * nll(logits_nv, targets_n) + share * temperature**2 * kl(
+        logits_nv, expected_nv, temperature=temperature
+    )
+
+
+def loss_of(model: nn.Module, teacher: PreTrainedModel | None, batch: Batch, settings: Recovery) -> Tensor:
+    """Return the mean loss of a batch; with a teacher, that of distillation."""
+    found = predictions(model, batch)
+    if teacher is None:
+        return sum_in_chunks(nll, found) / len(found)
+    with torch.no_grad():
+        expected = predictions(teacher, batch)
+    return sum_in_chunks(partial(distillation_loss, settings), found, expected) / len(found)
 
 
 class _RecoveryTrainer(Trainer):
@@ -112,13 +126,7 @@ class _RecoveryTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         settings = self.settings
-        found = predictions(model, inputs)
-        if self.teacher is None:
-            loss = measure_in_chunks(nll, found).mean()
-        else:
-            with torch.no_grad():
-                expected = predictions(self.teacher, inputs)
-            loss = measure_in_chunks(partial(distillation_loss, settings), found, expected).mean()
+        loss = loss_of(model, self.teacher, inputs, settings)
         if not torch.isfinite(loss):
             raise NumericsError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} of {settings.steps}; nothing was "

@@ -1,6 +1,9 @@
 """Train a model in place and leave it as it came: its dtype, mode, config and forward pass."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -8,10 +11,16 @@ from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
+from neuromeld.evaluation.mode import eval_mode
 from neuromeld.modalities import TrainingSet
+from neuromeld.model.passes import PassFormat, passes_in
+from neuromeld.planning.plan import architecture_of
 from neuromeld.recovery.four_bit import matrix_bytes
+from neuromeld.recovery.layerwise import LayerwiseTraining, TrainedLayer, depths_of, ends_of
+from neuromeld.recovery.length import steps_of
 from neuromeld.recovery.lora import low_rank_updates
-from neuromeld.recovery.settings import Job
+from neuromeld.recovery.settings import Job, Recovery
+from neuromeld.runtime.journal import NO_JOURNAL
 from neuromeld.runtime.progress import track
 
 
@@ -19,16 +28,20 @@ from neuromeld.runtime.progress import track
 class Tuning:
     """`loss_curve` has the mean training loss over the steps up to each `step`.
 
-    `matrix_bytes` is what the base's matrices took in 4 bits (`held`), and take in their `own_dtype`.
+    settings      with the number of steps that was found; none where only layers were trained
+    layers        that were trained first, each by itself
+    matrix_bytes  what the base's matrices took in 4 bits (`held`), and take in their `own_dtype`
     """
 
-    loss_curve: list[dict[str, float]]
-    parameters_trained: int
-    matrix_bytes: dict[str, int] | None
+    settings: Recovery
+    loss_curve: list[dict[str, float]] = field(default_factory=list)
+    parameters_trained: int = 0
+    layers: list[TrainedLayer] = field(default_factory=list)
+    matrix_bytes: dict[str, int] | None = None
 
 
 def tune(
-    model: PreTrainedModel, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job, *, progress: bool
+    model: PreTrainedModel, original: PreTrainedModel | None, pool: TrainingSet, job: Job, *, progress: bool
 ) -> Tuning:
     """Train `model` in place.
 
@@ -36,17 +49,17 @@ def tune(
     or are held in 4 bits, until the merge.  Raises `NumericsError` at a loss that is not finite, `UserInputError` when
     memory runs out.
     """
-    dtype, settings = model.dtype, job.settings
+    settings, started = job.settings, time.monotonic()
     parameters = unique_parameters(model)
     torch.manual_seed(settings.seed)
     try:
+        layers = _train_layers(model, original, job, progress=progress) if original and job.by_layer else []
         if settings.lora_rank is not None:
             with low_rank_updates(model, settings.lora_rank, job.base) as tuned:
-                result = _train(tuned, teacher, pool, job, progress=progress)
+                result = _train(tuned, original, pool, job, started, progress=progress)
         else:
-            _cast(model, torch.promote_types(dtype, torch.float32))
-            result = _train(model, teacher, pool, job, progress=progress)
-            _cast(model, dtype)
+            with _in_float32(model), _only(model, settings.only):
+                result = _train(model, original, pool, job, started, progress=progress)
     except torch.OutOfMemoryError as error:
         raise UserInputError(
             f"{job.device} has too little memory for an update of {settings.batch_examples(pool)} examples; take them "
@@ -55,20 +68,66 @@ def tune(
         ) from error
     model.eval()
     assert unique_parameters(model) == parameters, "training changed the number of parameters"
-    return result
+    return replace(result, layers=layers)
 
 
-def _train(model: nn.Module, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job, *, progress: bool) -> Tuning:
+def _train_layers(model: PreTrainedModel, original: PreTrainedModel, job: Job, *, progress: bool) -> list[TrainedLayer]:
+    whole = architecture_of(original)
+    ends = ends_of(whole, depths_of(model, whole), job.dropped)
+    rate, clip = job.settings.layerwise_rate, job.settings.clip
+    passes: PassFormat = "bfloat16" if job.bf16 else "own"
+    with _in_float32(model), eval_mode(model), eval_mode(original), passes_in(passes, model):
+        training = LayerwiseTraining(model, original, whole, ends, job.by_layer, rate, clip, job.journal)
+        with track("layers one at a time", len(ends), enabled=progress) as advance:
+            return training.run(advance)
+
+
+def _train(
+    model: nn.Module,
+    teacher: PreTrainedModel | None,
+    pool: TrainingSet,
+    job: Job,
+    started: float,
+    *,
+    progress: bool,
+) -> Tuning:
     from neuromeld.recovery.trainer import train  # transformers' Trainer takes seconds to import
 
+    journal = job.journal if job.settings.minutes else NO_JOURNAL
+    steps = journal.once("steps", steps_of, model, teacher, pool, job, started)
+    if steps is None:
+        return Tuning(job.settings)
+    settings = job.settings.of_steps(steps)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     what = "recovery tuning" + (f", resumed from {job.resume_from.name}" if job.resume_from else "")
-    with track(what, job.settings.steps, enabled=progress) as advance:
-        curve = train(model, teacher, pool, job, advance)
-    return Tuning(curve, trained, matrix_bytes(model) if job.base else None)
+    with track(what, steps, enabled=progress) as advance:
+        curve = train(model, teacher, pool, replace(job, settings=settings), advance)
+    return Tuning(settings, curve, trained, matrix_bytes=matrix_bytes(model) if job.base else None)
+
+
+@contextmanager
+def _in_float32(model: nn.Module) -> Iterator[None]:
+    """Let weights of half precision be in float32 inside: rotary frequencies are in a model that was loaded so."""
+    dtype = next(model.parameters()).dtype
+    _cast(model, torch.promote_types(dtype, torch.float32))
+    yield
+    _cast(model, dtype)
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Weights only: rotary frequencies stay in float32, as in a model that was loaded so."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def _only(model: PreTrainedModel, what: str | None) -> Iterator[None]:
+    """Let one kind of parameters be trained inside."""
+    if what is None:
+        yield
+        return
+    ends = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
+    embeddings = {parameter for module in ends for parameter in module.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in embeddings if what == "embeddings" else parameter.ndim < 2)
+    yield
+    model.requires_grad_(True)

@@ -12,6 +12,7 @@ from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.stated import read_json
 from neuromeld.evaluation import bytes_on_disk
 from neuromeld.model.capture import Batch
+from neuromeld.report import save_report
 
 STALE = ("evaluation", "samples", "tasks", "retained_performance", "files")
 """Keys of a record that hold for the weights before, and no more."""
@@ -41,6 +42,7 @@ def write_recovered(
     record |= {"logit_difference": verify_checkpoint(folder, expected, check_batch, dtype=model.dtype)}
     record |= {"bytes_on_disk": bytes_on_disk(folder), "files": written_files(folder)}
     save_record(folder, record, card=render_card(record) if "source" in before else _read(source / "README.md"))
+    save_report(folder)
     return record
 
 

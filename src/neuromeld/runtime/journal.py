@@ -20,7 +20,14 @@ from torch import Tensor
 
 from neuromeld.runtime.paging import drop_pages, to_file
 from neuromeld.runtime.progress import warn
-from neuromeld.runtime.workspace import Workspace, naming_full_disk, open_workspace, work_folder, write_whole
+from neuromeld.runtime.workspace import (
+    COMPRESSED,
+    Workspace,
+    naming_full_disk,
+    open_workspace,
+    work_folder,
+    write_whole,
+)
 
 SUFFIX = ".safetensors"
 
@@ -40,7 +47,7 @@ class Journal:
     """
 
     def __init__(self, workspace: Workspace | None = None, part: str = "") -> None:
-        self._workspace = workspace
+        self.workspace = workspace
         self.part = part
         self.num_recalled = 0
         self.memory_mapped = False
@@ -49,16 +56,16 @@ class Journal:
     @property
     def folder(self) -> Path | None:
         """Where the steps are kept, for what a stage wants to keep in a form of its own."""
-        return None if self._workspace is None else self._workspace.folder
+        return None if self.workspace is None else self.workspace.folder
 
     def begin(self, identity: Mapping[str, Any], *, force: bool) -> None:
         """Begin a part of the job as `Workspace.begin` does; called before the first step of each part of a job."""
-        if self._workspace is not None:
-            self._workspace.begin(identity, force=force)
+        if self.workspace is not None:
+            self.workspace.begin(identity, force=force)
 
     def within(self, part: str) -> "Journal":
         """Return the journal of a part of this job, or of a part of this part."""
-        found = Journal(self._workspace, f"{self.part}: {part}" if self.part else part)
+        found = Journal(self.workspace, f"{self.part}: {part}" if self.part else part)
         found.memory_mapped = self.memory_mapped
         return found
 
@@ -144,5 +151,5 @@ def open_journal(out: Path) -> Iterator[Journal]:
     refused.
     """
     folder = work_folder(out)
-    with open_workspace(folder, lambda: any(folder.glob(f"*{SUFFIX}"))) as workspace:
+    with open_workspace(folder, lambda: any(folder.glob(f"*{SUFFIX}")) or (folder / COMPRESSED).exists()) as workspace:
         yield Journal(workspace)

@@ -24,10 +24,13 @@ LOCK = "lock"
 MARKER = "neuromeld-work"
 """An empty file that says whose folder it is."""
 
+COMPRESSED = "compressed"
+"""A checkpoint that is trained before it is the output."""
+
 OURS = re.compile(
     rf"{MARKER}|{LOCK}|{re.escape(IDENTITY)}"
     r"|.+\.safetensors|.+\.unfinished|tmp\w{8}"  # steps, statistics, and what is written beside them
-    r"|checkpoint-\d+"  # of the training
+    rf"|checkpoint-\d+|{COMPRESSED}"  # of the training, and the checkpoint that it begins with
     r"|\..+\.(partial|replaced)-[0-9a-f]{8}"  # of the output
 )
 """The names of what is written here; nothing else is ever removed."""

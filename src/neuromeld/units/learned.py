@@ -19,7 +19,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
 from neuromeld.model.gradients import frozen
-from neuromeld.model.predictions import divergences, predictions
+from neuromeld.model.predictions import kl, predictions, sum_in_chunks
 from neuromeld.runtime.journal import Journal
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats.split import is_held_out
@@ -190,7 +190,7 @@ class Learner:
                 expected = predictions(self.model, window)
             with _masked(self.model, dict(zip(self._paths, masks, strict=True))), self._layers():
                 with torch.set_grad_enabled(masks[0].requires_grad):
-                    found = divergences(predictions(self.model, window), expected).sum()
+                    found = sum_in_chunks(kl, predictions(self.model, window), expected)
                 if found.requires_grad:
                     found.backward()
             total, count = total + float(found.detach()), count + len(expected)

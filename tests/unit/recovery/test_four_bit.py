@@ -178,7 +178,7 @@ def test_loss_that_is_not_finite_stops_with_advice(stock, settings, tmp_path):
 
 def test_distillation_is_told_what_4_bits_cost(stock, settings, tmp_path):
     """A model that follows itself has nothing to learn (`test_recover`); in 4 bits it is another."""
-    chosen = settings(steps=1, distill_from=str(stock), distill_weight=1.0, **QLORA)
+    chosen = settings(steps=1, original=str(stock), distill_weight=1.0, **QLORA)
     curve = recover(str(stock), chosen, tmp_path / "out").record["recovery"]["loss_curve"]
     assert curve[0]["loss"] > 1e-5
 

@@ -64,7 +64,7 @@ def test_distilling_a_classifier_from_itself_has_nothing_to_learn(vit, digits, t
     model = ViTForImageClassification.from_pretrained(vit, hidden_dropout_prob=0.0)
     model.save_pretrained(still)
     Images().processor(vit).save_pretrained(still)
-    chosen = digits(steps=2, learning_rate=1e-7, distill_from=str(still), distill_weight=1.0)
+    chosen = digits(steps=2, learning_rate=1e-7, original=str(still), distill_weight=1.0)
     record = recover(str(still), chosen, tmp_path / "out").record
     assert [point["loss"] for point in record["recovery"]["loss_curve"]] == pytest.approx([0, 0], abs=1e-6)
 
@@ -74,7 +74,7 @@ def test_original_with_other_classes_is_refused(vit, digits, tmp_path):
     ViTForImageClassification(ViTConfig(image_size=8, patch_size=2, num_labels=9)).save_pretrained(other)
     Images().processor(vit).save_pretrained(other)
     with pytest.raises(UserInputError, match=r"other classes, than .* \(9 and 10 outputs\)"):
-        recover(str(vit), digits(distill_from=str(other)), tmp_path / "out")
+        recover(str(vit), digits(original=str(other)), tmp_path / "out")
 
 
 def test_loss_that_is_not_finite_stops_with_advice(vit, digits, tmp_path):

@@ -152,7 +152,7 @@ def test_autocast_ends_with_the_training(stock, settings, tmp_path):
 
 
 def test_distilling_a_model_from_itself_has_nothing_to_learn(stock, settings, tmp_path):
-    chosen = settings(steps=2, learning_rate=1e-7, distill_from=str(stock), distill_weight=1.0, temperature=2.0)
+    chosen = settings(steps=2, learning_rate=1e-7, original=str(stock), distill_weight=1.0, temperature=2.0)
     record = recover(str(stock), chosen, tmp_path / "out").record
     assert [point["loss"] for point in record["recovery"]["loss_curve"]] == pytest.approx([0, 0], abs=1e-6)
 
@@ -162,7 +162,7 @@ def test_distillation_follows_the_original(stock, checkpoint, settings, text, tm
     probe = torch.randint(64, (8, 16), generator=torch.Generator().manual_seed(3))
     original = load_model(checkpoint, dtype=None, device="cpu")(input_ids=probe).logits.log_softmax(-1)
     distances = []
-    for name, more in {"ce": {}, "kl": {"distill_from": str(checkpoint), "distill_weight": 1.0}}.items():
+    for name, more in {"ce": {}, "kl": {"original": str(checkpoint), "distill_weight": 1.0}}.items():
         recover(str(stock), settings(train=text, **more), tmp_path / name)
         found = load_model(tmp_path / name, dtype=None, device="cpu")(input_ids=probe).logits.log_softmax(-1)
         distances.append((original.exp() * (original - found)).sum(-1).mean().item())
@@ -176,7 +176,7 @@ def test_original_with_another_vocabulary_is_refused(stock, checkpoint, settings
     vocabulary["w5"], vocabulary["w6"] = 6, 5
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserInputError, match="another vocabulary"):
-        recover(str(stock), settings(distill_from=str(other)), tmp_path / "out")
+        recover(str(stock), settings(original=str(other)), tmp_path / "out")
 
 
 def test_loss_that_is_not_finite_stops_with_advice(stock, settings, tmp_path):

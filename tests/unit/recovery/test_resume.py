@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.recovery import recover
-from neuromeld.recovery.resume import _last_checkpoint, work_in, write_checksums
-from neuromeld.runtime.workspace import work_folder
+from neuromeld.recovery.resume import holds_work, last_checkpoint, write_checksums
+from neuromeld.runtime.workspace import open_workspace, work_folder
 from processes import Job
 
 
@@ -38,6 +38,14 @@ def gpt2(checkpoint, tmp_path_factory):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
     return folder
+
+
+@contextlib.contextmanager
+def work_in(work, identity, *, force):
+    """Begin a run in its work folder; the checkpoint that it goes on from."""
+    with open_workspace(work, lambda: holds_work(work)) as workspace:
+        workspace.begin(identity, force=force)
+        yield last_checkpoint(work)
 
 
 IMAGES = {"train": "digits", "seqlen": 512, "batch_tokens": 512}
@@ -101,7 +109,7 @@ def test_a_damaged_checkpoint_is_discarded_with_a_warning_and_the_earlier_taken(
         assert found == work / "checkpoint-90"
         assert "checkpoint-100 is damaged" in capsys.readouterr().err
         (work / "checkpoint-90" / "trainer_state.json").unlink()
-        assert _last_checkpoint(work) is None, "the run starts again"
+        assert last_checkpoint(work) is None, "the run starts again"
 
 
 def test_run_that_ended_before_its_first_checkpoint_leaves_nothing(tmp_path):

@@ -9,7 +9,7 @@ from neuromeld.recovery import RECOVERY_RECIPES, load_recovery, parse_recovery
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({}, "steps: Field required"),
+        ({}, "say how long to train"),
         ({"steps": 0}, "steps=0 must be at least 1"),
         ({"steps": 9, "learning_rate": 0}, "learning_rate=0.0 must be positive"),
         ({"steps": 9, "learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),
@@ -18,8 +18,8 @@ from neuromeld.recovery import RECOVERY_RECIPES, load_recovery, parse_recovery
         ({"steps": 9, "batch_tokens": 100, "seqlen": 64}, "batch_tokens=100 must be a multiple of seqlen=64"),
         ({"steps": 9, "warmup": 9}, "warmup=9 leaves none of steps=9"),
         ({"steps": 9, "schedule": "step"}, "schedule: Input should be 'inverse_sqrt'"),
-        ({"steps": 9, "temperature": 2}, "temperature: there is no distill_from"),
-        ({"steps": 9, "distill_from": "x", "distill_weight": 0}, "distill_weight=0.0 is outside"),
+        ({"steps": 9, "temperature": 2}, "temperature: there is no original"),
+        ({"steps": 9, "original": "x", "distill_weight": 0}, "distill_weight=0.0 is outside"),
         ({"steps": 9, "lora_rank": 0}, "lora_rank=0 must be at least 1"),
         ({"steps": 9, "batch_size": 4, "batch_tokens": 512}, "batch_size=4 and batch_tokens=512: give one"),
         ({"steps": 9, "decay_steps": 10}, "schedule=inverse_sqrt has no decay_steps"),
@@ -41,7 +41,7 @@ def test_several_mistakes_are_one_error():
 
 
 def test_shipped_recipes_are_valid_and_the_papers_is_the_papers():
-    assert set(RECOVERY_RECIPES) == {"image-model", "language-model", "quick", "translation"}
+    assert set(RECOVERY_RECIPES) == {"distil", "image-model", "language-model", "quick", "translation"}
     paper = load_recovery("language-model")
     assert (paper.steps, paper.batch_tokens, paper.learning_rate, paper.clip) == (100_000, 2048, 5e-5, 1.0)
     assert paper.schedule == "inverse_sqrt"

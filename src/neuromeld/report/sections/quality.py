@@ -89,18 +89,20 @@ def recovery(record: Record) -> Section | None:
     if not found:
         return None
     measured = found.get("held_out", {})
-    held_out = (measured.get("loss_before"), measured.get("loss_after"))
-    losses = [(point["step"], point["loss"]) for point in found.get("loss_curve", [])]
-    chart = lines("Training loss", "step", "loss (nats)", [Series("loss", losses)], zero=False)
-    return Section(
-        "Recovery",
-        join(
-            [
-                table("Held-out loss, in nats", ("", "before recovery", "after"), [("held-out loss", *held_out)]),
-                figures([chart]) if chart else None,
-            ]
-        ),
-    )
+    losses = [measured.get(key) for key in ("loss_before", "loss_after", "loss_original")]
+    curve = [(point["step"], point["loss"]) for point in found.get("loss_curve") or []]
+    layers = found.get("layers") or []
+    series = [Series(name, [(x["layer"], x[f"error_{name}"]) for x in layers]) for name in ("before", "after")]
+    charts = [
+        lines("Training loss", "step", "loss (nats)", [Series("loss", curve)], zero=False),
+        lines("Held-out error of each layer, trained by itself", "layer", "of the stream", series) if layers else None,
+    ]
+    head = ("", "before recovery", "after", "the original")
+    body = [
+        table("Held-out loss, in nats", head, [("held-out loss", *losses)]),
+        figures(charts) if any(charts) else None,
+    ]
+    return Section("Recovery", join(body))
 
 
 def candidates(record: Record) -> Section | None:
