@@ -59,3 +59,11 @@ def test_lengths_that_mean_nothing(cli, checkpoint, text, tmp_path, length):
 
 def test_help_names_it(cli):
     assert "--recover" in cli("compress", "--help")[1]
+
+
+@pytest.mark.parametrize(("flag", "value", "command"), [("--recover", "1M", "recover"), ("--format", "gguf", "export")])
+def test_several_budgets_are_trained_and_exported_one_by_one(cli, checkpoint, tmp_path, flag, value, command):
+    code, _, stderr = cli("compress", checkpoint, tmp_path / "out", "--keep", "0.9,0.8", flag, value)
+    assert code == 2
+    assert f"`neuromeld {command}` takes each of the folders" in stderr
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from neuromeld.api import choose, plan
 from neuromeld.archs.sizes import changes
 from neuromeld.checkpoint import check_free
 from neuromeld.checkpoint.export.forms import FORMS
-from neuromeld.checkpoint.source import locate
+from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.recipes import Request, takes_recipe
@@ -29,43 +29,47 @@ from neuromeld.planning import Choice
 from neuromeld.recovery import recovery_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
+Out = Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")]
+Evaluate = Annotated[
+    bool,
+    typer.Option(
+        "--evaluate/--no-evaluate", help="Measure a little perplexity, and write samples.", rich_help_panel=o.OUTPUT
+    ),
+]
+Formats = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMS",
+        help=f"Export the result into OUT-FORM, too: {', '.join(FORMS)}; several with commas between.",
+        rich_help_panel=o.OUTPUT,
+    ),
+]
+Recover = Annotated[
+    str | None,
+    typer.Option(
+        "--recover",
+        metavar="LENGTH",
+        help="Train the result towards MODEL: for a time (30min), on tokens (2M), or by a recovery recipe.",
+        rich_help_panel=o.OUTPUT,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
+]
+
 
 @takes_recipe
 @o.takes_machine
 def compress_command(
     model: o.Model,
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    out: Out,
     asked: Request,
     machine: o.Machine,
-    evaluate: Annotated[
-        bool,
-        typer.Option(
-            "--evaluate/--no-evaluate",
-            help="Measure a little perplexity, and write samples.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = True,
-    formats: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMS",
-            help=f"Export the result into OUT-FORM, too: {', '.join(FORMS)}; several with commas between.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = None,
-    recover: Annotated[
-        str | None,
-        typer.Option(
-            "--recover",
-            metavar="LENGTH",
-            help="Train the result towards MODEL: for a time (30min), on tokens (2M), or by a recovery recipe.",
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
-    ] = False,
+    evaluate: Evaluate = True,
+    formats: Formats = None,
+    recover: Recover = None,
+    force: Force = False,
     as_json: o.Json = False,
 ) -> None:
     """Make MODEL smaller and write the checkpoint to OUT; with several budgets, to OUT-0.9, OUT-0.8 ..."""
@@ -73,15 +77,9 @@ def compress_command(
     located = locate(model, allow_pickle=machine.allow_pickle)
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True}
-    if asked.budget is not None and asked.further:
-        if formats is not None:
-            raise UserInputError(f"--format {formats} is for one budget; `neuromeld export` takes each of the folders")
-        if recovery is not None:
-            raise UserInputError(
-                f"--recover {recover} is for one budget; `neuromeld recover` takes each of the folders"
-            )
-        job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
-        several = SeveralJob(replace(job, vocab_from=asked.vocab_from), asked.further, out, evaluate=evaluate)
+    if asked.further:
+        _check_one_by_one(formats, recover)
+        several = SeveralJob(_choice_job(located, asked, settings), asked.further, out, evaluate=evaluate)
         _print_several(several.run(), as_json=as_json)
         return
     check_free(out, force=force, source=model)
@@ -91,18 +89,14 @@ def compress_command(
         if asked.budget is not None:
             if first and not as_json:
                 _say(said_of_embedding(located, asked.calibration, asked.budget))
-            job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, journal, **settings)
-            choice = replace(job, vocab_from=asked.vocab_from).run()
+            choice = _choice_job(located, asked, settings | {"journal": journal}).run()
             recipe = choice.recipe
             if first and not as_json:
                 console().print(_candidates(choice))
         assert recipe is not None
         settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
-        compression = CompressionJob(located, recipe, out, journal, **settings)
-        if recovery is None:
-            _, record = compression.run()
-        else:
-            _, record = compress_and_recover(compression, model, recovery)
+        job = CompressionJob(located, recipe, out, journal, **settings)
+        _, record = job.run() if recovery is None else compress_and_recover(job, model, recovery)
     if not first:
         return
     _warn(record.get("warnings", []))
@@ -113,6 +107,19 @@ def compress_command(
     said = _said(out, record)
     said += [f"{form} in {o.folder_argument(exports[form])}: {checked}" for form, checked in exported.items()]
     console().print("; ".join(said))
+
+
+def _choice_job(located: ModelSource, asked: Request, settings: dict[str, Any]) -> ChoiceJob:
+    assert asked.budget is not None
+    job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
+    return replace(job, vocab_from=asked.vocab_from)
+
+
+def _check_one_by_one(formats: str | None, recover: str | None) -> None:
+    """Raise `UserInputError` for what is not done to several results at once."""
+    for flag, given, command in (("--format", formats, "export"), ("--recover", recover, "recover")):
+        if given is not None:
+            raise UserInputError(f"{flag} {given} is for one budget; `neuromeld {command}` takes each of the folders")
 
 
 def _print_several(written: Mapping[Path, dict[str, Any]], *, as_json: bool) -> None:
