@@ -1,31 +1,24 @@
 """The page `docs/any-model.md`: what is discovered and proved of every model type of transformers.
 
-`PYTHONPATH=src:tests python -m contract.any_model` writes it, in some minutes of processor time; `TYPE ...` behind it
-prints single types instead.
+`PYTHONPATH=src:tests python -m contract.any_model` writes it, in some minutes of processor time; types behind it are
+looked at alone and printed.
 """
 
 import sys
-import tempfile
 import textwrap
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
-from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.discovery.assemble import Proved
 from neuromeld.discovery.axes import built
-from neuromeld.discovery.lookup import example_inputs, randomise, small_like
-from neuromeld.discovery.proof import outputs_of
-from neuromeld.errors import NeuromeldError
-from neuromeld.model.native.classes import auto_class
-from neuromeld.planning.plan import architecture_of
+from neuromeld.discovery.lookup import discover
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "any-model.md"
 
@@ -33,34 +26,33 @@ KINDS = {
     "CAUSAL_LM": "Causal language models",
     "MASKED_LM": "Masked language models",
     "IMAGE_CLASSIFICATION": "Image classifiers",
+    "IMAGE_TEXT_TO_TEXT": "Language models with images",
 }
-
-SAME = 1e-4
 
 INTRODUCTION = """\
 # Any model
 
 Written by `make families`, by discovery ([how](decisions/0035-any-model.md)), also for the types that are
-[described](architectures.md). Of each type that transformers finds by its default config: FFNs narrowed to half, and
-a layer dropped, in a small random model of its structure, saved and loaded again with the same outputs. **stock** and
-**native** are the formats of the results; what is refused has the number of the reason. Real models of a type are
-discovered anew, with the structure of their own config.
+[described](architectures.md). What is proved on a small random model of the structure of the default config of a type:
+
+- `ffn`: units in another order, and units that are silent or gone, do what they should. **stock**: the config with the
+  new width, read again, builds a model that gives the same outputs with the same weights. **native**: no key of the
+  config states that width alone.
+- `drop_layers`: without any one layer the others do what they do when it is skipped, and the config of what is left,
+  read again, builds that model. **by name**: layers are not all of one shape, and some can be dropped.
+
+What is refused has the number of the reason. A real model is discovered anew, with the structure of its own config.
 """
 
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a type: a cell for each stage, or why no small model can be built."""
+    """What came of a type: a cell and a reason for each stage, or why no small model of it can be built."""
 
     name: str
-    cells: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    unbuilt: str | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether both stages were done."""
-        return all(cell in ("stock", "native") for cell in self.cells) and not self.unbuilt
+    cells: tuple[str, str] = ("refused", "refused")
+    reasons: tuple[str, str] = ("", "")
+    unbuilt: str = ""
 
 
 def types_of(kind: str) -> Iterator[tuple[str, Any]]:
@@ -72,92 +64,52 @@ def types_of(kind: str) -> Iterator[tuple[str, Any]]:
 
 
 def look_at(name: str, model_class: Any) -> Found:
-    """Return what is discovered of a type and comes of it."""
+    """Return what is discovered and proved of a type."""
     try:
-        config = CONFIG_MAPPING[name]()
+        original = built(model_class, CONFIG_MAPPING[name]())
     except Exception as error:  # a config class without defaults
         return Found(name, unbuilt=f"its config has no valid defaults: {_line(error)}")
-    original = built(model_class, config)
     if original is None:
         return Found(name, unbuilt="transformers builds no model of its default config")
-    try:
-        architecture_of(original)
-        small = small_like(original)
-    except (NeuromeldError, ValueError) as error:
-        reason = _line(error).rpartition("would allow a stage: ")[2]
-        unbuilt = ("no small", "a small model", "its small model", "transformers builds")
-        if reason.startswith(unbuilt):
-            return Found(name, unbuilt=reason)
-        return Found(name, ("refused", "refused"), (reason, reason))
-    cells, reasons = [], []
-    for stages in _stages(original, small):
-        try:
-            cells.append(_outcome(model_class, small, stages))
-            reasons.append("")
-        except Exception as error:  # what fails is told, whatever it is
-            cells.append("refused" if isinstance(error, NeuromeldError) else "fails")
-            reasons.append(_line(error).partition(". Stages that work")[0].rpartition("models cannot be dropped: ")[2])
-    return Found(name, tuple(cells), tuple(reasons))
+    found = discover(original)
+    if found.unbuilt:
+        return Found(name, unbuilt=_line(found.unbuilt))
+    if not found.proved:
+        reason = _line("; ".join(found.refused) or "nothing writes and reads hidden units of its own")
+        return Found(name, reasons=(reason, reason))
+    best = found.proved[0]
+    ffn = ("native", best.native_only) if best.native_only else ("stock", "")
+    drop = _drop(best, original)
+    return Found(name, (ffn[0], drop[0]), (ffn[1], drop[1]))
 
 
-def _stages(original: PreTrainedModel, small: PretrainedConfig) -> list[dict[str, Any]]:
-    """Return what is tried: half of the hidden neurons, and the first layer that can be dropped, else the first."""
-    model = built(type(original), small)
-    assert model is not None
-    layers = architecture_of(model).num_layers
-    drop = {"drop_layers": {"layers": [0], "compensate": "none"}}
-    for layer in reversed(range(layers)):
-        tried = {"drop_layers": {"layers": [layer], "compensate": "none"}}
-        try:
-            make_plan(model, parse_recipe(tried | CALIBRATION))
-        except NeuromeldError:
-            continue
-        drop = tried
-    return [{"ffn": {"ratio": 0.5}}, drop]
+def _drop(proved: Proved, original: Any) -> tuple[str, str]:
+    if proved.count_key is None:
+        return "refused", _line(proved.refusals["drop_layers"])
+    shapes = [[p.shape for p in layer.parameters()] for layer in original.get_submodule(proved.stack)]
+    return ("stock" if all(layer == shapes[0] for layer in shapes) else "by name"), ""
 
 
-CALIBRATION = {"calibration": {"tokens": 4096, "seqlen": 16}}
-
-
-def _outcome(model_class: Any, small: PretrainedConfig, stages: dict[str, Any]) -> str:
-    """Do it, save, load again, compare; return the format."""
-    torch.manual_seed(0)
-    config = type(small).from_dict(small.to_dict())
-    model = built(model_class, config, "cpu")
-    assert model is not None
-    randomise(model)
-    batches = [example_inputs(config, model_class) for _ in range(4)]
-    plan = make_plan(model, parse_recipe(stages | CALIBRATION))
-    smaller = compress_model(model, plan, batches).model
-    with tempfile.TemporaryDirectory() as folder:
-        smaller.save_pretrained(folder)
-        again = auto_class(type(smaller)).from_pretrained(folder, dtype=torch.float32).eval()
-        one, other = (outputs_of(model, batches[0]) for model in (smaller, again))
-    if not (one - other).abs().max() <= SAME * one.abs().max():
-        raise NeuromeldError("what is loaded again is another model")
-    return plan.format
-
-
-def _line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 400)
+def _line(text: object) -> str:
+    return textwrap.shorten(str(text), 300)
 
 
 def render(found: dict[str, list[Found]]) -> str:
     """The document."""
     reasons: list[str] = []
-    sections = [section for kind, models in found.items() for section in _section(KINDS[kind], models, reasons)]
+    sections = [line for kind, models in found.items() if models for line in _section(KINDS[kind], models, reasons)]
     numbered = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
     return "\n".join([INTRODUCTION, *sections, "## Reasons", "", *numbered, ""])
 
 
 def _section(title: str, models: list[Found], reasons: list[str]) -> Iterator[str]:
     small = [found for found in models if not found.unbuilt]
-    whole = sum(found.whole for found in small)
-    ffn = sum(found.cells[0] in ("stock", "native") for found in small)
+    ffn = sum(found.cells[0] != "refused" for found in small)
+    both = sum("refused" not in found.cells for found in small)
     yield f"## {title}\n"
     yield (
-        f"Of {len(models)} types {len(small)} can be built small. FFNs are narrowed in {ffn} of these "
-        f"({ffn / len(small):.0%}), and layers dropped, too, in {whole} ({whole / len(small):.0%}).\n"
+        f"Of {len(models)} types {len(small)} can be built small. FFNs can be narrowed in {ffn} of these "
+        f"({ffn / len(small):.0%}), and layers dropped, too, in {both} ({both / len(small):.0%}).\n"
     )
     yield "| type | `ffn` | `drop_layers` |\n|---|---|---|"
     for found in small:
@@ -168,9 +120,9 @@ def _section(title: str, models: list[Found], reasons: list[str]) -> Iterator[st
             cells.append(f"{cell} ({reasons.index(reason) + 1})" if reason else cell)
         yield f"| `{found.name}` | {' | '.join(cells)} |"
     yield "\nNot built small:\n"
-    for reason, count in Counter(found.unbuilt for found in models if found.unbuilt).items():
+    for reason in dict.fromkeys(found.unbuilt for found in models if found.unbuilt):
         names = ", ".join(f"`{found.name}`" for found in models if found.unbuilt == reason)
-        yield f"- {names} ({count}): {reason}" if count > 1 else f"- {names}: {reason}"
+        yield f"- {names}: {reason}"
     yield ""
 
 
@@ -178,7 +130,6 @@ def main(names: list[str]) -> None:
     """Print single types, or write the document."""
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     found: dict[str, list[Found]] = {kind: [] for kind in KINDS}
     for kind, models in found.items():
         for name, model_class in types_of(kind):

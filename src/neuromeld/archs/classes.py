@@ -7,6 +7,7 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     PretrainedConfig,
 )
@@ -17,10 +18,14 @@ from neuromeld.errors import UnsupportedModelError
 
 KINDS: tuple[tuple[Any, Inputs], ...] = (
     (MODEL_FOR_CAUSAL_LM_MAPPING, "tokens"),
+    (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, "tokens"),
     (MODEL_FOR_MASKED_LM_MAPPING, "masked"),
     (MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, "images"),
 )
-"""The classes of transformers that need no description, by config class, and what they read."""
+"""The classes of transformers that need no description, by config class, and what they read.
+
+Of images with text the text alone, so that what is proved is proved of the language model.
+"""
 
 
 def stock_class(config: PretrainedConfig) -> Any:

@@ -51,7 +51,7 @@ class Discovery:
 _DISCOVERIES = TypeAdapter(Discovery)
 
 _DISCOVERED: dict[str, Discovery] = {}
-"""What this process has looked for."""
+"""What this process has looked for, by class and config."""
 
 
 def discovered_architecture(model: PreTrainedModel) -> Architecture:
@@ -81,17 +81,26 @@ def discover(model: PreTrainedModel) -> Discovery:
 
     Takes seconds the first time; what was found lies in the cache, by class, structure and versions.
     """
+    asked = _digest(model, model.config)
+    if asked not in _DISCOVERED:
+        _DISCOVERED[asked] = _looked_for(model)
+    return _DISCOVERED[asked]
+
+
+def _looked_for(model: PreTrainedModel) -> Discovery:
     try:
         config = small_like(model)
     except Exception as error:  # validators of configs raise what they like
         return Discovery(
             unbuilt=f"no small config of its structure is valid: {str(error).strip().splitlines()[-1].strip()}"
         )
+    return _kept(cache_folder() / "discoveries" / f"{_digest(model, config)}.json", type(model), config)
+
+
+def _digest(model: PreTrainedModel, config: PretrainedConfig) -> str:
+    """Return a name for a class of models with a config, under the versions of what is installed."""
     facts = {"class": type(model).__name__, "config": config.to_dict(), "versions": versions()}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    if key not in _DISCOVERED:
-        _DISCOVERED[key] = _kept(cache_folder() / "discoveries" / f"{key}.json", type(model), config)
-    return _DISCOVERED[key]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def small_like(model: PreTrainedModel) -> PretrainedConfig:

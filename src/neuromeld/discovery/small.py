@@ -97,10 +97,19 @@ def _value(key: str, value: Any, original: _Original, depth: int | None) -> Any:
     if isinstance(value, Mapping):
         if key == "per_layer_config" and depth is not None:
             return {k: _small(v, None) for k, v in value.items() if int(k) < depth}
+        if key.startswith("rope"):
+            return {k: _sections(v) if k == "mrope_section" else v for k, v in value.items()}
         return _small(value, depth) if key.endswith("_config") else value
     if isinstance(value, list) and depth is not None and len(value) == original.layers:
         return [_value(key, entry, original, None) for entry in value[:depth]]
     return _size(key, value, original, depth) if type(value) is int else value
+
+
+def _sections(lengths: list[int]) -> list[int]:
+    """Return the lengths of parts of a head that positions of several kinds turn, of a small head."""
+    most = HEAD_DIM // 2
+    small = [max(1, length * most // sum(lengths)) for length in lengths]
+    return [most - sum(small[1:]), *small[1:]] if sum(lengths) > most else lengths
 
 
 def _size(key: str, value: int, original: _Original, depth: int | None) -> int:

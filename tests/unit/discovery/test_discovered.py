@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
 
 from contract.families import FAMILIES, GATED
 from neuromeld import compress_model, make_plan, parse_recipe
@@ -45,7 +45,7 @@ def _cache(tmp_path_factory, monkeypatch):
 
 
 def build(model_type, **changes):
-    config = CONFIG_MAPPING[model_type](**(CONFIGS.get(model_type, SIZES) | changes))
+    config = CONFIG_MAPPING[model_type](**(changes or CONFIGS.get(model_type, SIZES)))
     torch.manual_seed(0)
     model = stock_class(config)._from_config(config).eval()
     randomise(model)
@@ -110,6 +110,21 @@ def test_discovery_agrees_with_the_description(family):
     of_ffn = [weight for weight in stack.weights if Space.FFN in (weight.in_, weight.out)]
     assert {*found.weights} == {replace(weight, input_norm=None) for weight in of_ffn}
     assert found.ffn_keys == described.spec.config_keys(Space.FFN)
+
+
+def test_the_language_model_beside_an_image_tower_is_narrowed(tmp_path):
+    text = SIZES | {"model_type": "llama", "num_key_value_heads": 2}
+    tower = {"model_type": "clip_vision_model", "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 4, "image_size": 16, "patch_size": 4, "projection_dim": 24}
+    model = build("llava", text_config=text, vision_config=tower, image_token_id=3)
+    towers = [parameter for name, parameter in model.named_parameters() if "vision_tower" in name]
+    plan = plan_for(model, ffn={"ratio": 0.5}, drop_layers={"layers": [1]})
+    smaller = compress_model(model, plan, batches(model)).model
+    assert smaller.config.text_config.intermediate_size == 32
+    assert all(new is old for new, old in zip(smaller.model.vision_tower.parameters(), towers, strict=True))
+    smaller.save_pretrained(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    assert_same(again, smaller)
 
 
 def test_units_that_a_norm_runs_over_are_refused():

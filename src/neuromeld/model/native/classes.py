@@ -11,6 +11,7 @@ from neuromeld.model.native.modeling import PREFIX, native_model
 
 AUTO_CLASSES = (
     "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
     "AutoModelForSeq2SeqLM",
     "AutoModelForSpeechSeq2Seq",
     "AutoModelForImageClassification",
