@@ -47,7 +47,7 @@ def engines() -> str:
 
 
 def figures() -> str:
-    """What each engine computes and how fast, in one run of `make engines`."""
+    """What each engine computes and how fast; speeds of several runs of `make engines` are not to be compared."""
     rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     head = ["", "engine", "largest difference", "mean", "greedy tokens alike", "prefill", "decode", "16 at once", "MB"]
     return table(head, [_row(row) for row in rows])

@@ -3,11 +3,14 @@
 from importlib.util import find_spec
 
 import pytest
+from transformers import AutoTokenizer
 
 from neuromeld.checkpoint.export.form import Content
 from neuromeld.checkpoint.export.forms import FORMS
 from neuromeld.checkpoint.export.running import by_llama_cpp, by_transformers
+from neuromeld.stages.vocabulary.choose import choose_vocabulary
 from unit.checkpoint.export.models import FAMILIES, build, ragged, ragged_heads, shared, tokenizer
+from vocabularies import TEXT, save_byte_level
 
 pytestmark = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama.cpp is not installed: make engines")
 
@@ -46,3 +49,18 @@ def test_log_probabilities_are_those_of_transformers(kind, tmp_path):
 def test_its_quantiser_leaves_one_file(tmp_path):
     FORMS["gguf"].write(Content(build("llama"), tokenizer(), "q6_k"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model-q6_k.gguf"]
+
+
+def test_a_cut_vocabulary_is_split_and_computed_as_by_transformers(tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    source = save_byte_level(tmp_path / "model")
+    before = AutoTokenizer.from_pretrained(tmp_path / "model")
+    after = choose_vocabulary(before, source, 304).processor
+    model = ragged("llama")
+    FORMS["gguf"].write(Content(model, after), tmp_path)
+    moved = [abs(a - b) for a, b in zip(by_llama_cpp(tmp_path, IDS), by_transformers(model, IDS), strict=True)]
+    assert max(moved) < CLOSE
+    (path,) = tmp_path.glob("*.gguf")
+    reader = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    assert before.encode(TEXT) != after.encode(TEXT)
+    assert reader.tokenize(TEXT.encode(), add_bos=False) == after.encode(TEXT, add_special_tokens=False)
