@@ -140,8 +140,8 @@ def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
         model = built(model_class, config, "cpu")
         assert model is not None
         randomise(model)
-        inputs = example_inputs(config, model_class)
         try:
+            inputs = example_inputs(config, model_class)
             outputs_of(model, inputs)
         except Exception as error:  # whatever a forward pass wants that is not given
             return Discovery(unbuilt=f"a small model of its structure does not run: {_first_line(error)}")
