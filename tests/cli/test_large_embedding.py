@@ -84,3 +84,22 @@ def test_a_budget_is_met_by_fewer_tokens_where_a_text_is_named(cli, tmp_path):
     code, _, stderr = cli("plan", model, "--keep", 0.95, "--vocab-from", text, "--vocab-ratio", 0.5, *shape)
     assert code == 2
     assert "--vocab-ratio 0.5: with a budget the planner chooses the stages" in " ".join(stderr.split())
+
+
+def test_fewer_tokens_are_reported_in_bits_per_byte(cli, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    text = save_byte_level(model)
+    options = ["--vocab-from", text, "--vocab-size", 300, "--calibration", text, *CALIBRATION]
+    code, stdout, stderr = cli("compress", model, out, *options)
+    assert code == 0, stderr
+    record = json.loads((out / "record.json").read_text())
+    (measured,) = record["evaluation"]
+    assert "perplexity_before" not in measured
+    said = " ".join(stdout.split())
+    assert f"bits per byte {measured['bits_per_byte_before']:.4f} -> {measured['bits_per_byte']:.4f}" in said
+    before, after = record["vocabulary"]["before"], record["vocabulary"]["after"]
+    assert (before, after) == (420, 300)
+    report = (out / "report.html").read_text()
+    assert "The vocabulary" in report
+    assert "its per byte" in report
+    assert f"Of {before} tokens, the {after} stayed" in " ".join(report.split())
