@@ -57,6 +57,9 @@ MISTAKES = {
     "one of them": (["--keep", "0.8,1.2"], "keep=1.2 is outside (0, 1]"),
     "with a loss": (["--keep", "0.8,0.7", "--max-loss", "0.1"], "give one budget"),
     "loss": (["--max-loss", "-1"], "must be a positive number of nats per token"),
+    "memory of nothing": (["--keep", "0.8", "--context", "64"], "this is for --memory SIZE"),
+    "memory": (["--memory", "much"], "--memory much must be a size"),
+    "memory enough": (["--memory", "1GB"], "which --memory allows: nothing has to be made smaller"),
     "forms": (["--keep", "0.8,0.7", "--format", "gguf"], "--format gguf is for one budget"),
 }
 

@@ -85,14 +85,14 @@ def takes_machine(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(command, "machine", parameters, build)
 
 
-def num_bytes(size: str | None) -> int | None:
+def num_bytes(size: str | None, option: str = "--max-memory") -> int | None:
     """Return the number of bytes of an option as 2GB or 500MiB that may not have been given."""
     if size is None:
         return None
     try:
         return int(TypeAdapter(Annotated[ByteSize, Field(gt=0, le=MOST_BYTES)]).validate_python(size))
     except (ValidationError, OverflowError):  # no size, or an infinite one
-        raise UserInputError(f"--max-memory {size} must be a size, as 2GB or 500MiB, of at most 1 EB") from None
+        raise UserInputError(f"{option} {size} must be a size, as 2GB or 500MiB, of at most 1 EB") from None
 
 
 def check_writable(option: str, path: Path, suffixes: Sequence[str]) -> None:

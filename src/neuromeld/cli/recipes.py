@@ -3,15 +3,16 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from neuromeld.cli.generated_options import FieldOption, options_of, parameter, with_options
 from neuromeld.cli.options import MACHINE, OUTPUT, num_bytes
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
-from neuromeld.planning import Budget, Objective
+from neuromeld.planning import Budget
 from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
 from neuromeld.planning.served import OutputFormat
+from neuromeld.planning.serving import Serving
 from neuromeld.stages import STAGES
 
 DEFAULT_RECIPE = "default"
@@ -81,6 +82,21 @@ BUDGET_OPTIONS = [
         "Nats per token of validation text that may be lost: the smallest model that loses no more.",
         "Budget",
     ),
+    parameter(
+        "--memory",
+        str | None,
+        "Memory while it is served, as 300MB: weights, and keys and values.",
+        "Budget",
+        metavar="SIZE",
+    ),
+    parameter("--batch", int | None, "Of --memory: texts that are served at a time; by default 1.", "Budget"),
+    parameter("--context", int | None, "Of --memory: tokens of each text; by default 2048.", "Budget"),
+    parameter(
+        "--served-dtype",
+        str | None,
+        "Of --memory: float32, bfloat16 or float16; by default that of the weights.",
+        "Budget",
+    ),
 ]
 MAX_MEMORY = parameter(
     "--max-memory",
@@ -91,16 +107,23 @@ MAX_MEMORY = parameter(
 )
 
 
-def _budgets(
-    keep: str | None, params: str | None, flops: float | None, objective: str | None, max_loss: float | None
-) -> list[Budget]:
+def _budgets(**given: Any) -> list[Budget]:
     """Return the budgets that were given, of which only shares may be several; the largest first."""
-    if keep is None and params is None and flops is None and objective is None and max_loss is None:
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
         return []
-    number = None if params is None else _number(params)
-    rest: dict[str, Any] = {"params": number, "flops": flops, "max_loss": max_loss}
-    rest |= {"objective": cast(Objective, objective or "params")}
-    return [Budget(keep=share, **rest) for share in ([None] if keep is None else shares(keep))]
+    serving = {name.removeprefix("served_"): given.pop(name) for name in _SERVING if name in given}
+    if serving and "memory" not in given:
+        raise UserInputError(f"{_flags(serving)}: this is for --memory SIZE; give it, or leave this out")
+    rest: dict[str, Any] = {name: given[name] for name in ("flops", "max_loss", "objective") if name in given}
+    if "params" in given:
+        rest["params"] = _number(given["params"])
+    if "memory" in given:
+        rest |= {"memory": num_bytes(given["memory"], "--memory"), "serving": Serving(**serving)}
+    return [Budget(keep=share, **rest) for share in (shares(given["keep"]) if "keep" in given else [None])]
+
+
+_SERVING = ("batch", "context", "served_dtype")
 
 
 def shares(text: str) -> list[float]:

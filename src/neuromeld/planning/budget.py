@@ -1,15 +1,18 @@
 """Budgets: unique parameters, floating-point operations, time, or what may be lost."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from transformers import PreTrainedModel
 
 from neuromeld.archs import Architecture
+from neuromeld.archs.sizes import Sizes, sizes_of
 from neuromeld.errors import UserInputError
+from neuromeld.evaluation import unique_parameters
 from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe
+from neuromeld.planning.serving import Serving
 from neuromeld.registry import unknown_name
 from neuromeld.settings import check_ratio
 
@@ -20,8 +23,9 @@ Objective = Literal["params", "flops", "latency"]
 class Budget:
     """At most `keep` of what `objective` says, or at most `params` unique parameters, or `flops` of the operations.
 
-    Or as few parameters as lose at most `max_loss`, in nats per token of validation text.  One of the four is given.
-    The objectives are unique parameters, operations per token, and the measured time of a request.
+    Or at most `memory` bytes while it is served as `serving` says, or as few parameters as lose at most `max_loss`, in
+    nats per token of validation text.  One of the five is given.  The objectives are unique parameters, operations per
+    token, and the measured time of a request.
     """
 
     keep: float | None = None
@@ -29,11 +33,15 @@ class Budget:
     flops: float | None = None
     objective: Objective = "params"
     max_loss: float | None = None
+    memory: int | None = None
+    serving: Serving = field(default_factory=Serving)
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.keep, self.params, self.flops, self.max_loss) if value is not None]
-        if len(given) != 1:
-            raise UserInputError("give one budget: --keep RATIO, --params NUMBER, --flops RATIO or --max-loss NATS")
+        budgets = (self.keep, self.params, self.flops, self.max_loss, self.memory)
+        if sum(value is not None for value in budgets) != 1:
+            raise UserInputError(
+                "give one budget: --keep RATIO, --params NUMBER, --flops RATIO, --memory SIZE or --max-loss NATS"
+            )
         if self.objective not in get_args(Objective):
             raise UserInputError(unknown_name("objective", self.objective, list(get_args(Objective))))
         if self.objective != "params" and self.keep is None:
@@ -57,8 +65,26 @@ class Budget:
         if self.max_loss is not None:
             raise UserInputError("what may be lost is no budget of sizes: what meets it is measured")
         plan = make_plan(model, recipe, arch=arch)
+        if self.memory is not None:
+            return self.served_bytes(model, plan.parameters_after, plan.before, plan.after) / self.memory
         flops = self.keep if self.objective != "params" else self.flops
         if flops is not None:
             return plan.flops_after / (flops * plan.flops_before)
         limit = self.params if self.params is not None else int((self.keep or 1) * plan.parameters_before)
         return plan.parameters_after / limit
+
+    def served_bytes(self, model: PreTrainedModel, parameters: int, before: Sizes, after: Sizes) -> int:
+        """Return the bytes that a smaller `model` takes while it is served."""
+        return self.serving.num_bytes(parameters, before, after, model.config, model.dtype)
+
+    def check_needed(self, model: PreTrainedModel, arch: Architecture) -> None:
+        """Raise `UserInputError` where the model as it comes meets a budget of memory."""
+        if self.memory is None:
+            return
+        sizes = sizes_of(arch, model.config)
+        taken = self.served_bytes(model, unique_parameters(model), sizes, sizes)
+        if taken <= self.memory:
+            raise UserInputError(
+                f"the model as it comes is served in {taken / 1e6:,.1f} MB, which --memory allows: nothing has to be "
+                "made smaller"
+            )

@@ -205,6 +205,7 @@ class Planner:
     def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""
         arch = architecture_of(self.model)
+        self.budget.check_needed(self.model, arch)
         scores = self.shared.scores or self._sensitivities(arch, few[: max(1, len(few) // 2)])
         self.shared.scores = scores
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
