@@ -19,7 +19,7 @@ from neuromeld.discovery.axes import built
 from neuromeld.discovery.groups import groups_of
 from neuromeld.discovery.proof import Unproved, outputs_of, prove
 from neuromeld.discovery.small import VOCABULARY, depth_of, small_config
-from neuromeld.errors import NeuromeldError, UnsupportedModelError
+from neuromeld.errors import UnsupportedModelError
 from neuromeld.runtime.cache import cache_folder
 from neuromeld.runtime.workspace import write_text
 from neuromeld.version import versions
@@ -152,8 +152,8 @@ def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
                 proved.append(prove(model, group, inputs))
             except Unproved as error:
                 refused.append(f"{names}: {error}")
-            except NeuromeldError as error:
-                refused.append(f"{names}: {error}")
+            except Exception as error:  # whatever a model makes of what it is put through
+                refused.append(f"{names}: the proof broke off: {_first_line(error)}")
         return Discovery(tuple(proved), tuple(refused))
 
 

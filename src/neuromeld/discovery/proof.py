@@ -41,6 +41,7 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
         arch = resolve(model, spec_of(model, proved))
     except NeuromeldError as error:
         raise Unproved(str(error).partition(": ")[2]) from error
+    _prove_stream(model, arch, inputs)
     before = outputs_of(model, inputs)
     _prove_order(model, arch, inputs, before)
     narrow, shapes = _prove_removal(model, arch, inputs, before)
@@ -51,6 +52,27 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
     except Unproved as error:
         return replace(proved, refusals={"drop_layers": str(error)})
     return replace(proved, count_key=key, layer_lists=lists)
+
+
+def _prove_stream(model: PreTrainedModel, arch: Architecture, inputs: Inputs) -> None:
+    """Layers are called with the stream first, and return it, alone or first in a tuple."""
+    seen: list[bool] = []
+
+    def called(_: Any, args: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        seen.append(bool(args) and isinstance(args[0], Tensor) and isinstance(first, Tensor))
+
+    layers = [model.get_submodule(arch.layer_path(layer)) for layer in range(arch.num_layers)]
+    handles = [layer.register_forward_hook(called) for layer in layers]
+    try:
+        outputs_of(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(seen) != len(layers):
+        raise Unproved("its layers do not run once each: the model does not call them, or calls them several times")
+    if not all(seen):
+        raise Unproved("its layers are not called with the stream first, or do not return it first")
 
 
 def _prove_order(model: PreTrainedModel, arch: Architecture, inputs: Inputs, before: Tensor) -> None:

@@ -150,6 +150,12 @@ def test_channels_of_attention_are_no_hidden_units():
         prove(model, replace(ffn, weights=claimed), example_inputs(config, type(model)))
 
 
+def test_layers_that_do_not_return_the_stream_are_refused():
+    config = CONFIG_MAPPING["openai-gpt"](vocab_size=160, n_embd=32, n_layer=3, n_head=4)
+    with pytest.raises(UnsupportedModelError, match="do not return it first"):
+        plan_for(meta_model(config), ffn={"ratio": 0.5})
+
+
 def test_a_layer_that_is_told_by_its_number_what_to_do_is_not_dropped():
     found = discover(meta_model(CONFIG_MAPPING["diffllama"](**SIZES)))
     assert "told by its number" in found.proved[0].refusals["drop_layers"]
