@@ -135,6 +135,7 @@ def _print_several(written: Mapping[Path, dict[str, Any]], *, as_json: bool) -> 
 
 def _said(out: Path, record: dict[str, Any]) -> list[str]:
     """Return what was written, what changed, what it lost and what it took."""
+    seconds = record["seconds"] + record.get("recovery", {}).get("seconds", 0)
     return [
         f"{record['format']} checkpoint in {o.folder_argument(out)}: {record['parameters_after']:,} parameters, "
         f"{record['kept_ratio']:.3f} of {record['parameters_before']:,}",
@@ -142,7 +143,7 @@ def _said(out: Path, record: dict[str, Any]) -> list[str]:
         *(_measured(entry) for entry in record.get("evaluation", [])),
         *([_lost(record["max_loss"])] if "max_loss" in record else []),
         *([_recovered(record["recovery"]["held_out"])] if "recovery" in record else []),
-        f"{record['seconds']:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
+        f"{seconds:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
 
 
