@@ -21,8 +21,8 @@ def register_native(model_type: str | None = None) -> None:
     """
     specs = [*ARCHITECTURES.values(), *BY_CLASS.values()]
     described = [spec.model_class for spec in specs if model_type in (None, spec.model_type)]
-    classes: list[Any] = [getattr(transformers, name) for name in described]
-    classes += classes_of_type(model_type) if model_type else []
+    classes: list[Any] = [*reversed(classes_of_type(model_type))] if model_type else []
+    classes += [getattr(transformers, name) for name in described]  # of several for one auto class the last counts
     for stock in classes:
         native, config = native_model(stock), native_config(stock.config_class)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
