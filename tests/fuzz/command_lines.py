@@ -79,7 +79,7 @@ def case(scene: Scene) -> Case:
     line = [word for part in words for word in part]
     if draw.random() < 0.04:
         name = draw.choice(("", "compres", "--version", "--help", "-h", "PLAN", "\u202e", "--json"))
-    written = ("small",) if name == "evaluate" else ("out", "small/report.html", *_outs(line))
+    written = ("small",) if name == "evaluate" else ("out", "small/report.html", "frontier.html", *_outs(line))
     loads = ("out", "AutoModelForCausalLM") if name in ("compress", "recover") and "--help" not in line else None
     if line[:2] != ["model", "out"]:
         loads = None

@@ -10,7 +10,7 @@ from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import token_windows
 from neuromeld.evaluation import perplexity
 
-TOKENS = 8192
+TOKENS = 2048
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_default_stages_beat_pruning_at_nine_tenths(source):
     calibration = token_windows(
         "wikipedia-sample", tokenizer, split="calibration", num_tokens=TOKENS, seqlen=512, seed=0
     )
-    validation = token_windows("wikipedia-sample", tokenizer, split="validation", num_tokens=2048, seqlen=512)
+    validation = token_windows("wikipedia-sample", tokenizer, split="validation", num_tokens=1024, seqlen=512)
     found = {}
     for name, width in {
         "default": {"selector": "principal"},
