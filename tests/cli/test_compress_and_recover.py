@@ -53,6 +53,7 @@ def test_lengths_that_mean_nothing(cli, checkpoint, text, tmp_path, length):
     code, stdout, stderr = cli(*asked, f"--recover={length}")
     assert code == 2
     assert "Available: distil" in stderr
+    assert "or give a time, as 30min, or tokens, as 2M" in stderr
     assert stdout == ""
     assert not list(tmp_path.iterdir())
 

@@ -36,7 +36,7 @@ LARGEST = 20_000_000
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found of a class of models of one structure.
+    """Hold what was found of a class of models of one structure.
 
     proved   kinds of FFN that hold, and of their layers, those with most parameters first
     refused  kinds of FFN that do not, and what failed of each

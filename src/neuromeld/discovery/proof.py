@@ -28,7 +28,7 @@ Inputs = Mapping[str, Tensor]
 
 
 class Unproved(Exception):
-    """What was to be proved does not hold; the message says what failed."""
+    """Say that what was to be proved does not hold; the message names what failed."""
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ NO_SIZES = re.compile(
 
 @dataclass(frozen=True)
 class _Original:
-    """What sizes are measured by: those of the config that a key is in."""
+    """Hold what sizes are measured by: those of the config that a key is in."""
 
     width: int | None
     heads: int | None

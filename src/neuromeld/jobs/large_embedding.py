@@ -1,4 +1,4 @@
-"""What is said unasked of a model whose embedding is a large part of it, as its rows are what a text may not need."""
+"""Say unasked how large the embedding of a model is, and what would make it smaller: rows that a text does not need."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What a model predicts, and measures of it, with logits of a chunk of predictions at a time.
+"""Measure what a model predicts, with logits of a chunk of predictions at a time.
 
 The logits of 4,096 tokens over a vocabulary of 262,144 are 4 GB in float32, and a backward pass holds them some times
 over.  So a model is run up to its head, and the head on chunks; where gradients are wanted, each chunk gives its own.
@@ -101,29 +101,35 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, measure: Callable[..., Tensor], models: Sequence[Predictions], *tensors: Tensor) -> Tensor:
         gradients = [torch.zeros_like(x) if x.requires_grad else None for x in tensors]
-        hidden, weights = tensors[: len(models)], [x for x in tensors[len(models) :] if x.requires_grad]
+        hidden, weights = tensors[: len(models)], tensors[len(models) :]
         rows = min(map(_rows, models))
         total = torch.zeros((), dtype=torch.float64)
-        with torch.enable_grad(), keeping_casts():
-            for first in range(0, len(models[0]), rows):
-                here = slice(first, first + rows)
-                parts = [x[here].detach().requires_grad_(x.requires_grad) for x in hidden]
+        for first in range(0, len(models[0]), rows):
+            here = slice(first, first + rows)
+            parts = [x[here].detach().requires_grad_(x.requires_grad) for x in hidden]
+            with torch.enable_grad(), keeping_casts():
                 logits = [_wide(one.head(part)) for one, part in zip(models, parts, strict=True)]
                 value = measure(*logits, models[0].targets_n[here]).sum()
-                total += value.detach().cpu().double()
-                if value.requires_grad:
-                    wanted = [x for x in parts if x.requires_grad] + weights
-                    found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
-                    places = [x[here] if x is not None and k < len(models) else x for k, x in enumerate(gradients)]
-                    for place in places:
-                        if place is not None and (gradient := next(found)) is not None:
-                            place += gradient
+            total += value.detach().cpu().double()
+            places = [x if x is None or k >= len(models) else x[here] for k, x in enumerate(gradients)]
+            _add_gradients(value, [*parts, *weights], places)
         ctx.save_for_backward(*gradients)
         return total.to(hidden[0].device, torch.promote_types(hidden[0].dtype, torch.float32))
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> Any:
         return None, None, *(None if x is None else x * outer[0].to(x.dtype) for x in ctx.saved_tensors)
+
+
+def _add_gradients(value: Tensor, tensors: Sequence[Tensor], places: Sequence[Tensor | None]) -> None:
+    """Add the gradient of `value` by each tensor to its place, where it has one."""
+    if not value.requires_grad:
+        return
+    wanted = [(x, place) for x, place in zip(tensors, places, strict=True) if place is not None]
+    found = torch.autograd.grad(value, [x for x, _ in wanted], allow_unused=True)
+    for gradient, (_, place) in zip(found, wanted, strict=True):
+        if gradient is not None:
+            place += gradient
 
 
 def _rows(found: Predictions) -> int:

@@ -1,4 +1,4 @@
-"""What one budget found out that others of the same model need not find out again."""
+"""Keep what one budget found out that others of the same model need not find out again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -22,7 +22,7 @@ from neuromeld.model.layerwise import LayerInputs, change_once, walk_layers
 from neuromeld.model.surgery import load_parameters
 from neuromeld.recovery.resume import LAYERWISE
 from neuromeld.runtime.journal import Journal
-from neuromeld.stats.split import is_held_out
+from neuromeld.stats.split import divided
 
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises; in the rest it falls to 0 along a cosine."""
@@ -106,7 +106,7 @@ class _Step:
     def train(self, free: Sequence[str]) -> TrainedLayer:
         """Train these parameters of the layer, or put the old ones back."""
         layer, job = self.inputs.layer, self.job
-        fitted, held_out = _parts(len(job.batches))
+        fitted, held_out = divided(len(job.batches))
         before, old = self._held_out(held_out), {name: layer.get_parameter(name) for name in free}
         load_parameters(layer, {name: value.detach().clone() for name, value in old.items()})
         trained = [layer.get_parameter(name).requires_grad_() for name in free]
@@ -197,14 +197,6 @@ def _shared(model: nn.Module, arch: Architecture) -> set[nn.Parameter]:
 
 def _step_name(layer: int) -> str:
     return f"{LAYERWISE}{layer}"
-
-
-def _parts(num: int) -> tuple[list[int], list[int]]:
-    """Return the batches to train on, and those held out."""
-    parts: tuple[list[int], list[int]] = ([], [])
-    for b in range(num):
-        parts[is_held_out(b, num)].append(b)
-    return parts
 
 
 def _shuffled(batches: Sequence[int], seed: int) -> list[int]:

@@ -16,7 +16,7 @@ from neuromeld.modalities import TrainingSet
 from neuromeld.model.capture import Batch
 from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery.four_bit import FourBit
-from neuromeld.registry import Registry
+from neuromeld.registry import Registry, unknown_name
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.settings import MOST, Seed, Settings, validate
 
@@ -230,6 +230,9 @@ def recovery_of(length: str, original: str) -> Recovery:
     Raises `UserInputError` for what is none of these.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|m|h|[KMB]?)", length)
+    if found is None and not length.endswith((".yaml", ".yml")) and length not in RECOVERY_RECIPES:
+        known = unknown_name(RECOVERY_RECIPES.kind, length, list(RECOVERY_RECIPES))
+        raise UserInputError(f"{known}; or give a time, as 30min, or tokens, as 2M")
     stated = read_yaml(length if found is None else FOLLOWING, RECOVERY_RECIPES)
     if not isinstance(stated, dict):
         return parse_recovery(stated)

@@ -20,6 +20,14 @@ def is_held_out(batch: int, num_batches: int) -> bool:
     return batch % every == every - 1
 
 
+def divided(num_batches: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the batches to fit on, and of those held out."""
+    parts: tuple[list[int], list[int]] = ([], [])
+    for batch in range(num_batches):
+        parts[is_held_out(batch, num_batches)].append(batch)
+    return parts
+
+
 def held_out_here(batches: Sequence[Any], index: int) -> bool:
     """Tell whether the batch at `index` of these, which may be the share of one rank, is held out."""
     return is_held_out(*global_index(batches, index))

@@ -22,7 +22,7 @@ from neuromeld.model.gradients import frozen
 from neuromeld.model.predictions import kl, predictions, sum_in_chunks
 from neuromeld.runtime.journal import Journal
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stats.split import is_held_out
+from neuromeld.stats.split import divided
 from neuromeld.units.pools import Pool
 from neuromeld.units.taylor import single_windows, taylor_importance
 
@@ -227,10 +227,8 @@ def steps_of(batches: Sequence[Batch]) -> int:
 
 def _parts(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
     """Return the batches to learn from, and those held out."""
-    parts: tuple[list[Batch], list[Batch]] = ([], [])
-    for b, batch in enumerate(batches):
-        parts[is_held_out(b, len(batches))].append(batch)
-    return parts
+    fitted, held_out = divided(len(batches))
+    return [batches[b] for b in fitted], [batches[b] for b in held_out]
 
 
 def _temperature(way: float) -> float:

@@ -1,4 +1,4 @@
-"""What an engine asks of a checkpoint before it loads it: family, sizes by layer, and what only our code runs."""
+"""Tell what an engine asks of a checkpoint before it loads it: family, sizes by layer, and what only our code runs."""
 
 from dataclasses import dataclass
 from typing import Any
