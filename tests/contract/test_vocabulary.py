@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 
 from contract.families import FAMILIES, batches_for, build, inputs_for
 from contract.kinds import SPECS
@@ -17,6 +17,8 @@ from neuromeld.data.text.usage import OF_TOKENS
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.model.native.classes import auto_class
+from neuromeld.model.surgery import reversible
+from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import CONTEXT, meta_model
 
 READERS = [family for family, spec in SPECS.items() if spec.reads_tokens]
@@ -149,6 +151,28 @@ def test_embedding_of_full_rank_changes_nothing_and_of_lower_rank_is_saved(famil
     save_checkpoint(done, tokenizer, tmp_path, recipe_yaml=narrow.to_yaml())
     again = auto_class(type(done)).from_pretrained(tmp_path)
     torch.testing.assert_close(outputs(again, inputs), outputs(done, inputs))
+
+
+def test_narrow_embedding_is_stock_where_the_config_has_one(tokenizer, tmp_path):
+    stock, native = (
+        parse_recipe({"embedding": {"rank": 9}, "output": output, "calibration": {"tokens": 1536, "seqlen": 16}})
+        for output in ("auto", "native")
+    )
+    model = build("opt", dtype=torch.float32)
+    inputs, plan = inputs_for(model, 2), make_plan(model, stock)
+    before = outputs(model, inputs)
+    with reversible(model):
+        run_stages(job_of(model, plan, batches_for(model)), plan)
+    torch.testing.assert_close(outputs(model, inputs), before, rtol=0, atol=0)
+    compress_model(model, plan, batches_for(model))
+    save_checkpoint(model, tokenizer, tmp_path, recipe_yaml=stock.to_yaml())
+    again = OPTForCausalLM.from_pretrained(tmp_path)
+    assert (plan.format, again.config.word_embed_proj_dim) == ("stock", 9)
+    assert unique_parameters(again) == plan.parameters_after
+    assert flops_per_token(again, context=CONTEXT) == plan.flops_after
+    other = build("opt", dtype=torch.float32)
+    compress_model(other, make_plan(other, native), batches_for(other))
+    torch.testing.assert_close(outputs(again, inputs), outputs(other, inputs))
 
 
 @pytest.mark.parametrize("family", ["t5", "bert-encoder", "vit"])

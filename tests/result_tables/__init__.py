@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import budget, merging, options, serving
+from result_tables import budget, merging, options, serving, tokens
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **options.TABLES,
     "engines": serving.engines,
     "engine-figures": serving.figures,
+    "fewer-tokens": tokens.fewer,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)

@@ -108,6 +108,20 @@ class Scale:
     offset: float = 0.0
 
 
+@dataclass(frozen=True)
+class NarrowEmbedding:
+    """What a stock model has where its embedding is narrower than the stream.
+
+    key   the config key of its width, which is that of the head's input, too
+    up    path of the linear map, without bias, from the embedding to the stream
+    down  path of the one from the stream to the head
+    """
+
+    key: str
+    up: str
+    down: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """Layers, all of one shape but for `first_only`, that run one after the other.
@@ -171,6 +185,7 @@ class ArchSpec:
     `writes_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
+    `narrow_embedding` says how a stock config holds an embedding that is narrower than the stream; None where none can.
     `token_vectors` are the paths of parameters and buffers with a number for each token, beside the biases of weights.
     `variants` describe the same model class under config values that `requires` excludes here.
     """
@@ -185,6 +200,7 @@ class ArchSpec:
     head: Weight | None = None
     untouched_parameters: tuple[str, ...] = ()
     embedding_norm: Norm | None = None
+    narrow_embedding: NarrowEmbedding | None = None
     token_vectors: tuple[str, ...] = ()
     stock_keys: Mapping[Space, str | tuple[str, ...]] = field(default_factory=dict)
     native_only: Mapping[Space, str] = field(default_factory=dict)

@@ -264,7 +264,7 @@ def remove_module(model: nn.Module, path: str) -> None:
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
-    model.get_submodule(parent).add_module(name, module)
+    setattr(model.get_submodule(parent), name, module)  # also where None is in its place
 
 
 def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
@@ -299,8 +299,8 @@ def _held(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _replaceable(module: nn.Module) -> list[dict[str, Any]]:
-    """Return copies of the sizes that a module carries, and of what it holds."""
-    sizes = {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)}
+    """Return copies of the sizes that a module carries, of what it could have and has not, and of what it holds."""
+    sizes = {name: value for name, value in vars(module).items() if value is None or isinstance(value, int | tuple)}
     return [sizes, *(dict(mapping) for mapping in _held(module))]
 
 

@@ -91,7 +91,8 @@ def candidates(space: SearchSpace) -> list[Candidate]:
     found = [*_uniform(space), *_until_one_fits(space, _with_layers_dropped(space)), *_narrower_stream(space)]
     found += _fewer_tokens(space)
     if space.settings["output"] != "stock":
-        found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space), *_narrower_embedding(space)]
+        found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space)]
+    found += _narrower_embedding(space)
     if space.settings["output"] == "auto":
         return [one for one in found if _loads_widely(space, one.recipe)] or found
     return found

@@ -42,7 +42,7 @@ def unserved(
     """
     own_code = ["several bases of the residual stream"] if len(after.basis_starts) > 1 else []
     own_code += ["a residual stream that no stock config describes"] if native and after.hidden != before.hidden else []
-    own_code += [NARROW_TABLE] if after.embedding_rank else []
+    own_code += [NARROW_TABLE] if native and after.embedding_rank else []
     heads = getattr(config, "num_attention_heads", 0)
     shape = Shape(
         model_type=model_type,

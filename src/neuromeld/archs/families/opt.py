@@ -1,7 +1,7 @@
 """OPT: LayerNorm, learned positions, biases everywhere, ReLU FFN."""
 
 from neuromeld.archs.blocks import attention, embedding, output_head, plain_ffn
-from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Space, Stack
+from neuromeld.archs.spec import ArchSpec, NarrowEmbedding, Norm, Requirement, Space, Stack
 
 SPEC = ArchSpec(
     model_type="opt",
@@ -19,6 +19,7 @@ SPEC = ArchSpec(
     ),
     final_norm=Norm("model.decoder.final_layer_norm", "layer"),
     head=output_head("lm_head", "model.decoder.final_layer_norm"),
+    narrow_embedding=NarrowEmbedding("word_embed_proj_dim", "model.decoder.project_in", "model.decoder.project_out"),
     stock_keys={Space.FFN: "ffn_dim"},
     native_only={
         Space.RESIDUAL: "OPT's config has one width for the residual stream and for attention",

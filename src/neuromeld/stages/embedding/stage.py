@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
@@ -66,6 +67,8 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
 
     def native_reasons(self, options: EmbeddingOptions, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
         """Say what a stock config has no place for."""
+        if target.arch.spec.narrow_embedding is not None and after.embedding_rank < after.hidden:
+            return []
         return ["a stock model has no place for the matrices between a narrow embedding and the stream"]
 
     def unknowns(self, options: EmbeddingOptions, work: Workload) -> int:  # noqa: ARG002
@@ -100,10 +103,18 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
             tie(model, head.path, to=embedding.path)
         else:
             write_matrix(model, head, second.left.T)
-        add_linear(model, f"{embedding.path}.up", first.right, like=table)
-        add_linear(model, f"{head.path}.down", for_head.right.T, like=table)
-        attach_table_hooks(model, [embedding.path, head.path])
+        stock = arch.spec.narrow_embedding if job.target.output == "stock" else None
+        up, down = (stock.up, stock.down) if stock else (f"{embedding.path}.up", f"{head.path}.down")
+        add_linear(model, up, first.right, like=table)
+        add_linear(model, down, for_head.right.T, like=table)
+        if stock is None:
+            attach_table_hooks(model, [embedding.path, head.path])
         return FactoredEmbedding(rank, width, first.lost, None if second is None else second.lost)
+
+    def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
+        """Set the width of the embedding."""
+        assert target.arch.spec.narrow_embedding is not None
+        setattr(config, target.arch.spec.narrow_embedding.key, after.embedding_rank)
 
     def record(self, result: FactoredEmbedding) -> dict[str, Any]:
         """Return the rank, and what it misses."""

@@ -1,0 +1,64 @@
+"""Fewer tokens, and narrower ones, in bits per byte of each text: rows of a grid beside the model as it came."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuromeld.benchmark import Line, Results
+from neuromeld.benchmark.grid import DENSE
+from result_tables.markdown import table
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+TEXTS = {
+    "wikipedia-sample": "Wikipedia",
+    "python-docs": "Python documentation",
+    "news-sample": "news",
+    "libreoffice-help-de": "German help pages",
+}
+
+
+def fewer() -> str:
+    """SmolLM2 with the tokens that Wikipedia uses most."""
+    return _table("tokens", ["half of the tokens"])
+
+
+def narrower() -> str:
+    """SmolLM2 with a narrow embedding."""
+    return _table("tokens", ["embedding rank 480", "embedding rank 400"])
+
+
+def at_a_budget() -> str:
+    """SmolLM2 at one share of its parameters, with and without fewer tokens."""
+    return _table("tokens", ["FFN ridge", "three quarters of the tokens, FFN ridge", "half of the tokens, FFN ridge"])
+
+
+def mostly_vocabulary() -> str:
+    """A model that is mostly vocabulary, at a budget, with and without the stages for that."""
+    return _table("large_vocabulary")
+
+
+def _table(grid: str, rows: Sequence[str] = ()) -> str:
+    """The rows of a grid that are named, or all, below the dense model."""
+    lines = Results(RESULTS / f"{grid}.jsonl").lines
+    dense, texts = lines[0], [text for text in TEXTS if text in _by_text(lines[0])]
+    found = [line for line in lines if not rows or line.row in (DENSE, *rows)]
+    head = ["", "parameters", "operations", *(TEXTS[text] for text in texts)]
+    return table(head, [_row(line, dense, texts) for line in found])
+
+
+def _row(line: Line, dense: Line, texts: Sequence[str]) -> list[str]:
+    assert line.flops_per_token is not None
+    assert dense.flops_per_token is not None
+    before, after = _by_text(dense), _by_text(line)
+    more = "" if line.row == DENSE else " ({:+.3f})"
+    return [
+        line.row,
+        f"{line.parameters / dense.parameters:.3f}",
+        f"{line.flops_per_token / dense.flops_per_token:.3f}",
+        *(f"{after[text]:.3f}" + more.format(after[text] - before[text]) for text in texts),
+    ]
+
+
+def _by_text(line: Line) -> dict[str, float]:
+    found = {line.data: line.scores, **(line.by_text or {})}
+    return {text: scores["bits_per_byte"] for text, scores in found.items()}
