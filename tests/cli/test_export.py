@@ -1,13 +1,18 @@
 """`neuromeld export` and `neuromeld serve-check`: what is written, what is said, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import gguf
 import pytest
 
 from cli.commands import CALIBRATION
-from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.jobs.export import export
+from neuromeld import parse_recipe
+from neuromeld.checkpoint.source import locate
+from neuromeld.errors import CheckpointError, UnsupportedModelError, UserInputError
+from neuromeld.jobs.compression import CompressionJob
+from neuromeld.jobs.export import Exports, export
+from neuromeld.jobs.opening import open_job
 from tiny import save_text
 from unit.checkpoint.export.models import build, ragged, save, shared
 
@@ -47,7 +52,7 @@ def test_shared_ffns_are_refused_until_copies_are_asked_for(folders, tmp_path):
         ({"to": "onnx"}, UserInputError, "unknown form 'onnx'"),
         ({"to": "gguf", "quantize": "q9"}, UserInputError, "unknown type 'q9'"),
         ({"to": "vllm", "quantize": "q8_0"}, UserInputError, "is for --to gguf"),
-        ({"to": "vllm"}, UnsupportedModelError, "stock checkpoint, which is loaded as it is"),
+        ({"to": "vllm"}, UnsupportedModelError, "stock checkpoint, which needs no export"),
     ],
 )
 def test_what_cannot_be_exported_is_one_message(folders, tmp_path, arguments, error, message):
@@ -70,6 +75,64 @@ def test_compress_exports_what_it_wrote(cli, folders, tmp_path):
     assert (code, "unknown form 'onnx'" in stderr) == (2, True)
     code, stdout, _ = cli("compress", folders["stock"], tmp_path / "out", *options, "--format", "gguf")
     assert code == 0
-    assert "gguf in" in stdout
+    assert "gguf: " in stdout
     reader = gguf.GGUFReader(tmp_path / "out-gguf" / "model-float32.gguf")
     assert reader.get_field("llama.feed_forward_length").contents() == 48
+
+
+def compressed(folders, out, stage, forms, **settings):
+    """The record of a job that writes forms, too."""
+    save_text(out.parent / "text.jsonl")
+    calibration = {"source": f"file:{out.parent / 'text.jsonl'}", "tokens": 3072, "seqlen": 16}
+    recipe = parse_recipe(stage | {"calibration": calibration})
+    with open_job(out) as journal:
+        exports = Exports(out, forms)
+        job = CompressionJob(locate(str(folders["stock"])), recipe, out, journal, exports=exports, evaluate=False)
+        return replace(job, **settings).run()[1]
+
+
+BY_LAYER = {"ffn": {"size": [96, 40, 8, 72]}}
+
+
+def test_forms_appear_with_the_result_and_are_in_its_record(folders, tmp_path):
+    said = compressed(folders, tmp_path / "out", BY_LAYER, ("gguf", "gguf:q8_0", "vllm"))["exports"]
+    assert list(said) == ["gguf", "gguf:q8_0", "vllm"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"text.jsonl", "out", "out-gguf", "out-gguf-q8_0", "out-vllm"}
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["exports"] == said
+    assert json.loads((tmp_path / "out-vllm" / "record.json").read_text())["exported_from"] == str(tmp_path / "out")
+
+
+def test_a_job_that_ends_while_it_exports_leaves_no_output_and_goes_on(folders, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("neuromeld.checkpoint.export.forms.write_block_configs", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compressed(folders, out, BY_LAYER, ("gguf", "vllm"))
+    assert not {path.name for path in tmp_path.iterdir()} & {"out", "out-gguf", "out-vllm"}
+    assert compressed(folders, out, BY_LAYER, ("gguf", "vllm"))["steps_recalled"] > 0
+    assert (tmp_path / "out-gguf").is_dir()
+
+
+def test_a_form_that_fails_leaves_the_result_and_the_others(folders, tmp_path, monkeypatch):
+    def fail(*_):
+        raise CheckpointError("something is wrong")
+
+    monkeypatch.setattr("neuromeld.checkpoint.export.forms.compare_gguf", fail)
+    said = compressed(folders, tmp_path / "out", BY_LAYER, ("gguf", "vllm"))["exports"]
+    assert said["gguf"] == "not written: something is wrong"
+    assert {path.name for path in tmp_path.iterdir()} == {"text.jsonl", "out", "out-vllm"}
+
+
+def test_a_stock_result_needs_no_form_of_an_engine_that_loads_it(folders, tmp_path):
+    said = compressed(folders, tmp_path / "out", {"ffn": {"ratio": 0.5}}, ("vllm",))["exports"]
+    assert "as it is" in said["vllm"]
+    assert not (tmp_path / "out-vllm").exists()
+
+
+def test_what_a_form_cannot_hold_is_refused_before_the_work(folders, tmp_path):
+    with pytest.raises(UnsupportedModelError, match="--untie"):
+        compressed(folders, tmp_path / "out", {"share_ffns": {"window": [0, 1]}}, ("gguf",))

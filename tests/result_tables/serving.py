@@ -5,32 +5,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
 from neuromeld.checkpoint.export.engines import verdicts
 from result_tables.markdown import table, words
-from unit.checkpoint.export.models import build, ragged, ragged_heads, shared
+from unit.checkpoint.export.models import build, ragged, ragged_heads, shared, with_own_code
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "engines.jsonl"
 
 SPEEDS = ("prefill_tokens_per_second", "decode_tokens_per_second", "decode_tokens_per_second_of_16")
 
-KINDS: dict[str, Callable[[], PretrainedConfig]] = {
-    "stock, of `llama`": lambda: build("llama").config,
-    "stock, of `qwen3`": lambda: build("qwen3").config,
-    "stock, of `gemma3_text`": lambda: build("gemma3_text").config,
-    "stock, layers dropped": lambda: build("llama", num_hidden_layers=3).config,
-    "FFN widths by layer, `llama`, `mistral` or `qwen2`": lambda: ragged("llama").config,
-    "FFN widths by layer, `qwen3`": lambda: ragged("qwen3").config,
-    "FFNs removed, `llama`": lambda: ragged("llama", (96, 0, 8, 72)).config,
-    "heads by layer, `llama`": lambda: ragged_heads("llama").config,
-    "shared FFNs, `llama`": lambda: shared().config,
+FEWER_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
+
+KINDS: dict[str, Callable[[], PreTrainedModel]] = {
+    **{
+        f"stock, of `{family}`": (lambda family=family: build(family))
+        for family in ("llama", "qwen3", "gemma3_text", "olmo2", "phi3", "smollm3")
+    },
+    "stock, layers dropped": lambda: build("llama", num_hidden_layers=3),
+    "stock, fewer heads, in every layer as many": lambda: build("llama", **FEWER_HEADS),
+    "stock, narrower residual stream": lambda: build("llama", hidden_size=96),
+    "FFN widths by layer, `llama`, `mistral` or `qwen2`": lambda: ragged("llama"),
+    "FFN widths by layer, `qwen3`": lambda: ragged("qwen3"),
+    "FFN widths by layer, layers dropped, `llama`": lambda: ragged("llama", (96, 40, 72), num_hidden_layers=3),
+    "FFN widths by layer, fewer heads, `llama`": lambda: ragged("llama", **FEWER_HEADS),
+    "FFN widths by layer, narrower stream, `llama`": lambda: ragged("llama", hidden_size=96),
+    "FFNs removed, `llama`": lambda: ragged("llama", (96, 0, 8, 72)),
+    "heads by layer, `llama`": lambda: ragged_heads("llama"),
+    "shared FFNs, `llama`": shared,
+    "several bases of the stream, `llama`": lambda: with_own_code("shortcuts"),
+    "narrow embedding, `llama`": lambda: with_own_code("narrow_tables"),
 }
+"""Results of every stage, and of those that go together."""
 
 
 def engines() -> str:
     """Engines across, kinds of results down; reasons are numbered below."""
-    found = {kind: verdicts(make()) for kind, make in KINDS.items()}
+    found = {kind: verdicts(make().config) for kind, make in KINDS.items()}
     names = [verdict.engine for verdict in next(iter(found.values()))]
     reasons: list[str] = []
     rows = []

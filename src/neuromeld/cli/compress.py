@@ -17,10 +17,10 @@ from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.recipes import Request, takes_recipe
-from neuromeld.errors import UserInputError
+from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
-from neuromeld.jobs.export import export
+from neuromeld.jobs.export import NOT_WRITTEN, Exports
 from neuromeld.jobs.large_embedding import said_of_embedding
 from neuromeld.jobs.opening import open_job
 from neuromeld.jobs.recovered import compress_and_recover
@@ -41,7 +41,8 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="FORMS",
-        help=f"Export the result into OUT-FORM, too: {', '.join(FORMS)}; several with commas between.",
+        help=f"Export the result into OUT-FORM, too: {', '.join(FORMS)}, or a type of gguf, as gguf:q8_0; several with "
+        "commas between.",
         rich_help_panel=o.OUTPUT,
     ),
 ]
@@ -83,7 +84,9 @@ def compress_command(
         _print_several(several.run(), as_json=as_json)
         return
     check_free(out, force=force, source=model)
-    exports = _exports(out, formats, force=force)
+    exports = None if formats is None else Exports(out, tuple(formats.split(",")), force)
+    if exports is not None:
+        exports.check()
     with open_job(out) as journal:
         first, recipe, choice = is_first_rank(), asked.recipe, None
         if asked.budget is not None:
@@ -95,18 +98,19 @@ def compress_command(
                 console().print(_candidates(choice))
         assert recipe is not None
         settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
+        settings |= {"exports": exports if recovery is None else None}
         job = CompressionJob(located, recipe, out, journal, **settings)
         _, record = job.run() if recovery is None else compress_and_recover(job, model, recovery)
     if not first:
         return
     _warn(record.get("warnings", []))
-    exported = {form: export(str(out), place, form, force=force).checked for form, place in exports.items()}
+    exported = exports.write(out) if exports and recovery is not None else record.get("exports", {})
     if as_json:
-        typer.echo(json.dumps({"out": str(out)} | record))
-        return
-    said = _said(out, record)
-    said += [f"{form} in {o.folder_argument(exports[form])}: {checked}" for form, checked in exported.items()]
-    console().print("; ".join(said))
+        typer.echo(json.dumps({"out": str(out)} | record | ({"exports": exported} if exports else {})))
+    else:
+        console().print("; ".join([*_said(out, record), *(f"{form}: {said}" for form, said in exported.items())]))
+    if failed := [form for form, said in exported.items() if said.startswith(NOT_WRITTEN)]:
+        raise CheckpointError(f"{out} is written, and not as {', '.join(failed)}: {exported[failed[0]]}")
 
 
 def _choice_job(located: ModelSource, asked: Request, settings: dict[str, Any]) -> ChoiceJob:
@@ -168,15 +172,6 @@ def _lost(found: dict[str, Any]) -> str:
         f"of at most {found['allowed']:g} nats it loses {found['validation_loss']:.4f} ± {found['standard_error']:.4f} "
         f"on validation text{held_out}"
     )
-
-
-def _exports(out: Path, formats: str | None, *, force: bool) -> dict[str, Path]:
-    """Return the folder of each form that was asked for: known, and free, before any work."""
-    forms = [] if formats is None else [FORMS[name].name for name in formats.split(",")]
-    places = {form: out.with_name(f"{out.name}-{form}") for form in forms}
-    for place in places.values():
-        check_free(place, force=force)
-    return places
 
 
 @takes_recipe

@@ -26,8 +26,10 @@ from neuromeld.checkpoint.loading import auto_classes
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.checkpoint.stated import read_json
 from neuromeld.data.text.usage import renumbered, tokenizer_in
+from neuromeld.errors import UserInputError
 from neuromeld.evaluation import Outcome, bytes_on_disk
 from neuromeld.evaluation.plain_pass import plain_pass_seconds
+from neuromeld.jobs.export import Exports
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for, with_own_text
 from neuromeld.model.capture import Batch
@@ -37,6 +39,7 @@ from neuromeld.planning.memory import INTERPRETER_BYTES
 from neuromeld.planning.pipeline import Compressed, compress_model
 from neuromeld.planning.plan import Plan
 from neuromeld.planning.recipe import Recipe
+from neuromeld.planning.served import planned_shape
 from neuromeld.report import save_report
 from neuromeld.report.record import compression_record
 from neuromeld.runtime.distributed import is_first_rank, num_ranks, wait_for_all
@@ -69,6 +72,7 @@ class CompressionJob:
     max_memory: int | None = None
     choice: Choice | None = None
     evaluate: bool = True
+    exports: Exports | None = None
     force: bool = False
     progress: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -82,6 +86,7 @@ class CompressionJob:
         with self.phases.measure("reading model and data"):
             plan = self._plan()
             config: PretrainedConfig = self.source.config()
+            self._check_exports(plan, config)
             reader = with_own_text(reader_for(config), self.source, self.device, progress=self._told)
             processor = self._processor
             data = reader.calibration(self.recipe.calibration, processor, config, self.recipe.calibration.tokens)
@@ -118,6 +123,16 @@ class CompressionJob:
             self._write(written, record)
         wait_for_all()
         return plan, record
+
+    def _check_exports(self, plan: Plan, config: PretrainedConfig) -> None:
+        """Raise where a form cannot hold the result that is planned, or the memory not the model that is exported."""
+        if self.exports is None:
+            return
+        if plan.memory_mapped:
+            raise UserInputError("--format loads the result in memory, and --max-memory does not: export it afterwards")
+        native = plan.format == "native"
+        shape = planned_shape(plan.model_type, config, plan.before, plan.after, native=native)
+        self.exports.refuse(shape, config)
 
     @property
     def _told(self) -> bool:
@@ -182,6 +197,9 @@ class CompressionJob:
             with self.phases.measure("writing and verifying"):
                 record |= {"logit_difference": self._save_and_compare(written, folder)}
                 record |= {"bytes_on_disk": bytes_on_disk(folder)}
+            if self.exports is not None:
+                with self.phases.measure("exporting"):
+                    record |= {"exports": self.exports.write(folder, self.journal.folder)}
             record |= {"seconds": time.monotonic() - self.started, "seconds_by_phase": self.phases.seconds}
             if self.plain_pass_seconds:
                 record |= {"passes_by_phase": self.phases.over(self.plain_pass_seconds)}

@@ -1,6 +1,7 @@
 """The job of `export`: load, write in another form, load that again in its engine or read it, and compare."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from neuromeld.checkpoint.export.running import by_transformers, is_installed, o
 from neuromeld.checkpoint.export.shape import SHARED, Shape, shape_of
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.source import locate
-from neuromeld.errors import CheckpointError, UnsupportedModelError, UserInputError
+from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.registry import unknown_name
 from neuromeld.version import versions
 
@@ -69,17 +70,85 @@ def export(
     _check_quantize(form, quantize)
     found = locate(source)
     config = found.config()
-    _refuse(source, form, shape_of(config), config, untie=untie)
+    refuse(source, form, shape_of(config), config, untie=untie)
     content = Content(found.load(dtype, "cpu"), found.tokenizer(), quantize)
     with new_folder(out, force=force) as folder:
-        form.write(content, folder)
-        if form.name != "gguf":  # which has all of it inside
-            content.tokenizer.save_pretrained(folder)
-            copy_companions(found.folder, folder)
-        record = {"exported_from": source, "form": form.name, "quantize": quantize} | _checked(form, content, folder)
-        record |= {"versions": versions()}
-        save_record(folder, record | {"files": written_files(folder)}, card=None)
-    return ExportResult(out, record)
+        return ExportResult(out, _written(form, content, found.folder, source, folder))
+
+
+def _written(form: Form, content: Content, original: Path, source: str, folder: Path) -> dict[str, Any]:
+    """Write a form into a folder, and compare; return its record."""
+    form.write(content, folder)
+    if form.name != "gguf":  # which has all of it inside
+        content.tokenizer.save_pretrained(folder)
+        copy_companions(original, folder)
+    record = {"exported_from": source, "form": form.name, "quantize": content.quantize}
+    record |= _checked(form, content, folder) | {"versions": versions()}
+    save_record(folder, record | {"files": written_files(folder)}, card=None)
+    return record
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Say which forms the result of a job is written in beside it: `gguf`, `gguf:q8_0`, `vllm`, `mlx`.
+
+    They appear together with it.  One that fails leaves the others and the result as they are.
+    """
+
+    out: Path
+    names: tuple[str, ...]
+    force: bool = False
+
+    def places(self) -> dict[str, Path]:
+        """Return the folder of each form, by its name."""
+        return {name: self.out.with_name(f"{self.out.name}-{name.replace(':', '-')}") for name in self.names}
+
+    def check(self) -> None:
+        """Raise for a form that is not known, or whose folder is not free: asked before any work."""
+        for name, place in self.places().items():
+            form, quantize = _named(name)
+            _check_quantize(form, quantize)
+            check_free(place, force=self.force)
+
+    def refuse(self, shape: Shape, config: Any) -> None:
+        """Raise `UnsupportedModelError` where one cannot hold a result of this shape; a stock result needs none."""
+        for name in self.names:
+            form, _ = _named(name)
+            if shape.native or form.stock:
+                refuse("this result", form, shape, config)
+
+    def write(self, checkpoint: Path, beside: Path | None = None) -> dict[str, str]:
+        """Write them from a finished folder; say of each how it was compared, or why it was not written.
+
+        beside   where on the same disk they lie until all of them are there
+        """
+        found, said = locate(str(checkpoint)), {}
+        shape = shape_of(found.config())
+        with ExitStack() as stack:
+            for name, place in self.places().items():
+                form, quantize = _named(name)
+                if not (shape.native or form.stock):
+                    said[name] = AS_IT_IS
+                    continue
+                try:
+                    with ExitStack() as one:
+                        folder = one.enter_context(new_folder(place, force=self.force, beside=beside))
+                        content = Content(found.load(None, "cpu"), found.tokenizer(), quantize)
+                        said[name] = _written(form, content, found.folder, str(self.out), folder)["checked"]
+                        stack.push(one.pop_all())
+                except NeuromeldError as error:
+                    said[name] = f"{NOT_WRITTEN}: {error}"
+        return said
+
+
+AS_IT_IS = "needs no export: engines load a stock checkpoint as it is"
+NOT_WRITTEN = "not written"
+
+
+def _named(name: str) -> tuple[Form, str | None]:
+    """Return the form, and the type that stands behind a colon."""
+    form, _, quantize = name.partition(":")
+    return FORMS[form], quantize or None
 
 
 def _check_quantize(form: Form, quantize: str | None) -> None:
@@ -90,7 +159,13 @@ def _check_quantize(form: Form, quantize: str | None) -> None:
     check_type(quantize)
 
 
-def _refuse(source: str, form: Form, shape: Shape, config: Any, *, untie: bool) -> None:
+def refuse(source: str, form: Form, shape: Shape, config: Any, *, untie: bool = False) -> None:
+    """Raise `UnsupportedModelError` where a form cannot hold a model of this shape."""
+    if not shape.native and not form.stock:
+        raise UnsupportedModelError(
+            f"{source} is a stock checkpoint, which needs no export to {form.name}: it is loaded as it is where its "
+            "family is known"
+        )
     reasons = form.reasons(shape, config)
     if shape.shared and not untie:
         reasons.append(f"{SHARED} are loaded by no engine as shared: pass --untie for full copies, or use transformers")

@@ -33,19 +33,27 @@ def neuron_costs(arch: Architecture) -> tuple[int, int]:
 
 
 def allocate(
-    arch: Architecture, ffn: Sequence[Tensor], heads: Sequence[Tensor] | None, num_kv_heads: int, threshold: float
+    arch: Architecture,
+    ffn: Sequence[Tensor],
+    heads: Sequence[Tensor] | None,
+    num_kv_heads: int,
+    threshold: float,
+    chunk: int = CHUNK,
 ) -> Layered:
     """Keep what carries more than `threshold` nats a parameter; of every layer at least one chunk and one group.
 
     ffn    information of each hidden neuron, by layer
     heads  information of each attention channel, by layer; None leaves attention alone
+    chunk  neurons that are taken away at a time; what is left of a layer is all of it, or a multiple of this
     """
     per_neuron, per_layer = neuron_costs(arch)
     widths, groups, lost = [], [], 0.0
     for scores in ffn:
         ascending = scores.sort().values
-        chunks = [chunk.sum() / (len(chunk) * per_neuron) for chunk in ascending.split(CHUNK) if len(chunk)]
-        gone = max(0, min(sum(bool(value <= threshold) for value in chunks), len(chunks) - 1)) * CHUNK
+        parts = _parts(ascending, chunk)
+        worth = [float(part.sum()) / (len(part) * per_neuron) for part in parts]
+        taken = max(0, min(sum(value <= threshold for value in worth), len(parts) - 1))
+        gone = sum(map(len, parts[:taken]))
         widths.append(len(scores) - gone)
         lost += float(ascending[:gone].sum())
     for scores in heads if heads is not None else [torch.ones(num_kv_heads)] * len(ffn):
@@ -56,6 +64,12 @@ def allocate(
             lost += float(ascending[:gone].sum())
         groups.append(num_kv_heads - gone)
     return Layered(tuple(widths), tuple(groups), lost)
+
+
+def _parts(ascending: Tensor, chunk: int) -> list[Tensor]:
+    """Return what is taken away at a time, the least first: what is over a multiple of `chunk`, then chunks."""
+    over = len(ascending) % chunk
+    return [part for part in (ascending[:over], *ascending[over:].split(chunk)) if len(part)]
 
 
 def _around(arch: Architecture, spaces: tuple[Space, ...]) -> list[Weight]:

@@ -1,5 +1,6 @@
 """Ways to spend a budget, each a recipe that just meets it, with the loss that the sensitivities predict."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +12,13 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import embedding_share, sizes_of
 from neuromeld.archs.spec import Space
 from neuromeld.errors import NeuromeldError
-from neuromeld.planning.allocate import Layered, allocate
+from neuromeld.planning.allocate import CHUNK, Layered, allocate
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.largest import largest, smallest
 from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores
-from neuromeld.planning.served import SERVED, unserved
+from neuromeld.planning.served import SERVED, multiples_of, unserved
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 from neuromeld.stages.vocabulary import VocabularyRange
 
@@ -203,9 +204,10 @@ def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
 def _layered(space: SearchSpace, name: str, heads: Sequence[Tensor] | None, **stages: Any) -> Iterator[Candidate]:
     """Yield widths by layer, of groups of `heads`, too, where their scores are given, at the lowest threshold."""
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
+    chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
 
     def at(threshold: float) -> Layered:
-        return allocate(space.arch, space.scores.ffn, heads, groups, threshold)
+        return allocate(space.arch, space.scores.ffn, heads, groups, threshold, chunk)
 
     def recipe_of(sizes: Layered) -> Recipe:
         narrower = None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
@@ -223,7 +225,7 @@ def _narrow_ffns(
 ) -> Iterator[Candidate]:
     """Return the widest FFNs, all of one width, with which the budget is met; those of some layers are gone anyway."""
     full = space.arch.widths[Space.FFN]
-    multiple = 128 if full >= 2048 else FFN_MULTIPLE
+    multiple = math.lcm(128 if full >= 2048 else FFN_MULTIPLE, multiples_of(space.settings["output"]).alike)
 
     def recipe_of(size: float) -> Recipe:
         return space.recipe(ffn={"size": int(size)}, **stages)

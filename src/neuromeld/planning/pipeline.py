@@ -16,6 +16,7 @@ from neuromeld.model.native.block import make_native, native_block
 from neuromeld.model.passes import PassFormat, chosen_passes, passes_in
 from neuromeld.planning.plan import Plan, architecture_of, check_plain
 from neuromeld.planning.recipe import Chosen
+from neuromeld.planning.served import multiples_of
 from neuromeld.runtime.distributed import num_ranks, shard_batches
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases
@@ -119,7 +120,7 @@ def job_of(model: PreTrainedModel, plan: Plan, data: Sequence[Batch], validation
     return Job(
         model=model,
         arch=arch,
-        target=Target(arch, plan.before, plan.format),
+        target=Target(arch, plan.before, plan.format, multiples_of(plan.recipe.output)),
         before=plan.before,
         after=plan.before,
         data=shard_batches(data),
@@ -165,7 +166,7 @@ def _run_group(job: Job, group: Sequence[Chosen]) -> dict[str, Any]:
     for chosen in group:
         assert isinstance(chosen.stage, SublayerStage)
         before, job.after = job.after, chosen.stage.resize(job.after, chosen.options, job.target)
-        steps.append(Step(chosen.stage, chosen.options, before, job.after))
+        steps.append(Step(chosen.stage, chosen.options, job.target, before, job.after))
     return run_together(job, steps)
 
 

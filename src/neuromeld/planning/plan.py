@@ -18,7 +18,7 @@ from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelEr
 from neuromeld.model.passes import passes_of_float32
 from neuromeld.planning.memory import Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
-from neuromeld.planning.served import unserved
+from neuromeld.planning.served import multiples_of, unserved
 from neuromeld.stages import STAGES
 from neuromeld.stages.base import ONE_SIZE, Cost, Output, Target, Workload
 from neuromeld.stats.split import HELD_OUT
@@ -158,7 +158,7 @@ def make_plan(
     _refuse(model, arch, recipe)
     original = sizes_of(arch, model.config)
     output = _output(arch, model.config, recipe, original)
-    target = Target(arch, original, output)
+    target = Target(arch, original, output, multiples_of(recipe.output))
     steps = _chain(recipe, target)
     after = steps[-1].after
     _check_multiples(arch.spec, after)
@@ -249,7 +249,7 @@ def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
 
 def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, original: Sizes) -> Output:
     """Return the format of the result: stock where that can be and may be."""
-    target = Target(arch, original, "native")
+    target = Target(arch, original, "native", multiples_of(recipe.output))
     steps = _chain(recipe, target)
     reasons = [
         reason for step in steps for reason in step.chosen.stage.native_reasons(step.chosen.options, target, step.after)

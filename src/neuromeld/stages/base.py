@@ -41,17 +41,31 @@ class StageOptions(Settings):
 
 
 @dataclass(frozen=True)
+class Multiples:
+    """What the engines that a result is for want widths to be multiples of.
+
+    alike     where all layers have one width
+    by_layer  where each has its own
+    """
+
+    alike: int = 1
+    by_layer: int = 1
+
+
+@dataclass(frozen=True)
 class Target:
     """The model that a stage is planned for.
 
     arch      as resolved before anything is done
     original  the sizes it was resolved at
     output    the format of the result
+    multiples what widths that are rounded are rounded to, beyond what kernels like
     """
 
     arch: Architecture
     original: Sizes
     output: Output
+    multiples: Multiples = Multiples()
 
 
 @dataclass(frozen=True)

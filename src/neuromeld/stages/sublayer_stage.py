@@ -79,7 +79,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
     def features(self, work: Workload, sizes: Sizes) -> int:
         """Return the largest number of features that the consumer of a layer reads."""
 
-    def pools(self, options: O, before: Sizes, after: Sizes) -> list[Pool]:  # noqa: ARG002
+    def pools(self, options: O, target: Target, before: Sizes, after: Sizes) -> list[Pool]:  # noqa: ARG002
         """Return the budgets that units are chosen under: one for each layer that is narrowed."""
         sizes = zip(self.sizes(before), self.sizes(after), strict=True)
         return [Pool(self.space, (layer,), (old,), new) for layer, (old, new) in enumerate(sizes) if new < old]
@@ -147,7 +147,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
 
     def run(self, job: Job, options: O) -> NarrowedLayers:
         """Go through the layers with this stage alone."""
-        return run_together(job, [Step(self, options, job.before, job.after)])[self.name]
+        return run_together(job, [Step(self, options, job.target, job.before, job.after)])[self.name]
 
     def record(self, result: NarrowedLayers) -> dict[str, Any]:
         """Return the sizes and errors of every layer, some pictures of merges, and how units were learned."""
@@ -173,13 +173,14 @@ class Step:
 
     stage: SublayerStage[Any]
     options: Any
+    target: Target
     before: Sizes
     after: Sizes
 
     @property
     def pools(self) -> list[Pool]:
         """The budgets that its units are chosen under."""
-        pools: list[Pool] = self.stage.pools(self.options, self.before, self.after)
+        pools: list[Pool] = self.stage.pools(self.options, self.target, self.before, self.after)
         return pools
 
     def resized(self, arch: Architecture, importance: Importance) -> "Step":

@@ -1,16 +1,19 @@
 """What is asked for engines is planned only where they will load it, and so is what a budget finds by default."""
 
 import pytest
+import torch
 
 from contract.families import build as family_model
 from contract.families import tokens
 from neuromeld import Budget, make_plan, parse_recipe
 from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.errors import UserInputError
+from neuromeld.planning.allocate import allocate
 from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
-from neuromeld.planning.served import SERVED
+from neuromeld.planning.served import SERVED, multiples_of
+from neuromeld.stages.base import Multiples
 from unit.checkpoint.export.models import build, ragged, ragged_heads, shared
 
 CALIBRATION = {"tokens": 3072, "seqlen": 16}
@@ -97,3 +100,56 @@ def test_by_default_a_budget_finds_what_the_engines_load_and_native_where_asked(
     assert not any(one.recipe.share_ffns or one.recipe.embedding for one in default)
     for one in offered(SERVED):
         assert make_plan(model, one.recipe).recipe.output == SERVED  # else it is refused
+
+
+@pytest.mark.parametrize(
+    ("output", "alike", "by_layer"),
+    [
+        ("auto", 1, 1),
+        ("llama.cpp", 32, 32),
+        ("llama.cpp:q4_k_m", 256, 256),
+        ("vllm", 1, 1),
+        ("vllm:3,llama.cpp", 96, 96),
+        ("mlx-lm", 1, 256),
+    ],
+)
+def test_engines_want_multiples(output, alike, by_layer):
+    assert multiples_of(output) == Multiples(alike, by_layer)
+
+
+@pytest.mark.parametrize("output", ["vllm:q8_0", "vllm:0", "llama.cpp:4", "native:2"])
+def test_what_an_engine_does_not_have_is_refused(output):
+    with pytest.raises(UserInputError, match=r"behind \w+.* there may be|nothing stands behind it"):
+        plan_of("llama", {"ffn": {"size": 48}}, output)
+
+
+def test_a_share_of_the_neurons_is_rounded_to_what_the_engine_wants():
+    assert plan_of("llama", {"ffn": {"ratio": 0.8}}).after.ffn == (64,) * 4
+    assert plan_of("llama", {"ffn": {"ratio": 0.8}}, "vllm").after.ffn == (72,) * 4
+
+
+def test_widths_by_layer_are_whole_or_multiples():
+    arch = architecture_of(build("llama"))
+    scores = [torch.rand(96, generator=torch.Generator().manual_seed(layer)) for layer in range(4)]
+    assert {width % 32 for width in allocate(arch, scores, None, 2, 2e-3, 32).ffn} == {0}
+    found = allocate(arch, scores, None, 2, 2e-3, 40).ffn
+    assert set(found) <= {40, 80, 96}
+    assert set(found) != {96}
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        ({"heads": {"num_kv_heads": 1}}, None),
+        ({"ffn": {"size": [96, 41, 8, 72]}}, "2 cards cannot share FFNs of 41 neurons"),
+    ],
+    ids=["heads", "ffn"],
+)
+def test_cards_share_what_they_can(stage, reason):
+    if reason is None:
+        assert plan_of("llama", stage, "vllm:2").format == "stock"
+        return
+    with pytest.raises(UserInputError, match=reason):
+        plan_of("llama", stage, "vllm:2")
+    with pytest.raises(UserInputError, match="3 cards cannot share 4 query heads; 3 cards cannot share 2 key-value"):
+        plan_of("llama", {"ffn": {"size": 48}}, "vllm:3")

@@ -37,10 +37,10 @@ def narrow(
     made, steps = job(model, batches() if data is None else data, arch=arch, seed=seed), []
     if groups is not None:
         before, made.after = made.after, replace(made.after, num_kv_heads=tuple(groups))
-        steps.append(Step(HeadsStage(), Heads(num_kv_heads=tuple(groups), **options), before, made.after))
+        steps.append(Step(HeadsStage(), Heads(num_kv_heads=tuple(groups), **options), made.target, before, made.after))
     if ffn is not None:
         before, made.after = made.after, replace(made.after, ffn=tuple(ffn))
-        steps.append(Step(FfnStage(), Ffn(size=tuple(ffn), merge=merge, **options), before, made.after))
+        steps.append(Step(FfnStage(), Ffn(size=tuple(ffn), merge=merge, **options), made.target, before, made.after))
     return [result for found in run_together(made, steps).values() for result in found.layers]
 
 

@@ -1,12 +1,16 @@
 """Which engines load a checkpoint: the one place that the card, the report, the docs and `serve-check` ask."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PretrainedConfig
 
+from neuromeld.checkpoint.export.block_configs import MULT_STEP
 from neuromeld.checkpoint.export.form import Verdict
 from neuromeld.checkpoint.export.forms import FORMS
+from neuromeld.checkpoint.export.gguf_file import Q8_BLOCK
+from neuromeld.checkpoint.export.quantised import K_BLOCK, Q8_0, TYPES
 from neuromeld.checkpoint.export.shape import SHARED, Shape, shape_of
 from neuromeld.checkpoint.portable import NATIVE_NEEDS, STOCK_NEEDS
 
@@ -25,6 +29,10 @@ MLX_TYPES = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "mi
 """Families that MLX-LM, SGLang and TensorRT-LLM all document."""
 
 
+ROWS = {kind: Q8_BLOCK if kind == Q8_0 else K_BLOCK for kind in TYPES}
+"""The weights of a row that go together in each of llama.cpp's types; a row of others is written in a larger type."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """An engine that serves models.
@@ -32,12 +40,18 @@ class Engine:
     tried    the versions that were run here, or that it was not
     stock    the families that it loads as they are; none where it has a format of its own
     form     of `FORMS`: what it loads where it does not load the checkpoint as it is
+    splits   whether it shares every matrix among cards
+    by_layer what it wants widths to be multiples of where layers differ
+    rows     the types that it quantises to, by the weights of a row that go together
     """
 
     name: str
     tried: str
     stock: frozenset[str]
     form: str
+    splits: bool = True
+    by_layer: int = 1
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def verdict(self, shape: Shape, config: Any, *, untie: bool = False) -> Verdict:
         """Say how the engine loads a checkpoint of this shape, or why it does not.
@@ -59,10 +73,10 @@ class Engine:
 
 ENGINES = (
     Engine("vLLM", "0.32.0 on a processor", VLLM_TYPES, "vllm"),
-    Engine("llama.cpp", "llama-cpp-python 0.3.36", frozenset(), "gguf"),
-    Engine("MLX-LM", UNTRIED, MLX_TYPES, "mlx"),
-    Engine("SGLang", UNTRIED, MLX_TYPES, "mlx"),
-    Engine("TensorRT-LLM", UNTRIED, MLX_TYPES, "mlx"),
+    Engine("llama.cpp", "llama-cpp-python 0.3.36", frozenset(), "gguf", splits=False, rows=ROWS),
+    Engine("MLX-LM", UNTRIED, MLX_TYPES, "mlx", by_layer=MULT_STEP),
+    Engine("SGLang", UNTRIED, MLX_TYPES, "mlx", by_layer=MULT_STEP),
+    Engine("TensorRT-LLM", UNTRIED, MLX_TYPES, "mlx", by_layer=MULT_STEP),
 )
 
 

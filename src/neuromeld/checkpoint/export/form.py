@@ -36,6 +36,7 @@ class Form:
     compare   read it again, and compare every tensor with the model; `CheckpointError` where one differs
     measure   what its engine makes of it
     quantize  the types that its matrices can be written in
+    stock     whether a stock checkpoint is written so, too; otherwise the engine loads it as it is
     """
 
     name: str
@@ -45,6 +46,7 @@ class Form:
     compare: Callable[[Content, Path], None]
     measure: LogProbabilities | None = None
     quantize: tuple[str, ...] = ()
+    stock: bool = True
 
     @property
     def summary(self) -> str:

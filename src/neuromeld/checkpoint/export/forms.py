@@ -1,7 +1,6 @@
 """The forms that a checkpoint can be exported to."""
 
 from pathlib import Path
-from typing import Any
 
 from neuromeld.checkpoint.export.block_configs import (
     MULT_STEP,
@@ -15,7 +14,6 @@ from neuromeld.checkpoint.export.gguf_families import gguf_reasons
 from neuromeld.checkpoint.export.gguf_file import Q8_BLOCK, GgufModel, compare_gguf, write_gguf
 from neuromeld.checkpoint.export.quantised import Q8_0, TYPES, quantise
 from neuromeld.checkpoint.export.running import by_llama_cpp, by_vllm
-from neuromeld.checkpoint.export.shape import Shape
 from neuromeld.checkpoint.export.weights import PlainWeights
 from neuromeld.registry import Registry
 
@@ -73,20 +71,14 @@ def _compare_mlx(content: Content, folder: Path) -> None:
     compare_block_configs(_block_configs(content, by_mult=True), folder)
 
 
-def _not_stock(shape: Shape, config: Any) -> list[str]:
-    if not shape.native:
-        return ["it is a stock checkpoint, which is loaded as it is where its family is known"]
-    return block_config_reasons(shape, config)
-
-
 FORMS: Registry[Form] = Registry(
     "form",
     {
         form.name: form
         for form in (
             Form("gguf", "llama_cpp", gguf_reasons, _write_gguf, _compare_gguf, by_llama_cpp, TYPES),
-            Form("vllm", "vllm", _not_stock, _write_vllm, _compare_vllm, by_vllm),
-            Form("mlx", None, _not_stock, _write_mlx, _compare_mlx),
+            Form("vllm", "vllm", block_config_reasons, _write_vllm, _compare_vllm, by_vllm, stock=False),
+            Form("mlx", None, block_config_reasons, _write_mlx, _compare_mlx, stock=False),
         )
     },
 )

@@ -15,7 +15,7 @@ Metadata = dict[str, Any]
 BY_LAYER = "deci"
 """The architecture that reads a width and a number of heads for each layer, and computes what `llama` does."""
 
-ROTATES_NEIGHBOURS = frozenset({"llama", BY_LAYER, "granite"})
+ROTATES_NEIGHBOURS = frozenset({"llama", BY_LAYER, "granite", "smollm3"})
 """Architectures that rotate neighbouring channels, where transformers rotates the halves of a head."""
 
 
@@ -66,6 +66,28 @@ def _gemma3(config: Any) -> list[str]:
     return _gemma_scale(config) + (["its logits are capped"] if any(caps) else [])
 
 
+def _as_wide_as_the_stream(config: Any) -> list[str]:
+    """Return why llama.cpp, which takes all heads together to be as wide as the stream, cannot load the model."""
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    if width == config.hidden_size:
+        return []
+    return [f"llama.cpp wants its heads to be as wide as the stream together, and they have {width} channels"]
+
+
+def _olmo2(config: Any) -> list[str]:
+    tied = ["llama.cpp wants a head of its own, and this one is tied"] if config.tie_word_embeddings else []
+    return _as_wide_as_the_stream(config) + tied
+
+
+def _every_fourth(config: Any) -> list[str]:
+    """Return why llama.cpp's SmolLM3, whose every fourth layer knows no positions, is not this one."""
+    layers = range(1, config.num_hidden_layers + 1)
+    if [bool(knows) for knows in config.no_rope_layers] == [layer % 4 != 0 for layer in layers]:
+        return []
+    return ["llama.cpp takes every fourth layer for one that knows no positions, and here others do not"]
+
+
 @dataclass(frozen=True)
 class GgufFamily:
     """How llama.cpp runs a family of transformers.
@@ -94,6 +116,9 @@ FAMILIES: Mapping[str, GgufFamily] = {
     "granite": GgufFamily("granite", metadata=_granite),
     "qwen2": GgufFamily("qwen2", by_layer=True),
     "qwen3": GgufFamily("qwen3"),
+    "olmo2": GgufFamily("olmo2", reasons=_olmo2),
+    "phi3": GgufFamily("phi3", reasons=_as_wide_as_the_stream),
+    "smollm3": GgufFamily("smollm3", reasons=_every_fourth),
     "gemma": GgufFamily("gemma", False, GELU, 1.0),
     "gemma2": GgufFamily("gemma2", False, GELU, 1.0, _gemma2, _gemma_scale),
     "gemma3_text": GgufFamily("gemma3", False, GELU, 1.0, _windows, _gemma3),
@@ -162,7 +187,7 @@ def gguf_metadata(shape: Shape, config: Any, ffn: tuple[int, ...]) -> Metadata:
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "rope.dimension_count": head_dim,
+        "rope.dimension_count": int(head_dim * rope.get("partial_rotary_factor", 1)),
         "rope.freq_base": float(rope["rope_theta"]),
         "vocab_size": config.vocab_size,
     }

@@ -8,6 +8,9 @@ from neuromeld.errors import CheckpointError, UserInputError
 Q8_0 = "q8_0"
 """Blocks of 8-bit integers, which the package gguf writes itself."""
 
+K_BLOCK = 256
+"""Weights of a row that share scales in the types whose names have a k."""
+
 TYPES = (Q8_0, "q4_k_m", "q5_k_m", "q6_k")
 """Those that can be asked for; the others are written by llama.cpp."""
 

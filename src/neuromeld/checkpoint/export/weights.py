@@ -10,8 +10,14 @@ from transformers import PreTrainedModel
 CORRECTIONS = (".gain", ".down.weight", ".up.weight")
 """What a native FFN has beside its shared output matrix."""
 
-FFN_AXIS = {"gate_proj.weight": 0, "up_proj.weight": 0, "down_proj.weight": 1, "gate_proj.bias": 0, "up_proj.bias": 0}
+FFN_AXIS = {
+    **{f"{name}.{kind}": 0 for name in ("gate_proj", "up_proj", "gate_up_proj") for kind in ("weight", "bias")},
+    "down_proj.weight": 1,
+}
 """The axis of hidden neurons of the tensors of a gated FFN."""
+
+BOTH = "gate_up_proj."
+"""What has two matrices in one, an equal share of the rows each."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,10 @@ class PlainWeights:
         module = self.model.get_submodule(path)
         tensor = _corrected(module, kind, self.model.get_parameter(name).detach())
         axis = next((axis for end, axis in FFN_AXIS.items() if name.endswith(f"mlp.{end}")), None)
-        return tensor if axis is None else _filled(tensor, axis, self.width(tensor.shape[axis]))
+        if axis is None:
+            return tensor
+        parts = tensor.chunk(2 if BOTH in name else 1, axis)
+        return torch.cat([_filled(part, axis, self.width(part.shape[axis])) for part in parts], axis)
 
 
 @torch.no_grad()

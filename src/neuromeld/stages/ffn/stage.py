@@ -1,5 +1,6 @@
 """The stage `ffn`: narrow the hidden layers of the FFNs."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -56,10 +57,10 @@ class FfnStage(SublayerStage[Ffn]):
         """Return the hidden neurons of the widest FFN."""
         return max(sizes.ffn)
 
-    def resize(self, sizes: Sizes, options: Ffn, target: Target) -> Sizes:  # noqa: ARG002
+    def resize(self, sizes: Sizes, options: Ffn, target: Target) -> Sizes:
         """Return the sizes with narrower FFNs."""
-        width = max(sizes.ffn)
-        size = options.size or max(1, round_width(width * (options.ratio or 1), width, FFN_MULTIPLE))
+        width, multiple = max(sizes.ffn), math.lcm(FFN_MULTIPLE, target.multiples.alike)
+        size = options.size or max(1, round_width(width * (options.ratio or 1), width, multiple))
         return replace(sizes, ffn=per_layer("ffn.size", size, sizes.ffn))
 
     def native_reasons(self, options: Ffn, target: Target, after: Sizes) -> list[str]:
@@ -67,13 +68,14 @@ class FfnStage(SublayerStage[Ffn]):
         by_layer = ["ffn.by_layer gives layers FFNs of different sizes"] if options.by_layer else []
         return super().native_reasons(options, target, after) + by_layer
 
-    def pools(self, options: Ffn, before: Sizes, after: Sizes) -> list[Pool]:
+    def pools(self, options: Ffn, target: Target, before: Sizes, after: Sizes) -> list[Pool]:
         """Return one budget for all layers where they may differ, else one for each."""
         if not options.by_layer:
-            return super().pools(options, before, after)
+            return super().pools(options, target, before, after)
         layers = tuple(layer for layer, width in enumerate(before.ffn) if width > 1)
         sizes, keep = tuple(before.ffn[layer] for layer in layers), sum(after.ffn[layer] for layer in layers)
-        return [Pool(Space.FFN, layers, sizes, keep, FFN_MULTIPLE if max(before.ffn) < 2048 else 128)]
+        step = math.lcm(FFN_MULTIPLE if max(before.ffn) < 2048 else 128, target.multiples.by_layer)
+        return [Pool(Space.FFN, layers, sizes, keep, step)]
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the intermediate size."""

@@ -62,7 +62,8 @@ class WidthStage(Stage[Width, WidthResult]):
         arch, d, multiple = target.arch, sizes.hidden, 1
         if target.output == "stock":
             multiple = max(1, arch.stock_multiple * sizes.num_kv_heads[0] // target.original.num_kv_heads[0])
-        every = math.lcm(multiple, arch.spec.kernel_multiple)
+        # what the model's own width is no multiple of is not asked of a narrower one
+        every = math.lcm(multiple, arch.spec.kernel_multiple, math.gcd(target.multiples.alike, d))
         k = options.hidden_size or round_width(d * (options.hidden_ratio or 1), d, every)
         if k > d:
             raise UserInputError(f"hidden_size={k} is wider than the model, whose hidden size is {d}")

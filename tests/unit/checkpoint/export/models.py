@@ -17,7 +17,19 @@ from neuromeld.model.native.modeling import attach_member_hooks
 from neuromeld.model.surgery import add_gain, add_low_rank, mix_outputs, read_matrix, write_matrix
 
 VOCAB = 304
-FAMILIES = ("llama", "mistral", "granite", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+FAMILIES = (
+    "llama",
+    "mistral",
+    "granite",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "olmo2",
+    "phi3",
+    "smollm3",
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -33,6 +45,9 @@ SIZES: dict[str, Any] = {
 EXTRA: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
     "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.7, "attention_multiplier": 0.2},
+    "olmo2": {"tie_word_embeddings": False, "pad_token_id": None, "eos_token_id": 1},
+    "phi3": {"pad_token_id": None, "eos_token_id": 1, "sliding_window": None},
+    "smollm3": {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1, "num_hidden_layers": 5},
     "gemma2": {"query_pre_attn_scalar": 32, "sliding_window": 8},
     "gemma3_text": {"query_pre_attn_scalar": 32, "sliding_window": 8},
 }
@@ -90,6 +105,13 @@ def shared(**changes: Any) -> PreTrainedModel:
     block = native_block(model, arch)
     attach_member_hooks(model, block)
     make_native(model, block)
+    return model
+
+
+def with_own_code(key: str) -> PreTrainedModel:
+    """A native Llama whose config says that it has what only neuromeld's code runs, as `shortcuts`."""
+    model = ragged("llama")
+    model.config.neuromeld |= {key: True}
     return model
 
 

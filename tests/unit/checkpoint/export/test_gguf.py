@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.checkpoint.export.form import Content
 from neuromeld.checkpoint.export.forms import FORMS
 from neuromeld.checkpoint.export.gguf_families import gguf_reasons
@@ -13,6 +14,7 @@ from neuromeld.checkpoint.export.gguf_file import rope_factors
 from neuromeld.checkpoint.export.gguf_tokenizer import tokenizer_metadata
 from neuromeld.checkpoint.export.shape import shape_of
 from neuromeld.errors import CheckpointError, UnsupportedModelError
+from result_tables.serving import KINDS
 from unit.checkpoint.export.models import FAMILIES, build, ragged, tokenizer
 from unit.checkpoint.export.test_weights import logits
 
@@ -67,6 +69,17 @@ def test_quantised_rows_are_filled_up_to_whole_blocks(tmp_path):
     assert kinds == {gguf.GGMLQuantizationType.Q8_0}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_table_says_of_llama_cpp_is_what_is_written_quantised_or_not(kind, tmp_path):
+    model = KINDS[kind]()
+    (said,) = (one for one in verdicts(model.config) if one.engine == "llama.cpp")
+    if said.how is None:
+        assert "shared" in kind or FORM.reasons(shape_of(model.config), model.config)
+        return
+    for quantize in (None, "q8_0"):
+        written(model, tmp_path, quantize).unlink()
+
+
 def test_half_precision_stays_as_it_is(tmp_path):
     kinds = {torch.bfloat16: gguf.GGMLQuantizationType.BF16, torch.float16: gguf.GGMLQuantizationType.F16}
     for dtype, kind in kinds.items():
@@ -91,8 +104,11 @@ def test_a_file_that_differs_is_told(tmp_path):
         (ragged("qwen3"), "does not compute what qwen3 does"),
         (build("llama", hidden_act="gelu"), "its activation is gelu"),
         (build("gemma3_text", query_pre_attn_scalar=16), "divides by the head's width"),
+        (build("olmo2", tie_word_embeddings=True), "a head of its own"),
+        (build("olmo2", hidden_size=96), "as wide as the stream"),
+        (build("smollm3", no_rope_layers=[1, 1, 0, 1, 1]), "every fourth layer"),
     ],
-    ids=["qwen3", "gelu", "gemma3"],
+    ids=["qwen3", "gelu", "gemma3", "tied", "heads", "smollm3"],
 )
 def test_what_llama_cpp_would_compute_otherwise_is_refused(model, reason):
     (found,) = gguf_reasons(shape_of(model.config), model.config)

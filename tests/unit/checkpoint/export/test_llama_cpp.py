@@ -23,6 +23,9 @@ LLAMA3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 
 KINDS = {
     **{family: (lambda family=family: build(family)) for family in FAMILIES},
+    "part of a head's channels turned": lambda: build(
+        "phi3", rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    ),
     "positions of Llama 3": lambda: build("llama", rope_parameters=LLAMA3),
     "linear positions": lambda: build(
         "llama", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}

@@ -37,3 +37,10 @@ def test_a_width_is_filled_up_to_a_multiple_and_nothing_is_left_empty():
     weights = PlainWeights(ragged("llama"), 32)
     assert [weights.width(neurons) for neurons in (96, 40, 8, 0)] == [96, 64, 32, 32]
     assert weights["model.layers.1.mlp.up_proj.weight"].shape == (64, 128)
+
+
+def test_gate_and_up_in_one_matrix_are_filled_up_each():
+    stock = build("phi3")
+    wide = build("phi3", intermediate_size=128)
+    wide.load_state_dict(dict(PlainWeights(stock, 128)), strict=False)
+    torch.testing.assert_close(logits(wide), logits(stock), **ROUNDING)
