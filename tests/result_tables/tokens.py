@@ -22,16 +22,6 @@ def fewer() -> str:
     return _table("tokens", ["half of the tokens"])
 
 
-def narrower() -> str:
-    """SmolLM2 with a narrow embedding."""
-    return _table("tokens", ["embedding rank 480", "embedding rank 400"])
-
-
-def at_a_budget() -> str:
-    """SmolLM2 at one share of its parameters, with and without fewer tokens."""
-    return _table("tokens", ["FFN ridge", "three quarters of the tokens, FFN ridge", "half of the tokens, FFN ridge"])
-
-
 def mostly_vocabulary() -> str:
     """A model that is mostly vocabulary, at a budget, with and without the stages for that."""
     return _table("large_vocabulary")
