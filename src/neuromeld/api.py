@@ -74,12 +74,14 @@ def choose(
     allow_pickle: bool = False,
     progress: bool = False,
     vocab_from: str | None = None,
+    effort: str = "standard",
 ) -> Choice:
     """Find the recipe that meets a budget and loses least on validation text, for the model at `source`.
 
     output   the format that the result may have, or engines with commas between that must load it; by default what
              transformers, or both vLLM and llama.cpp, load without neuromeld's code, unless that meets no budget
     vocab_from  a text, named or `file:PATH`, by which tokens may be chosen; without one, all tokens stay
+    effort   how much is tried: quick, standard or best
     dtype    to load and measure in; None keeps the checkpoint's own
 
     Candidates are built in memory, and nothing is written: `compress` takes what is returned in the place of a recipe.
@@ -89,7 +91,7 @@ def choose(
     job = ChoiceJob(
         located, budget, settings, check_output(output), dtype=dtype, device=own_device(device), progress=progress
     )
-    return replace(job, vocab_from=vocab_from).run()
+    return replace(job, vocab_from=vocab_from, effort=effort).run()
 
 
 def compress(

@@ -116,7 +116,7 @@ def compress_command(
 def _choice_job(located: ModelSource, asked: Request, settings: dict[str, Any]) -> ChoiceJob:
     assert asked.budget is not None
     job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
-    return replace(job, vocab_from=asked.vocab_from)
+    return replace(job, vocab_from=asked.vocab_from, effort=asked.effort)
 
 
 def _check_one_by_one(formats: str | None, recover: str | None) -> None:
@@ -196,7 +196,7 @@ def plan_command(
     recipe, choice = asked.recipe, None
     if asked.budget is not None:
         settings = machine.arguments | {"progress": True, "vocab_from": asked.vocab_from}
-        choice = choose(model, asked.budget, asked.calibration, asked.output, **settings)
+        choice = choose(model, asked.budget, asked.calibration, asked.output, effort=asked.effort, **settings)
         recipe = choice.recipe
         if not as_json:
             console().print(_candidates(choice))

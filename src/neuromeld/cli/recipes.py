@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuromeld.cli.generated_options import FieldOption, options_of, parameter, with_options
@@ -10,6 +10,7 @@ from neuromeld.cli.options import MACHINE, OUTPUT, num_bytes
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
+from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
 from neuromeld.planning.served import OutputFormat
 from neuromeld.planning.serving import Serving
@@ -25,6 +26,7 @@ class Request:
     max_memory   in bytes
     vocab_from   text that the planner may choose tokens by
     further      budgets beside the first
+    effort       how much the planner tries, by name
     """
 
     recipe: Recipe | None
@@ -34,6 +36,7 @@ class Request:
     max_memory: int | None
     vocab_from: str | None = None
     further: tuple[Budget, ...] = ()
+    effort: str = STANDARD.name
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,7 +46,10 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         limit = values.pop(MAX_MEMORY.name)
         budgets = _budgets(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
         budget, further = budgets[0] if budgets else None, tuple(budgets[1:])
-        vocab_from = None
+        vocab_from, effort = None, values.pop(EFFORT.name)
+        if budget is None and effort is not None:
+            raise UserInputError(f"--effort {effort} is for the planner; give a budget, as --keep 0.8, or leave it out")
+        effort = EFFORTS[effort or STANDARD.name].name
         if budget is not None:
             vocab_from = values.pop(VOCAB_FROM)
             if limit is not None:
@@ -56,9 +62,10 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")
         recipe = build_recipe(**values)
         asked = recipe if budget is None else None
-        return Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from, further)
+        request = Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from, further)
+        return replace(request, effort=effort)
 
-    return with_options(command, "asked", [*BUDGET_OPTIONS, *_parameters(), MAX_MEMORY], build)
+    return with_options(command, "asked", [*BUDGET_OPTIONS, EFFORT, *_parameters(), MAX_MEMORY], build)
 
 
 BUDGET_OPTIONS = [
@@ -98,6 +105,12 @@ BUDGET_OPTIONS = [
         "Budget",
     ),
 ]
+EFFORT = parameter(
+    "--effort",
+    str | None,
+    f"How much the planner tries: {', '.join(EFFORTS)}; by default {STANDARD.name}.",
+    "Budget",
+)
 MAX_MEMORY = parameter(
     "--max-memory",
     str | None,

@@ -12,6 +12,7 @@ from neuromeld.jobs.opening import identity_of
 from neuromeld.modalities import inputs_of, reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes
 from neuromeld.planning import Budget, Choice, Planner, Sweep
+from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.planning.served import OutputFormat
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
@@ -29,6 +30,7 @@ class ChoiceJob:
              that the best of them are made of, so that a `CompressionJob` need not make them again
     force    discard what the journal has of another job
     vocab_from  the text that tokens may be chosen by; without one, all tokens stay
+    effort   how much is tried, by name
     """
 
     source: ModelSource
@@ -41,6 +43,7 @@ class ChoiceJob:
     force: bool = False
     progress: bool = False
     vocab_from: str | None = None
+    effort: str = STANDARD.name
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
@@ -50,7 +53,7 @@ class ChoiceJob:
 
     def planner(self, **facts: Any) -> Planner:
         """Read model and data and begin the job; `facts` decide, too, what it is that is chosen."""
-        config, settings = self.source.config(), self.calibration
+        config, settings, effort = self.source.config(), self.calibration, EFFORTS[self.effort]
         if (inputs := inputs_of(config)) != "tokens":
             raise UserInputError(
                 f"budgets are for language models, and {self.source.name} reads {inputs}: name stages, as with "
@@ -61,7 +64,7 @@ class ChoiceJob:
         data = reader.calibration(settings, processor, config, settings.tokens)
         validation = reader.validation(settings, processor, config, FINAL_TOKENS)
         identity: dict[str, Any] = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
-        identity |= {"vocab_from": self.vocab_from} | facts
+        identity |= {"vocab_from": self.vocab_from, "effort": effort.name} | facts
         model = self.source.load(self.dtype, self.device)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
@@ -77,6 +80,7 @@ class ChoiceJob:
             progress=self._told,
             processor=processor,
             vocab_from=self.vocab_from,
+            effort=effort,
         )
 
     @property

@@ -33,6 +33,15 @@ def advancing(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]
         advance(done)
 
 
+def single_windows(batches: Iterable[Batch]) -> list[Batch]:
+    """Return the windows of the batches as batches of one: all activations of a backward pass are those of one."""
+    return [
+        {name: value[row : row + 1] for name, value in batch.items()}
+        for batch in batches
+        for row in range(len(next(iter(batch.values()))))
+    ]
+
+
 class _Stop(Exception):
     """Raised by a hook once the value it waits for has been seen."""
 

@@ -199,15 +199,26 @@ def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
     yield from _layered(space, "FFNs narrowed by layer", None)
     if sizes_of(space.arch, space.model.config).num_kv_heads[0] > 1:
         yield from _layered(space, "FFNs and heads narrowed by layer", space.scores.heads)
+    for one in _with_layers_dropped(space):
+        if space.fits(space.recipe(**one.stages)):
+            return
+        for found in _layered(space, f"{one.name}, FFNs narrowed by layer", None, one.gone, **one.stages):
+            yield replace(found, predicted=(found.predicted or 0.0) + one.lost)
 
 
-def _layered(space: SearchSpace, name: str, heads: Sequence[Tensor] | None, **stages: Any) -> Iterator[Candidate]:
-    """Yield widths by layer, of groups of `heads`, too, where their scores are given, at the lowest threshold."""
+def _layered(
+    space: SearchSpace, name: str, heads: Sequence[Tensor] | None, without: Sequence[int] = (), **stages: Any
+) -> Iterator[Candidate]:
+    """Yield widths by layer, of groups of `heads`, too, where their scores are given, at the lowest threshold.
+
+    without  layers that are gone
+    """
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
-    chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
+chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
+    ffn = [scores for layer, scores in enumerate(space.scores.ffn) if layer not in without]
 
     def at(threshold: float) -> Layered:
-        return allocate(space.arch, space.scores.ffn, heads, groups, threshold, chunk)
+        return allocate(space.arch, ffn, heads, groups, threshold, chunk)
 
     def recipe_of(sizes: Layered) -> Recipe:
         narrower = None if heads is None else {"num_kv_heads": sizes.num_kv_heads}

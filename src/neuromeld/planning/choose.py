@@ -16,11 +16,12 @@ from neuromeld.data.text.usage import tokenizer_in
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import batch_losses, mean_of
 from neuromeld.evaluation.mode import eval_mode
-from neuromeld.model.capture import Batch
+from neuromeld.model.capture import Batch, single_windows
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
+from neuromeld.planning.effort import STANDARD, Effort, with_learned_units
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
@@ -34,14 +35,8 @@ from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Job
 from neuromeld.stages.vocabulary import vocabulary_range
 
-MOST_BUILT = 4
-"""Candidates with a prediction that are built, the best first; those without one, and the simplest, are built too."""
-
 FEW_TOKENS = 8192
 """Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
-
-FINALISTS = 2
-"""Candidates that are built again from all calibration tokens, next to the simplest."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +144,7 @@ class Planner:
     shared       what other budgets found out: the kinds of candidates that led are then built, and the best finished
     keeps_builds  whether the journal keeps what finalists are made of, for the compression
     processor    of the model, where `vocab_from` names the text that tokens may be chosen by
+    effort       how much is tried
     """
 
     model: PreTrainedModel
@@ -166,6 +162,7 @@ class Planner:
     vocab_from: str | None = None
     shared: Shared = field(default_factory=Shared)
     keeps_builds: bool = True
+    effort: Effort = STANDARD
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -184,14 +181,18 @@ class Planner:
             if not everything:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
             led = self.shared.led(everything)
-            promising = led or _promising(everything)
+            promising = led or _promising(everything, self.effort.built)
             simplest = [] if led else everything[:1]
             first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
             finalists = self._finalists(space, promising, simplest, first)
             self.shared.finalists |= finalists.keys()
             steps = self.journal if self.keeps_builds else NO_JOURNAL
             final = self._measure("measuring finalists", list(finalists.values()), self.data, self.validation, steps)
-        compared = {name: final[name] for name in _in_time(self.budget, final)}
+            learned = self._learned(space, finalists, final)
+            final |= self._measure("measuring learned units", learned, self.data, self.validation, steps)
+            finalists |= {one.name: one for one in learned}
+        everything += learned
+        compared = {name: (final or first)[name] for name in _in_time(self.budget, final or first)}
         chosen = simplest_of_the_best(compared)
         least = min(compared.values(), key=lambda built: built.loss)
         measured = [
@@ -215,7 +216,7 @@ class Planner:
         return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary)
 
     def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:
-        what, windows = "measuring sensitivities", [window for batch in batches for window in _single(batch)]
+        what, windows = "measuring sensitivities", single_windows(batches)
         with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
             return fisher_scores(self.model, arch, windows, advance)
 
@@ -230,13 +231,23 @@ class Planner:
 
         A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
         """
+        if not self.effort.finalists:
+            return {}
         ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
-        best = ranked[: FINALISTS if simplest else 1]
+        best = ranked[: self.effort.finalists if simplest else 1]
         found = [one for one in promising if one in best or one in simplest]
         if self.original is None:
             return {one.name: one for one in found}
         sized = [sized_for_time(space, one, first[one.name].latency or 1) for one in found]
         return {one.name: one for one in sized if one is not None}
+
+    def _learned(
+        self, space: SearchSpace, finalists: Mapping[str, Candidate], final: Mapping[str, BuiltCandidate]
+    ) -> list[Candidate]:
+        """Return the best finalists once more, with units that are learned."""
+        ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].rank)
+        found = [with_learned_units(space, one) for one in ranked]
+        return [one for one in found if one is not None][: self.effort.learned]
 
     def _measure(
         self, what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], journal: Journal
@@ -291,15 +302,10 @@ def _by_batch(losses: Sequence[tuple[float, int]]) -> list[float]:
     return [nats / count for nats, count in losses]
 
 
-def _single(batch: Batch) -> list[Batch]:
-    """Return the windows of a batch, a batch each: a backward pass holds all activations of one."""
-    return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(len(batch["input_ids"]))]
-
-
-def _promising(everything: Sequence[Candidate]) -> list[Candidate]:
-    """Return those that are built: the simplest, those without a prediction, and the best predicted."""
+def _promising(everything: Sequence[Candidate], most: int) -> list[Candidate]:
+    """Return those that are built: the simplest, those without a prediction, and the `most` that are best predicted."""
     predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
-    limit = predicted[:MOST_BUILT][-1] if predicted else 0.0
+    limit = predicted[:most][-1] if predicted else 0.0
     return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]
 
 

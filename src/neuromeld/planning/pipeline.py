@@ -14,6 +14,7 @@ from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import make_native, native_block
 from neuromeld.model.passes import PassFormat, chosen_passes, passes_in
+from neuromeld.model.surgery import copy_structure
 from neuromeld.planning.plan import Plan, architecture_of, check_plain
 from neuromeld.planning.recipe import Chosen
 from neuromeld.planning.served import multiples_of
@@ -135,12 +136,20 @@ def run_stages(job: Job, plan: Plan) -> Compressed:
     job.model.eval()
     done = Compressed(job.model, plan, job.after, chosen_passes(plan.recipe.calibration.passes, job.model))
     job.cache = None if job.cache is None else {**job.cache, "passes": done.passes}
+    groups = list(_groups(plan.recipe.chosen))
+    learning = [number for number, group in enumerate(groups) if any(c.stage.learns(c.options) for c in group)]
     with passes_in(done.passes, job.model):
-        for first, group in enumerate(_groups(plan.recipe.chosen)):
-            if first:
+        for number, group in enumerate(groups):
+            if number == 0 and max(learning, default=0) > 0:
+                job.original = copy_structure(job.model)
+            if number:
                 job.cache = None  # it knows the original model only
             with done.phases.measure(" and ".join(chosen.stage.title for chosen in group)):
                 done.results |= _run_group(job, group)
+            if number == max(learning, default=0):
+                job.original = None
+            elif job.original is not None and any(chosen.stage.reads_processor for chosen in group):
+                job.original = copy_structure(job.model)  # what came before predicts other tokens
     done.sizes, done.processor = job.after, job.processor
     return done
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from markupsafe import Markup
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
@@ -125,6 +126,7 @@ class Job:
     validation  batches that layers are chosen on
     cache       facts that identify model and data, where statistics of both may be kept for other jobs
     processor   of the model, which a stage may replace; None where it was not given
+    original    the model as it came, in the tokens of now, for stages that learn; None where it still is the model
     """
 
     model: PreTrainedModel
@@ -141,6 +143,7 @@ class Job:
     progress: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     processor: Any = None
+    original: nn.Module | None = None
 
 
 O = TypeVar("O", bound=StageOptions)  # noqa: E741
@@ -193,6 +196,10 @@ class Stage(ABC, Generic[O, R]):
 
     def searches(self, options: O) -> bool:  # noqa: ARG002
         """Tell whether layers are chosen by the loss without them."""
+        return False
+
+    def learns(self, options: O) -> bool:  # noqa: ARG002
+        """Tell whether something is learned from the predictions of the model as it came."""
         return False
 
     def holds_out(self, options: O) -> bool:  # noqa: ARG002

@@ -32,6 +32,18 @@ def merge_maps(entries: Sequence[tuple[str, dict[str, Any]]]) -> Markup | None:
     return join([said, figures(maps), folded("The neurons that merged most", table("Merged neurons", head, rows))])
 
 
+def learning_curve(looks: Sequence[dict[str, Any]], trained: str, made: str) -> Markup | None:
+    """Draw how far the predictions were from the whole model's while something was learned, by step.
+
+    trained, made  what the model is while it is trained, and what it would be made then
+    """
+    curves = [
+        Series(name, [(look["step"], look[key]) for look in looks if look[key] is not None])
+        for name, key in ((f"{trained}, text of the step", "loss"), (f"{made}, held-out text", "held_out"))
+    ]
+    return lines("Divergence from the whole model", "step", "nats per token", curves)
+
+
 def before_and_after(
     title: str, entries: Sequence[tuple[int, dict[str, Any]]], names: tuple[str, str]
 ) -> Markup | None:

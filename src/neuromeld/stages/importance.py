@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from neuromeld.archs.spec import Space
-from neuromeld.errors import UserInputError
+from neuromeld.model.learning import steps_of
 from neuromeld.model.surgery import read_matrix
 from neuromeld.registry import Need
-from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Job
+from neuromeld.stages.teaching import check_alone, teacher_of
 from neuromeld.stats.split import held_out_here
-from neuromeld.units.learned import Learned, Learner, steps_of
+from neuromeld.units.learned import Learned, UnitScores
 from neuromeld.units.pools import Pool
 from neuromeld.units.selectors import SELECTORS, sees_whole_model
 from neuromeld.units.taylor import taylor_importance
@@ -38,32 +37,19 @@ class Importance:
 def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
     """Return the scores that selectors ask for which see the whole model; none where none do."""
     chosen = [selection for selection in selections if sees_whole_model(selection.selector)]
-    if chosen and num_ranks() > 1:
-        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
+    if chosen:
+        check_alone()
     felt = [pool.space for one in chosen if Need.GRADIENT in SELECTORS[one.selector].needs for pool in one.pools]
     fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
     scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on)
     pools = [pool for one in chosen if Need.LEARNING in SELECTORS[one.selector].needs for pool in one.pools]
     if not pools:
         return Importance(scores)
-    learner = Learner(job.model, job.arch, pools, job.data, job.journal, light=_memory_is_short(job))
     with track("learning what to keep", steps_of(job.data), enabled=job.progress) as advance:
-        learned = learner.learn(advance)
+        learned = UnitScores(teacher_of(job), pools).learned(job.data, job.journal, advance)
     for pool in pools:
         for layer, size in zip(pool.layers, pool.sizes, strict=True):
             consumer = job.arch.consumer(layer, pool.space)
             features = len(read_matrix(job.model, consumer))
             scores[consumer.path] = learned.scores[consumer.path].repeat_interleave(features // size)
     return Importance(scores, learned)
-
-
-def activation_bytes(tokens: int, num_layers: int, width: int, ffn: int) -> int:
-    """Predict what a backward pass over so many tokens holds of the layers."""
-    return tokens * 4 * num_layers * (10 * width + 5 * ffn)
-
-
-def _memory_is_short(job: Job) -> bool:
-    """Tell whether the activations of a window would take more than the weights do."""
-    tokens = next(iter(job.data[0].values()))[:1].numel()
-    weights = sum(parameter.nbytes for parameter in job.model.parameters())
-    return activation_bytes(tokens, job.arch.num_layers, job.arch.width, job.arch.widths[Space.FFN]) > weights

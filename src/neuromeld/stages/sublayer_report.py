@@ -5,7 +5,7 @@ from typing import Any
 
 from neuromeld.drawing.charts import Series, lines
 from neuromeld.drawing.section import Section, folded, join, paragraph, table
-from neuromeld.stages.fit_charts import before_and_after, drawn, log10, merge_maps
+from neuromeld.stages.fit_charts import before_and_after, drawn, learning_curve, log10, merge_maps
 
 UNITS = {"width": "neurons", "num_kv_heads": "key-value heads"}
 """What a size counts, in words."""
@@ -48,11 +48,6 @@ def learned_section(learned: dict[str, Any] | None, title: str) -> Section | Non
     """Draw how far predictions were from the whole model's while units were learned, and the scores by layer."""
     if not learned:
         return None
-    looks = learned["looks"]
-    curves = [
-        Series(name, [(look["step"], look[key]) for look in looks if look[key] is not None])
-        for name, key in (("soft choice, text of the step", "loss"), ("hard choice, held-out text", "held_out"))
-    ]
     places = (("lowest tenth", 1), ("median", 5), ("highest tenth", 9))
     scores = [
         Series(name, [(entry["layer"], entry["deciles"][place]) for entry in learned["scores"]])
@@ -63,7 +58,7 @@ def learned_section(learned: dict[str, Any] | None, title: str) -> Section | Non
         "predictions stay near those of the whole model, before anything was taken away or compensated."
     )
     charts = [
-        lines("Divergence from the whole model", "step", "nats per token", curves),
+        learning_curve(learned["looks"], "soft choice", "hard choice"),
         lines("Scores of the units", "layer", "score", scores, zero=False),
     ]
     return Section(f"{title}: what was learned", join([intro, drawn(charts)]))

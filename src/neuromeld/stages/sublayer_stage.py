@@ -18,7 +18,6 @@ from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
 from neuromeld.model.layerwise import change_once, walk_layers
-from neuromeld.model.predictions import measuring_bytes
 from neuromeld.registry import Need
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import (
@@ -31,13 +30,14 @@ from neuromeld.stages.base import (
     largest_layer_bytes,
     layer_bytes,
 )
-from neuromeld.stages.importance import Importance, Selection, activation_bytes, importance_for
+from neuromeld.stages.importance import Importance, Selection, importance_for
 from neuromeld.stages.sublayer_report import learned_section, sublayer_section
+from neuromeld.stages.teaching import backward_bytes, no_predictions
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.learned import Learned
 from neuromeld.units.pools import Pool
-from neuromeld.units.selectors import SELECTORS, sees_whole_model
+from neuromeld.units.selectors import SELECTORS, learns, sees_whole_model
 from neuromeld.units.sublayer import Sublayer, SublayerResult
 
 _RESULTS = TypeAdapter(dict[str, list[SublayerResult]])
@@ -98,16 +98,17 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         if sees_whole_model(selector.name) and consumer.stacked:
             found.append(f"selector={selector.name} does not look at single experts; use another")
         if sees_whole_model(selector.name) and not arch.spec.has_loss:
-            found.append(
-                f"selector={selector.name} needs a loss, and calibration data of a {arch.spec.model_class} has nothing "
-                "to predict: choose another"
-            )
+            found.append(no_predictions(selector.name, arch.spec.model_class))
         return found
 
     def native_reasons(self, options: O, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
         """Say what the family's config cannot state."""
         native_only = target.arch.spec.native_only
         return [native_only[self.space]] if self.space in native_only else []
+
+    def learns(self, options: Any) -> bool:
+        """Ask the selector."""
+        return learns(options.selector)
 
     def holds_out(self, options: O) -> bool:  # noqa: ARG002
         """Hold data out: the compensation is chosen by it."""
@@ -123,7 +124,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         working = work.tokens * 4 * 3 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
         unmapped: tuple[str, ...] = ()
         if sees_whole_model(options.selector):
-            working = max(working, _backward_bytes(work))
+            working = max(working, backward_bytes(work))
             unmapped = (f"selector={options.selector} holds all activations of a window",)
         wide = replace(work.after, hidden=work.before.hidden)
         return Cost(
@@ -230,14 +231,6 @@ def _narrow(job: Job, step: Step, inputs: Any, importance: Importance) -> list[S
     consumer = inputs.arch.consumer(inputs.index, space)
     sublayer = Sublayer(job.model, inputs, space, importance.scores.get(consumer.path))
     return step.stage.narrow(sublayer, step.options, step.stage.sizes(step.after)[inputs.index], job)
-
-
-def _backward_bytes(work: Workload) -> int:
-    """Predict what a backward pass through one window holds."""
-    arch, head = work.arch, work.arch.spec.head
-    predicted = arch.widths[head.out] if head else 0
-    activations = activation_bytes(work.seqlen, work.after.num_layers, arch.width, arch.widths[Space.FFN])
-    return activations + measuring_bytes(predicted, work.seqlen, work.itemsize, backward=True)
 
 
 def _entry(result: SublayerResult, unit: str, *, shown: bool) -> dict[str, Any]:

@@ -107,6 +107,11 @@ SELECTORS = methods(
 )
 
 
+def learns(selector: str) -> bool:
+    """Tell whether a selector learns its scores."""
+    return Need.LEARNING in SELECTORS[selector].needs
+
+
 def sees_whole_model(selector: str) -> bool:
     """Tell whether a selector scores units by passes through the whole model, so that layers can be compared."""
     return bool(SELECTORS[selector].needs & {Need.GRADIENT, Need.LEARNING})

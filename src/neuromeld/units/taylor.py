@@ -1,12 +1,12 @@
 """How much the loss feels what each feature does: first-order Taylor importance."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space
-from neuromeld.model.capture import Batch
+from neuromeld.model.capture import Batch, single_windows
 from neuromeld.model.gradients import capture_gradients
 from neuromeld.shapes import ACCUMULATE
 
@@ -29,12 +29,3 @@ def taylor_importance(
 
     total = capture_gradients(model, paths, single_windows(batches), on_activation)
     return {path: taylor / total for path, taylor in sums.items()}
-
-
-def single_windows(batches: Iterable[Batch]) -> list[Batch]:
-    """Return the windows of the batches as batches of one: all activations of a backward pass are those of one."""
-    return [
-        {name: value[row : row + 1] for name, value in batch.items()}
-        for batch in batches
-        for row in range(len(next(iter(batch.values()))))
-    ]

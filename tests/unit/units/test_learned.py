@@ -8,11 +8,12 @@ from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
+from neuromeld.model.learning import Teacher
 from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.runtime.journal import NO_JOURNAL, open_journal
 from neuromeld.stages.ffn import FfnStage
-from neuromeld.units.learned import Learner
+from neuromeld.units.learned import UnitScores
 from neuromeld.units.pools import Pool
 from unit.stages.models import batches
 
@@ -47,8 +48,9 @@ def test_soft_shares_meet_the_budget_and_become_the_choice():
         torch.testing.assert_close(share, mask, rtol=0, atol=1e-6)
 
 
-def learner(model, pools, data=None, journal=NO_JOURNAL, **options):
-    return Learner(model, architecture_of(model), pools, data or batches(24), journal, **options)
+def learned(model, pools, data=None, journal=NO_JOURNAL, advance=lambda _: None, **options):
+    teacher = Teacher(model, model, architecture_of(model), **options)
+    return UnitScores(teacher, pools).learned(data or batches(24), journal, advance)
 
 
 def spoiled(family="llama"):
@@ -67,9 +69,9 @@ def test_what_writes_nothing_goes_and_held_out_text_chooses():
     model, arch, useless = spoiled()
     width = arch.widths[Space.FFN]
     pools = [Pool(Space.FFN, (layer,), (width,), width - len(useless)) for layer in range(arch.num_layers)]
-    learned = learner(model, pools).learn()
-    looks = learned.looks
-    for found in learned.scores.values():
+    done = learned(model, pools)
+    looks = done.looks
+    for found in done.scores.values():
         assert set(found.topk(len(useless), largest=False).indices.tolist()) == set(useless.tolist())
     tested = [look.held_out for look in looks if look.held_out is not None]
     assert min(tested) < 1e-4
@@ -79,17 +81,16 @@ def test_what_writes_nothing_goes_and_held_out_text_chooses():
 def test_learning_brings_held_out_predictions_nearer():
     model = build("llama", dtype=torch.float32)
     pool = Pool(Space.FFN, (0, 1, 2, 3), (40,) * 4, 96, step=8)
-    looks = learner(model, [pool], batches(48)).learn().looks
+    looks = learned(model, [pool], batches(48)).looks
     tested = [look.held_out for look in looks if look.held_out is not None]
     assert min(tested) < tested[0]
-    assert looks[-1].temperature == pytest.approx(0.05)
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_light_learning_is_the_same():
     model = build("llama", dtype=torch.float32)
     pools = [Pool(Space.FFN, (0, 2), (40, 40), 48, step=8), Pool(Space.HEADS, (1,), (2,), 1)]
-    found, expected = (learner(model, pools, light=light).learn().scores for light in (True, False))
+    found, expected = (learned(model, pools, light=light).scores for light in (True, False))
     assert list(found) == [
         architecture_of(model).consumer(*place).path for place in ((0, Space.FFN), (2, Space.FFN), (1, Space.HEADS))
     ]
@@ -100,7 +101,7 @@ def test_light_learning_is_the_same():
 def test_learning_goes_on_where_it_was_interrupted(tmp_path):
     model, pools = build("llama", dtype=torch.float32), [Pool(Space.FFN, (0, 1), (40, 40), 48, step=8)]
     data = batches(48)
-    expected = learner(model, pools, data).learn()
+    expected = learned(model, pools, data)
     steps = []
 
     def interrupt(step):
@@ -111,7 +112,7 @@ def test_learning_goes_on_where_it_was_interrupted(tmp_path):
     def run(advance):
         with open_journal(tmp_path / "out") as journal:
             journal.begin({"job": 1}, force=False)
-            return learner(model, pools, data, journal).learn(advance)
+            return learned(model, pools, data, journal, advance)
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupt)

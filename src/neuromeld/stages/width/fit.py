@@ -87,13 +87,18 @@ def empty_statistics(model: nn.Module, arch: Architecture, width: Width) -> dict
     )
 
 
-def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Width, k: int, seed: int) -> FittedRun:
-    """Selector, merge and decoder of one run of layers, in that order."""
+def stream_of(statistics: Mapping[str, Statistic], width: Width, seed: int) -> Stream:
+    """Return what selectors see of one run of layers."""
     moments_statistic = statistics["moments"]
     assert isinstance(moments_statistic, StreamMoments)
     moments = moments_statistic.finalize()
-    kind = arch.spec.kind
     second_moment = moments.normalised_second_moment if width.weighting == "normalised" else moments.second_moment
+    return Stream(moments, second_moment, seed)
+
+
+def fit_run(statistics: Mapping[str, Statistic], stream: Stream, arch: Architecture, width: Width, k: int) -> FittedRun:
+    """Selector, merge and decoder of one run of layers, in that order."""
+    kind, moments = arch.spec.kind, stream.moments
     distances = None
     if "pairwise" in statistics:
         pairwise = statistics["pairwise"]
@@ -101,16 +106,13 @@ def fit_run(statistics: Mapping[str, Statistic], arch: Architecture, width: Widt
         distances = pairwise.finalize()
     merger = MERGES[width.merge]
     rank = k if merger.spans_mean else map_rank(k, kind)
-    selection = SELECTORS[width.selector](Stream(moments, second_moment, seed), rank)
+    selection = SELECTORS[width.selector](stream, rank)
     reg = REGULARISATION if width.regularisation is None else width.regularisation
     merge = merger(Selected(selection, kind, distances, reg))
     width_map = DECODERS[width.decoder](Encoded(merge, moments.normalised_second_moment))
     basis = basis_of(width_map, kind)
-    lost = (
-        torch.eye(arch.width, dtype=second_moment.dtype, device=second_moment.device)
-        - width_map.encode @ width_map.decode
-    )
     energy = moments.normalised_second_moment
+    lost = torch.eye(arch.width, dtype=energy.dtype, device=energy.device) - width_map.encode @ width_map.decode
     kept = 1 - float((lost.T @ energy @ lost).trace() / energy.trace())
     eigenvalues = torch.linalg.eigvalsh(energy.float()).clamp(min=0).flip(0)  # float32 is enough to draw
     return FittedRun(basis, kept, merge.transport, selection.neurons, eigenvalues / eigenvalues.sum())

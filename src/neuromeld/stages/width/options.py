@@ -62,11 +62,13 @@ class Width(StageOptions):
         ]
         if (self.hidden_ratio is None) == (self.hidden_size is None):
             problems.append("give one of hidden_ratio and hidden_size")
-        if self.merge == "transport" and self.selector == "principal":
+        if self.merge == "transport" and self.selector in ("principal", "learned"):
             problems.append(
-                "merge=transport moves neurons onto kept neurons, and selector=principal keeps none; "
+                f"merge=transport moves neurons onto kept neurons, and selector={self.selector} keeps none; "
                 "use mean_abs_activation, rms or random"
             )
+        if self.selector == "learned" and self.basis != "shared":
+            problems.append(f"selector=learned learns one basis for all layers; basis={self.basis} has several")
         if self.decoder == "transport" and self.merge != "transport":
             problems.append("decoder=transport runs a transport plan backwards; it needs merge=transport")
         if self.regularisation is not None and self.merge != "transport":

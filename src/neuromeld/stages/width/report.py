@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from neuromeld.drawing.charts import Series, lines
 from neuromeld.drawing.section import Record, Section, folded, join, paragraph, table
-from neuromeld.stages.fit_charts import before_and_after, drawn, log10, merge_maps
+from neuromeld.stages.fit_charts import before_and_after, drawn, learning_curve, log10, merge_maps
 
 
 def runs(record: Record) -> Section | None:
@@ -48,6 +48,19 @@ def runs(record: Record) -> Section | None:
             ]
         ),
     )
+
+
+def learned(record: Record) -> Section | None:
+    """Draw how far predictions were from the whole model's while directions were learned."""
+    looks = record.get("directions_learned")
+    if not looks:
+        return None
+    said = paragraph(
+        "The directions that the narrow stream keeps were trained, from the leading ones on, so that predictions stay "
+        "near those of the whole model, with all weights as they were."
+    )
+    chart = learning_curve(looks, "projected stream", "the same")
+    return Section("The residual stream: what was learned", join([said, drawn([chart])]))
 
 
 def refits(record: Record) -> Section | None:

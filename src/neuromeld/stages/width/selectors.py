@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuromeld.registry import Method, methods
+from neuromeld.registry import Method, Need, methods
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Moments
 
@@ -21,11 +21,13 @@ class Stream:
     """The residual stream on the calibration data.
 
     second_moment  the one that directions are chosen by, `(d, d)`: of the stream as its norms hand it on, or as it is
+    learned        directions that were learned, `(d, k)`; only where a selector looks at that
     """
 
     moments: Moments
     second_moment: Float[Tensor, "d d"]
     seed: int = 0
+    learned: Float[Tensor, "d k"] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ def principal(stream: Stream, k: int) -> Selection:
     return Selection(vectors[:, -k:].flip(1), None)
 
 
+def learned(stream: Stream, k: int) -> Selection:  # noqa: ARG001
+    """Train directions, from the leading eigenvectors on, by the divergence from the whole model's predictions."""
+    assert stream.learned is not None
+    return Selection(stream.learned, None)
+
+
 def random(stream: Stream, k: int) -> Selection:
     """Keep neurons drawn at random: the floor that every other selector has to beat."""
     generator = torch.Generator().manual_seed(stream.seed)
@@ -73,5 +81,6 @@ SELECTORS = methods(
     Method(mean_abs_activation),
     Method(rms),
     Method(principal, source="arXiv:2401.15024"),
+    Method(learned, frozenset({Need.LEARNING})),
     Method(random),
 )

@@ -1,31 +1,37 @@
 """The stage `width`: narrow the residual stream."""
 
 import math
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
+from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
+from neuromeld.model.learning import Look, learn, steps_of
 from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_hooks
+from neuromeld.registry import Need
 from neuromeld.runtime.distributed import map_over_ranks
+from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes, layer_bytes, table_bytes
 from neuromeld.stages.per_layer import round_width
 from neuromeld.stages.sublayer_stage import shown
+from neuromeld.stages.teaching import backward_bytes, no_predictions, teacher_of
 from neuromeld.stages.width.consumers import ROWS
 from neuromeld.stages.width.decoders import DECODERS
-from neuromeld.stages.width.fit import FittedRun, fit_run, stored_statistics
+from neuromeld.stages.width.fit import FittedRun, fit_run, stored_statistics, stream_of
+from neuromeld.stages.width.learned import Directions
 from neuromeld.stages.width.merges import MERGES
 from neuromeld.stages.width.options import Width
-from neuromeld.stages.width.report import refits, runs
+from neuromeld.stages.width.report import learned, refits, runs
 from neuromeld.stages.width.residual import NarrowStream, narrow_residual
-from neuromeld.stages.width.selectors import SELECTORS
+from neuromeld.stages.width.selectors import SELECTORS, Stream, principal
+from neuromeld.stages.width.width_map import map_rank
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.transport import summarise_plan
 
@@ -35,11 +41,12 @@ SPECTRUM_POINTS = 32
 
 @dataclass(frozen=True)
 class WidthResult:
-    """The map of each run of layers, from its first layer on, and what was done with it."""
+    """The map of each run of layers, from its first layer on, what was done with it, and how it was learned, if so."""
 
     starts: tuple[int, ...]
     runs: list[FittedRun]
     narrowed: NarrowStream
+    looks: list[Look] = field(default_factory=list)
 
 
 class WidthStage(Stage[Width, WidthResult]):
@@ -91,9 +98,19 @@ class WidthStage(Stage[Width, WidthResult]):
             )
         return found
 
+    def refusals(self, model: PreTrainedModel, arch: Architecture, options: Width) -> list[str]:  # noqa: ARG002
+        """Refuse a selector that needs predictions where there are none."""
+        if not self.learns(options) or arch.spec.has_loss:
+            return []
+        return [no_predictions(options.selector, arch.spec.model_class)]
+
+    def learns(self, options: Width) -> bool:
+        """Ask the selector."""
+        return Need.LEARNING in SELECTORS[options.selector].needs
+
     def holds_out(self, options: Width) -> bool:
-        """Hold data out for the refit."""
-        return options.refit
+        """Hold data out for the refit, and for learning."""
+        return options.refit or self.learns(options)
 
     def unknowns(self, options: Width, work: Workload) -> int:  # noqa: ARG002
         """Return the width that statistics determine."""
@@ -107,6 +124,9 @@ class WidthStage(Stage[Width, WidthResult]):
         # The gain and bias of a norm behind the embedding become one scale a token and one shift.
         scales = work.after.vocab - k if arch.spec.embedding_norm is not None else 0
         streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
+        learning = backward_bytes(work) if self.learns(options) else 0
+        unmapped = (f"selector={options.selector} holds all activations of a window",) if learning else ()
+        unmapped += ("the refit of the width holds the streams of both networks",) if options.refit else ()
         known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
         rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))
         layer, table = largest_layer_bytes(work), max(table_bytes(work, d), default=0)
@@ -114,13 +134,13 @@ class WidthStage(Stage[Width, WidthResult]):
         return Cost(
             parameters=matrices + scales,
             matrices=matrices,
-            working_bytes=streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * num_runs,
+            working_bytes=max(learning, streams + 4 * TOKENS_PER_BLOCK * 8 * d + 6 * 8 * d * d * num_runs),
             mapped_bytes=max(
                 layer + moments,
                 known + 2 * layer + 8 * arch.widths[Space.FFN] * (d + k),
                 known + table + table * k // d + 8 * rows * (d + k),
             ),
-            unmapped=("the refit of the width holds the streams of both networks",) if options.refit else (),
+            unmapped=unmapped,
             journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
             held_bytes=sum(table_bytes(work, k)),
         )
@@ -129,12 +149,16 @@ class WidthStage(Stage[Width, WidthResult]):
         """Collect statistics, fit a map for each run of layers, and narrow every weight by it."""
         starts, k = job.after.basis_starts, job.after.hidden
         statistics = stored_statistics(job, options, starts)
-        fit = partial(fit_run, arch=job.arch, width=options, k=k, seed=job.seed)
-        runs_of_layers = map_over_ranks(statistics, fit)
+        streams = [stream_of(found, options, job.seed) for found in statistics]
+        looks: list[Look] = []
+        if self.learns(options):
+            streams[0], looks = _learned(job, streams[0], k)
+        found = list(zip(statistics, streams, strict=True))
+        runs_of_layers = map_over_ranks(found, lambda run: fit_run(*run, arch=job.arch, width=options, k=k))
         narrowed = narrow_residual(job, [run.basis for run in runs_of_layers], refit=options.refit)
         if job.target.output == "native":
             attach_hooks(job.model, native_block(job.model, job.arch))
-        return WidthResult(starts, runs_of_layers, narrowed)
+        return WidthResult(starts, runs_of_layers, narrowed, looks)
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the hidden size."""
@@ -160,6 +184,7 @@ class WidthStage(Stage[Width, WidthResult]):
                 for index, (start, run) in enumerate(zip(result.starts, result.runs, strict=True))
             ],
             "refits": {path: asdict(fit) for path, fit in result.narrowed.refits.items()},
+            **({"directions_learned": [asdict(look) for look in result.looks]} if result.looks else {}),
         }
 
     def sentences(self, record: Record) -> list[Markup]:
@@ -179,7 +204,16 @@ class WidthStage(Stage[Width, WidthResult]):
 
     def sections(self, record: Record) -> list[Section | None]:
         """Draw energy, transport and spectrum by run of layers, and the refit of each norm."""
-        return [runs(record), refits(record)]
+        return [runs(record), learned(record), refits(record)]
+
+
+def _learned(job: Job, stream: Stream, k: int) -> tuple[Stream, list[Look]]:
+    """Return the stream with directions that were learned from the leading eigenvectors on, and how."""
+    start = principal(stream, map_rank(k, job.arch.spec.kind)).directions
+    directions = Directions(teacher_of(job), start)
+    with track("learning directions", steps_of(job.data), enabled=job.progress) as advance:
+        best, looks = learn(directions, job.model, job.data, job.journal, advance)
+    return replace(stream, learned=directions.directions(best)), looks
 
 
 def _run(start: int, run: FittedRun, *, with_picture: bool) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""What learning from the predictions of the model as it came needs, and takes."""
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
+from neuromeld.errors import UserInputError
+from neuromeld.model.learning import Teacher
+from neuromeld.model.predictions import measuring_bytes
+from neuromeld.runtime.distributed import num_ranks
+from neuromeld.stages.base import Job, Workload
+
+LIGHT_FROM = 2 << 30
+"""Bytes of activations up to which a backward pass keeps them, if they are not more than the weights anyway."""
+
+
+def teacher_of(job: Job) -> Teacher:
+    """Return what numbers of the model are learned by: the predictions of the model that it was made of.
+
+    Where the activations of a window would take much memory, layers are run again for the backward pass.
+    """
+    check_alone()
+    tokens = next(iter(job.data[0].values()))[:1].numel()
+    weights = sum(parameter.nbytes for parameter in job.model.parameters())
+    light = _activation_bytes(job.arch, tokens, job.arch.num_layers) > max(weights, LIGHT_FROM)
+    return Teacher(job.model, job.original or job.model, job.arch, light=light)
+
+
+def check_alone() -> None:
+    """Raise `UserInputError` where several processes share the job."""
+    if num_ranks() > 1:
+        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
+
+
+def backward_bytes(work: Workload) -> int:
+    """Predict what a backward pass through one window holds."""
+    head = work.arch.spec.head
+    predicted = work.arch.widths[head.out] if head else 0
+    activations = _activation_bytes(work.arch, work.seqlen, work.after.num_layers)
+    return activations + measuring_bytes(predicted, work.seqlen, work.itemsize, backward=True)
+
+
+def no_predictions(selector: str, model_class: str) -> str:
+    """Say that a selector needs predictions, and the model makes none."""
+    return (
+        f"selector={selector} needs a loss, and calibration data of a {model_class} has nothing to predict: choose "
+        "another"
+    )
+
+
+def _activation_bytes(arch: Architecture, tokens: int, num_layers: int) -> int:
+    return tokens * 4 * num_layers * (10 * arch.width + 5 * arch.widths[Space.FFN])
