@@ -63,18 +63,25 @@ class Directions:
     def _projected(self, projection: Tensor) -> Any:
         arch = self.teacher.arch
         norms = [norm.path for layer in range(arch.num_layers) for norm in arch.residual_norms(layer)]
-        head = [arch.head.path] if arch.tied and arch.spec.kind == "rms" else []
-        return partial(_projected, self.teacher.model, [*norms, arch.final_norm.path, *head], projection)
+        handing_on = [arch.final_norm.path] if arch.tied and arch.spec.kind == "rms" else []
+        return partial(_projected, self.teacher.model, [*norms, arch.final_norm.path], handing_on, projection)
 
 
 @contextmanager
-def _projected(model: nn.Module, paths: Sequence[str], projection: Float[Tensor, "d d"]) -> Iterator[None]:
-    """Inside, each of these modules reads its input times the projection."""
+def _projected(
+    model: nn.Module, reading: Sequence[str], handing_on: Sequence[str], projection: Float[Tensor, "d d"]
+) -> Iterator[None]:
+    """Inside, some modules read their input times the projection, and some hand on their output times it."""
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0] @ projection.to(args[0]), *args[1:])
 
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return output @ projection.to(output)
+
     with ExitStack() as hooks:
-        for path in paths:
+        for path in reading:
             hooks.callback(model.get_submodule(path).register_forward_pre_hook(before).remove)
+        for path in handing_on:
+            hooks.callback(model.get_submodule(path).register_forward_hook(after).remove)
         yield
