@@ -201,7 +201,8 @@ class Planner:
         ]
         measured = [replace(one, chosen=one.name == chosen) for one in measured]
         measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
-        return Choice(finalists[chosen].recipe, measured, self.budget.objective, self.phases)
+        recipe = next(one.recipe for one in measured if one.chosen)
+        return Choice(recipe, measured, self.budget.objective, self.phases)
 
     def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""

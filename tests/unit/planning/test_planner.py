@@ -10,10 +10,11 @@ from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
-from neuromeld.planning import Planner
+from neuromeld.planning import Choice, Planner
 from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
 from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.choose import BuiltCandidate, simplest_of_the_best, standard_error
+from neuromeld.planning.effort import EFFORTS
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.runtime.journal import open_journal
@@ -164,6 +165,32 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     assert model.config.to_dict() == config
     assert {name: id(p) for name, p in model.named_parameters()} == {name: key for name, (key, _) in before.items()}
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
+
+
+def chosen_with(effort: str) -> Choice:
+    model = build("llama-tied")
+    planner = Planner(model, Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5), effort=EFFORTS[effort])
+    return planner.choose()
+
+
+def test_little_effort_builds_few_candidates_and_none_twice():
+    quick, standard = chosen_with("quick"), chosen_with("standard")
+    built = [sum(c.first_loss is not None for c in choice.candidates) for choice in (quick, standard)]
+    assert 0 < built[0] < built[1]
+    assert all(c.excess_loss is None for c in quick.candidates)
+    assert quick.chosen.first_loss is not None
+
+
+def test_the_best_of_much_effort_is_built_with_learned_units_too():
+    choice = chosen_with("best")
+    learned = [c for c in choice.candidates if c.name.endswith(", learned")]
+    assert len(learned) == 2
+    finished = {c.name: c.excess_loss for c in choice.candidates if c.excess_loss is not None}
+    for one in learned:
+        assert one.recipe.ffn.selector == "learned"
+        assert one.kept_ratio <= 0.8
+        assert finished[one.name] is not None
+        assert one.name.removesuffix(", learned") in finished
 
 
 def outcome(*by_batch: float) -> BuiltCandidate:

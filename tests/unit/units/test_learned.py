@@ -1,5 +1,7 @@
 """Units that are chosen by learning."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from neuromeld.model.surgery import read_matrix, write_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.runtime.journal import NO_JOURNAL, open_journal
 from neuromeld.stages.ffn import FfnStage
+from neuromeld.stats.split import divided
 from neuromeld.units.learned import UnitScores
 from neuromeld.units.pools import Pool
 from unit.stages.models import batches
@@ -164,3 +167,20 @@ def test_uniform_sizes_stay_stock():
 def test_sizes_that_cannot_be_found(stage, message):
     with pytest.raises(UserInputError, match=message):
         parse_recipe({"ffn": stage})
+
+
+def test_what_other_stages_did_counts_as_lost():
+    """The predictions that are compared with are those of the model as it came, not of one with a layer less."""
+    model, whole, data = build("llama", dtype=torch.float32), build("llama", dtype=torch.float32), batches(96)
+    recipe = {
+        "drop_layers": {"layers": [2], "compensate": "none"},
+        "ffn": {"size": 39, "selector": "learned"},
+        "calibration": CALIBRATION,
+    }
+    looks = compress_model(model, make_plan(model, parse_recipe(recipe)), data).record()["ffn_learned"]["looks"]
+    dropped = build("llama", dtype=torch.float32)
+    compress_model(dropped, make_plan(dropped, parse_recipe(recipe | {"ffn": None})), data)
+    held_out = [data[b] for b in divided(len(data))[1][:2]]
+    lost, _ = Teacher(dropped, whole, architecture_of(dropped)).divergence(held_out, nullcontext)
+    assert lost > 0.1
+    assert looks[0]["held_out"] == pytest.approx(lost, rel=0.2)
