@@ -11,13 +11,14 @@ from neuromeld.checkpoint.source import locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import with_settings
-from neuromeld.cli.recipes import shares
+from neuromeld.cli.recipes import EFFORT_HELP, shares
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.frontier import FrontierJob
 from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Budget
+from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.report import render_frontier
 from neuromeld.report.frontier import HEAD, Frontier, rows_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
@@ -35,6 +36,7 @@ def frontier_command(
     machine: o.Machine,
     keep: Annotated[str, typer.Option(help="Shares of the parameters to measure, with commas between.")] = SHARES,
     stock: Annotated[bool, typer.Option("--stock", help="Only what loads in plain transformers.")] = False,
+    effort: Annotated[str, typer.Option(help=EFFORT_HELP)] = STANDARD.name,
     out: Annotated[Path, typer.Option(help="The file to write: .html for a page with a picture, or .json.")] = Path(
         "frontier.html"
     ),
@@ -48,7 +50,7 @@ def frontier_command(
     if out.exists() and not force:
         raise UserInputError(f"{out} exists; name another file, or pass --force to replace it")
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
-    settings |= {"force": force, "progress": True}
+    settings |= {"force": force, "progress": True, "effort": EFFORTS[effort].name}
     sources = [locate(model, allow_pickle=machine.allow_pickle) for model in models]
     with open_job(out) as journal:
         found = []

@@ -105,12 +105,8 @@ BUDGET_OPTIONS = [
         "Budget",
     ),
 ]
-EFFORT = parameter(
-    "--effort",
-    str | None,
-    f"How much the planner tries: {', '.join(EFFORTS)}; by default {STANDARD.name}.",
-    "Budget",
-)
+EFFORT_HELP = f"How much the planner tries: {', '.join(EFFORTS)}; by default {STANDARD.name}."
+EFFORT = parameter("--effort", str | None, EFFORT_HELP, "Budget")
 MAX_MEMORY = parameter(
     "--max-memory",
     str | None,

@@ -1,6 +1,5 @@
 """Build every promising candidate on a small sample, measure it, and take the simplest of the best."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from neuromeld.model.capture import Batch, single_windows
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
+from neuromeld.planning.built import BuiltCandidate, simplest_of_the_best, standard_error
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.effort import STANDARD, Effort, with_learned_units
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
@@ -31,33 +31,15 @@ from neuromeld.planning.served import OutputFormat
 from neuromeld.planning.shared import Shared
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases
-from neuromeld.runtime.progress import track
+from neuromeld.runtime.progress import say, track
 from neuromeld.stages.base import Job
 from neuromeld.stages.vocabulary import vocabulary_range
 
+SENSITIVITY_PASSES = 3
+"""Plain forward passes that the passes for sensitivities cost, a backward one among them."""
+
 FEW_TOKENS = 8192
 """Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
-
-
-@dataclass(frozen=True)
-class BuiltCandidate:
-    """Loss of a candidate, in nats per token, and the share of the original's time that it takes, if that counts.
-
-    by_batch  nats per token of each batch of the validation text
-    error     standard error of the loss over the original's
-    """
-
-    loss: float
-    by_batch: Sequence[float]
-    latency: float | None
-    error: float = 0.0
-
-    @property
-    def rank(self) -> float:
-        """Lower is better: the loss, for each share of the time that it saves where that counts."""
-        if self.latency is None:
-            return self.loss
-        return self.loss / (1 - self.latency) if self.latency < 1 else math.inf
 
 
 @dataclass(frozen=True)
@@ -208,13 +190,24 @@ class Planner:
         """Measure sensitivities on half of the few batches."""
         arch = architecture_of(self.model)
         self.budget.check_needed(self.model, arch)
-        scores = self.shared.scores or self._sensitivities(arch, few[: max(1, len(few) // 2)])
+        scores = self.shared.scores or self._sensitivities(arch, _half(few))
+        if self.progress and self.shared.scores is None:
+            say(self._expected(few))
         self.shared.scores = scores
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
         vocabulary = None
         if self.vocab_from is not None:
             vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
         return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary)
+
+    def _expected(self, few: Sequence[Batch]) -> str:
+        """Say how long the choice takes, by what the sensitivities took."""
+        felt, first, tokens, validation = (
+            sum(batch["input_ids"].numel() for batch in part) for part in (_half(few), few, self.data, self.validation)
+        )
+        seconds = self.phases.seconds["measuring sensitivities"] / (SENSITIVITY_PASSES * felt)
+        minutes = self.effort.forward_tokens(first, tokens, validation) * seconds / 60
+        return f"with effort {self.effort.name}, choosing takes about {max(1, round(minutes))} min here"
 
     def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:
         what, windows = "measuring sensitivities", single_windows(batches)
@@ -303,36 +296,16 @@ def _by_batch(losses: Sequence[tuple[float, int]]) -> list[float]:
     return [nats / count for nats, count in losses]
 
 
+def _half(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Return the batches that tell the sensitivities."""
+    return batches[: max(1, len(batches) // 2)]
+
+
 def _promising(everything: Sequence[Candidate], most: int) -> list[Candidate]:
     """Return those that are built: the simplest, those without a prediction, and the `most` that are best predicted."""
     predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
     limit = predicted[:most][-1] if predicted else 0.0
     return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]
-
-
-def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:
-    """Return the first whose loss lies within one standard error of the least: candidates come in order of simplicity.
-
-    Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and Regression Trees
-    (1984), section 3.4.3, with the error of the difference.
-    """
-    best = min(outcomes.values(), key=lambda outcome: outcome.loss)
-    return next(
-        name
-        for name, outcome in outcomes.items()
-        if outcome is best or outcome.loss - best.loss <= standard_error(outcome, best)
-    )
-
-
-def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
-    """Return the standard error of the difference of two losses on the same batches.
-
-    Zero where there is one batch, or one loss is infinite.
-    """
-    differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
-    if len(differences) < 2 or not torch.isfinite(differences).all():
-        return 0.0
-    return float(differences.std()) / math.sqrt(len(differences))
 
 
 def _in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:

@@ -3,15 +3,22 @@
 from dataclasses import dataclass
 
 from neuromeld.planning.candidates import Candidate, SearchSpace
+from neuromeld.planning.served import multiples_of
 from neuromeld.registry import Registry
+from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 from neuromeld.units.selectors import learns
+
+BUILDING, LEARNING = 2.2, 4.0
+"""Plain forward passes over its data that a candidate is built in, and that its units are learned in."""
+
+UNPREDICTED = 4
+"""Candidates that are built whatever is predicted: the simplest, and those without a prediction."""
 
 
 @dataclass(frozen=True)
 class Effort:
     """An amount of trying.
 
-    about      plain forward passes over the calibration data that it comes to
     built      candidates with a prediction that are built from few tokens, the best first; those without one, and the
                simplest, are built too
     finalists  candidates that are built again from all calibration tokens, next to the simplest; with none, the best
@@ -20,10 +27,18 @@ class Effort:
     """
 
     name: str
-    about: int
     built: int
     finalists: int
     learned: int = 0
+
+    def forward_tokens(self, few: int, tokens: int, validation: int) -> float:
+        """Return about how many tokens go through the network in plain forward passes, all in all.
+
+        few, tokens, validation  of the first round, of the calibration data, and of the validation text
+        """
+        first = (self.built + UNPREDICTED) * (BUILDING * few + validation / 4)
+        finalists = (self.finalists + 1 if self.finalists else 0) * (BUILDING * tokens + validation)
+        return first + finalists + self.learned * ((BUILDING + LEARNING) * tokens + validation)
 
 
 EFFORTS = Registry(
@@ -31,9 +46,9 @@ EFFORTS = Registry(
     {
         effort.name: effort
         for effort in (
-            Effort("quick", about=3, built=2, finalists=0),
-            Effort("standard", about=12, built=4, finalists=2),
-            Effort("best", about=60, built=8, finalists=3, learned=2),
+            Effort("quick", built=2, finalists=0),
+            Effort("standard", built=4, finalists=2),
+            Effort("best", built=8, finalists=3, learned=2),
         )
     },
 )
@@ -51,6 +66,8 @@ def with_learned_units(space: SearchSpace, candidate: Candidate) -> Candidate | 
     if ffn is None or learns(ffn.selector) or ffn.size is None:
         return None
     sizes = [ffn.size] if isinstance(ffn.size, int) else [size for size in ffn.size if size]
+    if len(sizes) > 1 and FFN_MULTIPLE % multiples_of(space.settings["output"]).by_layer:
+        return None  # learned widths are multiples of nothing else
     changed: dict[str, object] = {"size": sum(sizes) // len(sizes), "by_layer": len(sizes) > 1}
     stages["ffn"] = ffn.model_copy(update=changed | {"selector": "learned"})
     if heads is not None:

@@ -22,6 +22,11 @@ def warn(message: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"warning: {message}")
 
 
+def say(message: str) -> None:
+    """Say what is about to be done."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(message)
+
+
 @contextmanager
 def track(what: str, total: int, *, enabled: bool) -> Iterator[Advance]:
     """Show a bar for `total` steps of `what`; whole lines where there is no terminal to draw on; nothing if not

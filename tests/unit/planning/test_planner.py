@@ -12,8 +12,8 @@ from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Choice, Planner
 from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
+from neuromeld.planning.built import BuiltCandidate, simplest_of_the_best, standard_error
 from neuromeld.planning.candidates import SearchSpace, candidates
-from neuromeld.planning.choose import BuiltCandidate, simplest_of_the_best, standard_error
 from neuromeld.planning.effort import EFFORTS
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores

@@ -54,7 +54,8 @@ class Directions:
 
     def directions(self, numbers: Tensor) -> Float[Tensor, "d k"]:
         """Return the directions of a free matrix, without what a LayerNorm does not see."""
-        return torch.linalg.qr(centred(numbers, self.teacher.arch.spec.kind)).Q
+        kept: Tensor = torch.linalg.qr(centred(numbers, self.teacher.arch.spec.kind)).Q
+        return kept
 
     def _projection(self, numbers: Tensor) -> Float[Tensor, "d d"]:
         kept = self.directions(numbers)

@@ -125,8 +125,11 @@ class WidthStage(Stage[Width, WidthResult]):
         scales = work.after.vocab - k if arch.spec.embedding_norm is not None else 0
         streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
         learning = backward_bytes(work) if self.learns(options) else 0
-        unmapped = (f"selector={options.selector} holds all activations of a window",) if learning else ()
-        unmapped += ("the refit of the width holds the streams of both networks",) if options.refit else ()
+        unmapped: list[str] = []
+        if learning:
+            unmapped.append(f"selector={options.selector} holds all activations of a window")
+        if options.refit:
+            unmapped.append("the refit of the width holds the streams of both networks")
         known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
         rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))
         layer, table = largest_layer_bytes(work), max(table_bytes(work, d), default=0)
@@ -140,7 +143,7 @@ class WidthStage(Stage[Width, WidthResult]):
                 known + 2 * layer + 8 * arch.widths[Space.FFN] * (d + k),
                 known + table + table * k // d + 8 * rows * (d + k),
             ),
-            unmapped=unmapped,
+            unmapped=tuple(unmapped),
             journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
             held_bytes=sum(table_bytes(work, k)),
         )

@@ -1,0 +1,53 @@
+"""What was measured of candidates that were built, and which of them is taken."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class BuiltCandidate:
+    """Loss of a candidate, in nats per token, and the share of the original's time that it takes, if that counts.
+
+    by_batch  nats per token of each batch of the validation text
+    error     standard error of the loss over the original's
+    """
+
+    loss: float
+    by_batch: Sequence[float]
+    latency: float | None
+    error: float = 0.0
+
+    @property
+    def rank(self) -> float:
+        """Lower is better: the loss, for each share of the time that it saves where that counts."""
+        if self.latency is None:
+            return self.loss
+        return self.loss / (1 - self.latency) if self.latency < 1 else math.inf
+
+
+def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:
+    """Return the first whose loss lies within one standard error of the least: candidates come in order of simplicity.
+
+    Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, Classification and Regression Trees
+    (1984), section 3.4.3, with the error of the difference.
+    """
+    best = min(outcomes.values(), key=lambda outcome: outcome.loss)
+    return next(
+        name
+        for name, outcome in outcomes.items()
+        if outcome is best or outcome.loss - best.loss <= standard_error(outcome, best)
+    )
+
+
+def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
+    """Return the standard error of the difference of two losses on the same batches.
+
+    Zero where there is one batch, or one loss is infinite.
+    """
+    differences = torch.tensor(one.by_batch, dtype=torch.float64) - torch.tensor(other.by_batch, dtype=torch.float64)
+    if len(differences) < 2 or not torch.isfinite(differences).all():
+        return 0.0
+    return float(differences.std()) / math.sqrt(len(differences))
