@@ -214,7 +214,7 @@ def _layered(
     without  layers that are gone
     """
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
-chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
+    chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
     ffn = [scores for layer, scores in enumerate(space.scores.ffn) if layer not in without]
 
     def at(threshold: float) -> Layered:
