@@ -61,13 +61,13 @@ bench: install
 
 # Engines that serve models, each in an environment of its own; llama.cpp compiles for some minutes.
 engines: install .engines/llama.cpp/installed .engines/vllm/installed
-	.engines/llama.cpp/bin/python -m pytest tests/unit/checkpoint/export/test_llama_cpp.py
+	.engines/llama.cpp/bin/python -m pytest tests/unit/checkpoint/export/test_llama_cpp.py tests/unit/checkpoint/export/test_captured.py
 	$(BIN)/python benchmarks/engines.py .engines
 
 .engines/llama.cpp/installed:
 	$(PYTHON) -m venv .engines/llama.cpp
 	.engines/llama.cpp/bin/pip install --quiet --constraint constraints.txt torch
-	.engines/llama.cpp/bin/pip install --quiet --constraint constraints.txt --editable . pytest hypothesis
+	.engines/llama.cpp/bin/pip install --quiet --constraint constraints.txt --editable . pytest hypothesis onnx onnxscript onnxruntime
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF .engines/llama.cpp/bin/pip install --quiet llama-cpp-python==0.3.36
 	touch $@
 

