@@ -6,14 +6,15 @@ OUT := demo-output/smollm2-narrow
 CASES ?= 5000
 SEED ?= 1
 
-.PHONY: demo test families fuzz check docs table bench engines install clean
+.PHONY: demo test families fuzz check lint types docs table bench engines install clean
 
+# Half of what is installed is never imported: a module is compiled when it is.
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt requirements-data.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check,docs]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[test,check,docs]'
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-data.txt
 	touch $@
 
@@ -38,11 +39,15 @@ families: install
 fuzz: install
 	PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(CASES) --seed $(SEED)
 
-check: install docs
+check: lint types docs
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
 
 docs: install
 	$(BIN)/mkdocs build

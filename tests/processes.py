@@ -14,16 +14,27 @@ from neuromeld.cli import main
 FORK = multiprocessing.get_context("fork")
 
 
-class Job:
-    """`work()` in a process of its own, with more in its environment; what it prints is kept in files."""
+Moment = tuple[str, str, signal.Signals]
+"""An event of Python, a pattern of a file's name, and the signal that a process sends itself when it opens, or renames
+to, a file of such a name.
+"""
 
-    def __init__(self, work: Callable[[], object], **environment: object) -> None:
+
+class Job:
+    """`work()` in a process of its own, with more in its environment; what it prints is kept in files.
+
+    at   when it is to end
+    """
+
+    def __init__(self, work: Callable[[], object], *, at: Moment | None = None, **environment: object) -> None:
         self._streams = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
-        self.process = FORK.Process(target=self._run, args=(work, environment))
+        self.process = FORK.Process(target=self._run, args=(work, at, environment))
         self.process.start()
 
-    def _run(self, work: Callable[[], object], environment: dict[str, object]) -> None:
+    def _run(self, work: Callable[[], object], at: Moment | None, environment: dict[str, object]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+        if at is not None:
+            sys.addaudithook(_sender(*at))
         os.environ |= {name: str(value) for name, value in environment.items()}
         for number, stream in enumerate(self._streams, start=1):
             os.dup2(stream.fileno(), number)
@@ -42,20 +53,14 @@ class Job:
         return self.process.exitcode, stdout, stderr
 
 
-def command(*arguments: object, at: tuple[str, str, signal.Signals] | None = None, **environment: object) -> Job:
-    """Start the command line in a process of its own.
-
-    at   an event of Python, a pattern of a file's name and a signal: the process sends itself the signal when it opens,
-         or renames to, a file of such a name
-    """
+def command(*arguments: object, at: Moment | None = None, **environment: object) -> Job:
+    """Start the command line in a process of its own."""
 
     def work() -> None:
-        if at is not None:
-            sys.addaudithook(_sender(*at))
         sys.argv = ["neuromeld", *map(str, arguments)]
         main()
 
-    return Job(work, **environment)
+    return Job(work, at=at, **environment)
 
 
 def _sender(event: str, pattern: str, number: signal.Signals) -> Callable[[str, tuple[object, ...]], None]:

@@ -1,19 +1,20 @@
 """One job in two processes: the result of one process, or nothing."""
 
+import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import processes
 from cli.commands import CALIBRATION, leftovers
 from neuromeld.checkpoint import load_model
+from neuromeld.cli import main
 
 FLOAT64_SUMS = 1e-9
 RECIPES = {
@@ -34,18 +35,21 @@ RECIPES = {
 
 
 def by_torchrun(*arguments: object) -> str:
-    """What two processes print that torchrun has started."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "neuromeld"]
-    done = subprocess.run(
-        [*launch, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    """What two processes print that torchrun's agent has started, by forks of this one."""
+    group = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 2}
+    config = LaunchConfig(
+        **group, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork", max_restarts=0
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    agent = elastic_launch(config, _main)
+    code, stdout, stderr = processes.Job(lambda: agent(*map(str, arguments))).wait()
+    assert code == 0, stderr
+    return stdout
+
+
+def _main(*arguments: str) -> None:
+    sys.argv = ["neuromeld", *arguments]
+    with contextlib.suppress(SystemExit):  # the agent takes any exception for a failure
+        main()
 
 
 def ranks(*arguments: object, ends: tuple[str, str, signal.Signals] | None = None) -> list[tuple[int, str, str]]:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 from torch import nn
@@ -52,7 +53,7 @@ class Architecture:
         assert self.spec.head is not None
         return self.spec.head
 
-    @property
+    @cached_property
     def stack_offsets(self) -> tuple[int, ...]:
         """The first layer of each stack."""
         return tuple(sum(self.depths[:index]) for index in range(len(self.depths)))

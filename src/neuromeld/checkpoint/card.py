@@ -1,5 +1,6 @@
 """The model card of a compressed checkpoint."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,20 @@ def render_card(record: dict[str, Any]) -> str:
         ) from error
 
 
-def _render(record: dict[str, Any]) -> str:
-    template = Template(
+@cache
+def _template() -> Template:
+    return Template(
         TEMPLATE.read_text(encoding="utf-8"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _render(record: dict[str, Any]) -> str:
     name = Path(record["source"].removeprefix("package:")).name
-    card: str = template.render(
+    card: str = _template().render(
         record,
         front_matter=yaml.safe_dump(_front_matter(record, name), sort_keys=False, allow_unicode=True),
         name=name,

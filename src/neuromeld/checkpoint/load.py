@@ -1,13 +1,14 @@
 """Read a checkpoint folder, and refuse what transformers would repair silently or fail on obscurely."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     AutoTokenizer,
@@ -144,15 +145,8 @@ def load_model(
     if memory_mapped:
         _check_mapped(folder, model)
         drop_after_use(model)
-    _check_finite(folder, model, memory_mapped=memory_mapped)
-    if memory_mapped:
-        return model
-    for parameter in model.parameters():
-        # Out of the mapped file, whose pages stay in memory for as long as one tensor lies there (docs/decisions/0013).
-        mapped, parameter.data = parameter.data, parameter.data.clone()
-        drop_pages([mapped])
-    model.to(device)  # type: ignore[arg-type]
-    return model
+    drop_pages(_checked(folder, model) if memory_mapped else _copied(_checked(folder, model)))
+    return model if memory_mapped else model.to(device)  # type: ignore[arg-type]
 
 
 def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
@@ -232,15 +226,24 @@ def _check_complete(folder: Path, config: PretrainedConfig, info: dict[str, Any]
         )
 
 
-def _check_finite(folder: Path, model: PreTrainedModel, *, memory_mapped: bool) -> None:
+def _checked(folder: Path, model: PreTrainedModel) -> Iterator[nn.Parameter]:
+    """Yield every parameter; `NumericsError` at one that holds NaN or infinity."""
     for name, parameter in model.named_parameters():
         if not all_finite(parameter):
             raise NumericsError(
                 f"{name} in {folder} holds NaN or infinity as {parameter.dtype}; the checkpoint is damaged, or the "
                 "weights exceed what this dtype can hold"
             )
-        if memory_mapped:
-            drop_pages([parameter])
+        yield parameter
+
+
+def _copied(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
+    """Copy every parameter out of the mapped file, whose pages stay in memory for as long as one tensor lies there
+    (docs/decisions/0013), and yield what it was.
+    """
+    for parameter in parameters:
+        mapped, parameter.data = parameter.data, parameter.data.clone()
+        yield mapped
 
 
 def _check_mapped(folder: Path, model: PreTrainedModel) -> None:

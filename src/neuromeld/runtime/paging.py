@@ -26,7 +26,8 @@ def drop_pages(tensors: Iterable[Tensor]) -> None:
     """Take the pages of those tensors that lie in mapped files out of memory; they must be contiguous.
 
     With them go their neighbours' in the same file, up to `_LARGE`.  Parameters are replaced and never written into
-    (`surgery.py`), so no page differs from its file.
+    (`surgery.py`), so no page differs from its file.  Tensors may be given one after the other as they are done with,
+    but all of them must be there from the beginning, when the mapped files are looked up.
     """
     files = _mapped_files()
     for tensor in tensors:
@@ -56,10 +57,17 @@ def to_file(tensor: Tensor, folder: Path) -> Tensor:
 
 
 def drop_after_use(model: nn.Module) -> None:
-    """Make every layer, and what else has weights, drop its pages and those of its input when it has been called."""
+    """Make every layer, and what else has weights, drop its pages and those of its input when it has been called.
+
+    What takes less than `_LARGE` waits for what is called next.
+    """
+    waiting: list[Tensor] = []
 
     def after(module: nn.Module, args: tuple[Any, ...], _: Any) -> None:
-        drop_pages([*module.parameters(), *(x for x in args if isinstance(x, Tensor))])
+        waiting.extend([*module.parameters(), *(x for x in args if isinstance(x, Tensor))])
+        if sum(tensor.nbytes for tensor in waiting) >= _LARGE:
+            drop_pages(waiting)
+            waiting.clear()
 
     for module in _parts(model):
         module.register_forward_hook(after, always_call=True)  # a look at what a layer reads ends with an exception

@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -55,21 +53,6 @@ def test_layers_of_several_widths_and_shared_ones_too(family, stage, tmp_path):
     headless, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
     torch.testing.assert_close(stream(headless), stream(model.base_model), rtol=0, atol=0)
-
-
-def test_it_loads_by_its_own_code_where_there_is_no_neuromeld(tmp_path):
-    model = compressed("llama", ffn={"size": [24, 40, 8, 16]})
-    folder = write(model, tmp_path / "native")
-    script = (
-        "import sys, torch\nfrom transformers import AutoModel\nassert 'neuromeld' not in sys.modules\n"
-        f"model = AutoModel.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
-        f"ids = torch.tensor({(IDS % 37).tolist()})\n"
-        "with torch.no_grad():\n"
-        f"    torch.save(model(input_ids=ids, use_cache=False).last_hidden_state, {str(tmp_path / 'out.pt')!r})\n"
-    )
-    home = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": "", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=home, cwd=tmp_path)
-    torch.testing.assert_close(torch.load(tmp_path / "out.pt"), stream(model.base_model), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

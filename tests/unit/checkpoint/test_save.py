@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -25,43 +22,6 @@ from unit.checkpoint.tiny import (
 )
 
 FAMILIES = sorted(STOCK_CONFIGS)
-
-FRESH_PROCESS = """
-import sys
-sys.modules["neuromeld"] = None  # importing it fails
-import torch
-from transformers import AutoModelForCausalLM
-*folders, trusted = sys.argv[1:]
-for folder in folders:
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trusted == "trusted")
-    with torch.no_grad():
-        torch.save(model(input_ids=torch.arange(20).reshape(2, 10)).logits, folder + "/logits.pt")
-    model.generate(torch.tensor([[3, 4]]), max_new_tokens=2, eos_token_id=None, pad_token_id=0)
-"""
-
-
-def assert_loads_without_neuromeld(written, tmp_path, trusted):
-    folders = [str(folder) for folder in written]
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
-    command = [sys.executable, "-I", "-c", FRESH_PROCESS, *folders, trusted]
-    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for folder, model in written.items():
-        torch.testing.assert_close(torch.load(folder / "logits.pt"), logits_of(model), rtol=1e-5, atol=1e-5)
-
-
-def test_stock_checkpoints_load_in_plain_transformers(tmp_path):
-    models = [build_stock(family) for family in FAMILIES]
-    written = {write(model, tmp_path / model.config.model_type): model for model in models}
-    assert_loads_without_neuromeld(written, tmp_path, "untrusted")
-
-
-def test_native_checkpoints_load_with_the_code_they_carry(tmp_path):
-    models = [narrow(family) for family in FAMILIES]
-    written = {write(model, tmp_path / model.config.model_type): model for model in models}
-    assert_loads_without_neuromeld(written, tmp_path, "trusted")
 
 
 def test_what_a_stock_folder_holds(folder, llama):

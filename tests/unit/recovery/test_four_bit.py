@@ -161,8 +161,8 @@ def test_half_precision_stays(stock, settings, tmp_path):
 
 
 def test_killed_and_resumed_run_ends_like_an_undisturbed_one(native, settings, tmp_path):
-    chosen = settings(steps=100, learning_rate=0.001, **QLORA)
-    killed(native, chosen, tmp_path / "out", after=20)
+    chosen = settings(steps=20, learning_rate=0.001, **QLORA)
+    killed(native, chosen, tmp_path / "out")
     resumed, undisturbed = (recover(str(native), chosen, tmp_path / name).record for name in ("out", "undisturbed"))
     assert resumed["recovery"]["resumed_from"].startswith("checkpoint-")
     assert resumed["recovery"]["loss_curve"] == undisturbed["recovery"]["loss_curve"]

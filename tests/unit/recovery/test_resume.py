@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import time
 
 import pytest
 import torch
@@ -12,21 +11,14 @@ from contract.families import build
 from neuromeld.errors import UserInputError
 from neuromeld.recovery import recover
 from neuromeld.recovery.resume import holds_work, last_checkpoint, write_checksums
-from neuromeld.runtime.workspace import open_workspace, work_folder
+from neuromeld.runtime.workspace import open_workspace
 from processes import Job
 
 
-def killed(source, settings, out, *, after: int) -> None:
-    """Start the run in a process of its own, and kill it once a checkpoint of step `after` or later is complete."""
-    job = Job(lambda: recover(str(source), settings, out))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and job.process.is_alive():
-        states = work_folder(out).glob("checkpoint-*/trainer_state.json")
-        if any(int(state.parent.name.split("-")[1]) >= after for state in states):
-            break
-        time.sleep(0.01)
-    job.process.kill()
-    code, _, stderr = job.wait()
+def killed(source, settings, out) -> None:
+    """Run in a process of its own that is killed while it writes the second checkpoint."""
+    second = ("open", r"checkpoint-10/trainer_state\.json$", signal.SIGKILL)
+    code, _, stderr = Job(lambda: recover(str(source), settings, out), at=second).wait()
     assert code == -signal.SIGKILL, stderr
 
 
@@ -56,18 +48,18 @@ IMAGES = {"train": "digits", "seqlen": 512, "batch_tokens": 512}
     [
         ("stock", {}),
         ("native", {"lora_rank": 2, "schedule": "cosine"}),
-        ("gpt2", {"warmup": 50}),
+        ("gpt2", {"warmup": 12}),
         ("merged_vit", IMAGES),
     ],
 )
 def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, settings, tmp_path, request):
     source = request.getfixturevalue(kind)
-    chosen = settings(steps=100, learning_rate=0.001, **more)
-    killed(source, chosen, tmp_path / "out", after=20)
+    chosen = settings(steps=20, learning_rate=0.001, **more)
+    killed(source, chosen, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     resumed = recover(str(source), chosen, tmp_path / "out").record["recovery"]
     undisturbed = recover(str(source), chosen, tmp_path / "undisturbed").record["recovery"]
-    assert resumed["resumed_from"].startswith("checkpoint-")
+    assert resumed["resumed_from"] == "checkpoint-5"
     assert undisturbed["resumed_from"] is None
     assert resumed["loss_curve"] == undisturbed["loss_curve"]
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "undisturbed"))
@@ -119,11 +111,11 @@ def test_run_that_ended_before_its_first_checkpoint_leaves_nothing(tmp_path):
 
 def test_changed_settings_text_and_model_are_named(stock, native, settings, text, tmp_path):
     out = tmp_path / "out"
-    killed(stock, settings(steps=100), out, after=20)
+    killed(stock, settings(steps=20), out)
     with pytest.raises(
         UserInputError, match=r"learning_rate was 0\.01 and is 0\.02; lora_rank was None and is 2.*--force"
     ):
-        recover(str(stock), settings(steps=100, learning_rate=0.02, lora_rank=2), out)
+        recover(str(stock), settings(steps=20, learning_rate=0.02, lora_rank=2), out)
     with pytest.raises(UserInputError, match=r"source_sha256 was .*text_sha256 was "):
-        recover(str(native), settings(steps=100, train=text), out)
+        recover(str(native), settings(steps=20, train=text), out)
     assert recover(str(stock), settings(steps=2), out, force=True).record["recovery"]["resumed_from"] is None
