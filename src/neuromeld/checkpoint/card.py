@@ -35,13 +35,14 @@ def render_card(record: dict[str, Any]) -> str:
 
 @cache
 def _template() -> Template:
-    return Template(
+    template: Template = Template(
         TEMPLATE.read_text(encoding="utf-8"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    return template
 
 
 def _render(record: dict[str, Any]) -> str:
