@@ -66,20 +66,20 @@ def figures() -> str:
 
 
 def _figures_of(row: dict[str, Any]) -> list[str]:
-    nats = [row[key] for key in ("nats_per_token", "nats_per_token_of_transformers") if key in row]
+    more = math.expm1(row["nats_per_token"] - row["nats_per_token_of_transformers"])
     return [
         f"{row['model']}, {row['parameters'] / 1e6:.1f} M",
         _engine(row),
         *(f"{row[key]:.1e}" for key in ("largest_difference", "mean_difference")),
         f"{row['greedy_tokens_alike']} of 64",
-        f"{100 * math.expm1(nats[0] - nats[1]):+.2f} %" if nats else "",
+        f"{100 * more:+.2f} %",
         f"{row['peak_rss_bytes'] / 1e6:,.0f}",
     ]
 
 
 def speeds() -> str:
     """How fast each engine is: tokens per second of the dense model, of others as multiples of it in the same turns."""
-    found = [row for row in _rows() if "over_dense" in row]
+    found = _rows()
     dense = {_engine(row): row for row in found if row["model"] == "dense"}
     head = ["", "operations allow", "bytes allow", *(f"{what}, {texts}" for what, texts in SPEEDS)]
     rows = []
