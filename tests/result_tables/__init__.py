@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine-figures": serving.figures,
     "engine-speeds": serving.speeds,
     "fewer-tokens": tokens.fewer,
+    "mostly-vocabulary": tokens.mostly_vocabulary,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)
