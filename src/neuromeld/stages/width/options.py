@@ -67,6 +67,11 @@ class Width(StageOptions):
                 f"merge=transport moves neurons onto kept neurons, and selector={self.selector} keeps none; "
                 "use mean_abs_activation, rms or random"
             )
+        if self.selector == "learned" and self.refit:
+            problems.append(
+                "selector=learned is trained with what reads the stream as it is, and refit undoes that "
+                "(docs/decisions/0041): leave refit out"
+            )
         if self.selector == "learned" and self.basis != "shared":
             problems.append(f"selector=learned learns one basis for all layers; basis={self.basis} has several")
         if self.decoder == "transport" and self.merge != "transport":

@@ -71,6 +71,7 @@ def test_learning_is_better_than_its_start():
     [
         ({"basis": "layer"}, "learns one basis for all layers; basis=layer has several"),
         ({"merge": "transport"}, "selector=learned keeps none"),
+        ({"refit": True}, "refit undoes that"),
     ],
 )
 def test_what_learned_directions_do_not_go_with(stage, message):
