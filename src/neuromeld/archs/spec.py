@@ -110,7 +110,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class NarrowEmbedding:
-    """What a stock model has where its embedding is narrower than the stream.
+    """Describe what a stock model has where its embedding is narrower than the stream.
 
     key   the config key of its width, which is that of the head's input, too
     up    path of the linear map, without bias, from the embedding to the stream

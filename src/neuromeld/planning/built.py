@@ -1,4 +1,4 @@
-"""What was measured of candidates that were built, and which of them is taken."""
+"""Compare candidates that were built, and take the simplest of the best."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -164,7 +164,7 @@ class Planner:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
             led = self.shared.led(everything)
             promising = led or _promising(everything, self.effort.built)
-            simplest = [] if led else everything[:1]
+            simplest = [] if led or self.effort.finalists < 2 else everything[:1]
             first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
             finalists = self._finalists(space, promising, simplest, first)
             self.shared.finalists |= finalists.keys()
@@ -174,7 +174,7 @@ class Planner:
             final |= self._measure("measuring learned units", learned, self.data, self.validation, steps)
             finalists |= {one.name: one for one in learned}
         everything += learned
-        compared = {name: (final or first)[name] for name in _in_time(self.budget, final or first)}
+        compared = {name: final[name] for name in _in_time(self.budget, final)}
         chosen = simplest_of_the_best(compared)
         least = min(compared.values(), key=lambda built: built.loss)
         measured = [
@@ -225,8 +225,6 @@ class Planner:
 
         A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
         """
-        if not self.effort.finalists:
-            return {}
         ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
         best = ranked[: self.effort.finalists if simplest else 1]
         found = [one for one in promising if one in best or one in simplest]

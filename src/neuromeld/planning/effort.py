@@ -1,4 +1,4 @@
-"""How much the planner tries before it chooses."""
+"""Say how much the planner tries before it chooses."""
 
 from dataclasses import dataclass
 
@@ -21,8 +21,7 @@ class Effort:
 
     built      candidates with a prediction that are built from few tokens, the best first; those without one, and the
                simplest, are built too
-    finalists  candidates that are built again from all calibration tokens, next to the simplest; with none, the best
-               from few tokens is taken
+    finalists  candidates that are built again from all calibration tokens; several of them, next to the simplest
     learned    of the finalists, the best ones are built once more with units that are chosen by learning
     """
 
@@ -37,7 +36,7 @@ class Effort:
         few, tokens, validation  of the first round, of the calibration data, and of the validation text
         """
         first = (self.built + UNPREDICTED) * (BUILDING * few + validation / 4)
-        finalists = (self.finalists + 1 if self.finalists else 0) * (BUILDING * tokens + validation)
+        finalists = (self.finalists + (self.finalists > 1)) * (BUILDING * tokens + validation)
         return first + finalists + self.learned * ((BUILDING + LEARNING) * tokens + validation)
 
 
@@ -46,7 +45,7 @@ EFFORTS = Registry(
     {
         effort.name: effort
         for effort in (
-            Effort("quick", built=2, finalists=0),
+            Effort("quick", built=2, finalists=1),
             Effort("standard", built=4, finalists=2),
             Effort("best", built=8, finalists=3, learned=2),
         )

@@ -43,7 +43,7 @@ class StageOptions(Settings):
 
 @dataclass(frozen=True)
 class Multiples:
-    """What the engines that a result is for want widths to be multiples of.
+    """Hold what the engines that a result is for want widths to be multiples of.
 
     alike     where all layers have one width
     by_layer  where each has its own

@@ -1,4 +1,4 @@
-"""What learning from the predictions of the model as it came needs, and takes."""
+"""Learn from the predictions of the model as it came: what that needs, and what it takes."""
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space

@@ -107,7 +107,7 @@ class Host:
         return (matrix if bias is None else torch.cat([matrix, bias[None]])).to(ACCUMULATE)
 
     def _factor(self) -> Tensor:
-        """What the FFN writes is multiplied by this before it is added to the stream, `(d,)` or `()`."""
+        """Return what the output of the FFN is multiplied by before it is added to the stream, `(d,)` or `()`."""
         stack = self.arch.stack(self.index)
         constant = getattr(self.model.config, stack.factor_key) if stack.factor_key else 1.0
         factor = torch.tensor(constant, dtype=ACCUMULATE)
