@@ -57,7 +57,7 @@ class UnitScores:
     ) -> Learned:
         """Return the scores that were best on the held-out batches."""
         best, looks = learn(self, self.teacher.model, batches, journal, advance)
-        tenths = torch.linspace(0, 1, 11, dtype=ACCUMULATE)
+        tenths = torch.linspace(0, 1, 11, dtype=ACCUMULATE, device=best.device)
         layers = [
             LayerScores(pool.space, layer, tuple(scores.quantile(tenths).tolist()))
             for pool, parts in self._by_pool(best)

@@ -1,0 +1,108 @@
+"""What a card computes is what the processor computes: every stage, the planner, recovery and evaluation on both.
+
+`make gpu` runs them; without a card each is skipped by name.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from golden.cases import STAGES, differences, make_inputs, names, tensors
+from neuromeld import Budget, EvaluationRequest, choose, compress, evaluate, parse_recipe, parse_recovery, recover
+from neuromeld.data.calibration import Calibration
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no card: this would have compared it with the processor"),
+]
+
+LEARNED: dict[str, dict[str, Any]] = {
+    "taylor": {"ffn": {"ratio": 0.6, "selector": "taylor"}, "heads": {"num_kv_heads": 1, "selector": "taylor"}},
+    "learned": {"ffn": {"ratio": 0.6, "selector": "learned"}, "heads": {"num_kv_heads": 1, "selector": "learned"}},
+    "learned-by-layer": {"ffn": {"ratio": 0.6, "selector": "learned", "by_layer": True}},
+    "directions": {"width": {"hidden_size": 20, "selector": "learned"}},
+    "absorbed": {"drop_layers": {"count": 2, "windows": 2}},
+    "embedding": {"embedding": {"rank": 16}},
+    "layers": {"width": {"hidden_size": 20, "basis": "layer", "refit": True}},
+}
+"""What the goldens have not: what learns from gradients, or is newer; on the tiny Llama."""
+
+CASES = [(family, case, STAGES[case]) for family, case in names()] + [("llama", *one) for one in LEARNED.items()]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    make_inputs(folder)
+    return folder
+
+
+def _calibration(folder: Path) -> dict[str, Any]:
+    return {"source": f"file:{folder / 'text.jsonl'}", "tokens": 2048, "seqlen": 32}
+
+
+def _on_both(make: Any) -> tuple[Any, Any]:
+    return make("cpu"), make("cuda")
+
+
+def _alike(cpu: Any, cuda: Any, tolerance: float) -> None:
+    assert not list(differences(cpu, cuda, tolerance))
+
+
+@pytest.mark.parametrize(("family", "case", "stages"), CASES, ids=[f"{family}-{case}" for family, case, _ in CASES])
+def test_stages_give_the_same_weights(
+    inputs: Path, tmp_path: Path, family: str, case: str, stages: Mapping[str, Any]
+) -> None:
+    recipe = parse_recipe({**stages, "calibration": _calibration(inputs)})
+
+    def make(device: str) -> dict[str, Any]:
+        compress(str(inputs / family), recipe, tmp_path / device, device=device)
+        return tensors(tmp_path / device)
+
+    _alike(*_on_both(make), 2e-3)
+
+
+def test_choice_is_the_same(inputs: Path) -> None:
+    def make(device: str) -> dict[str, Any]:
+        found = choose(
+            str(inputs / "llama"), Budget(keep=0.7), Calibration(**_calibration(inputs)), device=device, effort="quick"
+        )
+        return found.recipe.model_dump(mode="json")
+
+    _alike(*_on_both(make), 1e-6)
+
+
+def test_recovery_ends_in_the_same_weights(inputs: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe({"ffn": {"ratio": 0.6}, "calibration": _calibration(inputs)})
+    compress(str(inputs / "llama"), recipe, tmp_path / "small")
+    text, original = f"file:{inputs / 'text.jsonl'}", str(inputs / "llama")
+    lengths = {"steps": 4, "batch_tokens": 64, "seqlen": 32}
+    recovery = parse_recovery({"train": text, "original": original, **lengths, "learning_rate": 1e-3, "bf16": False})
+
+    def make(device: str) -> dict[str, Any]:
+        recover(str(tmp_path / "small"), recovery, tmp_path / device, device=device)
+        return tensors(tmp_path / device)
+
+    _alike(*_on_both(make), 2e-3)
+
+
+def test_evaluation_is_the_same(inputs: Path) -> None:
+    request = EvaluationRequest(text=f"file:{inputs / 'text.jsonl'}", tokens=1024, seqlen=32, passes="own")
+    model = str(inputs / "llama")
+
+    def make(device: str) -> Any:
+        return {"perplexity": evaluate([model], request, device=device)[model]["perplexity"]}
+
+    _alike(*_on_both(make), 1e-5)
+
+
+def test_resumed_job_on_a_card_ends_as_an_undisturbed_one(inputs: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe({**LEARNED["learned"], "calibration": _calibration(inputs)})
+    for out in ("one", "other"):
+        compress(str(inputs / "llama"), recipe, tmp_path / out, device="cuda")
+    one, other = (load_file(tmp_path / out / "model.safetensors") for out in ("one", "other"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
