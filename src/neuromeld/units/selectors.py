@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuromeld.linalg.removal import greedy_removal
 from neuromeld.registry import Method, Need, methods
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Features
 
-LEVERAGE_RIDGE = 1e-2
+DAMPING = 1e-2
 """Of the mean diagonal of the Gram matrix."""
 
 
@@ -22,21 +23,22 @@ class Units:
     features    their moments on the calibration data
     weights     the matrix that reads them, `(f, d)`
     importance  of each feature in the model before the first layer is narrowed; only where a selector looks at that
+    size        features of a unit, in a row
     """
 
     features: Features
     weights: Float[Tensor, "f d"]
     importance: Float[Tensor, "f"] | None = None
     seed: int = 0
+    size: int = 1
 
     @property
-    def inverse_gram_diagonal(self) -> tuple[Float[Tensor, "f"], Tensor]:
-        """The diagonal of `(G + lambda I)^-1`, and lambda."""
+    def damped_gram(self) -> tuple[Float[Tensor, "f f"], Tensor]:
+        """`G + lambda I`, and lambda."""
         gram = self.features.gram.clone()
-        damping = LEVERAGE_RIDGE * gram.diagonal().mean()
+        damping = (DAMPING * gram.diagonal().mean()).clamp_min(torch.finfo(torch.float32).tiny)
         gram.diagonal().add_(damping)
-        inverse: Tensor = torch.linalg.inv(gram)
-        return inverse.diagonal(), damping
+        return gram, damping
 
 
 Selector = Method[Callable[[Units], Float[Tensor, "f"]]]
@@ -61,18 +63,18 @@ def flap(units: Units) -> Float[Tensor, "f"]:
 
 def leverage(units: Units) -> Float[Tensor, "f"]:
     """Ridge leverage score: how little the other units could stand in for it."""
-    diagonal, damping = units.inverse_gram_diagonal
-    return 1 - damping * diagonal
+    gram, damping = units.damped_gram
+    inverse: Tensor = torch.linalg.inv(gram)
+    return 1 - damping * inverse.diagonal()
 
 
 def obs(units: Units) -> Float[Tensor, "f"]:
-    """Saliency of Optimal Brain Surgeon for whole units: the error without one that the others make up for.
-
-    Removing one unit alone and letting ridge regression compensate raises the squared error by
-    `|w_j|^2 / (G + lambda I)^-1_jj`.
-    """
-    diagonal, _ = units.inverse_gram_diagonal
-    return units.weights.square().sum(1) / diagonal
+    """Optimal Brain Surgeon for whole units: when each goes, the cheapest first, with the rest refitted after each."""
+    gram, _ = units.damped_gram
+    order = greedy_removal(gram, units.weights, units.size).order
+    scores = torch.empty(len(order), dtype=ACCUMULATE, device=order.device)
+    scores[order] = torch.arange(len(order), dtype=ACCUMULATE, device=order.device)
+    return scores.repeat_interleave(units.size)
 
 
 def taylor(units: Units) -> Float[Tensor, "f"]:
@@ -100,7 +102,7 @@ SELECTORS = methods(
     Method(wanda, source="arXiv:2306.11695"),
     Method(flap, source="arXiv:2312.11983"),
     Method(leverage, frozenset({Need.INVERSE_GRAM}), source="arXiv:2408.09632"),
-    Method(obs, frozenset({Need.INVERSE_GRAM}), source="arXiv:2203.07259"),
+    Method(obs, frozenset({Need.INVERSE_GRAM}), source="arXiv:2302.04089"),
     Method(taylor, frozenset({Need.GRADIENT}), source="arXiv:1611.06440"),
     Method(learned, frozenset({Need.LEARNING})),
     Method(random),

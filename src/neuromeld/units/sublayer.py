@@ -146,10 +146,10 @@ class Expert:
         return self.activation(x @ read_matrix(self.model, self.producers[0])) * share
 
 
-def score(units: Narrowable, selector: str, features: Features, seed: int) -> Tensor:
-    """Return the selector's score of each feature, `(f,)`."""
+def score(units: Narrowable, selector: str, features: Features, seed: int, size: int = 1) -> Tensor:
+    """Return the selector's score of each feature, `(f,)`; `size` of them are a unit."""
     matrix = read_matrix(units.model, units.consumer).to(ACCUMULATE)
-    result: Tensor = SELECTORS[selector](Units(features, matrix, units.importance, seed))
+    result: Tensor = SELECTORS[selector](Units(features, matrix, units.importance, seed, size))
     return result
 
 

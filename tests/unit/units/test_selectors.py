@@ -6,7 +6,7 @@ import torch
 
 from neuromeld.errors import UserInputError
 from neuromeld.stats import FeatureMoments
-from neuromeld.units.selectors import LEVERAGE_RIDGE, SELECTORS, Units
+from neuromeld.units.selectors import DAMPING, SELECTORS, Units
 
 RTOL = 1e-9
 N, F, D = 300, 7, 5
@@ -40,7 +40,7 @@ def test_formula(name, samples):
 
 
 def damping(z: np.ndarray) -> float:
-    return LEVERAGE_RIDGE * float((z**2).mean(0).mean())
+    return DAMPING * float((z**2).mean(0).mean())
 
 
 def test_leverage_is_the_diagonal_of_the_ridge_hat_matrix(samples):
@@ -52,26 +52,24 @@ def test_leverage_is_the_diagonal_of_the_ridge_hat_matrix(samples):
     assert (np.diff(np.sort(expected)) > 1e-3).all()
 
 
-def test_obs_is_the_error_of_removing_one_neuron_and_refitting_the_others(samples):
-    """Brute force, the ridge as further samples: `|z W - z M|^2 / n + lambda |W - M|^2` with row j of `M` at zero."""
-    z, w = samples
-    rows = np.concatenate([z / np.sqrt(N), np.sqrt(damping(z)) * np.eye(F)])
-    expected = []
-    for j in range(F):
-        others = np.delete(rows, j, axis=1)
-        solution, *_ = np.linalg.lstsq(others, rows @ w, rcond=None)
-        expected.append(((rows @ w - others @ solution) ** 2).sum())
-    np.testing.assert_allclose(score("obs", z, w), expected, rtol=RTOL)
-
-
 def test_obs_sees_that_others_can_stand_in_and_wanda_does_not(samples):
     z, w = samples
-    mixed = z[:, 2] + z[:, 4]
     linear = z.copy()
+    mixed = z[:, 2] + z[:, 4]
     linear[:, 5] = mixed * np.linalg.norm(z[:, 5]) / np.linalg.norm(mixed)
-    before, after = (score("obs", x, w)[5] for x in (z, linear))
-    assert after < before / 3
+    before, after = (score("obs", x, w) for x in (z, linear))
+    assert sorted(after) == list(range(F))
+    assert after[[2, 4, 5]].min() < before[[2, 4, 5]].min()
     assert score("wanda", linear, w)[5] == pytest.approx(score("wanda", z, w)[5])
+
+
+def test_obs_lets_the_features_of_a_unit_go_together(samples):
+    z, w = (x[..., :6] if x.shape[0] == N else x[:6] for x in samples)
+    moments = FeatureMoments(6)
+    moments.update(torch.from_numpy(z))
+    scores = SELECTORS["obs"](Units(moments.finalize(torch.from_numpy(w)), torch.from_numpy(w), size=2))
+    assert (scores.view(3, 2)[:, 0] == scores.view(3, 2)[:, 1]).all()
+    assert sorted(scores.view(3, 2)[:, 0].tolist()) == [0, 1, 2]
 
 
 def test_random_is_the_seed_alone(samples):

@@ -53,7 +53,7 @@ class HeadsStage(SublayerStage[Heads]):
         """Keep the groups with the largest scores, summed over their channels."""
         model, arch, total = sublayer.model, sublayer.inputs.arch, job.before.num_kv_heads[sublayer.layer]
         fitted, held_out = moments(sublayer)
-        scores = score(sublayer, options.selector, fitted, job.seed)
+        scores = score(sublayer, options.selector, fitted, job.seed, arch.widths[Space.HEADS] // total)
         groups = torch.topk(scores.view(total, -1).sum(1), keep).indices.sort().values
 
         def channels(space: Space) -> Tensor:
