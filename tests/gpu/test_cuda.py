@@ -55,7 +55,11 @@ def _alike(cpu: Any, cuda: Any, tolerance: float) -> None:
 
 @pytest.mark.parametrize(("family", "case", "stages"), CASES, ids=[f"{family}-{case}" for family, case, _ in CASES])
 def test_stages_give_the_same_weights(
-    inputs: Path, tmp_path: Path, family: str, case: str, stages: Mapping[str, Any]
+    inputs: Path,
+    tmp_path: Path,
+    family: str,
+    case: str,  # noqa: ARG001
+    stages: Mapping[str, Any],
 ) -> None:
     recipe = parse_recipe({**stages, "calibration": _calibration(inputs)})
 
