@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from golden.cases import STAGES, differences, make_inputs, names, tensors
 from neuromeld import Budget, EvaluationRequest, choose, compress, evaluate, parse_recipe, parse_recovery, recover
 from neuromeld.data.calibration import Calibration
+from neuromeld.model.sampling import draw
 
 pytestmark = [
     pytest.mark.gpu,
@@ -110,3 +111,13 @@ def test_resumed_job_on_a_card_ends_as_an_undisturbed_one(inputs: Path, tmp_path
         compress(str(inputs / "llama"), recipe, tmp_path / out, device="cuda")
     one, other = (load_file(tmp_path / out / "model.safetensors") for out in ("one", "other"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_tokens_that_a_model_writes_are_the_same() -> None:
+    logits = 3 * torch.randn(64, 5000, generator=torch.Generator().manual_seed(0))
+
+    def make(device: str) -> list[int]:
+        return draw(logits.to(device), torch.Generator().manual_seed(1)).tolist()
+
+    cpu, cuda = _on_both(make)
+    assert cpu == cuda

@@ -33,7 +33,7 @@ def write_tokens(
         with forward_pass(keep_casts=True):
             found = model(input_ids=written_nt[:, -1:].to(device), past_key_values=past, use_cache=True)
         past = found.past_key_values
-        drawn_n = draw(own_format(found.logits[:, -1]).float().cpu(), generator)
+        drawn_n = draw(own_format(found.logits[:, -1]).float(), generator).cpu()
         given = [opening[place] if place < len(opening) else -1 for opening in openings]
         given_n = torch.tensor(given)
         written_nt = torch.cat((written_nt, torch.where(given_n < 0, drawn_n, given_n)[:, None]), dim=1)
@@ -44,7 +44,8 @@ def write_tokens(
 def draw(logits_nv: Float[Tensor, "n v"], generator: torch.Generator) -> Int64[Tensor, " n"]:
     """Draw a token of each row by its probability: where one uniform number falls among the cumulated ones.
 
-    `NumericsError` where a logit is not finite; one that is minus infinity has no probability.
+    On the device of the logits: of many rows, sums over the vocabulary are work for a card.  The generator is one of
+    the CPU.  `NumericsError` where a logit is not finite; one that is minus infinity has no probability.
     """
     if logits_nv.isnan().any() or (logits_nv == torch.inf).any():
         raise NumericsError(
@@ -52,7 +53,7 @@ def draw(logits_nv: Float[Tensor, "n v"], generator: torch.Generator) -> Int64[T
             "file:PATH, or another --dtype"
         )
     cumulated_nv = logits_nv.double().softmax(dim=1).cumsum(dim=1)
-    uniform_n = torch.rand(len(logits_nv), generator=generator, dtype=torch.float64)
+    uniform_n = torch.rand(len(logits_nv), generator=generator, dtype=torch.float64).to(logits_nv.device)
     # Scaled to the last sum, which rounding may leave below 1, so that no draw falls behind the end.
     found_n1 = torch.searchsorted(cumulated_nv, (uniform_n * cumulated_nv[:, -1])[:, None], right=True)
     return found_n1[:, 0].clamp(max=logits_nv.shape[1] - 1)

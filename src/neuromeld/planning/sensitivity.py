@@ -22,6 +22,8 @@ from neuromeld.shapes import ACCUMULATE
 class FisherScores:
     """In nats per token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it.
 
+    On the CPU: sizes of many candidates are found by them, number by number.
+
     A layer without an FFN that is described has no hidden neurons; `heads` are empty where attention is not described.
     """
 
@@ -50,6 +52,7 @@ def fisher_scores(
     total = capture_gradients(
         model, [*ffn.values(), *heads.values()], batches, on_activation, adds=layers, advance=advance
     )
+    sums = {path: score.cpu() for path, score in sums.items()}
     return FisherScores(
         [sums[ffn[layer]] / total if layer in ffn else torch.zeros(0) for layer in range(arch.num_layers)],
         [sums[path] / total for path in heads.values()],
