@@ -1,5 +1,6 @@
 """What a card computes is what the processor computes: every stage, the planner, recovery and evaluation on both.
 
+Checkpoints are compared by what they predict: directions and factors of low rank have no sign.
 `make gpu` runs them; without a card each is skipped by name.
 """
 
@@ -9,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from golden.cases import STAGES, differences, make_inputs, names, tensors
+from golden.cases import STAGES, make_inputs, names
 from neuromeld import Budget, EvaluationRequest, choose, compress, evaluate, parse_recipe, parse_recovery, recover
+from neuromeld.checkpoint.source import locate
 from neuromeld.data.calibration import Calibration
-from neuromeld.model.sampling import draw
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,12 +46,20 @@ def _calibration(folder: Path) -> dict[str, Any]:
     return {"source": f"file:{folder / 'text.jsonl'}", "tokens": 2048, "seqlen": 32}
 
 
+def _logits(folder: Path) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    model = locate(str(folder)).load(None, "cpu")
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=torch.randint(96, (4, 32), generator=draw)).logits
+    return logits
+
+
 def _on_both(make: Any) -> tuple[Any, Any]:
     return make("cpu"), make("cuda")
 
 
-def _alike(cpu: Any, cuda: Any, tolerance: float) -> None:
-    assert not list(differences(cpu, cuda, tolerance))
+def _alike(cpu: torch.Tensor, cuda: torch.Tensor) -> None:
+    assert (cpu - cuda).norm() < 1e-3 * cpu.norm()
 
 
 @pytest.mark.parametrize(("family", "case", "stages"), CASES, ids=[f"{family}-{case}" for family, case, _ in CASES])
@@ -64,11 +72,11 @@ def test_stages_give_the_same_weights(
 ) -> None:
     recipe = parse_recipe({**stages, "calibration": _calibration(inputs)})
 
-    def make(device: str) -> dict[str, Any]:
+    def make(device: str) -> torch.Tensor:
         compress(str(inputs / family), recipe, tmp_path / device, device=device)
-        return tensors(tmp_path / device)
+        return _logits(tmp_path / device)
 
-    _alike(*_on_both(make), 2e-3)
+    _alike(*_on_both(make))
 
 
 def test_choice_is_the_same(inputs: Path) -> None:
@@ -78,7 +86,8 @@ def test_choice_is_the_same(inputs: Path) -> None:
         )
         return found.recipe.model_dump(mode="json")
 
-    _alike(*_on_both(make), 1e-6)
+    cpu, cuda = _on_both(make)
+    assert cpu == cuda
 
 
 def test_recovery_ends_in_the_same_weights(inputs: Path, tmp_path: Path) -> None:
@@ -88,36 +97,27 @@ def test_recovery_ends_in_the_same_weights(inputs: Path, tmp_path: Path) -> None
     lengths = {"steps": 4, "batch_tokens": 64, "seqlen": 32}
     recovery = parse_recovery({"train": text, "original": original, **lengths, "learning_rate": 1e-3, "bf16": False})
 
-    def make(device: str) -> dict[str, Any]:
+    def make(device: str) -> torch.Tensor:
         recover(str(tmp_path / "small"), recovery, tmp_path / device, device=device)
-        return tensors(tmp_path / device)
+        return _logits(tmp_path / device)
 
-    _alike(*_on_both(make), 2e-3)
+    _alike(*_on_both(make))
 
 
 def test_evaluation_is_the_same(inputs: Path) -> None:
     request = EvaluationRequest(text=f"file:{inputs / 'text.jsonl'}", tokens=1024, seqlen=32, passes="own")
     model = str(inputs / "llama")
 
-    def make(device: str) -> Any:
-        return {"perplexity": evaluate([model], request, device=device)[model]["perplexity"]}
-
-    _alike(*_on_both(make), 1e-5)
-
-
-def test_resumed_job_on_a_card_ends_as_an_undisturbed_one(inputs: Path, tmp_path: Path) -> None:
-    recipe = parse_recipe({**LEARNED["learned"], "calibration": _calibration(inputs)})
-    for out in ("one", "other"):
-        compress(str(inputs / "llama"), recipe, tmp_path / out, device="cuda")
-    one, other = (load_file(tmp_path / out / "model.safetensors") for out in ("one", "other"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_tokens_that_a_model_writes_are_the_same() -> None:
-    logits = 3 * torch.randn(64, 5000, generator=torch.Generator().manual_seed(0))
-
-    def make(device: str) -> list[int]:
-        return draw(logits.to(device), torch.Generator().manual_seed(1)).tolist()
+    def make(device: str) -> float:
+        return float(evaluate([model], request, device=device)[model]["perplexity"])
 
     cpu, cuda = _on_both(make)
-    assert cpu == cuda
+    assert cuda == pytest.approx(cpu, rel=1e-5)
+
+
+def test_statistics_and_steps_come_back_to_the_card(inputs: Path, tmp_path: Path) -> None:
+    stages = {"ffn": {"ratio": 0.6, "selector": "learned"}, "width": {"hidden_size": 20}}
+    recipe = parse_recipe({**stages, "calibration": _calibration(inputs)})
+    for out in ("one", "other"):  # the second finds the statistics of the first in the cache
+        compress(str(inputs / "llama"), recipe, tmp_path / out, device="cuda")
+    _alike(*(_logits(tmp_path / out) for out in ("one", "other")))

@@ -33,8 +33,13 @@ def advancing(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]
         advance(done)
 
 
-def single_windows(batches: Iterable[Batch]) -> list[Batch]:
-    """Return the windows of the batches as batches of one: all activations of a backward pass are those of one."""
+def backward_batches(model: nn.Module, batches: Iterable[Batch]) -> list[Batch]:
+    """Return the batches as backward passes take them: a window at a time, so that all activations are those of one.
+
+    A card takes whole batches: single windows would leave it idle.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return list(batches)
     return [
         {name: value[row : row + 1] for name, value in batch.items()}
         for batch in batches

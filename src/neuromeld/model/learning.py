@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.model.capture import Batch, single_windows
+from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.gradients import frozen
 from neuromeld.model.predictions import kl, predictions, sum_in_chunks
 from neuromeld.runtime.journal import Journal
@@ -67,7 +67,7 @@ class Teacher:
         changed  inside it, the model is changed by the leaves
         """
         total, count = 0.0, 0
-        for window in single_windows(batches):
+        for window in backward_batches(self.model, batches):
             with torch.no_grad():
                 expected = predictions(self.whole, window)
             with changed(), self._layers(), torch.set_grad_enabled(bool(leaves)):

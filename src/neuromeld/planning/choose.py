@@ -15,7 +15,7 @@ from neuromeld.data.text.usage import tokenizer_in
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import batch_losses, mean_of
 from neuromeld.evaluation.mode import eval_mode
-from neuromeld.model.capture import Batch, single_windows
+from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
@@ -210,7 +210,7 @@ class Planner:
         return f"with effort {self.effort.name}, choosing takes about {max(1, round(minutes))} min here"
 
     def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:
-        what, windows = "measuring sensitivities", single_windows(batches)
+        what, windows = "measuring sensitivities", backward_batches(self.model, batches)
         with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
             return fisher_scores(self.model, arch, windows, advance)
 

@@ -1,8 +1,12 @@
 """Learn from the predictions of the model as it came: what that needs, and what it takes."""
 
+import torch
+from torch import nn
+
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
+from neuromeld.model.capture import backward_batches
 from neuromeld.model.learning import Teacher
 from neuromeld.model.predictions import measuring_bytes
 from neuromeld.runtime.distributed import num_ranks
@@ -18,10 +22,17 @@ def teacher_of(job: Job) -> Teacher:
     Where the activations of a window would take much memory, layers are run again for the backward pass.
     """
     check_alone()
-    tokens = next(iter(job.data[0].values()))[:1].numel()
-    weights = sum(parameter.nbytes for parameter in job.model.parameters())
-    light = _activation_bytes(job.arch, tokens, job.arch.num_layers) > max(weights, LIGHT_FROM)
-    return Teacher(job.model, job.original or job.model, job.arch, light=light)
+    batch = backward_batches(job.model, job.data[:1])[0]
+    activations = _activation_bytes(job.arch, next(iter(batch.values())).numel(), job.arch.num_layers)
+    return Teacher(job.model, job.original or job.model, job.arch, light=activations > _allowed_bytes(job.model))
+
+
+def _allowed_bytes(model: nn.Module) -> int:
+    """Return what activations may take: as much as the weights, or `LIGHT_FROM`; of a card, half of what is free."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return max(LIGHT_FROM, sum(parameter.nbytes for parameter in model.parameters()))
 
 
 def check_alone() -> None:

@@ -63,13 +63,13 @@ class Statistic(ABC):
         """
         return dict(self._sums)
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the sums of a `state()`, and forget those of before."""
+    def load_state(self, state: Mapping[str, Tensor], device: torch.device | None = None) -> None:
+        """Take the sums of a `state()`, where they are or onto a device, and forget those of before."""
         expected = {name: tuple(value.shape) for name, value in self._sums.items()}
         given = {name: tuple(value.shape) for name, value in state.items()}
         if given != expected:
             raise UserInputError(f"this state is of another statistic: it holds {given}, expected {expected}")
-        self._sums = {name: value.to(ACCUMULATE, copy=True) for name, value in state.items()}
+        self._sums = {name: value.to(device, ACCUMULATE, copy=True) for name, value in state.items()}
 
     def _add(self, **terms: Tensor | Gram) -> None:
         # In place; the sums follow the activations' device.

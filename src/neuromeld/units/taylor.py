@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space
-from neuromeld.model.capture import Batch, single_windows
+from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.gradients import capture_gradients
 from neuromeld.shapes import ACCUMULATE
 
@@ -27,5 +27,5 @@ def taylor_importance(
         taylor = (x * gradient).abs().to(ACCUMULATE).sum(0)
         sums[path] = sums[path] + taylor if path in sums else taylor
 
-    total = capture_gradients(model, paths, single_windows(batches), on_activation)
+    total = capture_gradients(model, paths, backward_batches(model, batches), on_activation)
     return {path: taylor / total for path, taylor in sums.items()}

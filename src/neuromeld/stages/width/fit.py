@@ -133,7 +133,7 @@ def stored_statistics(job: Job, width: Width, starts: Sequence[int]) -> list[dic
         statistics = [empty_statistics(model, arch, width) for _ in starts]
         for run, found in enumerate(statistics):
             for name, statistic in found.items():
-                statistic.load_state(stored[f"{run}.{name}"])
+                statistic.load_state(stored[f"{run}.{name}"], model.device)
         return statistics
     with track("collecting statistics", len(job.data), enabled=job.progress) as advance:
         statistics = collect(model, arch, job.data, starts, width, advance)
