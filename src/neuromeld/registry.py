@@ -49,6 +49,7 @@ class Need(StrEnum):
     GRADIENT = "a backward pass over the calibration data"
     LEARNING = "scores that are learned on the calibration data, four passes and more"
     INVERSE_GRAM = "the inverse of a Gram matrix, several times its memory"
+    LEVELS = "where layers share a budget, the losses of some widths of each"
     DISTANCES = "the distance of every neuron to every other"
     STRENGTHS = "how strong every hidden unit is"
     TRANSPORT = "a transport plan"

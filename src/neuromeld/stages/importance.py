@@ -13,8 +13,9 @@ from neuromeld.stages.base import Job
 from neuromeld.stages.teaching import check_alone, teacher_of
 from neuromeld.stats.split import held_out_here
 from neuromeld.units.learned import Learned, UnitScores
+from neuromeld.units.levels import LevelLosses
 from neuromeld.units.pools import Pool
-from neuromeld.units.selectors import SELECTORS, sees_whole_model
+from neuromeld.units.selectors import SELECTORS, measures_levels, sees_whole_model
 from neuromeld.units.taylor import taylor_importance
 
 
@@ -34,6 +35,16 @@ class Importance:
     learned: Learned | None = None
 
 
+def _level_losses(job: Job, selections: Sequence[Selection]) -> dict[str, Tensor]:
+    """Return what is measured of widths, where a selector asks for it and layers share a budget."""
+    measuring = [one for one in selections if measures_levels(one.selector)]
+    counts = {pool.space: pool.sizes[0] for one in measuring for pool in one.pools if len(pool.layers) > 1}
+    if not counts:
+        return {}
+    with track("measuring widths of layers", job.arch.num_layers, enabled=job.progress) as advance:
+        return LevelLosses(job.model, job.arch, counts).measured(job.data, job.validation, job.journal, advance)
+
+
 def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
     """Return the scores that selectors ask for which see the whole model; none where none do."""
     chosen = [selection for selection in selections if sees_whole_model(selection.selector)]
@@ -41,7 +52,7 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
         check_alone()
     felt = [pool.space for one in chosen if Need.GRADIENT in SELECTORS[one.selector].needs for pool in one.pools]
     fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
-    scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on)
+    scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on) | _level_losses(job, selections)
     pools = [pool for one in chosen if Need.LEARNING in SELECTORS[one.selector].needs for pool in one.pools]
     if not pools:
         return Importance(scores)

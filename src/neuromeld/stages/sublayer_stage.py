@@ -33,6 +33,7 @@ from neuromeld.stages.base import (
 from neuromeld.stages.importance import Importance, Selection, importance_for
 from neuromeld.stages.sublayer_report import learned_section, sublayer_section
 from neuromeld.stages.teaching import backward_bytes, no_predictions
+from neuromeld.stages.windows import search_bytes
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.learned import Learned
@@ -90,14 +91,15 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         return None if reason is None else f"{self.refused} {spec.model_type} models: {reason}"
 
     def refusals(self, model: PreTrainedModel, arch: Architecture, options: Any) -> list[str]:
-        """Refuse a compensation that needs a bias, and a selector that needs gradients, where there are none."""
+        """Refuse a compensation that needs a bias, and a selector that needs a loss, where there are none."""
         consumer, found = arch.consumer(arch.layers_with(self.space)[0], self.space), []
         selector, compensation = SELECTORS[options.selector], COMPENSATIONS[options.compensate]
         if Need.BIAS in compensation.needs and not has_bias(model, consumer):
             found.append(f"compensate={compensation.name}: {consumer.path} has no bias; use ridge or none")
-        if sees_whole_model(selector.name) and consumer.stacked:
+        by_loss = sees_whole_model(selector.name) or self.searches(options)
+        if by_loss and consumer.stacked:
             found.append(f"selector={selector.name} does not look at single experts; use another")
-        if sees_whole_model(selector.name) and not arch.spec.has_loss:
+        if by_loss and not arch.spec.has_loss:
             found.append(no_predictions(selector.name, arch.spec.model_class))
         return found
 
@@ -127,9 +129,10 @@ class SublayerStage(Stage[O, NarrowedLayers]):
             working = max(working, backward_bytes(work))
             unmapped = (f"selector={options.selector} holds all activations of a window",)
         wide = replace(work.after, hidden=work.before.hidden)
+        searched = search_bytes(work) if self.searches(options) else 0
         return Cost(
             working_bytes=working,
-            mapped_bytes=largest_layer_bytes(work) + self.regression_bytes(options, work),
+            mapped_bytes=largest_layer_bytes(work) + self.regression_bytes(options, work) + searched,
             unmapped=unmapped,
             journal_bytes=sum(layer_bytes(work, layer, wide, self.touched) for layer in range(wide.num_layers)),
             held_bytes=(2 * work.tokens + work.batch_tokens) * d * work.itemsize,

@@ -102,7 +102,7 @@ SELECTORS = methods(
     Method(wanda, source="arXiv:2306.11695"),
     Method(flap, source="arXiv:2312.11983"),
     Method(leverage, frozenset({Need.INVERSE_GRAM}), source="arXiv:2408.09632"),
-    Method(obs, frozenset({Need.INVERSE_GRAM}), source="arXiv:2302.04089"),
+    Method(obs, frozenset({Need.INVERSE_GRAM, Need.LEVELS}), source="arXiv:2302.04089"),
     Method(taylor, frozenset({Need.GRADIENT}), source="arXiv:1611.06440"),
     Method(learned, frozenset({Need.LEARNING})),
     Method(random),
@@ -112,6 +112,11 @@ SELECTORS = methods(
 def learns(selector: str) -> bool:
     """Tell whether a selector learns its scores."""
     return Need.LEARNING in SELECTORS[selector].needs
+
+
+def measures_levels(selector: str) -> bool:
+    """Tell whether layers are compared by the losses of some of their widths, measured."""
+    return Need.LEVELS in SELECTORS[selector].needs
 
 
 def sees_whole_model(selector: str) -> bool:

@@ -49,7 +49,9 @@ def one_layer(arch: Architecture, layer: int, size: int) -> list[int]:
     return [size if i == layer else arch.widths[Space.FFN] for i in range(arch.num_layers)]
 
 
-def calls(model: PreTrainedModel, path: str) -> list[tuple[Tensor, Tensor]]:
+def calls(
+    model: PreTrainedModel, path: str, data: Sequence[dict[str, Tensor]] | None = None
+) -> list[tuple[Tensor, Tensor]]:
     """What a module reads and writes, `(n, width)`, for each calibration batch, by a hook of torch alone."""
     found: list[tuple[Tensor, Tensor]] = []
 
@@ -58,7 +60,7 @@ def calls(model: PreTrainedModel, path: str) -> list[tuple[Tensor, Tensor]]:
 
     handle = model.get_submodule(path).register_forward_hook(see)
     with torch.no_grad():
-        for batch in batches():
+        for batch in batches() if data is None else data:
             model(**batch, use_cache=False)
     handle.remove()
     return found

@@ -7,7 +7,7 @@ from neuromeld.settings import check_ratio
 from neuromeld.stages.base import StageOptions
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.merges import MERGES
-from neuromeld.units.selectors import SELECTORS, sees_whole_model
+from neuromeld.units.selectors import SELECTORS, measures_levels, sees_whole_model
 
 
 class Ffn(StageOptions):
@@ -24,11 +24,15 @@ class Ffn(StageOptions):
     by_layer: bool = Field(
         False,
         description="Let layers keep different numbers of neurons, all together as many: the selector decides, which "
-        "must see the whole model (learned, taylor).",
+        "must compare layers (learned, obs, taylor).",
     )
     selector: str = Field("wanda", description="Selector of the hidden neurons to keep.")
     merge: str = Field("none", description="How removed neurons are merged into kept ones: none, transport or kmeans.")
     compensate: str = Field("ridge", description="Compensation in the output matrix: ridge, bias or none.")
+
+    @property
+    def _compares_layers(self) -> bool:
+        return sees_whole_model(self.selector) or measures_levels(self.selector)
 
     @field_validator("ratio")
     @classmethod
@@ -47,7 +51,7 @@ class Ffn(StageOptions):
             problems.append(f"size={self.size} must be at least 1 in every layer")
         if self.by_layer and isinstance(self.size, tuple):
             problems.append("by_layer finds the size of each layer: give size as one number, or ratio")
-        if self.by_layer and self.selector in SELECTORS and not sees_whole_model(self.selector):
+        if self.by_layer and self.selector in SELECTORS and not self._compares_layers:
             problems.append(f"by_layer needs scores that compare layers, and {self.selector} has none: use learned")
         if problems:
             raise ValueError("; ".join(problems))

@@ -20,6 +20,7 @@ from neuromeld.stages.sublayer_stage import SublayerStage
 from neuromeld.transport import summarise_plan
 from neuromeld.units.merges import MERGES
 from neuromeld.units.pools import Pool
+from neuromeld.units.selectors import measures_levels
 from neuromeld.units.sublayer import (
     Narrowable,
     Sublayer,
@@ -76,6 +77,10 @@ class FfnStage(SublayerStage[Ffn]):
         sizes, keep = tuple(before.ffn[layer] for layer in layers), sum(after.ffn[layer] for layer in layers)
         step = math.lcm(FFN_MULTIPLE if max(before.ffn) < 2048 else 128, target.multiples.by_layer)
         return [Pool(Space.FFN, layers, sizes, keep, step)]
+
+    def searches(self, options: Ffn) -> bool:
+        """Tell whether the width of each layer is chosen by measured losses."""
+        return options.by_layer and measures_levels(options.selector)
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the intermediate size."""
