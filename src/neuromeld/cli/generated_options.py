@@ -58,6 +58,8 @@ class FieldOption:
             return given
         if _extra(self.info).get("metavar") == "FIRST-LAST":
             return list(_span(self.flag, given))
+        if float in _elements(self.info.annotation):
+            return _reals(self.flag, given)
         numbers = _numbers(self.flag, given)
         return numbers[0] if int in kinds and len(numbers) == 1 else numbers
 
@@ -145,6 +147,19 @@ def _kinds(annotation: Any) -> set[Any]:
     return {get_origin(part) if get_origin(part) is not Literal else str for part in _parts(annotation)} | {
         part for part in _parts(annotation) if get_origin(part) is None
     }
+
+
+def _elements(annotation: Any) -> set[Any]:
+    """Return the types of what the lists in an annotation hold."""
+    return {kind for part in _parts(annotation) if get_origin(part) is tuple for kind in get_args(part)}
+
+
+def _reals(flag: str, text: str) -> list[float]:
+    """Return numbers as 1e-4,3e-4 names them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserInputError(f"{flag} {text} must be numbers with commas between, as 1e-4,3e-4") from None
 
 
 def _span(flag: str, text: str) -> tuple[int, int]:

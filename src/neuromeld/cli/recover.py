@@ -32,10 +32,11 @@ def takes_recovery(command: Callable[..., None]) -> Callable[..., None]:
         parameter("--lora/--no-lora", bool | None, "Train low-rank updates, and merge them.", panel),
         parameter("--qlora", bool, "Train low-rank updates with the layers' matrices held in 4 bits.", panel, False),
     ]
-    fields = {option.parameter: option.field for option in RECOVERY_OPTIONS}
+    options = {option.parameter: option for option in RECOVERY_OPTIONS}
 
     def build(values: dict[str, Any]) -> Recovery:
-        return _settings(**{fields.get(name, name): value for name, value in values.items()})
+        fields = {options[name].field: options[name].value(values[name]) for name in values.keys() & options.keys()}
+        return _settings(**fields, **{name: value for name, value in values.items() if name not in options})
 
     return with_options(command, "settings", parameters, build)
 

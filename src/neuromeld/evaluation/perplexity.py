@@ -4,6 +4,7 @@ Suffixes of tensors: b windows in a batch, s seqlen.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,9 @@ DEFINITION = (
 )
 
 MASKING_SEED = 0
+
+LARGEST = math.log(sys.float_info.max)
+"""Nats whose exponential a number can hold."""
 
 BATCH_TOKENS = 2048
 """Tokens of a forward pass, at least a window."""
@@ -127,7 +131,7 @@ def _result(
     num_windows, seqlen = windows.input_ids.shape
     nll = total / tokens
     return Perplexity(
-        perplexity=math.exp(nll),
+        perplexity=math.exp(nll) if nll < LARGEST else math.inf,
         nll=nll,
         tokens=tokens,
         bits_per_byte=total / math.log(2) / num_bytes if num_bytes else None,

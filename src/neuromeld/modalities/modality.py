@@ -90,7 +90,7 @@ class Modality(Protocol):
         """Return the first of the validation split, at most about `most` tokens."""
 
     def training(self, settings: Calibration, processor: Any, config: PretrainedConfig) -> TrainingSet:
-        """Return all of the calibration split; `tokens` of the settings has no effect."""
+        """Return all of the calibration split; `tokens` of the settings says how much a model writes itself."""
 
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         """Read the evaluation data of the model at `source`, and return what measures models on it.

@@ -24,8 +24,11 @@ from neuromeld.runtime.memory import release_memory
 from neuromeld.runtime.progress import track
 from neuromeld.stats.store import StatisticsStore, cache_key
 
-BATCH, CARD_BATCH = 16, 64
-"""Texts that are written at a time, on a processor and on a card, which takes as long for many as for few."""
+BATCH, CARD_BATCH = 16, 256
+"""Texts that are written at a time, by a processor and by a card, which takes as long for many as for few."""
+
+TRAINING_TOKENS, CARD_TRAINING_TOKENS = 1 << 17, 1 << 20
+"""Tokens that are written to train on, at most: what a processor writes in minutes, and a card."""
 
 RUN, LEAST_DISTINCT = 8, 0.2
 """Of all runs of so many tokens, the share that must be distinct."""
@@ -43,6 +46,16 @@ class OwnText:
     progress: bool = False
     _model: PreTrainedModel | None = field(default=None, init=False)
 
+    @property
+    def on_card(self) -> bool:
+        """Whether a card writes."""
+        return self.device.startswith("cuda")
+
+    @property
+    def most_to_train_on(self) -> int:
+        """Tokens that are written to train on, at most."""
+        return CARD_TRAINING_TOKENS if self.on_card else TRAINING_TOKENS
+
     def windows(self, settings: Calibration, split: Split, num_windows: int) -> TokenWindows:
         """Return windows that the model writes behind its start token, which is no part of them, or behind prompts.
 
@@ -52,12 +65,13 @@ class OwnText:
         seqlen, openings = settings.seqlen, self._openings(settings)
         facts = settings.model_dump(include={"seqlen", "seed"}) | {"split": split, "version": VERSION}
         facts |= {"model": self.source.fingerprint(), "openings": openings}
-        written, at_a_time = [], BATCH if torch.device(self.device).type == "cpu" else CARD_BATCH
+        written = []
         with ExitStack() as stack:
             advance = stack.enter_context(track("writing text", num_windows * seqlen, enabled=self.progress))
             stack.callback(self._forget)
-            for first in range(0, num_windows, at_a_time):
-                places = range(first, min(first + at_a_time, num_windows))
+            size = CARD_BATCH if self.on_card else BATCH
+            for first in range(0, num_windows, size):
+                places = range(first, min(first + size, num_windows))
                 those = [openings[place % len(openings)] for place in places]
                 told = partial(_tell, advance, first * seqlen, len(places))
                 written.append(self._batch(facts | {"first": first, "size": len(places)}, those, seqlen + 1, told))

@@ -1,5 +1,6 @@
 """Token windows to calibrate, to choose and to train on: of one text, of several by weight, or of the model's own."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,6 @@ from neuromeld.data.splits import Split
 from neuromeld.data.text import TokenWindows, spread_windows, token_windows, with_digest
 from neuromeld.errors import UserInputError
 from neuromeld.modalities.own_text import OwnText
-
-OWN_TRAINING_TOKENS = 1 << 17
-"""Tokens that a model writes to train on: about as much as a small text has, in minutes of a processor."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,25 @@ class Texts:
     def training(self) -> TokenWindows:
         """Return all of the calibration split of a text; of a mixture, as much as its weights allow without repeats.
 
-        Of the model's own text there are `OWN_TRAINING_TOKENS`.
+        Of the model's own text there is as much as its weight is of `tokens` of the settings, and at most what
+        `OwnText` writes to train on.
         """
-        seqlen, weights = self.settings.seqlen, [part.weight for part in self._parts]
+        weights = [part.weight for part in self._parts]
         if len(self._parts) == 1 and self._parts[0].source != OWN:
             return self._windows(self._parts[0], "calibration", None)
         there = [
-            OWN_TRAINING_TOKENS // seqlen
+            self._own_windows(part.weight / sum(weights))
             if part.source == OWN
             else len(self._windows(part, "calibration", None).input_ids)
             for part in self._parts
         ]
         total = int(min(count * sum(weights) / weight for count, weight in zip(there, weights, strict=True)))
         return self._mixed("calibration", self._shares(total))
+
+    def _own_windows(self, share: float) -> int:
+        """Return how many windows the model writes to train on: all that this share of the tokens is read of."""
+        most = 1 if self.own is None else self.own.most_to_train_on
+        return max(1, min(most, math.ceil(share * self.settings.tokens)) // self.settings.seqlen)
 
     @property
     def _parts(self) -> list[Part]:

@@ -23,6 +23,9 @@ from neuromeld.model.passes import PassFormat, current_passes, forward_pass, kee
 CHUNK_LOGITS = 1 << 24
 """Logits that are held at once: 64 MiB in float32, and some copies of them."""
 
+CARD_CHUNKS = 4
+"""So many times as many on a card, which small chunks leave idle."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -64,9 +67,10 @@ def predictions(model: nn.Module, batch: Batch) -> Predictions:
         targets = batch["labels"].to(logits.device)
         wanted = targets != IGNORED
     else:
-        ids = inputs["input_ids"]
-        real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-        hidden, targets = hidden[:, :-1], ids[:, 1:]
+        hidden, targets = hidden[:, :-1], inputs["input_ids"][:, 1:]
+        if "attention_mask" not in inputs:  # all of it, without asking the device how much that is
+            return Predictions(hidden.flatten(0, 1), targets.flatten(), logits.shape[-1], rest, rest.parameters())
+        real = inputs["attention_mask"].bool()
         wanted = real[:, 1:] & real[:, :-1]
     return Predictions(hidden[wanted], targets[wanted], logits.shape[-1], rest, rest.parameters())
 
@@ -103,18 +107,18 @@ class _Sum(torch.autograd.Function):
         gradients = [torch.zeros_like(x) if x.requires_grad else None for x in tensors]
         hidden, weights = tensors[: len(models)], tensors[len(models) :]
         rows = min(map(_rows, models))
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=hidden[0].device)
         for first in range(0, len(models[0]), rows):
             here = slice(first, first + rows)
             parts = [x[here].detach().requires_grad_(x.requires_grad) for x in hidden]
             with torch.enable_grad(), keeping_casts():
                 logits = [_wide(one.head(part)) for one, part in zip(models, parts, strict=True)]
                 value = measure(*logits, models[0].targets_n[here]).sum()
-            total += value.detach().cpu().double()
+            total += value.detach().double()
             places = [x if x is None or k >= len(models) else x[here] for k, x in enumerate(gradients)]
             _add_gradients(value, [*parts, *weights], places)
         ctx.save_for_backward(*gradients)
-        return total.to(hidden[0].device, torch.promote_types(hidden[0].dtype, torch.float32))
+        return total.to(torch.promote_types(hidden[0].dtype, torch.float32))
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> Any:
@@ -133,7 +137,8 @@ def _add_gradients(value: Tensor, tensors: Sequence[Tensor], places: Sequence[Te
 
 
 def _rows(found: Predictions) -> int:
-    return max(1, CHUNK_LOGITS // found.vocab_size)
+    logits = CHUNK_LOGITS * (CARD_CHUNKS if found.hidden_nd.device.type == "cuda" else 1)
+    return max(1, logits // found.vocab_size)
 
 
 def nll(logits_nv: Tensor, targets_n: Tensor) -> Tensor:

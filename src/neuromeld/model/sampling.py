@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from neuromeld.errors import NumericsError
 from neuromeld.model.passes import forward_pass, own_format
 
+CHECKED = 32
+"""Tokens between two looks at whether logits are finite, for which a card has to be waited."""
+
 
 @torch.no_grad()
 def write_tokens(
@@ -27,33 +30,42 @@ def write_tokens(
     generator is one of the CPU.  `NumericsError` where a logit is not finite.
     """
     device = next(model.parameters()).device
-    written_nt = torch.tensor([opening[0] for opening in openings])[:, None]
-    past = None
+    written_nt = torch.tensor([opening[0] for opening in openings], device=device)[:, None]
+    past, finite = None, torch.tensor(True, device=device)
     for place in range(1, length):
         with forward_pass(keep_casts=True):
-            found = model(input_ids=written_nt[:, -1:].to(device), past_key_values=past, use_cache=True)
+            found = model(input_ids=written_nt[:, -1:], past_key_values=past, use_cache=True)
         past = found.past_key_values
-        drawn_n = draw(own_format(found.logits[:, -1]).float(), generator).cpu()
+        logits_nv = own_format(found.logits[:, -1]).float()
+        finite = finite & ~(logits_nv.isnan().any() | (logits_nv == torch.inf).any())
+        next_n = draw(logits_nv, generator)
         given = [opening[place] if place < len(opening) else -1 for opening in openings]
-        given_n = torch.tensor(given)
-        written_nt = torch.cat((written_nt, torch.where(given_n < 0, drawn_n, given_n)[:, None]), dim=1)
+        if max(given) >= 0:
+            given_n = torch.tensor(given, device=device)
+            next_n = torch.where(given_n < 0, next_n, given_n)
+        written_nt = torch.cat((written_nt, next_n[:, None]), dim=1)
+        if place % CHECKED == 0 or place == length - 1:
+            _check_finite(finite)
         advance(place + 1)
-    return written_nt[:, :length]
+    return written_nt[:, :length].cpu()
 
 
 def draw(logits_nv: Float[Tensor, "n v"], generator: torch.Generator) -> Int64[Tensor, " n"]:
     """Draw a token of each row by its probability: where one uniform number falls among the cumulated ones.
 
     On the device of the logits: of many rows, sums over the vocabulary are work for a card.  The generator is one of
-    the CPU.  `NumericsError` where a logit is not finite; one that is minus infinity has no probability.
+    the CPU.  Logits are below infinity; one that is minus infinity has no probability.
     """
-    if logits_nv.isnan().any() or (logits_nv == torch.inf).any():
-        raise NumericsError(
-            "the model's logits contain NaN or infinity, so it cannot write text: give --calibration a named text or "
-            "file:PATH, or another --dtype"
-        )
     cumulated_nv = logits_nv.double().softmax(dim=1).cumsum(dim=1)
     uniform_n = torch.rand(len(logits_nv), generator=generator, dtype=torch.float64).to(logits_nv.device)
     # Scaled to the last sum, which rounding may leave below 1, so that no draw falls behind the end.
     found_n1 = torch.searchsorted(cumulated_nv, (uniform_n * cumulated_nv[:, -1])[:, None], right=True)
     return found_n1[:, 0].clamp(max=logits_nv.shape[1] - 1)
+
+
+def _check_finite(finite: Tensor) -> None:
+    if not finite:
+        raise NumericsError(
+            "the model's logits contain NaN or infinity, so it cannot write text: give --calibration a named text or "
+            "file:PATH, or another --dtype"
+        )

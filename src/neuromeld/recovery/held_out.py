@@ -12,6 +12,7 @@ from neuromeld.errors import NumericsError
 from neuromeld.evaluation import Perplexity, mean_loss, perplexity
 from neuromeld.modalities import Modality
 from neuromeld.modalities.tokens import Tokens
+from neuromeld.model.passes import PassFormat, current_passes, passes_in
 
 HELD_OUT_TOKENS = 8192
 """Validation tokens that the loss is measured on, at most."""
@@ -29,12 +30,22 @@ Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
 
 
 def held_out_loss(
-    reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig, *, progress: bool
+    reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig, passes: PassFormat
 ) -> Measure:
-    """Measure a model on part of the validation split: of language models, the perplexity."""
+    """Measure a model on part of the validation split, by passes of some format: of language models, the perplexity."""
+    measure = _measure(reader, data, processor, config)
+
+    def measure_so(model: PreTrainedModel) -> HeldOut | Perplexity:
+        with passes_in(passes, model):
+            return measure(model)
+
+    return measure_so
+
+
+def _measure(reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig) -> Measure:
     if isinstance(reader, Tokens):
         windows = reader.texts(data, processor).validation(HELD_OUT_TOKENS)
-        return lambda model: perplexity(model, windows, progress=progress)
+        return lambda model: perplexity(model, windows)
     examples = reader.validation(data, processor, config, HELD_OUT_TOKENS)
 
     def measure(model: PreTrainedModel) -> HeldOut:
@@ -46,7 +57,11 @@ def held_out_loss(
                 "--learning-rate"
             )
         protocol = {"source": examples.source, "split": examples.split, "sha256": examples.sha256}
-        protocol |= {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+        protocol |= {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "passes": current_passes(),
+        }
         return HeldOut(loss, protocol | {"tokens": examples.num_tokens})
 
     return measure

@@ -3,28 +3,24 @@
 import time
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
 
 from neuromeld.errors import UserInputError
-from neuromeld.modalities import TrainingSet
-from neuromeld.recovery.settings import Job
+from neuromeld.recovery.loop import LOOKS, Training, on_device
+from neuromeld.recovery.rates import SHARE
 
 TIMED = 2
 """Updates that are timed, after one that warms up."""
 
 
-def steps_of(
-    model: nn.Module, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job, started: float
-) -> int | None:
+def steps_of(training: Training, started: float) -> int | None:
     """Return the number of updates that the settings ask for; None where they ask for none.
 
-    started   of the training, by `time.monotonic`: what it took until now counts as part of `minutes`
+    started   of the job, by `time.monotonic`: what it took until now counts as part of `minutes`, as do looks at
+              held-out data and trials of learning rates
 
     Raises `UserInputError` for a length that is less than one update.
     """
-    settings = job.settings
-    tokens = settings.batch_examples(pool) * pool.num_tokens / pool.num_examples
+    settings, tokens = training.settings, training.tokens_of_update
     if settings.tokens is not None:
         found = int(settings.tokens // tokens)
         if not found:
@@ -32,29 +28,39 @@ def steps_of(
         return found
     if settings.minutes is None:
         return settings.steps
-    left = 60 * settings.minutes - (time.monotonic() - started)
-    seconds = seconds_of_update(model, teacher, pool, job)
-    if left < seconds:
+    seconds, looking = seconds_of_update(training), _seconds_of_look(training)
+    left = (60 * settings.minutes - (time.monotonic() - started)) / (1 + SHARE * len(settings.rates or ()))
+    often = (left - looking) / (seconds + looking / training.least_between)
+    found = int(max(often, (left - LOOKS * looking) / seconds))
+    if found < 1:
         raise UserInputError(
-            f"minutes={settings.minutes:g} leave {max(0.0, left):.0f} s for updates of {seconds:.1f} s each; raise it"
+            f"minutes={settings.minutes:g} leave {max(0.0, left):.0f} s for updates of {seconds:.1f} s each and a look "
+            f"at held-out data of {looking:.1f} s; raise it"
         )
-    return int(left // seconds)
+    return found
 
 
-def seconds_of_update(model: nn.Module, teacher: PreTrainedModel | None, pool: TrainingSet, job: Job) -> float:
+def seconds_of_update(training: Training) -> float:
     """Return the time that the passes of one update take; the weights stay as they are."""
-    from neuromeld.recovery.trainer import loss_of
-
-    settings = job.settings
-    size = settings.batch_examples(pool) // settings.accumulate
-    batch = {name: value.to(job.device) for name, value in pool.batch_of(range(size)).items()}
-    training, times = model.training, []
+    model, settings = training.model, training.settings
+    size = settings.batch_examples(training.pool) // settings.accumulate
+    batch = on_device(training.pool.batch_of(range(size)), training.device)
+    was_training, times = model.training, []
     model.train()
     for _ in range(1 + TIMED):
         begun = time.monotonic()
-        with torch.enable_grad(), torch.autocast(job.device.type, torch.bfloat16, enabled=job.bf16):
-            loss_of(model, teacher, batch, settings).backward()
+        with torch.enable_grad():
+            loss = training.loss_of(batch)
+            loss.backward()
         model.zero_grad()
+        if training.device.type == "cuda":
+            torch.cuda.synchronize()
         times.append(time.monotonic() - begun)
-    model.train(training)
+    model.train(was_training)
     return settings.accumulate * sum(times[1:]) / TIMED
+
+
+def _seconds_of_look(training: Training) -> float:
+    begun = time.monotonic()
+    training.look()
+    return time.monotonic() - begun

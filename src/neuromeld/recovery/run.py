@@ -17,22 +17,20 @@ from neuromeld.checkpoint.stated import read_json
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import MODALITIES, Modality, TrainingSet, inputs_of, with_own_text
-from neuromeld.model.passes import multiplies_bfloat16
+from neuromeld.model.passes import PassFormat, multiplies_bfloat16
 from neuromeld.planning.plan import check_plain
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recovery.held_out import held_out_loss
 from neuromeld.recovery.lora import check_peft
-from neuromeld.recovery.resume import holds_work, last_checkpoint
+from neuromeld.recovery.resume import holds_work
 from neuromeld.recovery.settings import Job, Recovery
+from neuromeld.recovery.state import BYTES_PER_PARAMETER
 from neuromeld.recovery.tune import Tuning, tune
 from neuromeld.recovery.write import write_recovered
 from neuromeld.report import checked_record
 from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.workspace import Workspace, open_workspace, work_folder
 from neuromeld.version import __version__
-
-BYTES_PER_PARAMETER = 3 * (4 + 8)
-"""On disk while training: three checkpoints at once, each with the weights and AdamW's two moments in float32."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +99,21 @@ class RecoveryJob:
         reader = with_own_text(reader, original or located, self.device, progress=self.progress)
         pool = reader.training(settings.data, processor, config)
         settings.batch_examples(pool)  # whether they fit
-        facts = {"source_sha256": located.fingerprint(), f"{kind}_sha256": pool.sha256, "bf16": self._bf16}
+        passes = _passes(settings, _device(self.device))
+        facts = {"source_sha256": located.fingerprint(), f"{kind}_sha256": pool.sha256, "bf16": passes == "bfloat16"}
         facts |= {"original_sha256": original.fingerprint()} if original else {}
         workspace.begin({"job": "recover"} | settings.stated() | facts, force=self.force)
-        measure = held_out_loss(reader, settings.data, processor, config, progress=self.progress)
+        measure = held_out_loss(reader, settings.data, processor, config, passes)
         model = located.load(None, self.device)
         if settings.lora_rank is None:
             check_space(workspace.folder, BYTES_PER_PARAMETER * unique_parameters(model))
         losses = {"loss_before": measure(model).nll}
-        teacher = original.load(torch.bfloat16 if self._bf16 else None, self.device) if original else None
+        teacher = original.load(None, self.device) if original else None
         if teacher is not None:
             losses |= {"loss_original": measure(teacher).nll}
-        job = self._job(located, workspace)
+        job = Job(settings, passes, _device(self.device), measure, losses["loss_before"], Journal(workspace))
+        if settings.base_bits:
+            job = replace(job, base=FourBit(located, located.fingerprint(), _computed(passes)))
         if settings.layerwise_tokens:
             amount = settings.data.model_copy(update={"tokens": settings.layerwise_tokens})
             batches = reader.calibration(amount, processor, config, amount.tokens).batches
@@ -124,7 +125,6 @@ class RecoveryJob:
             "device": _device(self.device).type,
             "data": {"kind": kind, "source": pool.source, "split": "calibration", "tokens": pool.num_tokens},
             "held_out": losses | {"loss_after": after.nll, "protocol": after.protocol},
-            "resumed_from": job.resume_from.name if job.resume_from else None,
             "seconds": time.monotonic() - self.started,
             **_trained(tuning, pool),
         }
@@ -132,21 +132,14 @@ class RecoveryJob:
             record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
         return RecoverResult(self.out, record)
 
-    @property
-    def _bf16(self) -> bool:
-        return multiplies_bfloat16(_device(self.device)) if self.settings.bf16 is None else self.settings.bf16
 
-    def _job(self, located: ModelSource, workspace: Workspace) -> Job:
-        settings, compute = self.settings, torch.bfloat16 if self._bf16 else torch.float32
-        return Job(
-            settings,
-            self._bf16,
-            _device(self.device),
-            workspace.folder,
-            Journal(workspace),
-            last_checkpoint(workspace.folder),
-            FourBit(located, located.fingerprint(), compute) if settings.base_bits else None,
-        )
+def _passes(settings: Recovery, device: torch.device) -> PassFormat:
+    bfloat16 = multiplies_bfloat16(device) if settings.bf16 is None else settings.bf16
+    return "bfloat16" if bfloat16 else "own"
+
+
+def _computed(passes: PassFormat) -> torch.dtype:
+    return torch.bfloat16 if passes == "bfloat16" else torch.float32
 
 
 def _located(source: str, *, allow_pickle: bool) -> ModelSource:
@@ -165,21 +158,29 @@ def _dropped(located: ModelSource) -> list[int]:
 
 def _trained(tuning: Tuning, pool: TrainingSet) -> dict[str, Any]:
     """Return what a record says of the training itself."""
-    settings = tuning.settings
-    seen = (settings.steps or 0) * settings.batch_examples(pool) * pool.num_tokens // pool.num_examples
-    return {
-        "settings": settings.stated(),
-        "tokens_seen": seen + (settings.layerwise_tokens or 0),
-        "parameters_trained": tuning.parameters_trained,
-        "loss_curve": tuning.loss_curve,
-        "versions": _versions(settings),
+    settings, trained = tuning.settings, tuning.trained
+    told: dict[str, Any] = {"settings": settings.stated(), "versions": _versions(settings)}
+    told |= {"tokens_seen": settings.layerwise_tokens or 0, "loss_curve": [], "parameters_trained": 0}
+    if trained is not None:
+        told |= {
+            "tokens_seen": told["tokens_seen"]
+            + trained.steps * settings.batch_examples(pool) * pool.num_tokens // pool.num_examples,
+            "parameters_trained": tuning.parameters_trained,
+            "loss_curve": trained.curve,
+            "looks": [asdict(look) for look in trained.looks],
+            "best_step": trained.best.step,
+            "resumed_from": trained.resumed_from,
+            "tokens_per_second": trained.tokens_per_second,
+        }
+    return told | {
+        **({"rates": [asdict(rate) for rate in tuning.rates]} if tuning.rates else {}),
         **({"layers": [asdict(layer) for layer in tuning.layers]} if tuning.layers else {}),
         **({"matrix_bytes": tuning.matrix_bytes} if tuning.matrix_bytes else {}),
     }
 
 
 def _versions(settings: Recovery) -> dict[str, str]:
-    packages = ["torch", "transformers", "accelerate"]
+    packages = ["torch", "transformers"]
     packages += ["peft"] * (settings.lora_rank is not None) + ["bitsandbytes"] * bool(settings.base_bits)
     return {"neuromeld": __version__} | {name: version(name) for name in packages}
 
@@ -202,13 +203,13 @@ def recover_model(
     if settings.layerwise_tokens:
         raise UserInputError("layers follow those that a checkpoint's record names: use recover on a folder")
     started = time.monotonic()
-    pool = MODALITIES[inputs_of(model.config)].training(settings.data, processor, model.config)
-    bf16 = multiplies_bfloat16(model.device) if settings.bf16 is None else settings.bf16
-    teacher = None
-    if settings.original is not None:
-        teacher = locate(settings.original).load(torch.bfloat16 if bf16 else None, str(model.device))
-    tuning = tune(model, teacher, pool, Job(settings, bf16, model.device), progress=progress)
-    return {"bf16": bf16, "seconds": time.monotonic() - started, **_trained(tuning, pool)}
+    reader, passes = MODALITIES[inputs_of(model.config)], _passes(settings, model.device)
+    pool = reader.training(settings.data, processor, model.config)
+    measure = held_out_loss(reader, settings.data, processor, model.config, passes)
+    teacher = None if settings.original is None else locate(settings.original).load(None, str(model.device))
+    job = Job(settings, passes, model.device, measure, measure(model).nll)
+    tuning = tune(model, teacher, pool, job, progress=progress)
+    return {"bf16": passes == "bfloat16", "seconds": time.monotonic() - started, **_trained(tuning, pool)}
 
 
 def _device(device: str) -> torch.device:

@@ -14,16 +14,21 @@ from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.modalities import TrainingSet
 from neuromeld.model.capture import Batch
+from neuromeld.model.passes import PassFormat
 from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery.four_bit import FourBit
+from neuromeld.recovery.held_out import Measure
 from neuromeld.registry import Registry, unknown_name
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.settings import MOST, Seed, Settings, validate
 
 _LEAST = {
     **dict.fromkeys(("steps", "tokens", "layerwise_tokens", "batch_size", "accumulate", "lora_rank"), 1),
-    **{"seqlen": 2, "warmup": 0},
+    **{"seqlen": 2, "warmup": 0, "patience": 1},
 }
+
+ANY_NUMBER = 1 << 30
+"""Of updates, where nothing bounds it."""
 
 LENGTHS = ("steps", "tokens", "minutes")
 """Ways to say how long to train; exactly one of them, or none where only layers are trained."""
@@ -60,7 +65,17 @@ class Recovery(Settings):
         "inverse_sqrt",
         description="Decay of the learning rate after warm-up: inverse_sqrt, linear, cosine or constant.",
     )
-    warmup: int = Field(0, description="Warm-up steps.")
+    warmup: int | float = Field(0, description="Warm-up steps; below 1 a share of all steps.")
+    rates: tuple[float, ...] | None = Field(
+        None,
+        description="Learning rates to try first, each on a tenth of the updates from the same start: the best by "
+        "held-out loss takes the place of learning_rate. With commas between: 1e-4,3e-4,1e-3.",
+    )
+    patience: int = Field(
+        4,
+        description="Looks at held-out data, of which there are up to ten, without a lower loss before the training "
+        "stops; the best weights are kept in any case.",
+    )
     decay_steps: int | None = Field(None, description="Steps of the linear decay; by default all of them.")
     final_learning_rate: float = Field(0.0, description="Learning rate that the linear decay ends at.")
     clip: float = Field(1.0, description="Largest norm of the gradient.")
@@ -83,8 +98,15 @@ class Recovery(Settings):
 
     @property
     def data(self) -> Calibration:
-        """The request for training data."""
-        return Calibration(source=self.train, tokens=self.batch_tokens, seqlen=self.seqlen, seed=self.seed)
+        """The request for training data, of as many tokens as are read; of any number, where a time decides it."""
+        update = self.batch_tokens if self.batch_size is None else self.batch_size * self.seqlen
+        tokens = self.tokens or update * (self.steps or (ANY_NUMBER if self.minutes else 1))
+        return Calibration(source=self.train, tokens=min(max(tokens, update), MOST), seqlen=self.seqlen, seed=self.seed)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates of the warm-up, of `steps` in all."""
+        return int(self.warmup) if self.warmup >= 1 else round(self.warmup * (self.steps or 0))
 
     def batch_examples(self, pool: TrainingSet) -> int:
         """Return the number of examples of one update, by their mean length where `batch_size` does not say.
@@ -116,7 +138,9 @@ class Recovery(Settings):
         unused = set() if self.original else {"distill_weight", "temperature"}
         unused |= set() if self.layerwise_tokens else {"layerwise_rate"}
         unused |= {"batch_tokens"} if self.batch_size else set()
-        unused |= {name for name in ("accumulate", "final_learning_rate") if name not in self.model_fields_set}
+        unused |= {
+            name for name in ("accumulate", "final_learning_rate", "patience") if name not in self.model_fields_set
+        }
         return self.model_dump(exclude_none=True, exclude=unused)
 
     @model_validator(mode="after")
@@ -131,6 +155,7 @@ class Recovery(Settings):
             for name in ("learning_rate", "layerwise_rate", "clip", "temperature", "minutes")
             if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf")
         ]
+        problems += [f"rates={rate:g} must be positive" for rate in self.rates or () if rate <= 0]
         problems += self._length_problems()
         problems += unknown_source(self.train) if self.train is not None else []
         if self.batch_size is not None and "batch_tokens" in self.model_fields_set:
@@ -139,14 +164,16 @@ class Recovery(Settings):
             problems.append(f"schedule={self.schedule} has no decay_steps or final_learning_rate; linear has")
         if not 0 <= self.final_learning_rate <= self.learning_rate:
             problems.append(f"final_learning_rate={self.final_learning_rate} is outside [0, learning_rate]")
-        if self.decay_steps is not None and not self.warmup < self.decay_steps <= (self.steps or MOST):
+        if self.decay_steps is not None and not self.warmup_steps < self.decay_steps <= (self.steps or MOST):
             problems.append(
                 f"decay_steps={self.decay_steps} is not above warmup={self.warmup} and at most steps={self.steps}"
             )
         windows = self.batch_size is None and self.seqlen > 1
         if windows and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
             problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
-        if self.warmup and self.steps is not None and self.warmup >= self.steps:
+        if self.warmup >= 1 and self.warmup % 1:
+            problems.append(f"warmup={self.warmup} is no whole number of steps, and no share below 1")
+        if self.warmup and self.steps is not None and self.warmup_steps >= self.steps:
             problems.append(f"warmup={self.warmup} leaves none of steps={self.steps} to train at full rate")
         if not 0 < self.distill_weight <= 1:
             problems.append(f"distill_weight={self.distill_weight} is outside (0, 1]; 1 is distillation alone")
@@ -180,19 +207,19 @@ class Recovery(Settings):
 class Job:
     """Settings, and what this machine and this call add to them.
 
-    work       where checkpoints of the run are kept; without it, none are
-    journal    of the same folder
-    base       set with `settings.base_bits`
-    by_layer   what layers are trained on, with `settings.layerwise_tokens`
-    dropped    layers of the original that are gone, counted from 0 in every stack
+    measure      on held-out data; `loss_before` is what it gives of the model as it comes
+    journal      of the whole job
+    base         set with `settings.base_bits`
+    by_layer     what layers are trained on, with `settings.layerwise_tokens`
+    dropped      layers of the original that are gone, counted from 0 in every stack
     """
 
     settings: Recovery
-    bf16: bool
+    passes: PassFormat
     device: torch.device
-    work: Path | None = None
+    measure: Measure
+    loss_before: float
     journal: Journal = NO_JOURNAL
-    resume_from: Path | None = None
     base: FourBit | None = None
     by_layer: Sequence[Batch] = ()
     dropped: Sequence[int] = ()

@@ -1,9 +1,10 @@
 """Train a model in place and leave it as it came: its dtype, mode, config and forward pass."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -13,12 +14,15 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.modalities import TrainingSet
-from neuromeld.model.passes import PassFormat, passes_in
+from neuromeld.model.passes import passes_in
 from neuromeld.planning.plan import architecture_of
 from neuromeld.recovery.four_bit import matrix_bytes
 from neuromeld.recovery.layerwise import LayerwiseTraining, TrainedLayer, depths_of, ends_of
 from neuromeld.recovery.length import steps_of
+from neuromeld.recovery.loop import Trained, Training
 from neuromeld.recovery.lora import low_rank_updates
+from neuromeld.recovery.loss import loss_of
+from neuromeld.recovery.rates import Tried, best_rate
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.runtime.journal import NO_JOURNAL
 from neuromeld.runtime.progress import track
@@ -26,15 +30,17 @@ from neuromeld.runtime.progress import track
 
 @dataclass(frozen=True)
 class Tuning:
-    """`loss_curve` has the mean training loss over the steps up to each `step`.
+    """What was done to a model.
 
-    settings      with the number of steps that was found; none where only layers were trained
+    settings      with the number of steps and the learning rate that were found; none where only layers were trained
+    rates         that were tried before
     layers        that were trained first, each by itself
     matrix_bytes  what the base's matrices took in 4 bits (`held`), and take in their `own_dtype`
     """
 
     settings: Recovery
-    loss_curve: list[dict[str, float]] = field(default_factory=list)
+    trained: Trained | None = None
+    rates: Sequence[Tried] = ()
     parameters_trained: int = 0
     layers: list[TrainedLayer] = field(default_factory=list)
     matrix_bytes: dict[str, int] | None = None
@@ -53,13 +59,14 @@ def tune(
     parameters = unique_parameters(model)
     torch.manual_seed(settings.seed)
     try:
-        layers = _train_layers(model, original, job, progress=progress) if original and job.by_layer else []
-        if settings.lora_rank is not None:
-            with low_rank_updates(model, settings.lora_rank, job.base) as tuned:
-                result = _train(tuned, original, pool, job, started, progress=progress)
-        else:
-            with _in_float32(model), _only(model, settings.only):
-                result = _train(model, original, pool, job, started, progress=progress)
+        with passes_in(job.passes, model):
+            layers = _train_layers(model, original, job, progress=progress) if original and job.by_layer else []
+            known = None if layers or job.base else job.loss_before
+            with _trainable(model, job) as changed:
+                loss = partial(loss_of, changed, original, settings=settings)
+                look = partial(_look, job, model)
+                run = Training(changed, loss, pool, settings, job.device, look, job.journal, known)
+                result = _train(run, job, started, progress=progress)
     except torch.OutOfMemoryError as error:
         raise UserInputError(
             f"{job.device} has too little memory for an update of {settings.batch_examples(pool)} examples; take them "
@@ -71,38 +78,47 @@ def tune(
     return replace(result, layers=layers)
 
 
+def _look(job: Job, model: PreTrainedModel) -> float:
+    return job.measure(model).nll
+
+
 def _train_layers(model: PreTrainedModel, original: PreTrainedModel, job: Job, *, progress: bool) -> list[TrainedLayer]:
     whole = architecture_of(original)
     ends = ends_of(whole, depths_of(model, whole), job.dropped)
     rate, clip = job.settings.layerwise_rate, job.settings.clip
-    passes: PassFormat = "bfloat16" if job.bf16 else "own"
-    with _in_float32(model), eval_mode(model), eval_mode(original), passes_in(passes, model):
+    with _in_float32(model), eval_mode(model), eval_mode(original):
         training = LayerwiseTraining(model, original, whole, ends, job.by_layer, rate, clip, job.journal)
         with track("layers one at a time", len(ends), enabled=progress) as advance:
             return training.run(advance)
 
 
-def _train(
-    model: nn.Module,
-    teacher: PreTrainedModel | None,
-    pool: TrainingSet,
-    job: Job,
-    started: float,
-    *,
-    progress: bool,
-) -> Tuning:
-    from neuromeld.recovery.trainer import train  # transformers' Trainer takes seconds to import
-
+def _train(run: Training, job: Job, started: float, *, progress: bool) -> Tuning:
+    """Find the length and the learning rate, and train."""
     journal = job.journal if job.settings.minutes else NO_JOURNAL
-    steps = journal.once("steps", steps_of, model, teacher, pool, job, started)
+    steps = journal.once("steps", steps_of, run, started)
     if steps is None:
         return Tuning(job.settings)
-    settings = job.settings.of_steps(steps)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    what = "recovery tuning" + (f", resumed from {job.resume_from.name}" if job.resume_from else "")
-    with track(what, steps, enabled=progress) as advance:
-        curve = train(model, teacher, pool, replace(job, settings=settings), advance)
-    return Tuning(settings, curve, trained, matrix_bytes=matrix_bytes(model) if job.base else None)
+    run = replace(run, settings=job.settings.of_steps(steps))
+    tried: list[Tried] = []
+    if job.settings.rates:
+        rate, tried = best_rate(run, job.settings.rates, job.journal)
+        run = replace(run, settings=run.settings.model_copy(update={"learning_rate": rate}))
+    with track("recovery tuning", steps, enabled=progress) as advance:
+        trained = run.run(advance)
+    parameters = sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
+    return Tuning(run.settings, trained, tried, parameters, matrix_bytes=matrix_bytes(run.model) if job.base else None)
+
+
+@contextmanager
+def _trainable(model: PreTrainedModel, job: Job) -> Iterator[nn.Module]:
+    """Return the model as it is trained, and put what was trained into its weights at the end."""
+    settings = job.settings
+    if settings.lora_rank is not None:
+        with low_rank_updates(model, settings.lora_rank, job.base) as changed:
+            yield changed
+    else:
+        with _in_float32(model), _only(model, settings.only):
+            yield model
 
 
 @contextmanager

@@ -30,7 +30,7 @@ COMPRESSED = "compressed"
 OURS = re.compile(
     rf"{MARKER}|{LOCK}|{re.escape(IDENTITY)}"
     r"|.+\.safetensors|.+\.unfinished|tmp\w{8}"  # steps, statistics, and what is written beside them
-    rf"|checkpoint-\d+|{COMPRESSED}"  # of the training, and the checkpoint that it begins with
+    rf"|{COMPRESSED}"  # the checkpoint that a training begins with
     r"|\..+\.(partial|replaced)-[0-9a-f]{8}"  # of the output
 )
 """The names of what is written here; nothing else is ever removed."""

@@ -64,7 +64,7 @@ def test_shared_weight_with_biases_apart_is_refused():
 
 @pytest.mark.parametrize("how", ["parameter", "matrix", "module"])
 def test_shared_updates_survive_a_checkpoint(how, tmp_path):
-    """As Trainer saves and loads them when a run is resumed."""
+    """By their names, as when a run is resumed."""
     model = share(build("llama-tied"), how)
     with low_rank_updates(model, 3) as tuned:
         updates = {name: p for name, p in tuned.named_parameters() if "lora_" in name}

@@ -1,6 +1,6 @@
 """A run that was killed goes on as if nothing had happened, or not at all."""
 
-import contextlib
+import os
 import signal
 
 import pytest
@@ -8,18 +8,31 @@ import torch
 from safetensors.torch import load_file
 
 from contract.families import build
-from neuromeld.errors import UserInputError
-from neuromeld.recovery import recover
-from neuromeld.recovery.resume import holds_work, last_checkpoint, write_checksums
-from neuromeld.runtime.workspace import open_workspace
+from neuromeld.errors import NumericsError, UserInputError
+from neuromeld.recovery import loop, recover
+from neuromeld.recovery.resume import TRAINING
 from processes import Job
 
 
 def killed(source, settings, out) -> None:
-    """Run in a process of its own that is killed while it writes the second checkpoint."""
-    second = ("open", r"checkpoint-10/trainer_state\.json$", signal.SIGKILL)
-    code, _, stderr = Job(lambda: recover(str(source), settings, out), at=second).wait()
+    """Run in a process of its own that is killed when it has kept its state the second time."""
+    code, _, stderr = Job(lambda: keep_twice(source, settings, out)).wait()
     assert code == -signal.SIGKILL, stderr
+
+
+def keep_twice(source, settings, out) -> None:
+    """Recover with the state kept after every update, and die after the second."""
+    loop.CHECKPOINT_SECONDS = 0.0
+    keep, kept = loop.keep_state, []
+
+    def keep_or_die(*state) -> None:
+        keep(*state)
+        kept.append(1)
+        if len(kept) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.keep_state = keep_or_die
+    recover(str(source), settings, out)
 
 
 @pytest.fixture
@@ -30,14 +43,6 @@ def gpt2(checkpoint, tmp_path_factory):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
     return folder
-
-
-@contextlib.contextmanager
-def work_in(work, identity, *, force):
-    """Begin a run in its work folder; the checkpoint that it goes on from."""
-    with open_workspace(work, lambda: holds_work(work)) as workspace:
-        workspace.begin(identity, force=force)
-        yield last_checkpoint(work)
 
 
 IMAGES = {"train": "digits", "seqlen": 512, "batch_tokens": 512}
@@ -59,54 +64,29 @@ def test_killed_and_resumed_run_ends_like_an_undisturbed_one(kind, more, setting
     assert not (tmp_path / "out").exists()
     resumed = recover(str(source), chosen, tmp_path / "out").record["recovery"]
     undisturbed = recover(str(source), chosen, tmp_path / "undisturbed").record["recovery"]
-    assert resumed["resumed_from"] == "checkpoint-5"
-    assert undisturbed["resumed_from"] is None
-    assert resumed["loss_curve"] == undisturbed["loss_curve"]
+    assert resumed["resumed_from"] == 2
+    assert undisturbed["resumed_from"] == 0
+    for what in ("loss_curve", "looks", "best_step"):
+        assert resumed[what] == undisturbed[what]
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "undisturbed"))
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "undisturbed"]
 
 
-def unfinished(work, identity, *steps: int):
-    """Leave the folder of a run that was killed at the last of these steps."""
-    with contextlib.suppress(KeyboardInterrupt), work_in(work, identity, force=False):
-        for step in steps:
-            (work / f"checkpoint-{step}").mkdir()
-            (work / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-            write_checksums(work / f"checkpoint-{step}")
-        raise KeyboardInterrupt
+def test_a_damaged_state_is_discarded_with_a_warning(stock, settings, tmp_path, capsys):
+    chosen, out = settings(steps=6), tmp_path / "out"
+    killed(stock, chosen, out)
+    state = tmp_path / ".out.work" / f"{TRAINING}.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    assert recover(str(stock), chosen, out).record["recovery"]["resumed_from"] == 0
+    assert "damaged" in capsys.readouterr().err
 
 
-def test_latest_complete_checkpoint_is_taken_and_removed_at_the_end(tmp_path):
-    work = tmp_path / "work"
-    unfinished(work, {"steps": 1}, 5, 90, 100)
-    (work / "checkpoint-100" / "trainer_state.json").write_text('{"half')
-    (work / "checkpoint-110").mkdir()
-    with work_in(work, {"steps": 1}, force=False) as found:
-        assert found == work / "checkpoint-90"
-        assert sorted(path.name for path in work.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-90"]
-    assert not work.exists()
-
-
-@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
-def test_a_damaged_checkpoint_is_discarded_with_a_warning_and_the_earlier_taken(damage, tmp_path, capsys):
-    work = tmp_path / "work"
-    unfinished(work, {"steps": 1}, 90, 100)
-    state = work / "checkpoint-100" / "trainer_state.json"
-    {"changed": lambda: state.write_text("[]"), "truncated": lambda: state.write_text(""), "missing": state.unlink}[
-        damage
-    ]()
-    with work_in(work, {"steps": 1}, force=False) as found:
-        assert found == work / "checkpoint-90"
-        assert "checkpoint-100 is damaged" in capsys.readouterr().err
-        (work / "checkpoint-90" / "trainer_state.json").unlink()
-        assert last_checkpoint(work) is None, "the run starts again"
-
-
-def test_run_that_ended_before_its_first_checkpoint_leaves_nothing(tmp_path):
-    unfinished(tmp_path / "work", {"steps": 1})
-    assert not (tmp_path / "work").exists()
+def test_a_run_that_ended_before_its_state_was_kept_leaves_nothing(stock, settings, tmp_path):
+    with pytest.raises(NumericsError):
+        recover(str(stock), settings(learning_rate=1e30), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_changed_settings_text_and_model_are_named(stock, native, settings, text, tmp_path):
@@ -118,4 +98,4 @@ def test_changed_settings_text_and_model_are_named(stock, native, settings, text
         recover(str(stock), settings(steps=20, learning_rate=0.02, lora_rank=2), out)
     with pytest.raises(UserInputError, match=r"source_sha256 was .*text_sha256 was "):
         recover(str(native), settings(steps=20, train=text), out)
-    assert recover(str(stock), settings(steps=2), out, force=True).record["recovery"]["resumed_from"] is None
+    assert recover(str(stock), settings(steps=2), out, force=True).record["recovery"]["resumed_from"] == 0

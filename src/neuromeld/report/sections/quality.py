@@ -91,10 +91,12 @@ def recovery(record: Record) -> Section | None:
     measured = found.get("held_out", {})
     losses = [measured.get(key) for key in ("loss_before", "loss_after", "loss_original")]
     curve = [(point["step"], point["loss"]) for point in found.get("loss_curve") or []]
+    looks = [(look["step"], look["loss"]) for look in found.get("looks") or []]
     layers = found.get("layers") or []
     series = [Series(name, [(x["layer"], x[f"error_{name}"]) for x in layers]) for name in ("before", "after")]
     charts = [
         lines("Training loss", "step", "loss (nats)", [Series("loss", curve)], zero=False),
+        lines("Held-out loss on the way", "step", "loss (nats)", [Series("loss", looks)], zero=False) if looks else None,
         lines("Held-out error of each layer, trained by itself", "layer", "of the stream", series) if layers else None,
     ]
     head = ("", "before recovery", "after", "the original")

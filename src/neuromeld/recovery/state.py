@@ -1,0 +1,68 @@
+"""The state of a training, in the journal of its job: an interrupted one goes on from it with the same result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from neuromeld.runtime.journal import Journal
+
+OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW knows of a parameter: its updates and two moments."""
+
+BYTES_PER_PARAMETER = 2 * 4 * (1 + 2 + 1)
+"""On disk: weights, moments and the best weights in float32, while the next state is written beside the last."""
+
+
+@dataclass
+class State:
+    """How far a training is, beside weights and moments.
+
+    curve, looks  as plain values
+    best          the weights that were best on held-out data, by name
+    """
+
+    step: int
+    curve: list[dict[str, float]]
+    looks: list[dict[str, Any]]
+    best: dict[str, Tensor]
+
+
+def keep_state(
+    journal: Journal, name: str, state: State, trained: Mapping[str, nn.Parameter], optimizer: Optimizer
+) -> None:
+    """Keep a state in the place of the last one."""
+    tensors: dict[str, Tensor] = {f"weight {key}": parameter for key, parameter in trained.items()}
+    tensors |= {f"best {key}": value for key, value in state.best.items()}
+    for part in OF_ADAM:
+        tensors |= {f"{part} {key}": optimizer.state[p][part] for key, p in trained.items() if p in optimizer.state}
+    tensors |= {f"random {device}": value for device, value in _random_states().items()}
+    journal.keep(name, {"step": state.step, "curve": state.curve, "looks": state.looks}, tensors)
+
+
+@torch.no_grad()
+def recalled_state(
+    journal: Journal, name: str, trained: Mapping[str, nn.Parameter], optimizer: Optimizer
+) -> State | None:
+    """Return the state that was kept, with weights, moments and generators set to it; None where there is none."""
+    entry = journal.recall(name)
+    if entry is None:
+        return None
+    found = entry.tensors
+    for key, parameter in trained.items():
+        parameter.copy_(found[f"weight {key}"])
+        if f"{OF_ADAM[0]} {key}" in found:
+            optimizer.state[parameter] = {part: found[f"{part} {key}"].to(parameter.device) for part in OF_ADAM}
+    torch.set_rng_state(found["random cpu"])
+    if "random cuda" in found:
+        torch.cuda.set_rng_state(found["random cuda"])
+    best = {key: found[f"best {key}"].to(parameter.device) for key, parameter in trained.items()}
+    return State(entry.facts["step"], entry.facts["curve"], entry.facts["looks"], best)
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
