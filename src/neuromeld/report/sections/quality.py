@@ -96,7 +96,7 @@ def recovery(record: Record) -> Section | None:
     series = [Series(name, [(x["layer"], x[f"error_{name}"]) for x in layers]) for name in ("before", "after")]
     charts = [
         lines("Training loss", "step", "loss (nats)", [Series("loss", curve)], zero=False),
-        lines("Held-out loss on the way", "step", "loss (nats)", [Series("loss", looks)], zero=False) if looks else None,
+        lines("Held-out loss", "step", "loss (nats)", [Series("loss", looks)], zero=False) if looks else None,
         lines("Held-out error of each layer, trained by itself", "layer", "of the stream", series) if layers else None,
     ]
     head = ("", "before recovery", "after", "the original")
