@@ -1,32 +1,42 @@
 """The page `docs/any-model.md`: what is discovered and proved of every model type of transformers.
 
-`PYTHONPATH=src:tests python -m contract.any_model` writes it, in some minutes of processor time; types behind it are
-looked at alone and printed.
+`PYTHONPATH=src:tests python -m contract.any_model` writes it, in some minutes of processor time; with the name of a
+mapping behind it (`MASKED_LM`) only the section of that; types behind it are looked at alone and printed.
 """
 
+import re
 import sys
+import tempfile
 import textwrap
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from neuromeld.discovery.assemble import Proved
+from neuromeld import compress_model, make_plan, parse_recipe
+from neuromeld.discovery.assemble import Proved, spec_of
 from neuromeld.discovery.axes import built
-from neuromeld.discovery.lookup import discover
+from neuromeld.discovery.lookup import discover, example_inputs, randomise, small_like
+from neuromeld.errors import NeuromeldError
+from neuromeld.model.outputs import outputs
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "any-model.md"
 
 KINDS = {
     "CAUSAL_LM": "Causal language models",
     "MASKED_LM": "Masked language models",
+    "SEQ_TO_SEQ_CAUSAL_LM": "Encoder-decoders, and language models with sound",
     "IMAGE_CLASSIFICATION": "Image classifiers",
     "IMAGE_TEXT_TO_TEXT": "Language models with images",
+    "SEQUENCE_CLASSIFICATION": "Classifiers of sequences, and reward models",
+    "TOKEN_CLASSIFICATION": "Classifiers of tokens",
+    "QUESTION_ANSWERING": "Models that find spans",
 }
 
 INTRODUCTION = """\
@@ -41,8 +51,13 @@ Written by `make families`, by discovery ([how](decisions/0035-any-model.md)), a
 - `drop_layers`: without any one layer the others do what they do when it is skipped, and the config of what is left,
   read again, builds that model. **by name**: layers are not all of one shape, and some can be dropped.
 
-What is refused has the number of the reason. A real model is discovered anew, with the structure of its own config.
+Then the small model is compressed, FFNs to half and without a layer where that is proved, saved, and loaded again with
+its own class: what does not say the same then is refused here, too. What is refused has the number of the reason. A
+real model is discovered anew, with the structure of its own config.
 """
+
+SAME = 1e-5
+"""Share of the largest output that may differ between a model and what is loaded again."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +81,12 @@ def types_of(kind: str) -> Iterator[tuple[str, Any]]:
 def look_at(name: str, model_class: Any) -> Found:
     """Return what is discovered and proved of a type."""
     try:
-        original = built(model_class, CONFIG_MAPPING[name]())
+        config = CONFIG_MAPPING[name]()
     except Exception as error:  # a config class without defaults
         return Found(name, unbuilt=f"its config has no valid defaults: {_line(error)}")
+    if type(config) is not model_class.config_class and isinstance(config.get_text_config(), model_class.config_class):
+        config = config.get_text_config()
+    original = built(model_class, config)
     if original is None:
         return Found(name, unbuilt="transformers builds no model of its default config")
     found = discover(original)
@@ -80,32 +98,74 @@ def look_at(name: str, model_class: Any) -> Found:
     best = found.proved[0]
     ffn = ("native", best.native_only) if best.native_only else ("stock", "")
     drop = _drop(best, original)
-    return Found(name, (ffn[0], drop[0]), (ffn[1], drop[1]))
+    return _as_saved(Found(name, (ffn[0], drop[0]), (ffn[1], drop[1])), original)
 
 
-def _drop(proved: Proved, original: Any) -> tuple[str, str]:
-    if proved.count_key is None:
+def _as_saved(found: Found, original: PreTrainedModel) -> Found:
+    """Refuse of what was proved what is not the same when it was saved and is loaded again."""
+    if found.cells[1] != "refused":
+        lost = _lost(original, ("ffn", "drop_layers"))
+        if not lost:
+            return found
+        found = replace(found, cells=(found.cells[0], "refused"), reasons=(found.reasons[0], lost))
+    lost = _lost(original, ("ffn",))
+    return replace(found, cells=("refused", "refused"), reasons=(lost, lost)) if lost else found
+
+
+def _lost(original: PreTrainedModel, stages: tuple[str, ...]) -> str:
+    """Say what becomes of a small model that is compressed, saved and loaded again; nothing where it stays the same."""
+    model: Any = built(type(original), small_like(original), "cpu")
+    torch.manual_seed(0)
+    randomise(model)
+    inputs = example_inputs(model.config, type(model))
+    try:
+        plan = _plan(model, stages)
+        smaller = compress_model(model, plan, [example_inputs(model.config, type(model)) for _ in range(4)]).model
+        with tempfile.TemporaryDirectory() as folder:
+            smaller.save_pretrained(folder)
+            again = type(smaller).from_pretrained(folder).eval()
+    except Exception as error:  # of this program, of the model, or of transformers when it loads it
+        return _line(f"compressed, saved or loaded: {type(error).__name__}: {error}")
+    wanted, said = outputs(smaller, inputs), outputs(again, inputs)
+    same = wanted.shape == said.shape and (wanted - said).abs().max() <= SAME * wanted.abs().max()
+    return "" if same else "it says something else when it was saved and is loaded again"
+
+
+def _plan(model: PreTrainedModel, stages: tuple[str, ...]) -> Any:
+    """Return the plan that drops the first layer that can be dropped, where one is to be."""
+    recipe: dict[str, Any] = {"ffn": {"ratio": 0.5}, "calibration": {"tokens": 4096, "seqlen": 16}}
+    if stages == ("ffn",):
+        return make_plan(model, parse_recipe(recipe))
+    problems = []
+    for layer in range(12):
+        try:
+            return make_plan(model, parse_recipe(recipe | {"drop_layers": {"layers": [layer]}}))
+        except NeuromeldError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _drop(proved: Proved, original: PreTrainedModel) -> tuple[str, str]:
+    if "drop_layers" in proved.refusals:
         return "refused", _line(proved.refusals["drop_layers"])
-    shapes = [[p.shape for p in layer.parameters()] for layer in original.get_submodule(proved.stack)]
-    return ("stock" if all(layer == shapes[0] for layer in shapes) else "by name"), ""
+    alike = all(stack.alike for stack in spec_of(original, proved).stacks)
+    return ("stock" if alike else "by name"), ""
 
 
 def _line(text: object) -> str:
     return textwrap.shorten(str(text), 300)
 
 
-def render(found: dict[str, list[Found]]) -> str:
-    """The document."""
-    reasons: list[str] = []
-    sections = [line for kind, models in found.items() if models for line in _section(KINDS[kind], models, reasons)]
-    numbered = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    return "\n".join([INTRODUCTION, *sections, "## Reasons", "", *numbered, ""])
+def section(title: str, models: list[Found]) -> str:
+    """The part of the document about the types of one mapping."""
+    return "\n".join(_section(title, models))
 
 
-def _section(title: str, models: list[Found], reasons: list[str]) -> Iterator[str]:
+def _section(title: str, models: list[Found]) -> Iterator[str]:
     small = [found for found in models if not found.unbuilt]
     ffn = sum(found.cells[0] != "refused" for found in small)
     both = sum("refused" not in found.cells for found in small)
+    reasons: list[str] = []
     yield f"## {title}\n"
     yield (
         f"Of {len(models)} types {len(small)} can be built small. FFNs can be narrowed in {ffn} of these "
@@ -119,26 +179,43 @@ def _section(title: str, models: list[Found], reasons: list[str]) -> Iterator[st
                 reasons.append(reason)
             cells.append(f"{cell} ({reasons.index(reason) + 1})" if reason else cell)
         yield f"| `{found.name}` | {' | '.join(cells)} |"
+    yield ""
+    yield from (f"{number}. {reason}" for number, reason in enumerate(map(_plain, reasons), start=1))
     yield "\nNot built small:\n"
     for reason in dict.fromkeys(found.unbuilt for found in models if found.unbuilt):
         names = ", ".join(f"`{found.name}`" for found in models if found.unbuilt == reason)
-        yield f"- {names}: {reason}"
+        yield f"- {names}: {_plain(reason)}"
     yield ""
 
 
+def _plain(reason: str) -> str:
+    """Return a reason in which nothing is markup."""
+    return re.sub(r"([_*<>\[\]`|])", r"\\\1", reason)
+
+
+def write(sections: dict[str, str]) -> None:
+    """Put sections, by title, into the document; those of other mappings stay."""
+    old = DOCUMENT.read_text(encoding="utf-8").split("\n## ")[1:] if DOCUMENT.exists() else []
+    kept = {text.partition("\n")[0]: f"## {text.rstrip()}\n" for text in old} | sections
+    parts = [kept[title] for title in KINDS.values() if title in kept]
+    DOCUMENT.write_text("\n".join([INTRODUCTION, *parts]), encoding="utf-8")
+
+
 def main(names: list[str]) -> None:
-    """Print single types, or write the document."""
+    """Print single types, or write the document, or the sections of some mappings."""
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
-    found: dict[str, list[Found]] = {kind: [] for kind in KINDS}
-    for kind, models in found.items():
+    kinds = [kind for kind in KINDS if kind in names] or [*KINDS]
+    types = [name for name in names if name not in KINDS]
+    for kind in kinds:
+        models = []
         for name, model_class in types_of(kind):
-            if not names or name in names:
+            if not types or name in types:
                 models.append(look_at(name, model_class))
                 sys.stdout.write(f"{kind} {models[-1]}\n")
                 sys.stdout.flush()
-    if not names:
-        DOCUMENT.write_text(render(found), encoding="utf-8")
+        if not types:
+            write({KINDS[kind]: section(KINDS[kind], models)})
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import torch
 from contract.families import batches_for, build, inputs_for
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs.spec import Space
-from neuromeld.checkpoint import load_model, outputs, save_checkpoint
+from neuromeld.checkpoint import load_model, save_checkpoint
 from neuromeld.cli.generated_options import options_of
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import flops_per_token, unique_parameters
+from neuromeld.model.outputs import outputs
 from neuromeld.planning.plan import CONTEXT, architecture_of
 from neuromeld.planning.recipe import recipe_model
 from neuromeld.stages import STAGES

@@ -23,10 +23,11 @@ from contract.kinds import (
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.spec import Space
-from neuromeld.checkpoint import load_model, outputs, save_checkpoint
+from neuromeld.checkpoint import load_model, save_checkpoint
 from neuromeld.errors import NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.model.native.classes import auto_class
+from neuromeld.model.outputs import outputs
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import CONTEXT, architecture_of, meta_model

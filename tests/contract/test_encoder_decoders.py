@@ -126,11 +126,13 @@ def test_windows_are_those_of_the_shorter_stack():
         make_plan(model, stages(drop_layers={"layers": [4]}))
 
 
-def test_stacks_with_ffns_of_different_widths_are_refused_by_name():
+def test_of_stacks_with_ffns_of_different_widths_the_larger_one_is_narrowed():
     config = FAMILIES["marian"]()
     config.decoder_ffn_dim = 48
-    with pytest.raises(UnsupportedModelError, match=r"'ffn' has several sizes: .*40 \(.*encoder.*48 \(.*decoder"):
-        architecture_of(meta_model(config))
+    model = meta_model(config)
+    assert [stack.layers for stack in architecture_of(model).spec.stacks] == ["model.decoder.layers"]
+    plan = make_plan(model, stages(ffn={"size": 16}))
+    assert (plan.format, plan.after.ffn) == ("stock", (16,) * config.decoder_layers)
 
 
 @st.composite

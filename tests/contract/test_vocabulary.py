@@ -12,11 +12,12 @@ from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 from contract.families import FAMILIES, batches_for, build, inputs_for
 from contract.kinds import SPECS
 from neuromeld import compress_model, make_plan, parse_recipe
-from neuromeld.checkpoint import outputs, save_checkpoint
+from neuromeld.checkpoint import save_checkpoint
 from neuromeld.data.text.usage import OF_TOKENS
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import flops_per_token, unique_parameters
 from neuromeld.model.native.classes import auto_class
+from neuromeld.model.outputs import outputs
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import CONTEXT, meta_model

@@ -3,7 +3,7 @@
 from neuromeld.checkpoint.card import render_card
 from neuromeld.checkpoint.folder import check_free, new_folder
 from neuromeld.checkpoint.load import load_config, load_model, load_tokenizer, weight_files
-from neuromeld.checkpoint.save import outputs, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint.save import save_checkpoint, save_record, verify_checkpoint
 
 __all__ = [
     "check_free",
@@ -11,7 +11,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "new_folder",
-    "outputs",
     "render_card",
     "save_checkpoint",
     "save_record",

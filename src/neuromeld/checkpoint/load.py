@@ -51,8 +51,8 @@ def load_config(folder: Path) -> PretrainedConfig:
     """Return the config of a model that `model_class` knows, in agreement with what the weight files hold.
 
     Raises `CheckpointError` for a config that is not there or not valid, `UnsupportedModelError` for a model type
-    that transformers does not know or that is neither described here nor a causal language model, for another head,
-    an adapter or a quantised model.
+    that transformers does not know or of which it has no class that is described or of a kind that is discovered, for
+    another head, an adapter or a quantised model.
     """
     path = folder / "config.json"
     check_no_adapter(folder)

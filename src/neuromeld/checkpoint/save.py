@@ -18,9 +18,10 @@ from neuromeld.checkpoint.folder import check_space
 from neuromeld.checkpoint.load import load_model
 from neuromeld.checkpoint.portable import with_older_config, with_older_tokenizer, without_places
 from neuromeld.errors import CheckpointError
-from neuromeld.model.capture import Batch, model_inputs
+from neuromeld.model.capture import Batch
 from neuromeld.model.native import modeling
 from neuromeld.model.native.classes import auto_class
+from neuromeld.model.outputs import outputs
 from neuromeld.runtime.paging import drop_pages
 from neuromeld.runtime.workspace import write_text
 
@@ -95,14 +96,6 @@ def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> No
     _write_json(folder / "record.json", record)
     if card is not None:
         _write_text(folder / "README.md", card)
-
-
-@torch.no_grad()
-def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the outputs of a model on a batch: its logits, or, where it has no head, the last hidden states."""
-    found = model(**model_inputs(model, batch))
-    result: Tensor = found.logits if "logits" in found else found.last_hidden_state
-    return result
 
 
 @torch.no_grad()

@@ -66,11 +66,12 @@ def _show_nearest(found: "Probe") -> None:
 def _show_discovery(found: "Discovery") -> None:
     typer.echo("\ndiscovered, and proved on a small random model of its structure:")
     for kind in found.proved:
-        paths = dict.fromkeys(weight.path for weight in kind.weights)
         width = f"width stated by {' and '.join(kind.ffn_keys)}" if kind.ffn_keys else f"native: {kind.native_only}"
-        typer.echo(f"- FFNs in {kind.stack}: {', '.join(paths)} ({width})")
-        dropped = f"stated by {kind.count_key}" if kind.count_key else kind.refusals.get("drop_layers")
-        typer.echo(f"  layers to drop: {dropped}")
+        for stack in kind.stacks:
+            paths = dict.fromkeys(weight.path for weight in stack.weights)
+            typer.echo(f"- FFNs in {stack.path}: {', '.join(paths)} ({width})")
+            dropped = f"stated by {stack.count_key}" if stack.count_key else kind.refusals.get("drop_layers")
+            typer.echo(f"  layers to drop: {dropped}")
     for reason in (*found.refused, *([found.unbuilt] if found.unbuilt else [])):
         typer.echo(f"- not proved: {reason}")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 STEP = 16
@@ -36,6 +37,14 @@ def built(model_class: Any, config: PretrainedConfig, device: str = "meta") -> P
     return model
 
 
+def embedding_of(model: PreTrainedModel) -> nn.Module | None:
+    """Return what a model embeds its inputs with, where it says."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
 def shapes_of(model: PreTrainedModel) -> Shapes:
     """Return the shape of every parameter, each once."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -58,10 +67,15 @@ def with_values(config: PretrainedConfig, changes: Mapping[str, Any]) -> Pretrai
         return None
 
 
+def is_config(key: str, value: object) -> bool:
+    """Tell whether the value of a key is a config itself."""
+    return isinstance(value, Mapping) and (key.endswith("_config") or "model_type" in value)
+
+
 def stated_keys(stated: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every key of a config with its value, dots leading into its parts."""
     for key, value in stated.items():
-        if isinstance(value, Mapping) and key.endswith("_config"):
+        if is_config(key, value):
             yield from stated_keys(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

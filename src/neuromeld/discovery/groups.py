@@ -1,62 +1,91 @@
 """Find the FFNs of a model among the axes that its config keys state."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import combinations
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from neuromeld.archs.spec import Layout, Space, Weight
-from neuromeld.discovery.axes import Axis, axes_by_key, shapes_of
+from neuromeld.discovery.axes import Axis, axes_by_key, embedding_of, shapes_of
 
 
 @dataclass(frozen=True)
-class Group:
-    """FFNs of one kind.
+class FFNs:
+    """Those of one list of layers.
 
     weights  of one of them: what writes its hidden units, and then what reads them; paths start at the layer
     stack    path of the list of their layers
     layers   that have one
-    keys     config keys that state their width
-    alone    nothing else has that width
     """
 
     weights: tuple[Weight, ...]
     stack: str
     layers: tuple[int, ...]
-    keys: tuple[str, ...]
-    alone: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """FFNs of one kind; `parts` are those of each list of layers, of an encoder and its decoder two.
+
+    keys   config keys that state their width
+    alone  nothing else has that width
+    """
+
+    parts: tuple[FFNs, ...]
+    keys: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
-    def stacked(self) -> bool:
-        """Whether these are the experts of a mixture, one on top of the other."""
-        return any(weight.stacked for weight in self.weights)
+    def names(self) -> str:
+        """The paths of their weights, from the layer on."""
+        return " and ".join(dict.fromkeys(weight.path for part in self.parts for weight in part.weights))
 
 
 def groups_of(model: PreTrainedModel) -> list[Group]:
     """Return the kinds of FFNs of a small model, on any device; the ones with most parameters first.
 
-    A config key that states an axis outside of layers, such as the width of the stream, states no FFN.
+    A config key that states an axis outside of layers, such as the width of the stream, states no FFN where another
+    does.
     """
-    found: dict[tuple[Any, ...], Group] = {}
-    for key, axes in axes_by_key(type(model), model.config, shapes_of(model)):
-        for group in _grouped(model, key, axes):
-            same = (group.weights, group.stack)
-            if same not in found or (group.alone and not found[same].alone):
-                found[same] = group
-    groups = [*found.values()] or _without_key(model)
+    by_key = [*axes_by_key(type(model), model.config, shapes_of(model))]
+    inside = [(key, axes) for key, axes in by_key if all(place_of(axis.parameter) for axis in axes)]
+    groups = _by_keys(model, inside) or _by_keys(model, by_key) or [Group((part,)) for part in _without_key(model)]
+    if model.config.is_encoder_decoder:
+        order = [path for path, _ in model.named_modules()]
+        groups.sort(key=lambda group: order.index(group.parts[0].stack))
+        groups += [_joined(one, other) for one, other in combinations(groups, 2) if _beside(one, other)]
     return sorted(groups, key=lambda group: -_parameters(model, group))
 
 
-def _without_key(model: PreTrainedModel) -> list[Group]:
+def _by_keys(model: PreTrainedModel, by_key: Iterable[tuple[str, Sequence[Axis]]]) -> list[Group]:
+    found: dict[tuple[FFNs, ...], Group] = {}
+    for key, axes in by_key:
+        for group in _grouped(model, key, axes):
+            if group.parts not in found or (group.alone and not found[group.parts].alone):
+                found[group.parts] = group
+    return [*found.values()]
+
+
+def _beside(one: Group, other: Group) -> bool:
+    """Tell whether two kinds may be those of an encoder and of its decoder."""
+    return len(one.parts) == len(other.parts) == 1 and one.parts[0].stack != other.parts[0].stack
+
+
+def _joined(one: Group, other: Group) -> Group:
+    keys = tuple(dict.fromkeys((*one.keys, *other.keys)))
+    return Group((*one.parts, *other.parts), keys, one.alone and other.alone)
+
+
+def _without_key(model: PreTrainedModel) -> list[FFNs]:
     """Return FFNs by their shapes alone: matrices from the stream to another width, and from there back to the stream.
 
     For models whose config states no width for them, such as one that is always four times that of the stream.
     """
-    width = getattr(model.get_input_embeddings(), "embedding_dim", None)
+    width = getattr(embedding_of(model), "embedding_dim", None)
     in_layers: dict[tuple[str, int, int], list[Weight]] = defaultdict(list)
     for path, module in model.named_modules():
         place = place_of(path)
@@ -68,12 +97,17 @@ def _without_key(model: PreTrainedModel) -> list[Group]:
             in_layers[(*place[:2], size_out)].append(Weight(path, Space.RESIDUAL, Space.FFN, layout=layout))
         elif size_out == width != size_in:
             in_layers[(*place[:2], size_in)].append(Weight(path, Space.FFN, Space.RESIDUAL, layout=layout))
+    return _kinds((stack, number, weights) for (stack, number, _), weights in in_layers.items())
+
+
+def _kinds(in_layers: Iterable[tuple[str, int, Sequence[Weight]]]) -> list[FFNs]:
+    """Return the FFNs among weights of layers with one size of hidden units: by list of layers, number and weights."""
     kinds: dict[tuple[tuple[Weight, ...], str], list[int]] = defaultdict(list)
-    for (stack, number, _), weights in in_layers.items():
+    for stack, number, weights in in_layers:
         for unit in _units(weights):
             local = tuple(replace(w, path=w.path.removeprefix(f"{stack}.{number}.")) for w in unit)
             kinds[local, stack].append(number)
-    return [Group(unit, stack, tuple(numbers), (), False) for (unit, stack), numbers in kinds.items()]
+    return [FFNs(unit, stack, tuple(numbers)) for (unit, stack), numbers in kinds.items()]
 
 
 def place_of(path: str) -> tuple[str, int, str] | None:
@@ -84,35 +118,34 @@ def place_of(path: str) -> tuple[str, int, str] | None:
 
 
 def _parameters(model: PreTrainedModel, group: Group) -> int:
-    path = f"{group.stack}.{group.layers[0]}"
-    matrices = (getattr(model.get_submodule(f"{path}.{w.path}"), w.name) for w in group.weights)
-    return len(group.layers) * sum(int(matrix.numel()) for matrix in matrices)
+    total = 0
+    for part in group.parts:
+        path = f"{part.stack}.{part.layers[0]}"
+        matrices = (getattr(model.get_submodule(f"{path}.{w.path}"), w.name) for w in part.weights)
+        total += len(part.layers) * sum(int(matrix.numel()) for matrix in matrices)
+    return total
 
 
 def _grouped(model: PreTrainedModel, key: str, axes: Sequence[Axis]) -> list[Group]:
-    if any(place_of(axis.parameter) is None for axis in axes):
-        return []
     in_layers: dict[tuple[str, int], list[Weight]] = defaultdict(list)
     for axis in axes:
         place, weight = place_of(axis.parameter), _weight(model, axis)
         if place is not None and weight is not None:
             in_layers[place[:2]].append(weight)
-    kinds: dict[tuple[tuple[Weight, ...], str], list[int]] = defaultdict(list)
-    for (stack, number), weights in in_layers.items():
-        for unit in _units(weights):
-            local = tuple(replace(w, path=w.path.removeprefix(f"{stack}.{number}.")) for w in unit)
-            kinds[local, stack].append(number)
-    explained = {name for (unit, stack), numbers in kinds.items() for name in _names(model, unit, stack, numbers)}
-    alone = len(kinds) == 1 and explained == {axis.parameter for axis in axes}
-    return [Group(unit, stack, tuple(numbers), (key,), alone) for (unit, stack), numbers in kinds.items()]
+    kinds = _kinds((*place, weights) for place, weights in in_layers.items())
+    explained = {name for part in kinds for name in _names(model, part)} == {axis.parameter for axis in axes}
+    groups = [Group((part,), (key,), explained and len(kinds) == 1) for part in kinds]
+    if len(kinds) == 2 and len({part.stack for part in kinds}) == 2:
+        groups.append(Group(tuple(kinds), (key,), explained))
+    return groups
 
 
-def _names(model: PreTrainedModel, unit: Sequence[Weight], stack: str, numbers: Sequence[int]) -> list[str]:
-    """Return the parameters whose shapes the width of a kind of FFN states."""
+def _names(model: PreTrainedModel, part: FFNs) -> list[str]:
+    """Return the parameters whose shapes the width of FFNs states."""
     names = []
-    for number in numbers:
-        for weight in unit:
-            path = f"{stack}.{number}.{weight.path}"
+    for number in part.layers:
+        for weight in part.weights:
+            path = f"{part.stack}.{number}.{weight.path}"
             names.append(f"{path}.{weight.name}")
             if weight.out == Space.FFN and getattr(model.get_submodule(path), "bias", None) is not None:
                 names.append(f"{path}.bias")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs.classes import inputs_of_class
+from neuromeld.archs.classes import kind_of
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.sizes import ffn_entries
 from neuromeld.discovery.assemble import Proved, spec_of
 from neuromeld.discovery.axes import built
 from neuromeld.discovery.groups import groups_of
-from neuromeld.discovery.proof import Unproved, outputs_of, prove
+from neuromeld.discovery.proof import DECODED, Unproved, outputs_of, prove
 from neuromeld.discovery.small import VOCABULARY, depth_of, small_config
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.runtime.cache import cache_folder
@@ -98,9 +99,16 @@ def _looked_for(model: PreTrainedModel) -> Discovery:
 
 
 def _digest(model: PreTrainedModel, config: PretrainedConfig) -> str:
-    """Return a name for a class of models with a config, under the versions of what is installed."""
-    facts = {"class": type(model).__name__, "config": config.to_dict(), "versions": versions()}
+    """Return a name for a class of models with a config, under the versions of what is installed and of this code."""
+    facts = {"class": type(model).__name__, "config": config.to_dict(), "versions": versions(), "code": _code()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Return the sha256 of what discovers: what was found by other code is looked for again."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def small_like(model: PreTrainedModel) -> PretrainedConfig:
@@ -147,30 +155,41 @@ def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
             return Discovery(unbuilt=f"a small model of its structure does not run: {_first_line(error)}")
         proved, refused = [], []
         for group in groups_of(shapes)[:MOST_KINDS]:
-            names = " and ".join(weight.path for weight in group.weights)
             try:
                 proved.append(prove(model, group, inputs))
             except Unproved as error:
-                refused.append(f"{names}: {error}")
+                refused.append(f"{group.names}: {error}")
             except Exception as error:  # whatever a model makes of what it is put through
-                refused.append(f"{names}: the proof broke off: {_first_line(error)}")
+                refused.append(f"{group.names}: the proof broke off: {_first_line(error)}")
         return Discovery(tuple(proved), tuple(refused))
 
 
 def example_inputs(config: PretrainedConfig, model_class: type) -> dict[str, Tensor]:
     """Return a batch that a small model of a class is called with."""
-    if inputs_of_class(config, model_class) == "images":
-        size = getattr(config, "image_size", 32)
-        height, width = (size, size) if isinstance(size, int) else size
-        return {"pixel_values": torch.randn(2, getattr(config, "num_channels", 3), height, width)}
-    tokens = getattr(config.get_text_config(), "vocab_size", VOCABULARY)
-    return {"input_ids": torch.randint(tokens // 8, tokens - tokens // 8, (2, 16))}
+    inputs = kind_of(config, model_class).inputs
+    if inputs == "images":
+        return {"pixel_values": torch.randn(2, getattr(config, "num_channels", 3), *_image_size(config))}
+    tokens = getattr(config.get_text_config(decoder=True), "vocab_size", VOCABULARY)
+
+    def ids(length: int) -> Tensor:
+        rows = 1 if inputs == "sentences" else 2  # classifiers want padding to be defined where there are several
+        return torch.randint(tokens // 8, tokens - tokens // 8, (rows, length))
+
+    return {"input_ids": ids(16), DECODED: ids(12)} if inputs == "pairs" else {"input_ids": ids(16)}
+
+
+def _image_size(config: PretrainedConfig) -> tuple[int, int]:
+    parts = (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None))
+    size = next((size for part in parts if (size := getattr(part, "image_size", None)) is not None), 32)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def randomise(model: PreTrainedModel) -> None:
-    """Give every matrix entries with which it is felt, and vectors a little noise."""
+    """Give every matrix entries with which it is felt, and vectors a little noise; what is computed stays."""
+    computed = model._keys_to_ignore_on_save or ()
     for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point():
+        if not parameter.is_floating_point() or name in computed:
             continue
         if parameter.dim() > 1 and parameter.shape[-1] > 1:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)

@@ -1,6 +1,6 @@
 """Prove of a small model of random weights what was found of its kind: units, layers, and the keys that state them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.spec import Space, Stack
-from neuromeld.discovery.assemble import Proved, spec_of
+from neuromeld.discovery.assemble import Proved, ProvedStack, spec_of
 from neuromeld.discovery.axes import built, shapes_of, stated_keys, with_values
 from neuromeld.discovery.groups import Group
 from neuromeld.errors import NeuromeldError
+from neuromeld.model.outputs import outputs
 from neuromeld.model.surgery import keep_layers, mix_outputs, read_matrix, reversible, write_matrix
 
 SAME, FELT = 1e-4, 1e-3
@@ -26,6 +27,8 @@ REMOVED = 8
 
 Inputs = Mapping[str, Tensor]
 
+DECODED = "decoder_input_ids"
+
 
 class Unproved(Exception):
     """Say that what was to be proved does not hold; the message names what failed."""
@@ -36,34 +39,44 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
     """Return what holds of one kind of FFN of a small model, and of its layers; raise `Unproved` where its units are
     not hidden units.
     """
-    proved = Proved(group.weights, group.stack)
+    proved = Proved(tuple(ProvedStack(part.stack, part.weights) for part in group.parts))
     try:
         arch = resolve(model, spec_of(model, proved))
     except NeuromeldError as error:
         raise Unproved(str(error).partition(": ")[2]) from error
-    _prove_stream(model, arch, inputs)
+    lengths = _prove_stream(model, arch, inputs)
+    proved = replace(proved, stacks=_with_masks(proved.stacks, lengths, inputs))
     before = outputs_of(model, inputs)
     _prove_order(model, arch, inputs, before)
     narrow, shapes = _prove_removal(model, arch, inputs, before)
-    failed = _config_fails(model, group, inputs, narrow, shapes)
+    failed = _config_fails(model, group, arch, inputs, narrow, shapes)
     proved = replace(proved, ffn_keys=group.keys) if failed is None else replace(proved, native_only=failed)
     try:
-        key, lists = _prove_depth(model, arch, inputs, before)
+        keys, lists = _prove_depth(model, arch, inputs, before)
     except Unproved as error:
         return replace(proved, refusals={"drop_layers": str(error)})
-    return replace(proved, count_key=key, layer_lists=lists)
+    counted = tuple(replace(stack, count_key=key) for stack, key in zip(proved.stacks, keys, strict=True))
+    return replace(proved, stacks=counted, layer_lists=lists)
 
 
-def _prove_stream(model: PreTrainedModel, arch: Architecture, inputs: Inputs) -> None:
-    """Layers are called with the stream first, and return it, alone or first in a tuple."""
-    seen: list[bool] = []
+def _prove_stream(model: PreTrainedModel, arch: Architecture, inputs: Inputs) -> list[int]:
+    """Layers are called once each, in order, with the stream first, and return it, alone or first in a tuple; return
+    how many positions each reads.
+    """
+    seen: list[int] = []
+    lengths: list[int] = []
 
-    def called(_: Any, args: tuple[Any, ...], output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        seen.append(bool(args) and isinstance(args[0], Tensor) and isinstance(first, Tensor))
+    def called(number: int) -> Any:
+        def hook(_: Any, args: tuple[Any, ...], output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            seen.append(number)
+            if args and isinstance(args[0], Tensor) and isinstance(first, Tensor):
+                lengths.append(args[0].shape[-2])
 
-    layers = [model.get_submodule(arch.layer_path(layer)) for layer in range(arch.num_layers)]
-    handles = [layer.register_forward_hook(called) for layer in layers]
+        return hook
+
+    layers = range(arch.num_layers)
+    handles = [model.get_submodule(arch.layer_path(i)).register_forward_hook(called(i)) for i in layers]
     try:
         outputs_of(model, inputs)
     finally:
@@ -71,8 +84,20 @@ def _prove_stream(model: PreTrainedModel, arch: Architecture, inputs: Inputs) ->
             handle.remove()
     if len(seen) != len(layers):
         raise Unproved("its layers do not run once each: the model does not call them, or calls them several times")
-    if not all(seen):
+    if seen != [*layers]:
+        raise Unproved("its layers do not run one after the other")
+    if len(lengths) != len(seen):
         raise Unproved("its layers are not called with the stream first, or do not return it first")
+    return lengths
+
+
+def _with_masks(stacks: tuple[ProvedStack, ...], lengths: list[int], inputs: Inputs) -> tuple[ProvedStack, ...]:
+    """Name the mask of each stack by how many positions its layers read: those of the source, or of the target."""
+    if DECODED not in inputs:
+        return stacks
+    ends = (lengths[0], lengths[-1])
+    masks = ["decoder_attention_mask" if end == inputs[DECODED].shape[1] else "attention_mask" for end in ends]
+    return tuple(replace(stack, mask=mask) for stack, mask in zip(stacks, masks, strict=False))
 
 
 def _prove_order(model: PreTrainedModel, arch: Architecture, inputs: Inputs, before: Tensor) -> None:
@@ -113,7 +138,12 @@ def _prove_removal(
 
 
 def _config_fails(
-    model: PreTrainedModel, group: Group, inputs: Inputs, narrow: Tensor, shapes: Mapping[str, tuple[int, ...]]
+    model: PreTrainedModel,
+    group: Group,
+    arch: Architecture,
+    inputs: Inputs,
+    narrow: Tensor,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> str | None:
     """Say why no config key states the width: it builds other shapes, or another model with the same weights."""
     if not group.keys:
@@ -121,42 +151,39 @@ def _config_fails(
     key = " and ".join(group.keys)
     if not group.alone:
         return f"{key} of its config states the width of other weights, too"
-    size = _width(model, group) - REMOVED
+    size = arch.widths[Space.FFN] - REMOVED
     config = with_values(model.config, dict.fromkeys(group.keys, size))
     smaller = built(type(model), config, "cpu") if config is not None else None
     if smaller is None or shapes_of(smaller) != shapes:
         return f"{key} of its config does not build FFNs of every width"
-    spec = spec_of(model, Proved(group.weights, group.stack))
     with reversible(model):
-        _keep_units(model, resolve(model, spec), torch.arange(size))
+        _keep_units(model, arch, torch.arange(size))
         smaller.load_state_dict(model.state_dict())
     return None if _same(narrow, outputs_of(smaller, inputs)) else f"{key} of its config states more than a width"
 
 
-def _width(model: PreTrainedModel, group: Group) -> int:
-    """Return the hidden units of one FFN of a kind."""
-    consumer = group.weights[-1]
-    path = f"{group.stack}.{group.layers[0]}.{consumer.path}"
-    return int(read_matrix(model, replace(consumer, path=path)).shape[-2])
-
-
 def _prove_depth(
     model: PreTrainedModel, arch: Architecture, inputs: Inputs, before: Tensor
-) -> tuple[str, tuple[str, ...]]:
-    """A layer that is dropped leaves what skipping it leaves, and a config builds the rest; return the key of the
-    number of layers and the keys of lists with an entry for each.
+) -> tuple[list[str], tuple[str, ...]]:
+    """A layer that is dropped, of every stack, leaves what skipping it leaves, and a config builds the rest; return
+    the keys of the numbers of layers and the keys of lists with an entry for each.
     """
-    stack, depth = arch.spec.stacks[0], arch.depths[0]
-    key, lists = _depth_keys(model, stack.layers, depth)
-    counted, built_elsewhere = replace(stack, count_key=key), []
-    for number in range(depth):
+    layers = zip(arch.spec.stacks, arch.depths, strict=True)
+    found = [_depth_keys(model, stack.layers, depth) for stack, depth in layers]
+    keys, lists = [key for key, _ in found], tuple(dict.fromkeys(name for _, names in found for name in names))
+    stacks = [replace(stack, count_key=key) for stack, key in zip(arch.spec.stacks, keys, strict=True)]
+    alike = all(stack.alike for stack in stacks)
+    if len(stacks) > 1 and not alike:
+        raise Unproved("the layers of its encoder, or of its decoder, are not all of one shape")
+    built_elsewhere = []
+    for number in range(min(arch.depths)):
         try:
-            _prove_drop(model, counted, lists, number, inputs, before)
+            _prove_drop(model, stacks, lists, number, inputs, before)
         except _OtherShapes as error:
             built_elsewhere.append(error)
-    if built_elsewhere and (stack.alike or len(built_elsewhere) == depth):
+    if built_elsewhere and (alike or len(built_elsewhere) == min(arch.depths)):
         raise Unproved(str(built_elsewhere[0]))
-    return key, lists
+    return keys, lists
 
 
 class _OtherShapes(Unproved):
@@ -164,17 +191,18 @@ class _OtherShapes(Unproved):
 
 
 def _prove_drop(
-    model: PreTrainedModel, stack: Stack, lists: tuple[str, ...], number: int, inputs: Inputs, before: Tensor
+    model: PreTrainedModel, stacks: list[Stack], lists: tuple[str, ...], number: int, inputs: Inputs, before: Tensor
 ) -> None:
     """Prove that one layer can be dropped; raise `_OtherShapes` where the config places its kind by the number."""
-    depth = len(list(model.get_submodule(stack.layers).children()))
-    what = f"layer {number} of {depth}"
-    with _skipping(model, f"{stack.layers}.{number}"):
+    depths = [len(list(model.get_submodule(stack.layers).children())) for stack in stacks]
+    what = f"layer {number} of {' and '.join(map(str, depths))}"
+    with _skipping(model, [f"{stack.layers}.{number}" for stack in stacks]):
         skipped = outputs_of(model, inputs)
     if _apart(before, skipped) < FELT:
         raise Unproved(f"skipping {what} changes no output, so nothing can be seen of it")
     with reversible(model):
-        keep_layers(model, stack, [i for i in range(depth) if i != number], lists)
+        for stack, depth in zip(stacks, depths, strict=True):
+            keep_layers(model, stack, [i for i in range(depth) if i != number], lists)
         again = _read_again(model)
         if again is None or shapes_of(again) != shapes_of(model):
             raise _OtherShapes(f"its config builds another model without {what}")
@@ -218,20 +246,24 @@ def _depth_keys(model: PreTrainedModel, path: str, depth: int) -> tuple[str, tup
 
 
 @contextmanager
-def _skipping(model: PreTrainedModel, path: str) -> Iterator[None]:
-    """Inside, a layer returns the stream that enters it, in the place of the one that would leave it."""
-    layer: Any = model.get_submodule(path)
-    forward = layer.forward
+def _skipping(model: PreTrainedModel, paths: list[str]) -> Iterator[None]:
+    """Inside, layers return the stream that enters them, in the place of the one that would leave them."""
+    layers: list[Any] = [model.get_submodule(path) for path in paths]
 
-    def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        output = forward(hidden, *args, **kwargs)
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    def skipped(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            output = forward(hidden, *args, **kwargs)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    layer.forward = skip
+        return skip
+
+    for layer in layers:
+        layer.forward = skipped(layer.forward)
     try:
         yield
     finally:
-        del layer.forward
+        for layer in layers:
+            del layer.forward
 
 
 def _keep_units(model: PreTrainedModel, arch: Architecture, kept: Tensor) -> None:
@@ -248,12 +280,8 @@ def _with_ffn(arch: Architecture) -> list[int]:
 
 @torch.no_grad()
 def outputs_of(model: PreTrainedModel, inputs: Inputs) -> Tensor:
-    """Return the logits of a batch, without a cache of keys and values."""
-    arguments: dict[str, Any] = dict(inputs)
-    if hasattr(model.config.get_text_config(), "use_cache"):
-        arguments["use_cache"] = False
-    logits: Tensor = model(**arguments).logits
-    return logits.double()
+    """Return what a model says of a batch, without a cache of keys and values."""
+    return outputs(model, inputs).double()
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

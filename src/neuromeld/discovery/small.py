@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from neuromeld.discovery.axes import is_config
+
 WIDTH, HEADS, HEAD_DIM, VOCABULARY, EXPERTS, POSITIONS = 64, 4, 16, 160, 8, 512
 
 FEWEST, MOST = 3, 12
@@ -30,6 +32,10 @@ NO_SIZES = re.compile(
     r"labels|shared|first_k|dense|layer|group|_index$|states$|mult|expand|ngram$|cycles|image_size|type_vocab|length|max_"
 )
 """Words in the names of numbers that are no widths, or that go with the number of a layer."""
+
+
+OF_BACKBONES = ("out_features", "out_indices", "stage_names")
+"""Names of layers, which follow from their number."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def _small(stated: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
         heads=next((value for key, value in numbers.items() if QUERY_HEADS.fullmatch(key)), None),
         layers=max((value for key, value in numbers.items() if DEPTH.search(key)), default=None),
     )
-    found = {key: _value(key, value, original, depth) for key, value in stated.items()}
+    found = {key: _value(key, value, original, depth) for key, value in stated.items() if key not in OF_BACKBONES}
     parts = [found.get(f"qk_{part}_head_dim") for part in ("nope", "rope")]
     if "qk_head_dim" in found and all(isinstance(part, int) for part in parts):
         found["qk_head_dim"] = sum(part for part in parts if part is not None)
@@ -99,7 +105,7 @@ def _value(key: str, value: Any, original: _Original, depth: int | None) -> Any:
             return {k: _small(v, None) for k, v in value.items() if int(k) < depth}
         if key.startswith("rope"):
             return {k: _sections(v) if k == "mrope_section" else v for k, v in value.items()}
-        return _small(value, depth) if key.endswith("_config") else value
+        return _small(value, depth) if is_config(key, value) else value
     if isinstance(value, list) and depth is not None and len(value) == original.layers:
         return [_value(key, entry, original, None) for entry in value[:depth]]
     return _size(key, value, original, depth) if type(value) is int else value

@@ -13,7 +13,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.checkpoint import (
     new_folder,
-    outputs,
     render_card,
     save_checkpoint,
     save_record,
@@ -33,6 +32,7 @@ from neuromeld.jobs.export import Exports
 from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for, with_own_text
 from neuromeld.model.capture import Batch
+from neuromeld.model.outputs import outputs
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning import Choice
 from neuromeld.planning.memory import INTERPRETER_BYTES

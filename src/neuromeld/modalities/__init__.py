@@ -1,8 +1,9 @@
 """Every kind of input: what models are calibrated, trained and measured on.  To add one, write it and list it here."""
 
+from typing import Any
+
 from transformers import PretrainedConfig
 
-from neuromeld.archs import spec_for
 from neuromeld.archs.classes import inputs_of_config
 from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint.source import ModelSource
@@ -15,7 +16,7 @@ from neuromeld.modalities.own_text import OwnText
 from neuromeld.modalities.pairs import Pairs
 from neuromeld.modalities.speech import Speech
 from neuromeld.modalities.tokens import Tokens, batches_of
-from neuromeld.model.native.modeling import PREFIX, native_model_type
+from neuromeld.model.native.modeling import PREFIX
 
 _LISTED: tuple[Modality, ...] = (
     Tokens(),
@@ -41,9 +42,12 @@ def with_own_text(reader: Modality, source: ModelSource, device: str = "cpu", *,
 
 def inputs_of(config: PretrainedConfig) -> Inputs:
     """Return the kind of input that a model reads, in its native form, too; text where nothing is known of it."""
-    names = [name.removeprefix(PREFIX) for name in config.architectures or []]
+    stock: Any = next(base for base in type(config).__mro__ if not base.__name__.startswith(PREFIX))
+    if stock is not type(config):
+        names = [name.removeprefix(PREFIX) for name in config.architectures or []]
+        config = stock.from_dict(config.to_dict() | {"model_type": stock.model_type, "architectures": names})
     try:
-        return spec_for(config.model_type.removeprefix(native_model_type("")), names).inputs
+        return inputs_of_config(config)
     except UnsupportedModelError:
         return "tokens"
 

@@ -258,7 +258,9 @@ def normalise(x: Tensor, norm: Norm, module: nn.Module) -> Tensor:
 
 def without_cache(model: nn.Module) -> dict[str, bool]:
     """Return the arguments that keep a model from caching keys and values."""
-    return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+    config: Any = model.config
+    config = config.get_text_config(decoder=True)
+    return {"use_cache": False} if hasattr(config, "use_cache") else {}
 
 
 def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:

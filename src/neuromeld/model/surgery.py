@@ -96,7 +96,8 @@ def share(model: nn.Module, paths: Sequence[str]) -> None:
 def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists: Sequence[str]) -> None:
     """Leave only some of the layers of a stack, and make the config and the layers' own indices follow.
 
-    layer_lists  the config keys, where they are set, of lists with an entry for every layer
+    layer_lists  the config keys, where they are set, of lists with an entry for every layer; those beside the number
+                 of layers of this stack are its own
     """
     layers = model.get_submodule(stack.layers)
     if stack.first_only is not None and kept[0] != 0:
@@ -110,7 +111,7 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
                 module.layer_idx = new
     for key in layer_lists:
         entries = read_key(model.config, key)
-        if entries is not None:
+        if entries is not None and key.rpartition(".")[0] == stack.count_key.rpartition(".")[0]:
             write_key(model.config, key, [entries[index] for index in kept])
     write_key(model.config, stack.count_key, len(kept))
     if isinstance(model.config, BackboneConfigMixin):

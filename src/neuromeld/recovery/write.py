@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from neuromeld.checkpoint import outputs, render_card, save_checkpoint, save_record, verify_checkpoint
+from neuromeld.checkpoint import render_card, save_checkpoint, save_record, verify_checkpoint
 from neuromeld.checkpoint.companions import copy_companions
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.stated import read_json
 from neuromeld.evaluation import bytes_on_disk
 from neuromeld.model.capture import Batch
+from neuromeld.model.outputs import outputs
 from neuromeld.report import save_report
 
 STALE = ("evaluation", "samples", "tasks", "retained_performance", "files")

@@ -5,18 +5,27 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
 
 from contract.families import FAMILIES, GATED
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.archs import ARCHITECTURES
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.spec import Space
+from neuromeld.checkpoint import load_model
 from neuromeld.discovery.axes import built
 from neuromeld.discovery.groups import groups_of
 from neuromeld.discovery.lookup import discover, example_inputs, randomise
 from neuromeld.discovery.proof import Unproved, prove
 from neuromeld.errors import UnsupportedModelError
+from neuromeld.modalities import inputs_of
+from neuromeld.model.outputs import outputs
 from neuromeld.planning.plan import architecture_of, meta_model
 
 TOKENS = {"vocab_size": 160, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -28,6 +37,9 @@ MIXTURE = {
     "shared_expert_intermediate_size": 48,
 }
 FULL = {"layer_types": ["full_attention"] * 3}
+PAIR = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "encoder_layers": 3, "decoder_layers": 3}
+PAIR |= TOKENS | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_start_token_id": 2}
+PAIR |= {"architectures": ["MBartForConditionalGeneration"]}
 
 CONFIGS = {
     "phi": SIZES,
@@ -35,8 +47,17 @@ CONFIGS = {
     "cohere": SIZES | {"num_key_value_heads": 2},
     "qwen2_moe": SIZES | MIXTURE | FULL | {"num_key_value_heads": 4},
     "modernbert": SIZES | {"cls_token_id": 1, "sep_token_id": 2},
+    "mbart": PAIR,
+    "mt5": {"vocab_size": 160, "d_model": 32, "d_ff": 64, "num_layers": 3, "num_heads": 4, "d_kv": 8},
 }
-"""A parallel plain FFN, a fused gated one, a head that is scaled, experts beside shared ones, and an encoder."""
+"""A parallel plain FFN, a fused gated one, a head that is scaled, experts beside shared ones, an encoder, and two
+encoder-decoders, of which one has the relative positions of all layers in the first."""
+
+AUTO = {
+    "modernbert": AutoModelForMaskedLM,
+    "mbart": AutoModelForSeq2SeqLM,
+    "mt5": AutoModelForSeq2SeqLM,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +85,7 @@ def plan_for(model, **stages):
 @torch.no_grad()
 def logits(model):
     torch.manual_seed(1)
-    return model(input_ids=torch.randint(20, 140, (2, 12))).logits
+    return outputs(model, example_inputs(model.config, type(model)))
 
 
 def assert_same(one, other):
@@ -79,16 +100,44 @@ def assert_same(one, other):
 )
 def test_what_is_proved_works_and_loads_again(model_type, stages, tmp_path):
     model = build(model_type)
+    if isinstance(stages.get("ffn", {}).get("size"), list):
+        stages = {"ffn": {"size": [16, 24, 32] * len(architecture_of(model).depths)}}
     plan = plan_for(model, **stages)
     assert plan.format == ("native" if isinstance(stages.get("ffn", {}).get("size"), list) else "stock")
     smaller = compress_model(model, plan, batches(model)).model
     smaller.save_pretrained(tmp_path)
-    auto = AutoModelForMaskedLM if model_type == "modernbert" else AutoModelForCausalLM
-    again = auto.from_pretrained(tmp_path).eval()
+    again = AUTO.get(model_type, AutoModelForCausalLM).from_pretrained(tmp_path).eval()
     assert_same(again, smaller)
 
 
-DESCRIBED = ["llama-tied", "gpt2", "falcon", "mixtral", "vit", "bert"]
+@pytest.mark.parametrize(
+    ("model_type", "name", "labels"),
+    [
+        ("llama", "LlamaForSequenceClassification", 1),
+        ("modernbert", "ModernBertForTokenClassification", 3),
+        ("bert", "BertForQuestionAnswering", 2),
+        ("phi", "PhiModel", 2),
+    ],
+)
+def test_a_head_comes_along(model_type, name, labels, tmp_path):
+    """A reward model, a classifier of tokens, one that finds spans, and an encoder without a head."""
+    model = build(model_type, **SIZES, architectures=[name], num_labels=labels)
+    assert type(model).__name__ == name
+    assert inputs_of(model.config) == "sentences"
+    plan = plan_for(model, ffn={"ratio": 0.5}, drop_layers={"layers": [1]})
+    smaller = compress_model(model, plan, batches(model)).model
+    smaller.save_pretrained(tmp_path)
+    again = load_model(tmp_path, dtype=None, device="cpu")
+    assert type(again).__name__ == name
+    assert_same(again, smaller)
+
+
+def test_the_decoder_masks_its_own_padding():
+    found = architecture_of(build("mbart"))
+    assert [stack.mask for stack in found.spec.stacks] == ["attention_mask", "decoder_attention_mask"]
+
+
+DESCRIBED = ["llama-tied", "gpt2", "falcon", "mixtral", "vit", "bert", "t5", "bart"]
 
 
 @pytest.mark.parametrize(
@@ -96,19 +145,19 @@ DESCRIBED = ["llama-tied", "gpt2", "falcon", "mixtral", "vit", "bert"]
     [
         pytest.param(family, marks=() if family in DESCRIBED else pytest.mark.product)
         for family, config in FAMILIES.items()
-        if ARCHITECTURES[config().model_type].inputs in ("tokens", "masked", "images")
-        and len(ARCHITECTURES[config().model_type].stacks) == 1
+        if ARCHITECTURES[config().model_type].inputs != "speech"
     ],
 )
 def test_discovery_agrees_with_the_description(family):
     model = meta_model(FAMILIES[family]())
     described = architecture_of(model)
     found = next(iter(discover(model).proved))
-    (stack,) = described.spec.stacks
-    assert found.stack == stack.layers
-    assert found.count_key == model.config.attribute_map.get(stack.count_key, stack.count_key)
-    of_ffn = [weight for weight in stack.weights if Space.FFN in (weight.in_, weight.out)]
-    assert {*found.weights} == {replace(weight, input_norm=None) for weight in of_ffn}
+    for stack, proved in zip(described.spec.stacks, found.stacks, strict=True):
+        assert proved.path == stack.layers
+        assert proved.mask == (stack.mask or "attention_mask")
+        assert proved.count_key == model.config.attribute_map.get(stack.count_key, stack.count_key)
+        of_ffn = [weight for weight in stack.weights if Space.FFN in (weight.in_, weight.out)]
+        assert {*proved.weights} == {replace(weight, input_norm=None) for weight in of_ffn}
     assert found.ffn_keys == described.spec.config_keys(Space.FFN)
 
 
@@ -144,10 +193,10 @@ def test_channels_of_attention_are_no_hidden_units():
     config = CONFIG_MAPPING["llama"](**SIZES)
     model = build("llama")
     (ffn,) = groups_of(built(type(model), config))
-    path = "self_attn.{}_proj"
-    claimed = (replace(ffn.weights[0], path=path.format("v")), replace(ffn.weights[-1], path=path.format("o")))
+    path, (part,) = "self_attn.{}_proj", ffn.parts
+    claimed = (replace(part.weights[0], path=path.format("v")), replace(part.weights[-1], path=path.format("o")))
     with pytest.raises(Unproved, match="in another order"):
-        prove(model, replace(ffn, weights=claimed), example_inputs(config, type(model)))
+        prove(model, replace(ffn, parts=(replace(part, weights=claimed),)), example_inputs(config, type(model)))
 
 
 def test_layers_that_do_not_return_the_stream_are_refused():

@@ -17,6 +17,8 @@ AUTO_CLASSES = (
     "AutoModelForImageClassification",
     "AutoModelForMaskedLM",
     "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
     "AutoModel",
 )
 

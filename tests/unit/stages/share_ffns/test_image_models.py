@@ -5,7 +5,7 @@ import torch
 
 from contract.families import batches_for, build, inputs_for
 from neuromeld.archs.spec import Space
-from neuromeld.checkpoint import outputs
+from neuromeld.model.outputs import outputs
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import share_ffns
 

@@ -8,10 +8,10 @@ import torch
 from contract.families import batches_for, build, inputs_for
 from neuromeld import make_plan, parse_recipe
 from neuromeld.archs.spec import Space
-from neuromeld.checkpoint import outputs
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.model.capture import record_calls
+from neuromeld.model.outputs import outputs
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stages.share_ffns import Sharing, share_ffns
