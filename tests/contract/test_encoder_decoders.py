@@ -17,7 +17,7 @@ from neuromeld import compress_model, make_plan
 from neuromeld.archs.classes import stock_class
 from neuromeld.archs.sizes import predict_flops, sizes_of
 from neuromeld.archs.spec import Space
-from neuromeld.errors import UnsupportedModelError, UserInputError
+from neuromeld.errors import UserInputError
 from neuromeld.evaluation import flops_per_token
 from neuromeld.model.native.classes import auto_class
 from neuromeld.model.surgery import reversible
