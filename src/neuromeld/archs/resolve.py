@@ -1,7 +1,7 @@
 """Bind an architecture's description to a real model: every parameter is claimed once, or the model is refused."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -94,13 +94,18 @@ class Architecture:
 
     def layer_weights(self, layer: int) -> tuple[Weight, ...]:
         """Return the weights of one layer, with full paths."""
-        return tuple(
-            replace(
-                w, path=self.layer_path(layer, w.path), input_norm=w.input_norm and self.layer_path(layer, w.input_norm)
-            )
-            for w in self.stack(layer).weights
-            if layer not in self.without_ffn or Space.FFN not in (w.in_, w.out)
-        )
+        return self._weights_by_layer[layer]
+
+    @cached_property
+    def _weights_by_layer(self) -> list[tuple[Weight, ...]]:
+        return [tuple(self._named_weights(layer)) for layer in range(self.num_layers)]
+
+    def _named_weights(self, layer: int) -> Iterator[Weight]:
+        for weight in self.stack(layer).weights:
+            if layer in self.without_ffn and Space.FFN in (weight.in_, weight.out):
+                continue
+            norm = weight.input_norm and self.layer_path(layer, weight.input_norm)
+            yield replace(weight, path=self.layer_path(layer, weight.path), input_norm=norm)
 
     def producers(self, layer: int, space: Space) -> tuple[Weight, ...]:
         """Return the weights of one layer that write into `space`, with full paths."""
@@ -168,16 +173,18 @@ class Architecture:
             *self.spec.untouched_parameters,
             *(path for layer in range(self.num_layers) for path in self.layer_untouched_parameters(layer)),
         ]
+        found = [parameter for path in paths if (parameter := _find_parameter(model, path)) is not None]
+        if not found:
+            return []
         modules = (find_module(model, weight.path) for weight in self.weights)
         described = {id(p) for module in modules if module is not None for p in module.parameters(recurse=False)}
-        found = (_find_parameter(model, path) for path in paths)
-        return [parameter for parameter in found if parameter is not None and id(parameter) not in described]
+        return [parameter for parameter in found if id(parameter) not in described]
 
     def untouched_matrix_entries(self, model: nn.Module) -> int:
         """Return the number of entries of the linear maps among the untouched parameters."""
-        modules = (module for module in model.modules() if isinstance(module, nn.Linear))
-        weights = {id(module.weight) for module in modules}
-        return sum(parameter.numel() for parameter in self.untouched_parameters(model) if id(parameter) in weights)
+        found = self.untouched_parameters(model)
+        weights = {id(module.weight) for module in model.modules() if found and isinstance(module, nn.Linear)}
+        return sum(parameter.numel() for parameter in found if id(parameter) in weights)
 
     def _place(self, layer: int) -> tuple[Stack, int]:
         index = max(i for i, start in enumerate(self.stack_offsets) if start <= layer)

@@ -1,9 +1,10 @@
 """Different sizes for different layers: take away what carries the least information per parameter."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-import torch
 from torch import Tensor
 
 from neuromeld.archs.resolve import Architecture
@@ -32,44 +33,67 @@ def neuron_costs(arch: Architecture) -> tuple[int, int]:
     return of_ffn, of_heads
 
 
-def allocate(
-    arch: Architecture,
-    ffn: Sequence[Tensor],
-    heads: Sequence[Tensor] | None,
-    num_kv_heads: int,
-    threshold: float,
-    chunk: int = CHUNK,
-) -> Layered:
-    """Keep what carries more than `threshold` nats a parameter; of every layer at least one chunk and one group.
+@dataclass(frozen=True)
+class _Parts:
+    """Parts of one space of one layer that can be taken away, the least worth first; of several one is always left.
+
+    worth  of each, in nats a parameter
+    gone   units that are gone with so many parts, and `lost`, the information in them
+    """
+
+    units: int
+    worth: list[float]
+    gone: list[int]
+    lost: list[float]
+
+    def at(self, threshold: float) -> tuple[int, float]:
+        """Return how many units carry more than the threshold, and what is lost with the others."""
+        taken = min(bisect_right(self.worth, threshold), max(0, len(self.worth) - 1))
+        return self.units - self.gone[taken], self.lost[taken]
+
+
+class Allocation:
+    """The sizes of all layers at any threshold: what carries more is kept, and of every layer a chunk and a group.
 
     ffn    information of each hidden neuron, by layer
     heads  information of each attention channel, by layer; None leaves attention alone
     chunk  neurons that are taken away at a time; what is left of a layer is all of it, or a multiple of this
     """
-    per_neuron, per_layer = neuron_costs(arch)
-    widths, groups, lost = [], [], 0.0
-    for scores in ffn:
-        ascending = scores.sort().values
-        parts = _parts(ascending, chunk)
-        worth = [float(part.sum()) / (len(part) * per_neuron) for part in parts]
-        taken = max(0, min(sum(value <= threshold for value in worth), len(parts) - 1))
-        gone = sum(map(len, parts[:taken]))
-        widths.append(len(scores) - gone)
-        lost += float(ascending[:gone].sum())
-    for scores in heads if heads is not None else [torch.ones(num_kv_heads)] * len(ffn):
-        ascending = scores.view(num_kv_heads, -1).sum(1).sort().values
-        gone = 0
-        if heads is not None:
-            gone = min(int((ascending / (per_layer / num_kv_heads) <= threshold).sum()), num_kv_heads - 1)
-            lost += float(ascending[:gone].sum())
-        groups.append(num_kv_heads - gone)
-    return Layered(tuple(widths), tuple(groups), lost)
+
+    def __init__(
+        self,
+        arch: Architecture,
+        ffn: Sequence[Tensor],
+        heads: Sequence[Tensor] | None,
+        num_kv_heads: int,
+        chunk: int = CHUNK,
+    ) -> None:
+        per_neuron, per_layer = neuron_costs(arch)
+        self._ffn = [_parts(scores, chunk, per_neuron) for scores in ffn]
+        groups = [scores.view(num_kv_heads, -1).sum(1) for scores in heads or []]
+        self._groups = [_parts(scores, 1, per_layer / num_kv_heads) for scores in groups]
+        self._num_kv_heads = num_kv_heads
+
+    @property
+    def thresholds(self) -> list[float]:
+        """The thresholds between which nothing changes, in nats a parameter, ascending."""
+        return sorted({0.0, *(worth for parts in (*self._ffn, *self._groups) for worth in parts.worth)})
+
+    def at(self, threshold: float) -> Layered:
+        """Keep what carries more than `threshold` nats a parameter."""
+        ffn, groups = ([parts.at(threshold) for parts in space] for space in (self._ffn, self._groups))
+        counts = tuple(count for count, _ in groups) if groups else (self._num_kv_heads,) * len(ffn)
+        return Layered(tuple(width for width, _ in ffn), counts, sum(lost for _, lost in (*ffn, *groups)))
 
 
-def _parts(ascending: Tensor, chunk: int) -> list[Tensor]:
+def _parts(scores: Tensor, chunk: int, cost: float) -> _Parts:
     """Return what is taken away at a time, the least first: what is over a multiple of `chunk`, then chunks."""
+    ascending = scores.sort().values
     over = len(ascending) % chunk
-    return [part for part in (ascending[:over], *ascending[over:].split(chunk)) if len(part)]
+    parts = [part for part in (ascending[:over], *ascending[over:].split(chunk)) if len(part)]
+    sizes, sums = [len(part) for part in parts], [float(part.sum()) for part in parts]
+    worth = [carried / (size * cost) for carried, size in zip(sums, sizes, strict=True)]
+    return _Parts(len(scores), worth, [0, *accumulate(sizes)], [0.0, *accumulate(sums)])
 
 
 def _around(arch: Architecture, spaces: tuple[Space, ...]) -> list[Weight]:

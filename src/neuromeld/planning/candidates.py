@@ -12,7 +12,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import embedding_share, sizes_of
 from neuromeld.archs.spec import Space
 from neuromeld.errors import NeuromeldError
-from neuromeld.planning.allocate import CHUNK, Layered, allocate
+from neuromeld.planning.allocate import CHUNK, Allocation, Layered
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.largest import largest, smallest
 from neuromeld.planning.plan import make_plan
@@ -217,17 +217,15 @@ def _layered(
     chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
     ffn = [scores for layer, scores in enumerate(space.scores.ffn) if layer not in without]
 
-    def at(threshold: float) -> Layered:
-        return allocate(space.arch, ffn, heads, groups, threshold, chunk)
+    allocation = Allocation(space.arch, ffn, heads, groups, chunk)
 
     def recipe_of(sizes: Layered) -> Recipe:
         narrower = None if heads is None else {"num_kv_heads": sizes.num_kv_heads}
         return space.recipe(ffn={"size": sizes.ffn}, heads=narrower, **stages)
 
-    most = max(float(scores.max()) for scores in space.scores.ffn if len(scores))
-    threshold = smallest(0.0, most, lambda threshold: space.fits(recipe_of(at(threshold))))
+    threshold = smallest(allocation.thresholds, lambda threshold: space.fits(recipe_of(allocation.at(threshold))))
     if threshold is not None:
-        sizes = at(threshold)
+        sizes = allocation.at(threshold)
         yield Candidate(name, recipe_of(sizes), sizes.lost)
 
 

@@ -123,7 +123,7 @@ class Planner:
     data         calibration batches: some of them for sensitivities and for all candidates, all of them for finalists
     validation   other text: a quarter to measure all candidates on, all of it for finalists
     timer        takes the time where the objective is latency; with any other, the same seed makes the same choice
-    shared       what other budgets found out: the kinds of candidates that led are then built, and the best finished
+    shared       what other budgets found out: the kind of candidate that should lose least is then built alone
     keeps_builds  whether the journal keeps what finalists are made of, for the compression
     processor    of the model, where `vocab_from` names the text that tokens may be chosen by
     effort       how much is tried
@@ -162,14 +162,10 @@ class Planner:
                 everything = candidates(space)
             if not everything:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
-            led = self.shared.led(everything)
-            promising = led or _promising(everything, self.effort.built)
-            simplest = [] if led or self.effort.finalists < 2 else everything[:1]
-            first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
-            finalists = self._finalists(space, promising, simplest, first)
-            self.shared.finalists |= finalists.keys()
+            first, finalists = self._first_round(space, everything, few)
             steps = self.journal if self.keeps_builds else NO_JOURNAL
             final = self._measure("measuring finalists", list(finalists.values()), self.data, self.validation, steps)
+            self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
             learned = self._learned(space, finalists, final)
             final |= self._measure("measuring learned units", learned, self.data, self.validation, steps)
             finalists |= {one.name: one for one in learned}
@@ -213,6 +209,22 @@ class Planner:
         what, windows = "measuring sensitivities", backward_batches(self.model, batches)
         with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
             return fisher_scores(self.model, arch, windows, advance)
+
+    def _first_round(
+        self, space: SearchSpace, everything: Sequence[Candidate], few: Sequence[Batch]
+    ) -> tuple[dict[str, BuiltCandidate], dict[str, Candidate]]:
+        """Return what the candidates that were built from few tokens lose, and the finalists.
+
+        Of kinds that other budgets measured from all tokens, the one with the least loss to expect is built at once; of
+        time nothing can be expected.
+        """
+        known = self.shared.led(everything, self.budget)
+        if known and self.original is None:
+            return {}, {known[0].name: known[0]}
+        promising = known or _promising(everything, self.effort.built)
+        simplest = [] if known or self.effort.finalists < 2 else everything[:1]
+        first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
+        return first, self._finalists(space, promising, simplest, first)
 
     def _finalists(
         self,

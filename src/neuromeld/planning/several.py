@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from neuromeld.errors import UserInputError
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.choose import Choice, Planner
+from neuromeld.planning.shared import EXPONENT
 from neuromeld.runtime.phases import Phases
 
 SHARES = [percent / 100 for percent in range(30, 100)]
 """Shares of the parameters among which the smallest model is looked for."""
 
 FIRST = SHARES.index(0.8)
-EXPONENT = 1.5
-"""The loss grows about so with what is taken away, for want of a second measurement."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Point:
 
 @dataclass
 class Sweep:
-    """Choices for several budgets, which share the sensitivities and the kinds of candidates that lead.
+    """Choices for several budgets, which share the sensitivities and what kinds of candidates lose.
 
     planner  of any budget; what the objective is a share of is the same for all
     """

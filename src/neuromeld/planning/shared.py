@@ -1,20 +1,53 @@
 """Keep what one budget found out that others of the same model need not find out again."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from neuromeld.planning.budget import Budget
 from neuromeld.planning.candidates import Candidate
 from neuromeld.planning.sensitivity import FisherScores
+
+EXPONENT = 1.5
+"""The loss grows about so with what is taken away, for want of a prediction or a second measurement."""
+
+LEAST_GONE = 0.01
+"""Of all that a budget leaves, so that losses of two budgets can be set in proportion."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A kind of candidate as it was measured last: the share that was taken away, and the loss, also as predicted."""
+
+    gone: float
+    predicted: float | None
+    loss: float
+
+    def expected(self, candidate: Candidate, gone: float) -> float:
+        """Return the loss to expect of a candidate of this kind: it grows as what is predicted does."""
+        if candidate.predicted and self.predicted:
+            return self.loss * candidate.predicted / self.predicted
+        return self.loss * math.pow(gone / self.gone, EXPONENT)
+
+
+def _gone(budget: Budget) -> float:
+    return max(1 - (budget.keep or 0.0), LEAST_GONE)
 
 
 @dataclass
 class Shared:
-    """Sensitivities, losses of the original by text, and the names of the candidates that came to a last round."""
+    """Sensitivities, losses of the original by text, and the kinds of candidates that came to a last round, by name."""
 
     scores: FisherScores | None = None
     dense: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
-    finalists: set[str] = field(default_factory=set)
+    known: dict[str, Known] = field(default_factory=dict)
 
-    def led(self, everything: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates of the kinds that came to a last round before; none where no budget was met yet."""
-        return [one for one in everything if one.name in self.finalists]
+    def learn(self, budget: Budget, losses: Iterable[tuple[Candidate, float]]) -> None:
+        """Remember what candidates of a share lost that were built from all tokens."""
+        gone = _gone(budget)
+        self.known |= {one.name: Known(gone, one.predicted, loss) for one, loss in losses}
+
+    def led(self, everything: Sequence[Candidate], budget: Budget) -> list[Candidate]:
+        """Return the candidates of known kinds, that of the least expected loss first; none where no budget was met."""
+        found = [one for one in everything if one.name in self.known]
+        return sorted(found, key=lambda one: self.known[one.name].expected(one, _gone(budget)))

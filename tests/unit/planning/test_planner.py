@@ -11,7 +11,7 @@ from neuromeld import Budget, Calibration, compress_model, make_plan, parse_reci
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Choice, Planner
-from neuromeld.planning.allocate import CHUNK, allocate, neuron_costs
+from neuromeld.planning.allocate import CHUNK, Allocation, neuron_costs
 from neuromeld.planning.built import BuiltCandidate, simplest_of_the_best, standard_error
 from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.effort import EFFORTS
@@ -95,14 +95,14 @@ def test_allocation_keeps_what_is_worth_its_price():
     generator = torch.Generator().manual_seed(0)
     ffn = [torch.rand(40, generator=generator, dtype=torch.float64) * 2**-layer for layer in range(4)]
     heads = [torch.rand(24, generator=generator, dtype=torch.float64) * 2**-layer for layer in range(4)]
-    nothing = allocate(arch, ffn, heads, 2, 0.0)
+    nothing = Allocation(arch, ffn, heads, 2).at(0.0)
     assert nothing.ffn == (40,) * 4
     assert nothing.num_kv_heads == (2,) * 4
     assert nothing.lost == 0
-    everything = allocate(arch, ffn, heads, 2, math.inf)
+    everything = Allocation(arch, ffn, heads, 2).at(math.inf)
     assert everything.ffn == (CHUNK,) * 4
     assert everything.num_kv_heads == (1,) * 4
-    some = allocate(arch, ffn, heads, 2, 0.3 / neuron_costs(arch)[0])
+    some = Allocation(arch, ffn, heads, 2).at(0.3 / neuron_costs(arch)[0])
     assert list(some.ffn) == sorted(some.ffn, reverse=True)
     lost = sum(float(s.sort().values[: 40 - width].sum()) for s, width in zip(ffn, some.ffn, strict=True))
     lost += sum(

@@ -8,7 +8,7 @@ from contract.families import tokens
 from neuromeld import Budget, make_plan, parse_recipe
 from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.errors import UserInputError
-from neuromeld.planning.allocate import allocate
+from neuromeld.planning.allocate import Allocation
 from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
@@ -131,8 +131,8 @@ def test_a_share_of_the_neurons_is_rounded_to_what_the_engine_wants():
 def test_widths_by_layer_are_whole_or_multiples():
     arch = architecture_of(build("llama"))
     scores = [torch.rand(96, generator=torch.Generator().manual_seed(layer)) for layer in range(4)]
-    assert {width % 32 for width in allocate(arch, scores, None, 2, 2e-3, 32).ffn} == {0}
-    found = allocate(arch, scores, None, 2, 2e-3, 40).ffn
+    assert {width % 32 for width in Allocation(arch, scores, None, 2, 32).at(2e-3).ffn} == {0}
+    found = Allocation(arch, scores, None, 2, 40).at(2e-3).ffn
     assert set(found) <= {40, 80, 96}
     assert set(found) != {96}
 

@@ -10,7 +10,9 @@ from contract.families import build
 from neuromeld import Budget
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Planner, Point, Sweep
+from neuromeld.planning.candidates import Candidate
 from neuromeld.planning.several import SHARES
+from neuromeld.planning.shared import Shared
 from unit.planning.test_planner import CALIBRATION, batches
 
 
@@ -53,17 +55,33 @@ def test_the_smallest_share_that_loses_no_more_is_found_with_few_measurements(sc
     assert len(sweep.asked) == len(set(sweep.asked)) <= 14
 
 
-def test_the_first_of_several_budgets_is_the_choice_for_it_alone_and_later_ones_build_what_led():
+def test_the_kind_of_candidate_that_should_lose_least_is_expected_by_its_prediction_or_by_what_is_taken_away():
+    def candidate(name: str, predicted: float | None) -> Candidate:
+        return Candidate(name, None, predicted)
+
+    shared = Shared()
+    shared.learn(
+        Budget(keep=0.9), [(candidate("a", 0.1), 0.2), (candidate("b", 0.2), 0.3), (candidate("c", None), 0.1)]
+    )
+    at_half = [candidate("a", 0.6), candidate("b", 0.7), candidate("c", None), candidate("d", 0.1)]
+    known = shared.led(at_half, Budget(keep=0.5))  # 1.2, 1.05 and 5 ** 1.5 * 0.1 = 1.118
+    assert [one.name for one in known] == ["b", "c", "a"]
+    shared.learn(Budget(keep=0.5), [(known[0], 2.0)])
+    assert [one.name for one in shared.led(at_half, Budget(keep=0.5))] == ["c", "a", "b"]
+    assert shared.led([candidate("d", 0.1)], Budget(keep=0.5)) == []
+
+
+def test_the_first_of_several_budgets_is_the_choice_for_it_alone_and_later_ones_build_one_candidate():
     sweep = Sweep(planner(Budget(keep=0.9)))
     first, alone = sweep.at(0.9), planner(Budget(keep=0.9)).choose()
     assert first.record() == alone.record()
     later = sweep.at(0.8)
-    full = planner(Budget(keep=0.8)).choose()
     assert later.chosen.kept_ratio <= 0.8
-    built = {c.name: c.first_loss for c in later.candidates if c.first_loss is not None}
-    assert built == {name: loss for name, loss in ((c.name, c.first_loss) for c in full.candidates) if name in built}
-    finished = {c.name for c in first.candidates if c.excess_loss is not None}
-    assert built.keys() <= finished
+    assert all(c.first_loss is None for c in later.candidates)
+    assert later.chosen.name in {c.name for c in first.candidates if c.excess_loss is not None}
+    alone = planner(Budget(keep=0.8))
+    alone.shared.learn(Budget(keep=0.9), [(Candidate(later.chosen.name, later.chosen.recipe, None), 0.1)])
+    assert later.chosen.excess_loss == alone.choose().chosen.excess_loss
     assert "measuring sensitivities" not in later.phases.seconds
     assert [c.excess_loss is not None for c in later.candidates].count(True) == 1
     assert sweep.at(0.8) is later
