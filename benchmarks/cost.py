@@ -2,10 +2,11 @@
 
     python benchmarks/cost.py                                   SmolLM2-135M: every recipe, a search, the planner
     python benchmarks/cost.py --model FOLDER --tokens 8192
+    python benchmarks/cost.py --device cuda
 
 The forward pass is that of the whole model, head included, on the same batches, in the same process and on as many
-threads, just before and just after the compression; the ratio, of processor time, is to the mean of the two.  Loading
-and saving do not count.  One line of JSON a recipe goes to `--out`.
+threads, just before and just after the compression; the ratio, of processor time, on a card of time, is to the mean of
+the two.  Loading and saving do not count.  One line of JSON a recipe goes to `--out`.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from neuromeld.jobs.choosing import FINAL_TOKENS
 from neuromeld.jobs.opening import SEARCH_TOKENS
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Planner
+from neuromeld.runtime.phases import Phases
 
 SOURCE = "wikipedia-sample"
 
@@ -33,6 +35,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "residual": {"width": {"hidden_ratio": 0.8, "selector": "principal"}},
     "residual, refit": {"width": {"hidden_ratio": 0.8, "selector": "principal", "refit": True}},
     "five FFNs merged, searched": {"share_ffns": {"count": 5}},
+    "ffn, learned": {"ffn": {"ratio": 0.66, "selector": "learned"}},
+    "residual, learned": {"width": {"hidden_ratio": 0.8, "selector": "learned"}},
 }
 PLANNER = "planner, 0.8 kept"
 SLICEGPT = "SliceGPT form, simulated"
@@ -45,6 +49,7 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=32768)
     arguments.add_argument("--seqlen", type=int, default=512)
     arguments.add_argument("--recipes", nargs="+", default=[*RECIPES, PLANNER, SLICEGPT])
+    arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.jsonl"))
     options = arguments.parse_args()
     source = locate(options.model)
@@ -63,26 +68,27 @@ def main() -> None:
     ]
     calibration = Calibration(tokens=options.tokens, seqlen=options.seqlen)
     for name in options.recipes:
-        model = source.load(torch.float32, "cpu")
+        model = source.load(torch.float32, options.device)
         forward = [forward_seconds(model, data)]
         if name == SLICEGPT:
             seconds, phases = slicegpt_seconds(model, data), {}
         elif name == PLANNER:
-            phases = (
-                Planner(model, Budget(keep=0.8), calibration, "auto", data, text[1]).choose().phases.processor_seconds
+            phases = measured(
+                Planner(model, Budget(keep=0.8), calibration, "auto", data, text[1]).choose().phases, model.device.type
             )
             seconds = sum(phases.values())
         else:
             recipe = RECIPES[name] | {"calibration": calibration.model_dump()}
             seconds, phases = compression_seconds(model, data, text[0], recipe)
         del model
-        forward.append(forward_seconds(source.load(torch.float32, "cpu"), data))
+        forward.append(forward_seconds(source.load(torch.float32, options.device), data))
         plain = sum(forward) / 2
         row = {
             "model": options.model,
             "recipe": name,
             "tokens": windows.num_tokens,
             "threads": torch.get_num_threads(),
+            "device": options.device if options.device == "cpu" else torch.cuda.get_device_name(options.device),
             "forward_seconds": forward,
             "seconds": seconds,
             "phases": phases,
@@ -100,25 +106,38 @@ def compression_seconds(
 ) -> tuple[float, dict[str, float]]:
     """In all, and of each stage."""
     plan = make_plan(model, parse_recipe(recipe))
-    started = time.process_time()
+    started = now(model)
     done = compress_model(model, plan, data, validation=text)
-    return time.process_time() - started, done.phases.processor_seconds
+    return now(model) - started, measured(done.phases, model.device.type)
 
 
 def slicegpt_seconds(model: PreTrainedModel, data: list[Batch]) -> float:
     """At the same share of the width."""
-    started = time.process_time()
+    started = now(model)
     simulate_slicegpt(model, data, round(0.8 * model.config.hidden_size), narrow_head=True)
-    return time.process_time() - started
+    return now(model) - started
 
 
 @torch.no_grad()
 def forward_seconds(model: PreTrainedModel, data: list[Batch]) -> float:
     """One plain pass over all batches."""
-    started = time.process_time()
+    started = now(model)
     for batch in data:
-        model(**batch, use_cache=False)
-    return time.process_time() - started
+        model(**{name: value.to(model.device) for name, value in batch.items()}, use_cache=False)
+    return now(model) - started
+
+
+def now(model: PreTrainedModel) -> float:
+    """Processor time; on a card time, once it has done what it was given."""
+    if model.device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def measured(phases: Phases, device: str) -> dict[str, float]:
+    """Seconds of each phase, by the same clock."""
+    return phases.processor_seconds if device == "cpu" else phases.seconds
 
 
 if __name__ == "__main__":

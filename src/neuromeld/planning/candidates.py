@@ -37,6 +37,9 @@ RANKS = (0.85, 0.7)
 LARGE_EMBEDDING = 1 / 3
 """The share of the parameters from which on a narrower embedding is tried: of less, it is a poor bargain."""
 
+LEARNED_STREAMS = (0.95, 0.9)
+"""Kept shares of the residual stream that are tried with directions that are learned."""
+
 RATIOS = [step / 200 for step in range(40, 200)]
 """Kept shares of the residual stream that are tried."""
 
@@ -94,9 +97,25 @@ def candidates(space: SearchSpace) -> list[Candidate]:
     if space.settings["output"] != "stock":
         found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space)]
     found += _narrower_embedding(space)
-    if space.settings["output"] == "auto":
-        return [one for one in found if _loads_widely(space, one.recipe)] or found
-    return found
+    return _that_load_widely(space, found) or found
+
+
+def learned_streams(space: SearchSpace) -> list[Candidate]:
+    """Return candidates with a stream whose directions are learned, and narrower FFNs."""
+    if not _has_streams(space):
+        return []
+    shares = {share: {"width": {"hidden_ratio": share, "selector": "learned"}} for share in LEARNED_STREAMS}
+    found = [
+        one
+        for share, stages in shares.items()
+        for one in _narrow_ffns(space, f"residual stream {1 - share:.0%} narrower, narrower FFNs", None, **stages)
+    ]
+    return _that_load_widely(space, found)
+
+
+def _that_load_widely(space: SearchSpace, found: list[Candidate]) -> list[Candidate]:
+    """Return those that the engines `SERVED` load, where no format is asked for; else all."""
+    return [one for one in found if space.settings["output"] != "auto" or _loads_widely(space, one.recipe)]
 
 
 def _loads_widely(space: SearchSpace, recipe: Recipe) -> bool:
@@ -151,12 +170,16 @@ def _with_ffns_merged(space: SearchSpace) -> Iterator[Shrunk]:
 
 
 def _narrower_stream(space: SearchSpace) -> Iterator[Candidate]:
-    if space.settings["output"] == "stock" and not space.arch.spec.config_keys(Space.RESIDUAL):
+    if not _has_streams(space):
         return
     ratio = largest(RATIOS, lambda ratio: space.fits(space.recipe(width={"hidden_ratio": ratio})))
     if ratio is not None:
         yield Candidate("narrower residual stream", space.recipe(width={"hidden_ratio": ratio}), None)
     yield from _narrow_ffns(space, "residual stream 5 % narrower, narrower FFNs", None, width={"hidden_ratio": 0.95})
+
+
+def _has_streams(space: SearchSpace) -> bool:
+    return space.settings["output"] != "stock" or bool(space.arch.spec.config_keys(Space.RESIDUAL))
 
 
 def _fewer_tokens(space: SearchSpace) -> Iterator[Candidate]:

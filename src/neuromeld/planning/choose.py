@@ -21,7 +21,7 @@ from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget, Objective
 from neuromeld.planning.built import BuiltCandidate, simplest_of_the_best, standard_error
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
-from neuromeld.planning.effort import STANDARD, Effort, with_learned_units
+from neuromeld.planning.effort import STANDARD, Effort, learned_candidates
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
@@ -166,7 +166,8 @@ class Planner:
             steps = self.journal if self.keeps_builds else NO_JOURNAL
             final = self._measure("measuring finalists", list(finalists.values()), self.data, self.validation, steps)
             self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
-            learned = self._learned(space, finalists, final)
+            ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].rank)
+            learned = learned_candidates(space, ranked, self.effort)
             final |= self._measure("measuring learned units", learned, self.data, self.validation, steps)
             finalists |= {one.name: one for one in learned}
         everything += learned
@@ -244,14 +245,6 @@ class Planner:
             return {one.name: one for one in found}
         sized = [sized_for_time(space, one, first[one.name].latency or 1) for one in found]
         return {one.name: one for one in sized if one is not None}
-
-    def _learned(
-        self, space: SearchSpace, finalists: Mapping[str, Candidate], final: Mapping[str, BuiltCandidate]
-    ) -> list[Candidate]:
-        """Return the best finalists once more, with units that are learned."""
-        ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].rank)
-        found = [with_learned_units(space, one) for one in ranked]
-        return [one for one in found if one is not None][: self.effort.learned]
 
     def _measure(
         self, what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], journal: Journal

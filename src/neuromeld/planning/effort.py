@@ -1,8 +1,9 @@
 """Say how much the planner tries before it chooses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuromeld.planning.candidates import Candidate, SearchSpace
+from neuromeld.planning.candidates import LEARNED_STREAMS, Candidate, SearchSpace, learned_streams
 from neuromeld.planning.served import multiples_of
 from neuromeld.registry import Registry
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
@@ -22,7 +23,8 @@ class Effort:
     built      candidates with a prediction that are built from few tokens, the best first; those without one, and the
                simplest, are built too
     finalists  candidates that are built again from all calibration tokens; several of them, next to the simplest
-    learned    of the finalists, the best ones are built once more with units that are chosen by learning
+    learned    of the finalists, the best ones are built once more with units that are chosen by learning; with any,
+               narrower streams whose directions are learned are built, too
     """
 
     name: str
@@ -37,7 +39,8 @@ class Effort:
         """
         first = (self.built + UNPREDICTED) * (BUILDING * few + validation / 4)
         finalists = (self.finalists + (self.finalists > 1)) * (BUILDING * tokens + validation)
-        return first + finalists + self.learned * ((BUILDING + LEARNING) * tokens + validation)
+        learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)  # directions take as long as units
+        return first + finalists + learned * ((BUILDING + LEARNING) * tokens + validation)
 
 
 EFFORTS = Registry(
@@ -55,7 +58,19 @@ EFFORTS = Registry(
 STANDARD = EFFORTS["standard"]
 
 
-def with_learned_units(space: SearchSpace, candidate: Candidate) -> Candidate | None:
+def learned_candidates(space: SearchSpace, ranked: Sequence[Candidate], effort: Effort) -> list[Candidate]:
+    """Return what is built by learning: the best finalists once more, and narrower streams.
+
+    ranked  the finalists, the best first
+    """
+    if not effort.learned:
+        return []
+    best = [one for one in (_with_learned_units(space, one) for one in ranked) if one is not None]
+    streams = [_with_learned_units(space, one) for one in learned_streams(space)]
+    return best[: effort.learned] + [one for one in streams if one is not None]
+
+
+def _with_learned_units(space: SearchSpace, candidate: Candidate) -> Candidate | None:
     """Return the candidate with FFN neurons, and heads, that are chosen by learning; None where it has none to choose.
 
     Where its FFNs differ by layer, what each keeps is learned, too: all together keep as many neurons.
