@@ -10,7 +10,7 @@ from .planning.choose import Choice
 from .planning.pipeline import Compressed, compress_model
 from .planning.plan import Plan, make_plan
 from .planning.recipe import Recipe, load_recipe, parse_recipe
-from .recovery import RecoverResult, Recovery, load_recovery, parse_recovery, recover
+from .recovery import RecoverResult, Recovery, Teaching, TeachResult, load_recovery, parse_recovery, recover, teach
 from .stages.drop_layers import DropLayers
 from .stages.ffn import Ffn
 from .stages.heads import Heads
@@ -39,6 +39,8 @@ __all__ = [
     "Recovery",
     "RemoveFfns",
     "ShareFfns",
+    "TeachResult",
+    "Teaching",
     "UnsupportedModelError",
     "UserInputError",
     "Width",
@@ -57,4 +59,5 @@ __all__ = [
     "parse_recovery",
     "plan",
     "recover",
+    "teach",
 ]

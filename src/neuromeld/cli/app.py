@@ -20,6 +20,7 @@ COMMANDS = {
     "compress": "neuromeld.cli.compress:compress_command",
     "plan": "neuromeld.cli.compress:plan_command",
     "recover": "neuromeld.cli.recover:recover_command",
+    "teach": "neuromeld.cli.teach:teach_command",
     "evaluate": "neuromeld.cli.evaluate:evaluate_command",
     "benchmark": "neuromeld.cli.benchmark:benchmark_command",
     "report": "neuromeld.cli.report:report_command",
@@ -99,7 +100,7 @@ def main() -> NoReturn:
 
 
 def _resume(command: str | None) -> str:
-    return " Run the same command again to resume." if command in ("compress", "frontier", "recover") else ""
+    return " Run the same command again to resume." if command in ("compress", "frontier", "recover", "teach") else ""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

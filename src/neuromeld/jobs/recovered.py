@@ -27,7 +27,7 @@ def compress_and_recover(job: CompressionJob, source: str, settings: Recovery) -
             "without it, and train with `neuromeld recover`, whose default follows the text"
         )
     recovery = RecoveryJob(
-        settings.model_copy(update={"original": settings.original or source}),
+        settings if settings.teacher else settings.model_copy(update={"original": settings.original or source}),
         job.out,
         force=job.force,
         device=job.device,

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.text import TokenWindows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluation import Perplexity, mean_loss, perplexity
 from neuromeld.modalities import Modality
@@ -29,23 +30,10 @@ class HeldOut:
 Measure = Callable[[PreTrainedModel], HeldOut | Perplexity]
 
 
-def held_out_loss(
-    reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig, passes: PassFormat
-) -> Measure:
-    """Measure a model on part of the validation split, by passes of some format: of language models, the perplexity."""
-    measure = _measure(reader, data, processor, config)
-
-    def measure_so(model: PreTrainedModel) -> HeldOut | Perplexity:
-        with passes_in(passes, model):
-            return measure(model)
-
-    return measure_so
-
-
-def _measure(reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig) -> Measure:
+def held_out_loss(reader: Modality, data: Calibration, processor: Any, config: PretrainedConfig) -> Measure:
+    """Measure a model on part of the validation split: of language models, the perplexity."""
     if isinstance(reader, Tokens):
-        windows = reader.texts(data, processor).validation(HELD_OUT_TOKENS)
-        return lambda model: perplexity(model, windows)
+        return perplexity_on(reader.texts(data, processor).validation(HELD_OUT_TOKENS))
     examples = reader.validation(data, processor, config, HELD_OUT_TOKENS)
 
     def measure(model: PreTrainedModel) -> HeldOut:
@@ -65,3 +53,18 @@ def _measure(reader: Modality, data: Calibration, processor: Any, config: Pretra
         return HeldOut(loss, protocol | {"tokens": examples.num_tokens})
 
     return measure
+
+
+def perplexity_on(windows: TokenWindows) -> Measure:
+    """Measure the perplexity on these windows."""
+    return lambda model: perplexity(model, windows)
+
+
+def by_passes(measure: Measure, passes: PassFormat) -> Measure:
+    """Measure by passes of some format."""
+
+    def measure_so(model: PreTrainedModel) -> HeldOut | Perplexity:
+        with passes_in(passes, model):
+            return measure(model)
+
+    return measure_so

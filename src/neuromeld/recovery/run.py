@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.checkpoint import check_free, new_folder
 from neuromeld.checkpoint.folder import check_space
@@ -17,14 +17,16 @@ from neuromeld.checkpoint.stated import read_json
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import MODALITIES, Modality, TrainingSet, inputs_of, with_own_text
+from neuromeld.modalities.tokens import Tokens
 from neuromeld.model.passes import PassFormat, multiplies_bfloat16
 from neuromeld.planning.plan import check_plain
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
-from neuromeld.recovery.held_out import held_out_loss
+from neuromeld.recovery.held_out import Measure, by_passes, held_out_loss, perplexity_on
 from neuromeld.recovery.lora import check_peft
 from neuromeld.recovery.resume import holds_work
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.recovery.state import BYTES_PER_PARAMETER
+from neuromeld.recovery.stored import StoredTeacher
 from neuromeld.recovery.tune import Tuning, tune
 from neuromeld.recovery.write import write_recovered
 from neuromeld.report import checked_record
@@ -97,17 +99,17 @@ class RecoveryJob:
         processor = reader.processor(located.folder)
         original = _original(settings, located, reader)
         reader = with_own_text(reader, original or located, self.device, progress=self.progress)
-        pool = reader.training(settings.data, processor, config)
+        pool, measure, known = _data(settings, reader, processor, config)
         settings.batch_examples(pool)  # whether they fit
         passes = _passes(settings, _device(self.device))
         facts = {"source_sha256": located.fingerprint(), f"{kind}_sha256": pool.sha256, "bf16": passes == "bfloat16"}
         facts |= {"original_sha256": original.fingerprint()} if original else {}
         workspace.begin({"job": "recover"} | settings.stated() | facts, force=self.force)
-        measure = held_out_loss(reader, settings.data, processor, config, passes)
+        measure = by_passes(measure, passes)
         model = located.load(None, self.device)
         if settings.lora_rank is None:
             check_space(workspace.folder, BYTES_PER_PARAMETER * unique_parameters(model))
-        losses = {"loss_before": measure(model).nll}
+        losses = {"loss_before": measure(model).nll} | known
         teacher = original.load(None, self.device) if original else None
         if teacher is not None:
             losses |= {"loss_original": measure(teacher).nll}
@@ -131,6 +133,19 @@ class RecoveryJob:
         with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
             record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
         return RecoverResult(self.out, record)
+
+
+def _data(
+    settings: Recovery, reader: Modality, processor: Any, config: PretrainedConfig
+) -> tuple[TrainingSet, Measure, dict[str, float]]:
+    """Return what is trained on, what measures on held-out data, and what the original's loss on that is, if known."""
+    if settings.teacher is None:
+        pool = reader.training(settings.data, processor, config)
+        return pool, held_out_loss(reader, settings.data, processor, config), {}
+    if not isinstance(reader, Tokens):
+        raise UserInputError("a stored teacher tells of text, and this model reads something else: leave it out")
+    stored = StoredTeacher.open(Path(settings.teacher), processor)
+    return stored.training(), perplexity_on(stored.held_out), {"loss_original": stored.facts["loss_original"]}
 
 
 def _passes(settings: Recovery, device: torch.device) -> PassFormat:
@@ -204,8 +219,8 @@ def recover_model(
         raise UserInputError("layers follow those that a checkpoint's record names: use recover on a folder")
     started = time.monotonic()
     reader, passes = MODALITIES[inputs_of(model.config)], _passes(settings, model.device)
-    pool = reader.training(settings.data, processor, model.config)
-    measure = held_out_loss(reader, settings.data, processor, model.config, passes)
+    pool, measure, _ = _data(settings, reader, processor, model.config)
+    measure = by_passes(measure, passes)
     teacher = None if settings.original is None else locate(settings.original).load(None, str(model.device))
     job = Job(settings, passes, model.device, measure, measure(model).nll)
     tuning = tune(model, teacher, pool, job, progress=progress)

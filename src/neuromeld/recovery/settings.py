@@ -91,6 +91,11 @@ class Recovery(Settings):
         "w T^2 KL.",
         json_schema_extra={"flag": "--from"},
     )
+    teacher: str | None = Field(
+        None,
+        description="A folder that `neuromeld teach` wrote, in the place of the original and of the text: its "
+        "predictions are followed on its text, and the original is not loaded.",
+    )
     distill_weight: float = Field(0.5, description="Share w of the distillation in the loss.")
     temperature: float = Field(1.0, description="Distillation temperature T.")
     bf16: bool | None = Field(None, description="Compute in bfloat16 by autocast; by default where the device has it.")
@@ -135,7 +140,7 @@ class Recovery(Settings):
 
     def stated(self) -> dict[str, Any]:
         """Return the settings that take part, as plain values."""
-        unused = set() if self.original else {"distill_weight", "temperature"}
+        unused = set() if self.original or self.teacher else {"distill_weight", "temperature"}
         unused |= set() if self.layerwise_tokens else {"layerwise_rate"}
         unused |= {"batch_tokens"} if self.batch_size else set()
         unused |= {
@@ -168,7 +173,7 @@ class Recovery(Settings):
             problems.append(
                 f"decay_steps={self.decay_steps} is not above warmup={self.warmup} and at most steps={self.steps}"
             )
-        windows = self.batch_size is None and self.seqlen > 1
+        windows = self.batch_size is None and self.teacher is None and self.seqlen > 1
         if windows and (self.batch_tokens < self.seqlen or self.batch_tokens % self.seqlen):
             problems.append(f"batch_tokens={self.batch_tokens} must be a multiple of seqlen={self.seqlen}")
         if self.warmup >= 1 and self.warmup % 1:
@@ -187,8 +192,12 @@ class Recovery(Settings):
             )
         if self.layerwise_tokens is not None and self.original is None:
             problems.append("layerwise_tokens is for layers that follow the original's; name it by original")
+        if self.teacher is not None:
+            given = {"train", "original", "seqlen", "layerwise_tokens"} & self.model_fields_set
+            given |= {"temperature"} if self.temperature != 1 else set()
+            problems += [f"{name} and teacher: the teacher has its own, so give one of them" for name in sorted(given)]
         alone = sorted({"distill_weight", "temperature"} & self.model_fields_set)
-        if alone and self.original is None:
+        if alone and self.original is None and self.teacher is None:
             problems.append(f"{' and '.join(alone)}: there is no original; name the original model, or remove this")
         if problems:
             raise ValueError("; ".join(problems))
@@ -267,4 +276,4 @@ def recovery_of(length: str, original: str) -> Recovery:
         number, unit = float(found[1]), found[2]
         stated = {key: value for key, value in stated.items() if key not in LENGTHS}
         stated |= {"minutes": number * _MINUTES[unit]} if unit in _MINUTES else {"tokens": int(number * _TOKENS[unit])}
-    return parse_recovery(stated | {"original": stated.get("original") or original})
+    return parse_recovery(stated if stated.get("teacher") else {"original": original} | stated)
