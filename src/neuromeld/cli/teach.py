@@ -11,7 +11,7 @@ from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import with_settings
 from neuromeld.evaluation import bytes_on_disk
 from neuromeld.recovery.stored import KEY
-from neuromeld.recovery.teach import Teaching, teach
+from neuromeld.recovery.teaching import Teaching, teach
 
 
 @with_settings("settings", Teaching, "Teacher")

@@ -2,7 +2,7 @@
 
 from neuromeld.recovery.run import RecoverResult, RecoveryJob, recover, recover_model
 from neuromeld.recovery.settings import RECOVERY_RECIPES, Recovery, load_recovery, parse_recovery, recovery_of
-from neuromeld.recovery.teach import Teaching, TeachResult, teach
+from neuromeld.recovery.teaching import Teaching, TeachResult, teach
 
 __all__ = [
     "RECOVERY_RECIPES",
