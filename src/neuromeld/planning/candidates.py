@@ -104,7 +104,9 @@ def learned_streams(space: SearchSpace) -> list[Candidate]:
     """Return candidates with a stream whose directions are learned, and narrower FFNs."""
     if not _has_streams(space):
         return []
-    shares = {share: {"width": {"hidden_ratio": share, "selector": "learned"}} for share in LEARNED_STREAMS}
+    shares: dict[float, dict[str, Any]] = {
+        share: {"width": {"hidden_ratio": share, "selector": "learned"}} for share in LEARNED_STREAMS
+    }
     found = [
         one
         for share, stages in shares.items()
