@@ -52,12 +52,14 @@ def _main(*arguments: str) -> None:
         main()
 
 
-def ranks(*arguments: object, ends: tuple[str, str, signal.Signals] | None = None) -> list[tuple[int, str, str]]:
+def ranks(
+    *arguments: object, first_ends: processes.Moment | None = None, ends: processes.Moment | None = None
+) -> list[tuple[int, str, str]]:
     """How two processes end that are told of each other as torchrun tells them; `ends` is for the second."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         group = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": free.getsockname()[1]}
-    started = [processes.command(*arguments, at=at, RANK=rank, **group) for rank, at in enumerate([None, ends])]
+    started = [processes.command(*arguments, at=at, RANK=rank, **group) for rank, at in enumerate([first_ends, ends])]
     return [job.wait() for job in started]
 
 
@@ -102,3 +104,41 @@ def test_a_process_that_dies_stops_the_others_and_nothing_is_written(checkpoint,
     assert "another process of this job has ended" in first[2]
     assert "Traceback" not in first[2]
     assert leftovers(tmp_path) == []
+
+
+def test_recovery_in_two_processes_is_that_of_one(cli, checkpoint, text, tmp_path):
+    asked = ["--train", text, "--steps", 6, "--batch-tokens", 128, "--seqlen", 16, "--accumulate", 2]
+    asked += ["--from", checkpoint, "--learning-rate", 1e-3, "--rates", "1e-3,1e-2", "--json"]
+    code, _, _ = cli("compress", checkpoint, tmp_path / "small", "--ffn-size", 12, "--calibration", text, *CALIBRATION)
+    assert code == 0
+    code, stdout, stderr = cli("recover", tmp_path / "small", tmp_path / "one", *asked)
+    assert code == 0, stderr
+    (code, two, stderr), second = ranks("recover", tmp_path / "small", tmp_path / "two", *asked)
+    assert code == second[0] == 0, stderr + second[2]
+    assert second[1] == ""
+    first, both = (json.loads(printed)["recovery"] for printed in (stdout, two))
+    assert (both["processes"], both["best_step"]) == (2, first["best_step"])
+    losses = [[point["loss"] for point in told["loss_curve"] + told["looks"]] for told in (first, both)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    weights = [load_model(tmp_path / name, dtype=None, device="cpu").state_dict() for name in ("one", "two")]
+    assert all(torch.allclose(weights[1][name], value, atol=1e-5) for name, value in weights[0].items())
+    assert sorted(leftovers(tmp_path)) == ["one", "small", "two"]
+
+
+def test_recovery_in_two_processes_goes_on_where_it_stopped(checkpoint, text, tmp_path):
+    asked = ["recover", checkpoint, tmp_path / "out", "--train", text, "--steps", 4, "--batch-tokens", 64]
+    asked += ["--seqlen", 16, "--learning-rate", 1e-3, "--rates", "1e-3,1e-2", "--json"]
+    first, second = ranks(*asked, first_ends=("os.rename", "rate 0.01", signal.SIGKILL))
+    assert (first[0], second[0]) == (-signal.SIGKILL, 6), first[2] + second[2]
+    first, second = ranks(*asked)  # the first rate is known to one of them, and the other waits for it
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert len(json.loads(first[1])["recovery"]["rates"]) == 2
+
+
+def test_what_one_process_alone_can_do_is_refused_in_two(checkpoint, text, tmp_path):
+    asked = ["recover", checkpoint, tmp_path / "out", "--from", checkpoint, "--train", text, "--batch-tokens", 64]
+    first, second = ranks(*asked, "--seqlen", 16, "--steps", 2, "--layerwise-tokens", 1024)
+    assert first[0] == second[0] == 2
+    assert "one process" in first[2] + second[2]
+    first, second = ranks(*asked, "--seqlen", 64, "--steps", 2)
+    assert "in 2 processes must divide the 1 examples" in first[2]

@@ -14,6 +14,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery import RECOVERY_RECIPES, Recovery, parse_recovery, recover
 from neuromeld.recovery.settings import LENGTHS
+from neuromeld.runtime.distributed import is_first_rank, process_group
 
 LORA_RANK = 16
 """Of `--lora` and `--qlora`, where neither the recipe nor `--lora-rank` says another."""
@@ -64,7 +65,11 @@ def recover_command(
     """
     o.quiet_transformers()
     o.check_device(device)
-    result = recover(model, settings, out, force=force, device=device, allow_pickle=allow_pickle, progress=True)
+    with process_group():
+        first = is_first_rank()
+        result = recover(model, settings, out, force=force, device=device, allow_pickle=allow_pickle, progress=first)
+    if not first:
+        return
     if as_json:
         typer.echo(json.dumps({"out": str(out)} | result.record))
         return

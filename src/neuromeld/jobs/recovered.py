@@ -7,6 +7,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.planning.plan import Plan
 from neuromeld.recovery import Recovery, RecoveryJob
+from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.workspace import COMPRESSED
 
 
@@ -16,7 +17,7 @@ def compress_and_recover(job: CompressionJob, source: str, settings: Recovery) -
     Resumable as a whole: a compressed checkpoint that is there is not made again.
     """
     workspace = job.journal.workspace
-    if workspace is None or job.max_memory is not None:
+    if workspace is None or num_ranks() > 1 or job.max_memory is not None:
         raise UserInputError(
             "--recover trains in one process, with the weights in memory: leave out torchrun and --max-memory, or run "
             "`neuromeld recover` on the result"

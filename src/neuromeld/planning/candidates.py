@@ -104,14 +104,10 @@ def learned_streams(space: SearchSpace) -> list[Candidate]:
     """Return candidates with a stream whose directions are learned, and narrower FFNs."""
     if not _has_streams(space):
         return []
-    shares: dict[float, dict[str, Any]] = {
-        share: {"width": {"hidden_ratio": share, "selector": "learned"}} for share in LEARNED_STREAMS
-    }
-    found = [
-        one
-        for share, stages in shares.items()
-        for one in _narrow_ffns(space, f"residual stream {1 - share:.0%} narrower, narrower FFNs", None, **stages)
-    ]
+    found: list[Candidate] = []
+    for share in LEARNED_STREAMS:
+        name = f"residual stream {1 - share:.0%} narrower, narrower FFNs"
+        found += _narrow_ffns(space, name, None, width={"hidden_ratio": share, "selector": "learned"})
     return _that_load_widely(space, found)
 
 

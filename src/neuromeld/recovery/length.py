@@ -6,6 +6,7 @@ import torch
 
 from neuromeld.errors import UserInputError
 from neuromeld.recovery.loop import LOOKS, Training, on_device
+from neuromeld.recovery.ranks import own_part
 from neuromeld.recovery.rates import SHARE
 
 TIMED = 2
@@ -44,7 +45,7 @@ def seconds_of_update(training: Training) -> float:
     """Return the time that the passes of one update take; the weights stay as they are."""
     model, settings = training.model, training.settings
     size = settings.batch_examples(training.pool) // settings.accumulate
-    batch = on_device(training.pool.batch_of(range(size)), training.device)
+    batch = on_device(training.pool.batch_of(own_part(range(size))), training.device)
     was_training, times = model.training, []
     model.train()
     for _ in range(1 + TIMED):

@@ -18,6 +18,7 @@ from neuromeld.errors import NumericsError
 from neuromeld.modalities import TrainingSet
 from neuromeld.model.capture import Batch
 from neuromeld.recovery.held_out import HELD_OUT_TOKENS
+from neuromeld.recovery.ranks import average, own_part
 from neuromeld.recovery.schedule import rate_of
 from neuromeld.recovery.settings import Recovery
 from neuromeld.recovery.state import State, keep_state, recalled_state
@@ -166,14 +167,15 @@ class _Run:
         """Do one update, without waiting for the device."""
         of, settings = self.of, self.of.settings
         size = settings.batch_examples(of.pool)
-        numbers = self.order[(step - 1) * size : step * size].tolist()
-        part = size // settings.accumulate
+        numbers = own_part(self.order[(step - 1) * size : step * size].tolist())
+        part = len(numbers) // settings.accumulate
         losses = []
-        for place in range(0, size, part):
+        for place in range(0, len(numbers), part):
             with torch.enable_grad():
                 loss = of.loss_of(on_device(of.pool.batch_of(numbers[place : place + part]), of.device))
                 (loss / settings.accumulate).backward()
             losses.append(loss.detach())
+        average(parameter.grad for parameter in self.trained.values() if parameter.grad is not None)
         nn.utils.clip_grad_norm_(self.trained.values(), settings.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_of(settings, step - 1)
@@ -183,7 +185,9 @@ class _Run:
 
     def _log(self, step: int) -> None:
         """Add a point to the curve."""
-        losses = torch.stack(self.pending).tolist()
+        means = torch.stack(self.pending)
+        average([means])
+        losses = means.tolist()
         self.pending.clear()
         for update, loss in enumerate(losses, start=step - len(losses) + 1):
             if not abs(loss) < float("inf"):

@@ -9,6 +9,7 @@ import torch
 
 from neuromeld.errors import NumericsError
 from neuromeld.recovery.loop import Training
+from neuromeld.recovery.ranks import once_for_all
 from neuromeld.recovery.resume import RATE
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 
@@ -30,7 +31,7 @@ def best_rate(training: Training, rates: Sequence[float], journal: Journal) -> t
 
     The model's weights are as before in the end.  `NumericsError` where no trial has a finite loss.
     """
-    tried = [Tried(**journal.once(f"{RATE}{rate:g}", _trial, training, rate)) for rate in rates]
+    tried = [Tried(**once_for_all(journal, f"{RATE}{rate:g}", _trial, training, rate)) for rate in rates]
     best = min(tried, key=lambda trial: math.inf if trial.loss is None else trial.loss)
     if best.loss is None:
         raise NumericsError(

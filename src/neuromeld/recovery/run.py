@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from neuromeld.planning.plan import check_plain
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recovery.held_out import Measure, by_passes, held_out_loss, perplexity_on
 from neuromeld.recovery.lora import check_peft
+from neuromeld.recovery.ranks import told_by_first
 from neuromeld.recovery.resume import holds_work
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.recovery.state import BYTES_PER_PARAMETER
@@ -30,6 +32,7 @@ from neuromeld.recovery.stored import StoredTeacher
 from neuromeld.recovery.tune import Tuning, tune
 from neuromeld.recovery.write import write_recovered
 from neuromeld.report import checked_record
+from neuromeld.runtime.distributed import is_first_rank, num_ranks, own_device, process_group
 from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.workspace import Workspace, open_workspace, work_folder
 from neuromeld.version import __version__
@@ -64,7 +67,11 @@ def recover(
     """
     job = RecoveryJob(settings, Path(out), force=force, device=device, allow_pickle=allow_pickle, progress=progress)
     job.check(source)
-    with open_workspace(work_folder(job.out), lambda: holds_work(work_folder(job.out))) as workspace:
+    folder = work_folder(job.out)
+    with (
+        process_group(),
+        open_workspace(folder, lambda: holds_work(folder)) if is_first_rank() else nullcontext() as workspace,
+    ):
         return job.run(source, workspace)
 
 
@@ -90,32 +97,38 @@ class RecoveryJob:
         if self.settings.base_bits:
             check_bitsandbytes()
 
-    def run(self, source: str, workspace: Workspace) -> RecoverResult:
-        """Train the checkpoint at `source` and write it; what is done until then is kept in the work folder."""
+    def run(self, source: str, workspace: Workspace | None) -> RecoverResult:
+        """Train the checkpoint at `source` and write it; what is done until then is kept in the work folder.
+
+        workspace  None in all processes but the first, which alone keeps and writes
+        """
         settings, located = self.settings, _located(source, allow_pickle=self.allow_pickle)
-        config = located.config()
+        config, device = located.config(), _device(self.device)
         inputs = inputs_of(config)
         kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
         processor = reader.processor(located.folder)
         original = _original(settings, located, reader)
-        reader = with_own_text(reader, original or located, self.device, progress=self.progress)
+        reader = with_own_text(reader, original or located, str(device), progress=self.progress)
         pool, measure, known = _data(settings, reader, processor, config)
         settings.batch_examples(pool)  # whether they fit
-        passes = _passes(settings, _device(self.device))
+        passes = _passes(settings, device)
         facts = {"source_sha256": located.fingerprint(), f"{kind}_sha256": pool.sha256, "bf16": passes == "bfloat16"}
         facts |= {"original_sha256": original.fingerprint()} if original else {}
-        workspace.begin({"job": "recover"} | settings.stated() | facts, force=self.force)
+        if workspace is not None:
+            workspace.begin({"job": "recover"} | settings.stated() | facts, force=self.force)
         measure = by_passes(measure, passes)
-        model = located.load(None, self.device)
-        if settings.lora_rank is None:
+        model = located.load(None, str(device))
+        if workspace is not None and settings.lora_rank is None:
             check_space(workspace.folder, BYTES_PER_PARAMETER * unique_parameters(model))
-        losses = {"loss_before": measure(model).nll} | known
-        teacher = original.load(None, self.device) if original else None
+        losses = {"loss_before": told_by_first(lambda: measure(model).nll)} | known
+        teacher = original.load(None, str(device)) if original else None
         if teacher is not None:
             losses |= {"loss_original": measure(teacher).nll}
-        job = Job(settings, passes, _device(self.device), measure, losses["loss_before"], Journal(workspace))
+        job = Job(settings, passes, device, measure, losses["loss_before"], Journal(workspace))
         if settings.base_bits:
             job = replace(job, base=FourBit(located, located.fingerprint(), _computed(passes)))
+        if settings.layerwise_tokens and num_ranks() > 1:
+            raise UserInputError("layers one at a time are trained in one process; start it without torchrun")
         if settings.layerwise_tokens:
             amount = settings.data.model_copy(update={"tokens": settings.layerwise_tokens})
             batches = reader.calibration(amount, processor, config, amount.tokens).batches
@@ -124,15 +137,20 @@ class RecoveryJob:
         del teacher
         after = measure(model)
         recovery = facts | {
-            "device": _device(self.device).type,
+            "device": device.type,
+            **({"processes": num_ranks()} if num_ranks() > 1 else {}),
             "data": {"kind": kind, "source": pool.source, "split": "calibration", "tokens": pool.num_tokens},
             "held_out": losses | {"loss_after": after.nll, "protocol": after.protocol},
             "seconds": time.monotonic() - self.started,
             **_trained(tuning, pool),
         }
-        with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
-            record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
-        return RecoverResult(self.out, record)
+
+        def write() -> dict[str, Any]:
+            assert workspace is not None
+            with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
+                return write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
+
+        return RecoverResult(self.out, told_by_first(write))
 
 
 def _data(
@@ -228,9 +246,9 @@ def recover_model(
 
 
 def _device(device: str) -> torch.device:
-    """Return the one device that is trained on."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserInputError("recovery tuning runs in one process; start it without torchrun or accelerate launch")
+    """Return the device that is trained on; of several processes on one machine each has a card of its own."""
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device(own_device(device))
     found = torch.device(device)
     if found.type not in ("cpu", "cuda") or found.index:
         raise UserInputError(

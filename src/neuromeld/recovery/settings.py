@@ -19,6 +19,7 @@ from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery.four_bit import FourBit
 from neuromeld.recovery.held_out import Measure
 from neuromeld.registry import Registry, unknown_name
+from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.settings import MOST, Seed, Settings, validate
 
@@ -129,8 +130,11 @@ class Recovery(Settings):
                 f"an update of {found} examples is more than the {pool.num_examples} of {pool.source}; lower "
                 f"{'batch_size' if self.batch_size else 'batch_tokens'}"
             )
-        if found % self.accumulate:
-            raise UserInputError(f"accumulate={self.accumulate} must divide the {found} examples of an update")
+        if found % (self.accumulate * num_ranks()):
+            processes = f" in {num_ranks()} processes" if num_ranks() > 1 else ""
+            raise UserInputError(
+                f"accumulate={self.accumulate}{processes} must divide the {found} examples of an update evenly"
+            )
         return found
 
     def of_steps(self, steps: int) -> "Recovery":

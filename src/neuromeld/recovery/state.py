@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from neuromeld.recovery.ranks import told_by_first
 from neuromeld.runtime.journal import Journal
 
 OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -48,7 +50,7 @@ def recalled_state(
     journal: Journal, name: str, trained: Mapping[str, nn.Parameter], optimizer: Optimizer
 ) -> State | None:
     """Return the state that was kept, with weights, moments and generators set to it; None where there is none."""
-    entry = journal.recall(name)
+    entry = told_by_first(partial(journal.recall, name))
     if entry is None:
         return None
     found = entry.tensors

@@ -22,6 +22,7 @@ from neuromeld.recovery.length import steps_of
 from neuromeld.recovery.loop import Trained, Training
 from neuromeld.recovery.lora import low_rank_updates
 from neuromeld.recovery.loss import loss_of
+from neuromeld.recovery.ranks import once_for_all, told_by_first
 from neuromeld.recovery.rates import Tried, best_rate
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.runtime.journal import NO_JOURNAL
@@ -79,7 +80,7 @@ def tune(
 
 
 def _look(job: Job, model: PreTrainedModel) -> float:
-    return job.measure(model).nll
+    return told_by_first(lambda: job.measure(model).nll)
 
 
 def _train_layers(model: PreTrainedModel, original: PreTrainedModel, job: Job, *, progress: bool) -> list[TrainedLayer]:
@@ -95,7 +96,7 @@ def _train_layers(model: PreTrainedModel, original: PreTrainedModel, job: Job, *
 def _train(run: Training, job: Job, started: float, *, progress: bool) -> Tuning:
     """Find the length and the learning rate, and train."""
     journal = job.journal if job.settings.minutes else NO_JOURNAL
-    steps = journal.once("steps", steps_of, run, started)
+    steps = once_for_all(journal, "steps", steps_of, run, started)
     if steps is None:
         return Tuning(job.settings)
     run = replace(run, settings=job.settings.of_steps(steps))

@@ -26,7 +26,8 @@ def process_group() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("gloo")
+    on_cards = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cards else "gloo")
     try:
         yield
     finally:
@@ -94,7 +95,7 @@ def map_over_ranks(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
         return [compute(item) for item in items]
     done: list[list[R]] = [[] for _ in range(ranks)]
     own = [compute(item) for item in items[dist.get_rank() :: ranks]]
-    with _naming_lost_ranks():
+    with naming_lost_ranks():
         dist.all_gather_object(done, own)
     return [done[index % ranks][index // ranks] for index in range(len(items))]
 
@@ -107,20 +108,21 @@ def sum_over_ranks(number: int) -> int:
 def wait_for_all() -> None:
     """Return once every rank has come here."""
     if num_ranks() > 1:
-        with _naming_lost_ranks():
+        with naming_lost_ranks():
             dist.barrier()
 
 
 def sum_tensor(value: Tensor) -> Tensor:
     """Add a tensor over all ranks; it stays on its device.  `LostRankError` where another rank has ended."""
     total = value.cpu().clone()
-    with _naming_lost_ranks():
+    with naming_lost_ranks():
         dist.all_reduce(total)
     return total.to(value.device)
 
 
 @contextmanager
-def _naming_lost_ranks() -> Iterator[None]:
+def naming_lost_ranks() -> Iterator[None]:
+    """Raise `LostRankError` where another rank has ended while it was waited for."""
     try:
         yield
     except RuntimeError as error:

@@ -234,12 +234,6 @@ def test_missing_bitsandbytes_is_said_before_any_work(settings, tmp_path, monkey
         recover(str(tmp_path / "nothing"), settings(lora_rank=2, base_bits=4), tmp_path / "out")
 
 
-def test_several_processes_are_refused(stock, settings, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserInputError, match="one process"):
-        recover(str(stock), settings(), tmp_path / "out")
-
-
 @pytest.mark.parametrize("device", ["cuda:1", "meta"])
 def test_other_devices_are_refused(device, stock, settings, tmp_path):
     with pytest.raises(UserInputError, match="CUDA_VISIBLE_DEVICES"):
