@@ -27,6 +27,10 @@ FORMATS = {
     "bleu": "{:.2f}",
     "chrf": "{:.2f}",
     "word_error_rate": "{:.4f}",
+    "divergence": "{:.4f}",
+    "agreement": "{:.4f}",
+    "cosine": "{:.4f}",
+    "correlation": "{:.4f}",
     "prefill_tokens_per_second": "{:.1f}",
     "decode_tokens_per_second": "{:.1f}",
 }
@@ -46,7 +50,7 @@ def evaluate_command(
     as_json: o.Json = False,
 ) -> None:
     """Measure perplexity (of a masked language model, on hidden tokens), accuracy on tasks or on images, translations
-    or transcripts, size and cost."""
+    or transcripts, size and cost; with --against how close they are to another model."""
     records = records_to_fill(models) if save else {}
     results = evaluate(models, evaluation, progress=True, **machine.arguments)
     save_measurements(records, results[models[0]], results)
@@ -117,9 +121,9 @@ def _loss(entry: dict[str, Any]) -> str:
 
 
 def _ratio(key: str, result: dict[str, Any], first: dict[str, Any]) -> str:
-    """Return a number over that of the first model; nothing for perplexities of other tokens."""
+    """Return a number over that of the first model; nothing for perplexities of other tokens, and over 0."""
     tokens = [found.get("protocol", {}).get("sha256") for found in (result, first)]
-    if key not in result or (key == "perplexity" and tokens[0] != tokens[1]):
+    if not first[key] or key not in result or (key == "perplexity" and tokens[0] != tokens[1]):
         return ""
     return f"{result[key] / first[key]:.3f}"
 

@@ -14,6 +14,9 @@ STEP = 16
 UNSTATED = 208
 """What a size that a config leaves open is set to: the length of no other axis of a small model."""
 
+OF_BACKBONES = ("out_features", "out_indices", "stage_names")
+"""Names of layers, which follow from their number."""
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -54,7 +57,7 @@ def with_values(config: PretrainedConfig, changes: Mapping[str, Any]) -> Pretrai
     """Return a config as it is read with other values of some keys, in which dots lead into its parts; None where it
     is refused.
     """
-    stated = config.to_dict()
+    stated = {key: value for key, value in config.to_dict().items() if key not in OF_BACKBONES}
     for key, value in changes.items():
         *parts, last = key.split(".")
         part = stated

@@ -1,6 +1,6 @@
 """Find the FFNs of a model among the axes that its config keys state."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -85,7 +85,7 @@ def _without_key(model: PreTrainedModel) -> list[FFNs]:
 
     For models whose config states no width for them, such as one that is always four times that of the stream.
     """
-    width = getattr(embedding_of(model), "embedding_dim", None)
+    width = _stream_width(model)
     in_layers: dict[tuple[str, int, int], list[Weight]] = defaultdict(list)
     for path, module in model.named_modules():
         place = place_of(path)
@@ -98,6 +98,16 @@ def _without_key(model: PreTrainedModel) -> list[FFNs]:
         elif size_out == width != size_in:
             in_layers[(*place[:2], size_in)].append(Weight(path, Space.FFN, Space.RESIDUAL, layout=layout))
     return _kinds((stack, number, weights) for (stack, number, _), weights in in_layers.items())
+
+
+def _stream_width(model: PreTrainedModel) -> int | None:
+    """Return the width of the stream: that of the embedding, or what most matrices of layers write."""
+    width: int | None = getattr(embedding_of(model), "embedding_dim", None)
+    if width is not None:
+        return width
+    in_layers = [module for path, module in model.named_modules() if place_of(path) is not None]
+    written = Counter(module.out_features for module in in_layers if isinstance(module, nn.Linear))
+    return written.most_common(1)[0][0] if written else None
 
 
 def _kinds(in_layers: Iterable[tuple[str, int, Sequence[Weight]]]) -> list[FFNs]:

@@ -151,15 +151,29 @@ def _config_fails(
     key = " and ".join(group.keys)
     if not group.alone:
         return f"{key} of its config states the width of other weights, too"
-    size = arch.widths[Space.FFN] - REMOVED
-    config = with_values(model.config, dict.fromkeys(group.keys, size))
-    smaller = built(type(model), config, "cpu") if config is not None else None
+    width = arch.widths[Space.FFN]
+    if any(_built_with(model, group, size) is None for size in (width // 2 // REMOVED * REMOVED, REMOVED)):
+        return f"{key} of its config does not build FFNs of every width"
+    smaller = _built_with(model, group, width - REMOVED, "cpu")
     if smaller is None or shapes_of(smaller) != shapes:
         return f"{key} of its config does not build FFNs of every width"
     with reversible(model):
-        _keep_units(model, arch, torch.arange(size))
+        _keep_units(model, arch, torch.arange(width - REMOVED))
         smaller.load_state_dict(model.state_dict())
     return None if _same(narrow, outputs_of(smaller, inputs)) else f"{key} of its config states more than a width"
+
+
+def _built_with(model: PreTrainedModel, group: Group, size: int, device: str = "meta") -> PreTrainedModel | None:
+    """Return the model that the config builds with FFNs of a size; None where it builds none of that size."""
+    config = with_values(model.config, dict.fromkeys(group.keys, size))
+    smaller = built(type(model), config, device) if config is not None else None
+    if smaller is None:
+        return None
+    consumers = [
+        replace(part.weights[-1], path=f"{part.stack}.{part.layers[0]}.{part.weights[-1].path}") for part in group.parts
+    ]
+    widths = {read_matrix(smaller, consumer).shape[-2] for consumer in consumers}
+    return smaller if widths == {size} else None
 
 
 def _prove_depth(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from neuromeld.discovery.axes import is_config
+from neuromeld.discovery.axes import OF_BACKBONES, is_config
 
 WIDTH, HEADS, HEAD_DIM, VOCABULARY, EXPERTS, POSITIONS = 64, 4, 16, 160, 8, 512
 
@@ -32,10 +32,6 @@ NO_SIZES = re.compile(
     r"labels|shared|first_k|dense|layer|group|_index$|states$|mult|expand|ngram$|cycles|image_size|type_vocab|length|max_"
 )
 """Words in the names of numbers that are no widths, or that go with the number of a layer."""
-
-
-OF_BACKBONES = ("out_features", "out_indices", "stage_names")
-"""Names of layers, which follow from their number."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Measurements: perplexity, tasks, cost and speed, each with the protocol it was measured by."""
 
 from neuromeld.evaluation.accuracy import Accuracy, top1_accuracy
+from neuromeld.evaluation.closeness import Closeness, closeness
 from neuromeld.evaluation.cost import bytes_on_disk, bytes_per_token, flops_per_token, unique_parameters
 from neuromeld.evaluation.generation import Generated, translation_quality, word_error_rate
 from neuromeld.evaluation.loss import batch_losses, mean_loss, mean_of
@@ -13,6 +14,7 @@ from neuromeld.evaluation.tasks import TaskScore, TaskScores, evaluate_tasks
 __all__ = [
     "OUTCOME_TOKENS",
     "Accuracy",
+    "Closeness",
     "Generated",
     "Outcome",
     "Perplexity",
@@ -24,6 +26,7 @@ __all__ = [
     "batch_losses",
     "bytes_on_disk",
     "bytes_per_token",
+    "closeness",
     "evaluate_tasks",
     "flops_per_token",
     "mean_loss",

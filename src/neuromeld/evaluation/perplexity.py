@@ -66,7 +66,10 @@ def perplexity(
     if windows.input_ids.shape[1] < 2:
         raise UserInputError("perplexity needs windows of at least 2 tokens: the first of each is context only")
     if not model.can_generate():
-        raise UserInputError(f"{type(model).__name__} does not predict the next token, so it has no perplexity")
+        raise UserInputError(
+            f"{type(model).__name__} does not predict the next token, so it has no perplexity; "
+            "compare it with its original (--against MODEL)"
+        )
     _check_fit(model, windows)
     total_nll, tokens = 0.0, 0
     with eval_mode(model):

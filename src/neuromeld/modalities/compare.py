@@ -3,7 +3,8 @@
 import gc
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from neuromeld.evaluation import (
     Retained,
     TaskScores,
     bytes_on_disk,
+    closeness,
     evaluate_tasks,
     flops_per_token,
     measure_speed,
@@ -22,11 +24,11 @@ from neuromeld.evaluation import (
     unique_parameters,
 )
 from neuromeld.modalities import MODALITIES, inputs_of
-from neuromeld.modalities.modality import Measured, Modality
+from neuromeld.modalities.modality import EvaluationData, Measure, Measured, Modality
 from neuromeld.modalities.request import EvaluationRequest
 from neuromeld.model.passes import chosen_passes, passes_in
 
-ANY_MODEL = frozenset({"passes"})
+ANY_MODEL = frozenset({"passes", "against"})
 """Options of an evaluation that are for all kinds of models."""
 
 Results = dict[str, dict[str, Any]]
@@ -47,7 +49,8 @@ def evaluate(
     models  folders, hub ids, `.gguf` files or `package:NAME`; the first is what the others are compared to
     dtype   to load and measure in; None keeps each checkpoint's own
 
-    Of several texts the first is in the result itself, and `texts` has what each of them gave.
+    Of several texts the first is in the result itself, and `texts` has what each of them gave.  With `against` in the
+    request, what models say is compared with what that one says, in the place of labels: no loss is measured.
 
     Raises a `NeuromeldError` for models that read different kinds of input, for a field of `request` that means nothing
     for these models, and for whatever is wrong with a model or the data.
@@ -59,8 +62,16 @@ def evaluate(
     results: Results = {}
     scores: dict[str, TaskScores] = {}
     loaded: dict[str, PreTrainedModel] = {}
+    original = None
+    if request.against is not None:
+        known = locate(request.against, allow_pickle=allow_pickle)
+        _common_modality([*sources.values(), known])
+        original = _Original(known, modality, dtype, device)
     for name, source in sources.items():
-        measures = [modality.evaluation(source, data, progress=progress) for data in request.data(modality)]
+        measures = [
+            original.measure(data) if original else modality.evaluation(source, data, progress=progress)
+            for data in request.data(modality)
+        ]
         model = source.load(dtype, device)
         answers: TaskScores = {}
         if request.tasks is not None:
@@ -94,6 +105,36 @@ def evaluate(
     for name, found in scores.items():
         results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
     return results
+
+
+@dataclass
+class _Original:
+    """The model that others are compared with; it is read once, and its data is in its own tokens."""
+
+    source: ModelSource
+    modality: Modality
+    dtype: torch.dtype | None
+    device: str
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model itself."""
+        return self.source.load(self.dtype, self.device)
+
+    def measure(self, data: EvaluationData) -> Measure:
+        """Return what compares models with it on the data."""
+
+        def measure(model: PreTrainedModel) -> Measured:
+            found = closeness(model, self.model, self.modality.compared(self.source, data))
+            protocol = {
+                "against": self.source.name,
+                "source": data.source or self.modality.default,
+                "split": data.split,
+                "rows": found.rows,
+            }
+            return Measured(found.scores, data.seqlen, {"protocol": protocol})
+
+        return measure
 
 
 def _of_text(measured: Measured) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Text for encoders: windows in a sentence's frame and, for masked language models, with some tokens hidden."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import in_frames, mask_tokens
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import perplexity, pseudo_perplexity
+from neuromeld.evaluation.perplexity import MASKING_SEED
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.modalities.tokens import TEXT_OPTIONS, Tokens, evaluation_windows, measured_text
@@ -60,6 +62,11 @@ class Encoded:
             "language models, encoder-decoders and image classifiers"
         )
 
+    def compared(self, source: ModelSource, data: EvaluationData) -> Iterator[Batch]:
+        tokenizer = source.tokenizer()
+        for number, batch in enumerate(WINDOWS.compared(source, data)):
+            yield self._framed(batch, tokenizer, MASKING_SEED + number)
+
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         if data.processor is not None:
             raise UserInputError(
@@ -78,17 +85,17 @@ class Encoded:
         return measure
 
     def _encode(self, windows: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> Examples:
-        batches: list[Batch] = []
-        for number, batch in enumerate(windows.batches):
-            ids = in_frames(batch["input_ids"], tokenizer)
-            if self.masked:
-                hidden, labels = mask_tokens(ids, tokenizer, seed + number)
-                batches.append({"input_ids": hidden, "labels": labels})
-            else:
-                batches.append({"input_ids": ids})
+        batches = [self._framed(batch, tokenizer, seed + number) for number, batch in enumerate(windows.batches)]
         digest = hashlib.sha256()
         for batch in batches:
             for value in batch.values():
                 digest.update(value.numpy().astype("<i8").tobytes())
         check_batch = {"input_ids": in_frames(windows.check_batch["input_ids"], tokenizer)}
         return replace(windows, batches=batches, check_batch=check_batch, sha256=digest.hexdigest())
+
+    def _framed(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, seed: int) -> Batch:
+        ids = in_frames(batch["input_ids"], tokenizer)
+        if not self.masked:
+            return {"input_ids": ids}
+        hidden, labels = mask_tokens(ids, tokenizer, seed)
+        return {"input_ids": hidden, "labels": labels}

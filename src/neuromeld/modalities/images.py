@@ -73,6 +73,12 @@ class Images:
             digest.hexdigest(),
         )
 
+    def compared(self, source: ModelSource, data: EvaluationData) -> Iterator[Batch]:
+        processor, config = self.processor(source.folder), source.config()
+        images = read_images(data.source or self.default, data.split)
+        for part in chunks(range(len(images.pixels))[: data.limit], BATCH_IMAGES):
+            yield {"pixel_values": image_batch(images, part, processor, config)["pixel_values"]}
+
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         name = data.source or self.default
         processor, config = self.processor(source.folder), source.config()

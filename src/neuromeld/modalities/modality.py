@@ -1,6 +1,6 @@
 """One kind of input: how models that read it are calibrated, trained and measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from neuromeld.data.text import Split
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import TaskScores
 from neuromeld.modalities.examples import Examples, TrainingSet
+from neuromeld.model.capture import Batch
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class Modality(Protocol):
 
     def training(self, settings: Calibration, processor: Any, config: PretrainedConfig) -> TrainingSet:
         """Return all of the calibration split; `tokens` of the settings says how much a model writes itself."""
+
+    def compared(self, source: ModelSource, data: EvaluationData) -> Iterator[Batch]:
+        """Yield the evaluation data in the tokens of the model at `source`, to compare what models say of it.
+
+        `UserInputError` for data that cannot be had.
+        """
 
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         """Read the evaluation data of the model at `source`, and return what measures models on it.

@@ -1,7 +1,7 @@
 """Text and the text it becomes, for encoder-decoders."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -56,12 +56,15 @@ class Pairs:
             sha256_of(_batch([pair], config) for pair in encoded),
         )
 
+    def compared(self, source: ModelSource, data: EvaluationData) -> Iterator[Batch]:
+        config = source.config()
+        pairs = text_pairs(_named(data), data.split)[: data.limit]
+        length = min(CONTEXT, getattr(config, "max_position_embeddings", CONTEXT))
+        for pair in _encode(pairs, source.tokenizer(), length, None)[0]:
+            yield _batch([pair], config)
+
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
-        if data.source is None:
-            raise UserInputError(
-                "there is no usual data to measure this model on: give --pairs file:PATH, or a named source of pairs"
-            )
-        pairs, tokenizer = text_pairs(data.source, data.split)[: data.limit], data.processor or source.tokenizer()
+        pairs, tokenizer = text_pairs(_named(data), data.split)[: data.limit], data.processor or source.tokenizer()
 
         def measure(model: PreTrainedModel) -> Measured:
             found = translation_quality(model, tokenizer, pairs, progress=progress)
@@ -72,6 +75,14 @@ class Pairs:
             return measured_targets(found, mean_loss(model, (_batch(part, model.config) for part in parts)), data)
 
         return measure
+
+
+def _named(data: EvaluationData) -> str:
+    if data.source is None:
+        raise UserInputError(
+            "there is no usual data to measure this model on: give --pairs file:PATH, or a named source of pairs"
+        )
+    return data.source
 
 
 def _pairs(settings: Calibration, split: Split) -> list[Pair]:

@@ -34,6 +34,12 @@ class EvaluationRequest(Settings):
     )
     tokens: int = Field(32768, ge=2, description="Evaluation tokens in all; by default 32768.")
     seqlen: int = Field(512, ge=2, description="Tokens in one window; by default 512.")
+    against: str | None = Field(
+        None,
+        description="The original, in the place of labels: how close what models say of the data is to what it says.  "
+        "For classifiers, rewards and embeddings, which text has no labels for, and for all others.",
+        json_schema_extra={"metavar": "MODEL"},
+    )
     passes: Passes = Field("auto", description=PASSES)
     speed: bool = Field(False, description="Also measure prefill and decode speed, in alternation.")
     batch_size: int | None = Field(None, ge=1, description="Of --speed: sequences at a time; by default 1.")
@@ -61,6 +67,8 @@ class EvaluationRequest(Settings):
             problems.append("--include-path and --limit are for --tasks; name the tasks, or leave them out")
         if self.speed_sizes and not self.speed:
             problems.append("--batch-size, --prompt-tokens and --new-tokens are for --speed; add it, or leave them out")
+        if self.against is not None and len(listed_sources(self.text or "")) > 1:
+            problems.append("--against compares on one text; name one, or leave --against out")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -1,7 +1,7 @@
 """Speech and its transcripts, for models such as Whisper."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -71,10 +71,13 @@ class Speech:
             sha256_of(_batch([clip], processor, config) for clip in clips),
         )
 
+    def compared(self, source: ModelSource, data: EvaluationData) -> Iterator[Batch]:
+        processor, config = self.processor(source.folder), source.config()
+        for clip in _recordings(data):
+            yield _batch([clip], processor, config)
+
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
-        if data.source is None:
-            raise UserInputError("there is no usual data to measure this model on: give --speech file:FOLDER")
-        clips = speech_clips(data.source, data.split)[: data.limit]
+        clips = _recordings(data)
         processor = data.processor or self.processor(source.folder)
 
         def measure(model: PreTrainedModel) -> Measured:
@@ -91,6 +94,12 @@ def speech_batches(clips: Sequence[Clip], processor: ProcessorMixin, config: Pre
     """Recordings and their transcripts as calibration batches: at least eight where there are as many recordings."""
     size = batch_size(len(clips))
     return [_batch(clips[start : start + size], processor, config) for start in range(0, len(clips), size)]
+
+
+def _recordings(data: EvaluationData) -> Sequence[Clip]:
+    if data.source is None:
+        raise UserInputError("there is no usual data to measure this model on: give --speech file:FOLDER")
+    return speech_clips(data.source, data.split)[: data.limit]
 
 
 def _clips(settings: Calibration, split: Split) -> list[Clip]:

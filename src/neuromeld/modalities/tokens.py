@@ -1,5 +1,6 @@
 """Text for language models: windows of tokens."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,10 @@ class Tokens:
             found.source,
             found.sha256,
         )
+
+    def compared(self, source: ModelSource, data: EvaluationData) -> Iterator[Batch]:
+        for ids in evaluation_windows(source, data).input_ids.split(1):
+            yield {"input_ids": ids}
 
     def evaluation(self, source: ModelSource, data: EvaluationData, *, progress: bool = False) -> Measure:
         windows = evaluation_windows(source, data)

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve, spec_for
-from neuromeld.archs.classes import stock_class
+from neuromeld.archs.classes import BARE, kind_of, stock_class
 from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of
 from neuromeld.archs.spec import ArchSpec
 from neuromeld.data.calibration import BATCH_WINDOWS
@@ -114,7 +114,7 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     check_plain(model)
     config, name = model.config, type(model).__name__
     if config.model_type not in ARCHITECTURES:
-        if hasattr(config, "neuromeld") or config.model_type in UNSUPPORTED:
+        if hasattr(config, "neuromeld") or (config.model_type in UNSUPPORTED and kind_of(config, type(model)) == BARE):
             spec_for(config.model_type)  # says why
         return discovered_architecture(model)
     spec = spec_for(config.model_type, [name])

@@ -23,7 +23,7 @@ from neuromeld.discovery.axes import built
 from neuromeld.discovery.groups import groups_of
 from neuromeld.discovery.lookup import discover, example_inputs, randomise
 from neuromeld.discovery.proof import Unproved, prove
-from neuromeld.errors import UnsupportedModelError
+from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.modalities import inputs_of
 from neuromeld.model.outputs import outputs
 from neuromeld.planning.plan import architecture_of, meta_model
@@ -219,6 +219,15 @@ def test_a_key_of_more_than_a_width_leaves_the_native_format():
     assert plan.format == "native"
 
 
+def test_a_key_that_is_rounded_states_no_width():
+    """LFM2 takes two thirds of its key, rounded up to a multiple of another, which moves the width as well."""
+    found = discover(meta_model(CONFIG_MAPPING["lfm2"](**SIZES | {"num_key_value_heads": 2}))).proved[0]
+    assert (found.ffn_keys, found.native_only) == (
+        (),
+        "block_multiple_of of its config does not build FFNs of every width",
+    )
+
+
 def mixed():
     """A model whose first layer is dense and whose others have experts."""
     shape = {"num_hidden_layers": 4, "first_k_dense_replace": 1, "n_routed_experts": 8, "moe_intermediate_size": 64}
@@ -237,6 +246,8 @@ def test_of_unlike_layers_some_can_be_dropped_by_name(tmp_path):
         plan_for(model, drop_layers={"count": 1})
     with pytest.raises(UnsupportedModelError, match="states by the number of a layer.*choose others"):
         plan_for(model, drop_layers={"layers": [0]})
+    with pytest.raises(UserInputError, match="all layers that have an FFN of the kind"):
+        plan_for(model, drop_layers={"layers": [1, 2, 3]})
     plan = plan_for(model, drop_layers={"layers": [2]}, ffn={"ratio": 0.5})
     assert plan.after.ffn == (0, 32, 32)
     smaller = compress_model(model, plan, batches(model)).model

@@ -91,7 +91,13 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
             )
         if _alike(target.arch) or self.searches(options):
             return sizes.without_layers(options.number)
-        return sizes.left_in(_kept(sizes.num_layers, options))
+        left = sizes.left_in(_kept(sizes.num_layers, options))
+        if any(sizes.ffn) and not any(left.ffn):
+            raise UserInputError(
+                f"drop_layers={list(layers or ())}: these are all layers that have an FFN of the kind that was found "
+                "in this model; choose others"
+            )
+        return left
 
     def searches(self, options: DropLayers) -> bool:
         """Search where the layers are not named."""
