@@ -17,7 +17,7 @@ from neuromeld.planning.budget import Budget
 from neuromeld.planning.largest import largest, smallest
 from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe, parse_recipe
-from neuromeld.planning.sensitivity import FisherScores
+from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 from neuromeld.planning.served import SERVED, multiples_of, unserved
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 from neuromeld.stages.vocabulary import VocabularyRange
@@ -65,7 +65,10 @@ class Shrunk:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Model, budget and sensitivities that candidates are made for, and the vocabularies that may be had of a text."""
+    """Model, budget and sensitivities that candidates are made for, and the vocabularies that may be had of a text.
+
+    losses  measured, of units; None where that was not done
+    """
 
     model: PreTrainedModel
     arch: Architecture
@@ -73,6 +76,7 @@ class SearchSpace:
     scores: FisherScores
     settings: dict[str, Any]
     vocabulary: VocabularyRange | None = None
+    losses: UnitLosses | None = None
 
     def recipe(self, **stages: Any) -> Recipe:
         return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
@@ -220,11 +224,28 @@ def _by_layer(space: SearchSpace) -> Iterator[Candidate]:
     yield from _layered(space, "FFNs narrowed by layer", None)
     if sizes_of(space.arch, space.model.config).num_kv_heads[0] > 1:
         yield from _layered(space, "FFNs and heads narrowed by layer", space.scores.heads)
+    yield from _by_measured_levels(space)
     for one in _with_layers_dropped(space):
         if space.fits(space.recipe(**one.stages)):
             return
         for found in _layered(space, f"{one.name}, FFNs narrowed by layer", None, one.gone, **one.stages):
             yield replace(found, predicted=(found.predicted or 0.0) + one.lost)
+
+
+def _by_measured_levels(space: SearchSpace) -> Iterator[Candidate]:
+    """Yield what loses least by the losses that were measured, if the losses of layers add up."""
+    if space.losses is None:
+        return
+    measured = replace(space, scores=replace(space.scores, ffn=space.losses.ffn))
+    kinds = [("FFNs", None), *([("FFNs and heads", space.losses.heads)] if space.losses.heads else [])]
+    for kind, heads in kinds:
+        for one in _layered(measured, f"{kind} narrowed by measured levels", heads):
+            yield replace(one, recipe=_chosen_by_obs(space, one.recipe), predicted=None)
+
+
+def _chosen_by_obs(space: SearchSpace, recipe: Recipe) -> Recipe:
+    stages = {one.stage.name: one.options.model_copy(update={"selector": "obs"}) for one in recipe.chosen}
+    return space.recipe(**{name: options.model_dump(exclude_none=True) for name, options in stages.items()})
 
 
 def _layered(

@@ -26,7 +26,7 @@ from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_r
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import Recipe
-from neuromeld.planning.sensitivity import FisherScores, fisher_scores
+from neuromeld.planning.sensitivity import FisherScores, UnitLosses, fisher_scores, measured_losses
 from neuromeld.planning.served import OutputFormat
 from neuromeld.planning.shared import Shared
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
@@ -195,7 +195,17 @@ class Planner:
         vocabulary = None
         if self.vocab_from is not None:
             vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
-        return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary)
+        losses = self._measured_losses(arch) if self.effort.measured and self.output != "stock" else None
+        return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary, losses)
+
+    def _measured_losses(self, arch: Architecture) -> UnitLosses | None:
+        """Measure what widths of layers cost, once for all budgets."""
+        what = "measuring widths of layers"
+        if self.shared.losses is None:
+            with self.phases.measure(what), track(what, arch.num_layers, enabled=self.progress) as advance:
+                losses = measured_losses(self.model, arch, self.data, self.validation, self.journal, advance)
+            self.shared.losses = losses
+        return self.shared.losses
 
     def _expected(self, few: Sequence[Batch]) -> str:
         """Say how long the choice takes, by what the sensitivities took."""
@@ -203,7 +213,8 @@ class Planner:
             sum(batch["input_ids"].numel() for batch in part) for part in (_half(few), few, self.data, self.validation)
         )
         seconds = self.phases.seconds["measuring sensitivities"] / (SENSITIVITY_PASSES * felt)
-        minutes = self.effort.forward_tokens(first, tokens, validation) * seconds / 60
+        layers = architecture_of(self.model).num_layers
+        minutes = self.effort.forward_tokens(first, tokens, validation, layers) * seconds / 60
         return f"with effort {self.effort.name}, choosing takes about {max(1, round(minutes))} min here"
 
     def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:

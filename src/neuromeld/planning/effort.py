@@ -7,10 +7,12 @@ from neuromeld.planning.candidates import LEARNED_STREAMS, Candidate, SearchSpac
 from neuromeld.planning.served import multiples_of
 from neuromeld.registry import Registry
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
+from neuromeld.units.levels import LEVELS, TOKENS
 from neuromeld.units.selectors import learns
 
-BUILDING, LEARNING = 2.2, 4.0
-"""Plain forward passes over its data that a candidate is built in, and that its units are learned in."""
+BUILDING, LEARNING, COLLECTING = 2.2, 4.0, 1.5
+"""Plain forward passes over its data that a candidate is built in, that its units are learned in, and that statistics
+of all sublayers are collected in."""
 
 UNPREDICTED = 4
 """Candidates that are built whatever is predicted: the simplest, and those without a prediction."""
@@ -25,22 +27,26 @@ class Effort:
     finalists  candidates that are built again from all calibration tokens; several of them, next to the simplest
     learned    of the finalists, the best ones are built once more with units that are chosen by learning; with any,
                narrower streams whose directions are learned are built, too
+    measured   losses of some widths of every layer are measured, for candidates that follow them
     """
 
     name: str
     built: int
     finalists: int
     learned: int = 0
+    measured: bool = False
 
-    def forward_tokens(self, few: int, tokens: int, validation: int) -> float:
+    def forward_tokens(self, few: int, tokens: int, validation: int, layers: int) -> float:
         """Return about how many tokens go through the network in plain forward passes, all in all.
 
         few, tokens, validation  of the first round, of the calibration data, and of the validation text
+        layers                   of the network
         """
         first = (self.built + UNPREDICTED) * (BUILDING * few + validation / 4)
         finalists = (self.finalists + (self.finalists > 1)) * (BUILDING * tokens + validation)
         learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)  # directions take as long as units
-        return first + finalists + learned * ((BUILDING + LEARNING) * tokens + validation)
+        levels = self.measured * (COLLECTING * tokens + layers * LEVELS * min(TOKENS, validation))
+        return levels + first + finalists + learned * ((BUILDING + LEARNING) * tokens + validation)
 
 
 EFFORTS = Registry(
@@ -50,7 +56,7 @@ EFFORTS = Registry(
         for effort in (
             Effort("quick", built=2, finalists=1),
             Effort("standard", built=4, finalists=2),
-            Effort("best", built=8, finalists=3, learned=2),
+            Effort("best", built=8, finalists=3, learned=2, measured=True),
         )
     },
 )

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.sizes import sizes_of
 from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
 from neuromeld.model.gradients import capture_gradients
+from neuromeld.runtime.journal import Journal
 from neuromeld.shapes import ACCUMULATE
+from neuromeld.units.levels import LevelLosses
 
 
 @dataclass(frozen=True)
-class FisherScores:
-    """In nats per token: by layer, of each hidden neuron `(f,)`, of each attention channel `(heads,)`, of all of it.
+class UnitLosses:
+    """In nats per token: by layer, of each hidden neuron `(f,)` and of each attention channel `(heads,)`.
 
     On the CPU: sizes of many candidates are found by them, number by number.
 
@@ -29,7 +32,38 @@ class FisherScores:
 
     ffn: list[Tensor]
     heads: list[Tensor]
+
+
+@dataclass(frozen=True)
+class FisherScores(UnitLosses):
+    """The same of each whole layer, too."""
+
     layers: list[float]
+
+
+def measured_losses(
+    model: nn.Module,
+    arch: Architecture,
+    data: Sequence[Batch],
+    validation: Sequence[Batch],
+    journal: Journal,
+    advance: Callable[[int], None] = lambda _: None,
+) -> UnitLosses | None:
+    """Measure some widths of every FFN and numbers of groups of heads, each alone; None where FFNs are of experts.
+
+    data, validation  that what is left is refitted on, and losses are measured on
+    """
+    with_ffn = arch.layers_with(Space.FFN)
+    if arch.consumer(with_ffn[0], Space.FFN).stacked:
+        return None
+    counts = {Space.FFN: arch.widths[Space.FFN]}
+    groups = sizes_of(arch, model.config).num_kv_heads[0]
+    if groups > 1 and arch.spec.refusal(Space.HEADS) is None:
+        counts[Space.HEADS] = groups
+    found = LevelLosses(model, arch, counts).measured(data, validation, journal, advance)
+    of = {space: [found[arch.consumer(i, space).path] for i in arch.layers_with(space)] for space in counts}
+    ffn = dict(zip(with_ffn, of[Space.FFN], strict=True))
+    return UnitLosses([ffn.get(i, torch.zeros(0)) for i in range(arch.num_layers)], of.get(Space.HEADS, []))
 
 
 def fisher_scores(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.candidates import Candidate
-from neuromeld.planning.sensitivity import FisherScores
+from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 
 EXPONENT = 1.5
 """The loss grows about so with what is taken away, for want of a prediction or a second measurement."""
@@ -36,9 +36,13 @@ def _gone(budget: Budget) -> float:
 
 @dataclass
 class Shared:
-    """Sensitivities, losses of the original by text, and the kinds of candidates that came to a last round, by name."""
+    """Sensitivities, measured losses of units, losses of the original by text, and kinds of candidates by name.
+
+    known   those that came to a last round
+    """
 
     scores: FisherScores | None = None
+    losses: UnitLosses | None = None
     dense: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     known: dict[str, Known] = field(default_factory=dict)
 

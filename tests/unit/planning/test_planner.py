@@ -1,6 +1,7 @@
 """Sensitivities against explicit masks, allocation by its definition, candidates against the budget they must meet."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -167,6 +168,7 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
 
 
+@cache
 def chosen_with(effort: str) -> Choice:
     model = build("llama-tied")
     planner = Planner(model, Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5), effort=EFFORTS[effort])
@@ -191,6 +193,16 @@ def test_the_best_of_much_effort_is_built_with_learned_units_too():
         assert one.kept_ratio <= 0.8
         assert finished[one.name] is not None
         assert one in streams or one.name.removesuffix(", learned") in finished
+
+
+def test_much_effort_tries_what_follows_measured_losses():
+    choice = chosen_with("best")
+    measured = [c for c in choice.candidates if c.name.endswith("narrowed by measured levels")]
+    assert measured
+    for one in measured:
+        assert one.recipe.ffn.selector == "obs"
+        assert one.kept_ratio <= 0.8
+        assert one.first_loss is not None
 
 
 def outcome(*by_batch: float) -> BuiltCandidate:
