@@ -27,6 +27,8 @@ def test_a_frontier_goes_on_where_it_was_killed_and_its_command_makes_its_points
     assert found["out_of_reach"] == [0.01]
     page = (tmp_path / "frontier.html").read_text()
     assert page.count("<svg") == 2
+    assert " on news-sample" in page
+    assert all(point["other_losses"].keys() == {"news-sample"} for point in found["points"])
     assert leftovers(tmp_path) == ["frontier.html"]
     option = found["points"][1]["keep_option"].split(",")
     assert option == ["0.9", "0.8"]
@@ -45,6 +47,7 @@ def test_a_frontier_goes_on_where_it_was_killed_and_its_command_makes_its_points
         (["--out", "x.pdf"], "ending in .html, .json"),
         (["--keep", "0.8,a"], "must be a share"),
         (["--keep", "2"], "outside"),
+        (["--text", "news-sample,new"], "--text news-sample,new: unknown source of data"),
     ],
 )
 def test_mistakes_are_one_message(cli, checkpoint, options, message):

@@ -105,9 +105,11 @@ def test_page_fits_the_window(kind, width, tmp_path):
 def test_the_page_of_frontiers_fits_the_window(width, tmp_path):
     point = {"parameters": 10**8, "standard_error": 0.01, "candidate": "<b>narrower</b> FFNs",
              "recipe": {"ffn": {"size": [1000] * 30}}, "passes": 12.5, "keep_option": "0.9,0.8,0.7"}  # fmt: skip
-    points = [
-        point | {"keep": k, "kept_ratio": k, "flops_ratio": k, "loss": 3 * (1 - k) ** 1.5} for k in (0.9, 0.8, 0.7)
-    ]
+    points = []
+    for k in (0.9, 0.8, 0.7):
+        others = {"<u>news</u>-sample": 4 * (1 - k) ** 1.5}
+        points.append(point | {"keep": k, "kept_ratio": k, "flops_ratio": k, "loss": others["<u>news</u>-sample"] / 2})
+        points[-1] |= {"other_losses": others}
     models = [
         {"model": name, "points": points, "knee": 0.8, "out_of_reach": [0.1], "options": "--calibration self"}
         for name in ("package:one", "models/<i>two</i>")
@@ -115,6 +117,7 @@ def test_the_page_of_frontiers_fits_the_window(width, tmp_path):
     page = render_frontier(models)
     assert "<b>narrower" not in page
     assert "<i>two" not in page
+    assert "<u>news" not in page
     seen = look(page, tmp_path, width)
     assert seen["page"] == seen["width"] == width
     assert (seen["outside"], seen["unreachable"], seen["seen"], seen["cut"]) == ([], 0, [], [])

@@ -13,6 +13,8 @@ from neuromeld.cli.console import console
 from neuromeld.cli.generated_options import with_settings
 from neuromeld.cli.recipes import EFFORT_HELP, shares
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.mixture import listed_sources, parse_mixture
+from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.frontier import FrontierJob
@@ -20,12 +22,14 @@ from neuromeld.jobs.opening import open_job
 from neuromeld.planning import Budget
 from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.report import render_frontier
-from neuromeld.report.frontier import HEAD, Frontier, rows_of
+from neuromeld.report.frontier import Frontier, head_of, rows_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 from neuromeld.runtime.workspace import write_text
 
 SHARES = "0.95,0.9,0.8,0.7,0.6,0.5"
 SUFFIXES = (".html", ".json")
+OTHERS = ("news-sample", "wikipedia-sample")
+"""Kinds of text, the first of which that is not calibrated on is measured, too."""
 
 
 @with_settings("calibration", Calibration, "Calibration")
@@ -35,6 +39,13 @@ def frontier_command(
     calibration: Calibration,
     machine: o.Machine,
     keep: Annotated[str, typer.Option(help="Shares of the parameters to measure, with commas between.")] = SHARES,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="Texts of other kinds to show the loss on, with commas between; news-sample if not given, or "
+            "wikipedia-sample where that is calibrated on."
+        ),
+    ] = None,
     stock: Annotated[bool, typer.Option("--stock", help="Only what loads in plain transformers.")] = False,
     effort: Annotated[str, typer.Option(help=EFFORT_HELP)] = STANDARD.name,
     out: Annotated[Path, typer.Option(help="The file to write: .html for a page with a picture, or .json.")] = Path(
@@ -51,6 +62,7 @@ def frontier_command(
         raise UserInputError(f"{out} exists; name another file, or pass --force to replace it")
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True, "effort": EFFORTS[effort].name}
+    settings |= {"others": _other_texts(text, calibration)}
     sources = [locate(model, allow_pickle=machine.allow_pickle) for model in models]
     with open_job(out) as journal:
         found = []
@@ -70,8 +82,19 @@ def frontier_command(
     console().print(f"written to {o.folder_argument(out)}", soft_wrap=True)
 
 
+def _other_texts(given: str | None, calibration: Calibration) -> tuple[str, ...]:
+    """Return the texts beside the validation text, by default one of another kind."""
+    if given is None:
+        calibrated = [part.source for part in parse_mixture(calibration.source)] if calibration.source else []
+        return next(((text,) for text in OTHERS if text not in calibrated), ())
+    texts = listed_sources(given)
+    if problems := [problem for text in texts for problem in unknown_source(text)]:
+        raise UserInputError(f"--text {given}: {'; '.join(problems)}")
+    return tuple(texts)
+
+
 def _table(one: Frontier) -> Table:
-    table = Table(*HEAD, title=str(one["model"]))
+    table = Table(*head_of(one), title=str(one["model"]))
     for row in rows_of(one):
         table.add_row(*row)
     return table

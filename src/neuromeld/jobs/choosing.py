@@ -31,6 +31,7 @@ class ChoiceJob:
     force    discard what the journal has of another job
     vocab_from  the text that tokens may be chosen by; without one, all tokens stay
     effort   how much is tried, by name
+    others   texts of other kinds, which the finalists are measured on, too
     """
 
     source: ModelSource
@@ -44,6 +45,7 @@ class ChoiceJob:
     progress: bool = False
     vocab_from: str | None = None
     effort: str = STANDARD.name
+    others: tuple[str, ...] = ()
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
@@ -63,8 +65,11 @@ class ChoiceJob:
         processor = reader.processor(self.source.folder)
         data = reader.calibration(settings, processor, config, settings.tokens)
         validation = reader.validation(settings, processor, config, FINAL_TOKENS)
+        named = (settings.model_copy(update={"source": text, "prompts": None}) for text in self.others)
+        others = [reader.validation(one, processor, config, FINAL_TOKENS) for one in named]
         identity: dict[str, Any] = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
         identity |= {"vocab_from": self.vocab_from, "effort": effort.name} | facts
+        identity |= {"others": [text.sha256 for text in others]}
         model = self.source.load(self.dtype, self.device)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
@@ -81,6 +86,7 @@ class ChoiceJob:
             processor=processor,
             vocab_from=self.vocab_from,
             effort=effort,
+            others={name: text.batches for name, text in zip(self.others, others, strict=True)},
         )
 
     @property

@@ -11,6 +11,7 @@ from neuromeld.evaluation.plain_pass import plain_pass_seconds
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning import Choice, Planner, Sweep
+from neuromeld.planning.effort import STANDARD
 from neuromeld.planning.plan import make_plan
 from neuromeld.runtime.journal import Journal
 
@@ -68,6 +69,7 @@ def _point(planner: Planner, choice: Choice, keep: float) -> dict[str, Any]:
         "bytes": plan.bytes_after,
         "loss": chosen.excess_loss,
         "standard_error": chosen.error,
+        "other_losses": dict(chosen.other_losses),
         "candidate": chosen.name,
         "changes": changes(plan.before, plan.after),
         "format": plan.format,
@@ -79,6 +81,7 @@ def _options(job: ChoiceJob) -> str:
     """Return the options of `compress` by which it makes the same choices."""
     given = {name: value for name, value in job.calibration if value != Calibration.model_fields[name].default}
     flags = [f"{_flag(name)} {value}" for name, value in given.items()]
+    flags += [f"--effort {job.effort}"] if job.effort != STANDARD.name else []
     return " ".join([*flags, *(["--stock"] if job.output == "stock" else [])])
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,13 +11,15 @@ import torch
 class BuiltCandidate:
     """Loss of a candidate, in nats per token, and the share of the original's time that it takes, if that counts.
 
-    by_batch  nats per token of each batch of the validation text
-    error     standard error of the loss over the original's
+    by_batch      nats per token of each batch of the validation text
+    other_losses  losses on texts of other kinds, by name
+    error         standard error of the loss over the original's
     """
 
     loss: float
     by_batch: Sequence[float]
     latency: float | None
+    other_losses: Mapping[str, float] = field(default_factory=dict)
     error: float = 0.0
 
     @property

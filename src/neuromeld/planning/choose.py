@@ -49,6 +49,7 @@ class Measured:
     first_loss     the same from little data on a quarter of the validation text, None where it was not built
     error          standard error of `excess_loss`
     uncertainty    standard error of the difference between `excess_loss` and the least that was measured
+    other_losses   excess losses on texts of other kinds, by name, of a finalist
     latency_ratio  time of a request over the original's, None where it was not measured
     """
 
@@ -62,6 +63,7 @@ class Measured:
     uncertainty: float | None
     latency_ratio: float | None
     error: float | None = None
+    other_losses: Mapping[str, float] = field(default_factory=dict)
     chosen: bool = False
 
 
@@ -115,6 +117,20 @@ class Choice:
         ]
 
 
+@dataclass(frozen=True)
+class _Round:
+    """A round of measuring: candidates are built from `data`, and measured on `text` and on each of the `others`.
+
+    journal  keeps what the builds are made of
+    """
+
+    name: str
+    data: Sequence[Batch]
+    text: Sequence[Batch]
+    others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
+    journal: Journal = NO_JOURNAL
+
+
 @dataclass
 class Planner:
     """Finds the recipe that meets a budget and loses least, for a live model.
@@ -127,6 +143,7 @@ class Planner:
     keeps_builds  whether the journal keeps what finalists are made of, for the compression
     processor    of the model, where `vocab_from` names the text that tokens may be chosen by
     effort       how much is tried
+    others       texts of other kinds by name, which finalists are measured on, too, and not chosen by
     """
 
     model: PreTrainedModel
@@ -145,6 +162,7 @@ class Planner:
     shared: Shared = field(default_factory=Shared)
     keeps_builds: bool = True
     effort: Effort = STANDARD
+    others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -163,12 +181,13 @@ class Planner:
             if not everything:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
             first, finalists = self._first_round(space, everything, few)
-            steps = self.journal if self.keeps_builds else NO_JOURNAL
-            final = self._measure("measuring finalists", list(finalists.values()), self.data, self.validation, steps)
+            last = _Round("measuring finalists", self.data, self.validation, self.others)
+            last = replace(last, journal=self.journal if self.keeps_builds else NO_JOURNAL)
+            final = self._measure(last, list(finalists.values()))
             self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
             ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].rank)
             learned = learned_candidates(space, ranked, self.effort)
-            final |= self._measure("measuring learned units", learned, self.data, self.validation, steps)
+            final |= self._measure(replace(last, name="measuring learned units"), learned)
             finalists |= {one.name: one for one in learned}
         everything += learned
         compared = {name: final[name] for name in _in_time(self.budget, final)}
@@ -235,7 +254,7 @@ class Planner:
             return {}, {known[0].name: known[0]}
         promising = known or _promising(everything, self.effort.built)
         simplest = [] if known or self.effort.finalists < 2 else everything[:1]
-        first = self._measure("measuring candidates", promising, few, self.validation[::4], NO_JOURNAL)
+        first = self._measure(_Round("measuring candidates", few, self.validation[::4]), promising)
         return first, self._finalists(space, promising, simplest, first)
 
     def _finalists(
@@ -257,28 +276,33 @@ class Planner:
         sized = [sized_for_time(space, one, first[one.name].latency or 1) for one in found]
         return {one.name: one for one in sized if one is not None}
 
-    def _measure(
-        self, what: str, those: Sequence[Candidate], on: Sequence[Batch], text: Sequence[Batch], journal: Journal
-    ) -> dict[str, BuiltCandidate]:
-        """Build each from the batches `on` and measure it on `text`; `journal` keeps what the builds are made of."""
+    def _measure(self, now: _Round, those: Sequence[Candidate]) -> dict[str, BuiltCandidate]:
+        """Build each candidate and measure it."""
 
-        def build(candidate: Candidate) -> tuple[list[tuple[float, int]], float | None]:
-            with self._built(candidate, on, text, journal.within(candidate.name)) as job:
+        def build(candidate: Candidate) -> tuple[list[tuple[float, int]], float | None, dict[str, float]]:
+            with self._built(candidate, now.data, now.text, now.journal.within(candidate.name)) as job:
                 latency = self.timer(self.model, self.original) if self.original is not None else None
-                return self._losses(text, job.processor), latency
+                others = {name: mean_of(self._losses(text, job.processor)) for name, text in now.others.items()}
+                return self._losses(now.text, job.processor), latency, others
 
-        if what not in self.shared.dense:
-            self.shared.dense[what] = self.journal.once(f"{what} dense", batch_losses, self.model, text)
-        dense = self.shared.dense[what]
+        dense = self._dense(now.name, now.text)
         original = BuiltCandidate(mean_of(dense), _by_batch(dense), None)
+        whole = {name: mean_of(self._dense(f"{now.name} {name}", text)) for name, text in now.others.items()}
         found = {}
-        with self.phases.measure(what), track(what, len(those), enabled=self.progress) as advance:
+        with self.phases.measure(now.name), track(now.name, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
-                losses, latency = self.journal.once(f"{what} {candidate.name}", build, candidate)
-                built = BuiltCandidate(mean_of(losses) - original.loss, _by_batch(losses), latency)
+                losses, latency, others = self.journal.once(f"{now.name} {candidate.name}", build, candidate)
+                excess = {name: loss - whole[name] for name, loss in others.items()}
+                built = BuiltCandidate(mean_of(losses) - original.loss, _by_batch(losses), latency, excess)
                 found[candidate.name] = replace(built, error=standard_error(built, original))
                 advance(done)
         return found
+
+    def _dense(self, what: str, text: Sequence[Batch]) -> list[tuple[float, int]]:
+        """Return the losses of the original on a text, which all budgets share."""
+        if what not in self.shared.dense:
+            self.shared.dense[what] = self.journal.once(f"{what} dense", batch_losses, self.model, text)
+        return self.shared.dense[what]
 
     @contextmanager
     def _built(
@@ -363,4 +387,5 @@ def _measured(
         uncertainty=standard_error(final, least) if final else None,
         latency_ratio=last.latency if last else None,
         error=final.error if final else None,
+        other_losses=final.other_losses if final else {},
     )

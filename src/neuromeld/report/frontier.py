@@ -18,7 +18,7 @@ LOSS = "excess loss (nats)"
 def render_frontier(found: Sequence[Frontier]) -> str:
     """Render the frontiers of some models as one HTML page that needs nothing else."""
     names = [_short(one) for one in found]
-    series = [Series(_short(one), _points(one, "kept_ratio")) for one in found]
+    series = [one for model in found for one in _by_text(model)]
     operations = [Series(_short(one), _points(one, "flops_ratio")) for one in found]
     knee = round(100 * found[0]["knee"]) if len(found) == 1 and found[0]["knee"] is not None else None
     charts = [
@@ -27,20 +27,22 @@ def render_frontier(found: Sequence[Frontier]) -> str:
     ]
     said = paragraph(
         "Excess loss is that of the smaller model over the original's, in nats per token of validation text, which "
-        "candidates were chosen by: held-out text costs a little more. Without any tuning."
+        "candidates were chosen by: held-out text costs a little more. By the other texts that are named nothing was "
+        "chosen. Without any tuning."
     )
     sections = [Section("What each size costs", join([said, figures(charts)])), *map(_section, found)]
     return render_page(" and ".join(names), f"{', '.join(names)}: the frontier of size and loss", sections)
 
 
 def rows_of(one: Frontier) -> list[list[str]]:
-    """Return the points of a model as cells: share, parameters, operations, loss, candidate, plain passes."""
+    """Return the points of a model as cells, as `head_of` names them."""
     return [
         [
             f"{point['keep']:g}" + (" (knee)" if point["keep"] == one["knee"] else ""),
             f"{point['parameters']:,}",
             f"{point['flops_ratio']:.3f}",
             f"{point['loss']:.4f} ± {point['standard_error']:.4f}",
+            *(f"{point['other_losses'][text]:.4f}" for text in texts_of(one)),
             point["candidate"],
             f"{point['passes']:.1f}",
         ]
@@ -48,7 +50,15 @@ def rows_of(one: Frontier) -> list[list[str]]:
     ]
 
 
-HEAD = ("share", "parameters", "operations", LOSS, "candidate", "cost in plain passes")
+def head_of(one: Frontier) -> list[str]:
+    """Return the names of what `rows_of` shows."""
+    others = [f"on {text}" for text in texts_of(one)]
+    return ["share", "parameters", "operations", LOSS, *others, "candidate", "cost in plain passes"]
+
+
+def texts_of(one: Frontier) -> list[str]:
+    """Return the texts of other kinds that a model was measured on."""
+    return list(one["points"][0]["other_losses"])
 
 
 def command_of(one: Frontier, point: dict[str, Any]) -> str:
@@ -66,7 +76,16 @@ def _section(one: Frontier) -> Section:
     ]
     missing = ", ".join(f"{keep:g}" for keep in one["out_of_reach"])
     said = paragraph("No candidate meets {missing}.", missing=missing) if missing else None
-    return Section(_short(one), join([table("Points", HEAD, rows_of(one)), said, *points]))
+    return Section(_short(one), join([table("Points", head_of(one), rows_of(one)), said, *points]))
+
+
+def _by_text(one: Frontier) -> list[Series]:
+    """Return the losses by size of a model on the validation text, and on texts of other kinds."""
+    others = [
+        Series(f"{_short(one)} on {text}", [(100 * p["kept_ratio"], p["other_losses"][text]) for p in one["points"]])
+        for text in texts_of(one)
+    ]
+    return [Series(_short(one), _points(one, "kept_ratio")), *others]
 
 
 def _points(one: Frontier, key: str) -> list[tuple[float, float | None]]:

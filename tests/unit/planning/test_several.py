@@ -87,6 +87,16 @@ def test_the_first_of_several_budgets_is_the_choice_for_it_alone_and_later_ones_
     assert sweep.at(0.8) is later
 
 
+def test_texts_of_other_kinds_are_measured_by_every_budget_and_not_chosen_by():
+    asked = planner(Budget(keep=0.9))
+    sweep = Sweep(replace(asked, others={"same": asked.validation, "part": asked.validation[:1]}))
+    assert sweep.at(0.9).record() == planner(Budget(keep=0.9)).choose().record()
+    for keep in (0.9, 0.8):
+        chosen = sweep.at(keep).chosen
+        assert chosen.other_losses["same"] == pytest.approx(chosen.excess_loss)
+        assert abs(chosen.other_losses["part"] - chosen.excess_loss) > 1e-4
+
+
 def test_a_loss_that_is_allowed_is_kept_to_on_the_text_that_was_chosen_by():
     some = Sweep(planner(Budget(keep=0.9))).at(0.9).chosen
     choice = Sweep(planner(Budget(max_loss=some.excess_loss))).smallest(some.excess_loss + some.error)
