@@ -1,0 +1,113 @@
+"""Score models on the questions of `benchmarks/tasks/data`, also where lm-evaluation-harness cannot be had.
+
+    python benchmarks/tasks/score.py DENSE SMALLER ... [--device cuda] [--out tasks.jsonl]
+
+The choice with the largest sum of log-probabilities behind its context is taken, as by the YAML in this folder.  A line
+of JSON a model: accuracy by task, chance, what it keeps of the first model with a bootstrap interval, over all tasks
+and over those on which the first model is above chance by four standard errors, and of what is above chance there.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from neuromeld.checkpoint.source import locate
+from neuromeld.evaluation import TaskScore, retained_performance
+from neuromeld.evaluation.mode import eval_mode
+
+DATA = Path(__file__).parent / "data"
+ABOVE = 4
+"""Standard errors above chance that count."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("models", nargs="+")
+    arguments.add_argument("--data", type=Path, default=DATA)
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--limit", type=int)
+    arguments.add_argument("--batch-size", type=int, default=64)
+    arguments.add_argument("--out", type=Path, default=Path("tasks.jsonl"))
+    options = arguments.parse_args()
+    tasks = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()][: options.limit]
+        for path in sorted(options.data.glob("*.jsonl"))
+    }
+    reference: dict[str, TaskScore] = {}
+    for name in options.models:
+        source = locate(name)
+        model, tokenizer = source.load(torch.float32, options.device), source.tokenizer()
+        scores = {task: scored(model, tokenizer, asked, options.batch_size) for task, asked in tasks.items()}
+        reference = reference or scores
+        line = {"model": name, **told(tasks, reference, scores)}
+        with options.out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps({key: value for key, value in line.items() if key != "correct"}), flush=True)
+
+
+def scored(model: PreTrainedModel, tokenizer: Any, asked: list[dict[str, Any]], size: int) -> TaskScore:
+    """Whether the likeliest choice of each question is right."""
+    pairs = [encoded(tokenizer, one["context"], choice) for one in asked for choice in one["choices"]]
+    order = sorted(range(len(pairs)), key=lambda number: len(pairs[number][0]))
+    sums = [0.0] * len(pairs)
+    for first in range(0, len(order), size):
+        here = order[first : first + size]
+        for number, value in zip(here, log_likelihoods(model, [pairs[number] for number in here]), strict=True):
+            sums[number] = value
+    correct, place = [], 0
+    for one in asked:
+        found = sums[place : place + len(one["choices"])]
+        correct.append(float(found.index(max(found)) == one["gold"]))
+        place += len(one["choices"])
+    return TaskScore(sum(correct) / len(correct), tuple(correct), {})
+
+
+def encoded(tokenizer: Any, context: str, choice: str) -> tuple[list[int], int]:
+    """The tokens of both, behind the start token where there is no context, and how many are the context's."""
+    whole = tokenizer(context + choice, add_special_tokens=False)["input_ids"]
+    if not context:
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        return [start, *whole], 1
+    return whole, len(tokenizer(context, add_special_tokens=False)["input_ids"])
+
+
+@torch.no_grad()
+def log_likelihoods(model: PreTrainedModel, pairs: list[tuple[list[int], int]]) -> list[float]:
+    longest = max(len(ids) for ids, _ in pairs)
+    ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in pairs], device=model.device)
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in pairs], device=model.device)
+    with eval_mode(model):
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+    logs = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
+    found = [logs[row, start - 1 : len(one) - 1].double().sum() for row, (one, start) in enumerate(pairs)]
+    return [float(value) for value in torch.stack(found)]
+
+
+def told(
+    tasks: dict[str, list[dict[str, Any]]], reference: dict[str, TaskScore], scores: dict[str, TaskScore]
+) -> dict[str, Any]:
+    """What a line says of a model."""
+    chance = {task: sum(1 / len(one["choices"]) for one in asked) / len(asked) for task, asked in tasks.items()}
+    able = [
+        task
+        for task, score in reference.items()
+        if score.accuracy - chance[task] > ABOVE * math.sqrt(chance[task] * (1 - chance[task]) / len(score.correct))
+    ]
+    found: dict[str, Any] = {"accuracy": {task: score.accuracy for task, score in scores.items()}, "chance": chance}
+    found |= {"able": able, "questions": {task: len(asked) for task, asked in tasks.items()}}
+    for what, names in (("retained_of_all", list(tasks)), ("retained", able)):
+        parts = [{task: one[task] for task in names} for one in (reference, scores)]
+        kept = retained_performance(*parts) if names else None
+        found[what] = None if kept is None else vars(kept)
+    above = [sum(one[task].accuracy - chance[task] for task in able) for one in (scores, reference)]
+    found["retained_above_chance"] = above[0] / above[1] if able else None
+    return found | {"correct": {task: "".join(str(int(x)) for x in score.correct) for task, score in scores.items()}}
+
+
+if __name__ == "__main__":
+    main()
