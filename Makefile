@@ -68,7 +68,8 @@ bench: install
 gpu: install
 	$(BIN)/python benchmarks/card.py
 
-# Engines that serve models, each in an environment of its own; llama.cpp compiles for some minutes.
+# Engines that serve models, each in an environment of its own; llama.cpp compiles for some minutes. It takes no wheel
+# from pip's cache, which does not ask what CMAKE_ARGS a wheel was built with: one without libraries would do.
 engines: install .engines/llama.cpp/installed .engines/vllm/installed
 	.engines/llama.cpp/bin/python -m pytest tests/unit/checkpoint/export/test_llama_cpp.py tests/unit/checkpoint/export/test_captured.py
 	$(BIN)/python benchmarks/engines.py .engines
@@ -77,7 +78,8 @@ engines: install .engines/llama.cpp/installed .engines/vllm/installed
 	$(PYTHON) -m venv .engines/llama.cpp
 	.engines/llama.cpp/bin/pip install --quiet --constraint constraints.txt torch
 	.engines/llama.cpp/bin/pip install --quiet --constraint constraints.txt --editable . pytest hypothesis onnx onnxscript onnxruntime
-	CMAKE_ARGS=-DLLAVA_BUILD=OFF .engines/llama.cpp/bin/pip install --quiet llama-cpp-python==0.3.36
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF .engines/llama.cpp/bin/pip install --quiet --no-cache-dir llama-cpp-python==0.3.36
+	.engines/llama.cpp/bin/python -c 'import llama_cpp'
 	touch $@
 
 # Without the libraries for images, sound and video, of which no build for processors goes with this torch.
