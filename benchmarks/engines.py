@@ -2,11 +2,11 @@
 
     python benchmarks/engines.py ENVIRONMENTS [--out FILE] [--work FOLDER] [--only MODEL ...] [--engines ENGINE ...]
 
-ENVIRONMENTS holds one virtual environment for each engine, `vllm` and `llama.cpp`.  Models are SmolLM2 as it is and in
-three smaller sizes, one of them refitted, too.  Each is exported, and in each engine all of them are loaded side by
-side: speeds are measured in turn, the dense model first, and every ratio is to the dense model in the same turn.  Then
-each is compared with transformers in float32 on 512 tokens of Wikipedia and on 64 tokens that it goes on with.  One
-line of JSON a model, engine and type, which takes the place of an earlier one.
+ENVIRONMENTS holds one virtual environment for each engine, `vllm` and `llama.cpp`.  Models are SmolLM2 as it is and
+smaller in the ways of `RECIPES`.  Each is exported, and in each engine all of them are loaded side by side: speeds are
+measured in turn, the dense model first, and every ratio is to the dense model in the same turn.  Then each is compared
+with transformers in float32 on 512 tokens of Wikipedia, as its own tokenizer splits it, and on 64 tokens that it goes
+on with.  One line of JSON a model, engine and type, which takes the place of an earlier one.
 """
 
 import argparse
@@ -46,6 +46,7 @@ RECIPES: dict[str, dict[str, Any] | None] = {
     "by layer": {"ffn": {"size": WIDTHS, "compensate": "none"}},
     "by layer, refitted": {"ffn": {"size": WIDTHS}, "calibration": CALIBRATION | {"tokens": 8192}},
     "four layers dropped": {"drop_layers": {"layers": [20, 21, 22, 23]}},
+    "half of the tokens": {"vocabulary": {"text": "wikipedia-sample", "ratio": 0.5}},
 }
 
 ROUNDS = 3
@@ -67,10 +68,11 @@ RUNS = (Run("llama.cpp", "gguf"), Run("llama.cpp", "gguf", "q8_0"), Run("vllm", 
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint, what is known of it, and what transformers makes of the text."""
+    """A checkpoint, the text in its tokens, what is known of it, and what transformers makes of the text."""
 
     name: str
     folder: Path
+    tokens: Path
     about: dict[str, Any]
     expected: list[float]
     written: list[int]
@@ -111,14 +113,17 @@ def prepared(name: str, work: Path) -> Model:
     model = source.load(torch.float32, "cpu")
     ids = token_windows("wikipedia-sample", source.tokenizer(), split="evaluation", num_tokens=READ, seqlen=READ)
     tokens = ids.input_ids[0].tolist()
-    (work / "tokens.json").write_text(json.dumps(tokens))
+    file = work / f"{name.replace(' ', '-')}.json"
+    file.write_text(json.dumps(tokens))
     about = {
         "model": name,
         "parameters": unique_parameters(model),
         "flops_per_token": flops_per_token(model, context=READ),
+        "head_flops_per_token": 2 * model.lm_head.weight.numel(),
+        "text_bytes_per_token": len(source.tokenizer().decode(tokens).encode()) / len(tokens),
         "bytes_per_token": bytes_per_token(model, context=READ),
     }
-    return Model(name, folder, about, by_transformers(model, tokens), greedy(model, tokens[:PROMPT]))
+    return Model(name, folder, file, about, by_transformers(model, tokens), greedy(model, tokens[:PROMPT]))
 
 
 @torch.no_grad()
@@ -167,7 +172,7 @@ def rows(run: Run, python: Path, models: list[Model], work: Path) -> Iterator[di
     """What one engine makes of all models."""
     with ExitStack() as stack:
         loaded = [
-            stack.enter_context(Process(python, run.engine, model.exported(run, work), work / "tokens.json"))
+            stack.enter_context(Process(python, run.engine, model.exported(run, work), model.tokens))
             for model in models
         ]
         turns = [[process.ask("speed") for process in loaded] for _ in range(ROUNDS)]

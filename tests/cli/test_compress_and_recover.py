@@ -47,6 +47,14 @@ def test_a_recovery_that_failed_goes_on_from_the_compressed_checkpoint(cli, chec
     assert not (tmp_path / "out").exists()
 
 
+def test_a_form_that_cannot_hold_the_result_is_refused_before_the_work(cli, checkpoint, text, tmp_path):
+    asked = ["compress", checkpoint, tmp_path / "out", "--share-ffns", 2, "--calibration", text, "--format", "gguf"]
+    code, _, stderr = cli(*asked, "--recover", recipe(tmp_path, text))
+    assert code == 3
+    assert "--untie" in stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.yaml"}
+
+
 @pytest.mark.parametrize("length", ["soon", "30 parsecs", "1.5.2h", "-3min"])
 def test_lengths_that_mean_nothing(cli, checkpoint, text, tmp_path, length):
     asked = ["compress", checkpoint, tmp_path / "out", *NARROW, "--calibration", text]

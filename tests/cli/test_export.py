@@ -1,7 +1,6 @@
 """`neuromeld export` and `neuromeld serve-check`: what is written, what is said, and what is refused."""
 
 import json
-from dataclasses import replace
 
 import gguf
 import pytest
@@ -13,6 +12,8 @@ from neuromeld.errors import CheckpointError, UnsupportedModelError, UserInputEr
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import Exports, export
 from neuromeld.jobs.opening import open_job
+from neuromeld.jobs.recovered import compress_and_recover
+from neuromeld.recovery import parse_recovery
 from tiny import save_text
 from unit.checkpoint.export.models import build, ragged, save, shared
 
@@ -80,15 +81,16 @@ def test_compress_exports_what_it_wrote(cli, folders, tmp_path):
     assert reader.get_field("llama.feed_forward_length").contents() == 48
 
 
-def compressed(folders, out, stage, forms, **settings):
-    """The record of a job that writes forms, too."""
+def compressed(folders, out, stage, forms, *, untie=False, trained=None, **settings):
+    """The record of a job that writes forms, too; `trained` says how its result is, before."""
     save_text(out.parent / "text.jsonl")
     calibration = {"source": f"file:{out.parent / 'text.jsonl'}", "tokens": 3072, "seqlen": 16}
     recipe = parse_recipe(stage | {"calibration": calibration})
     with open_job(out) as journal:
-        exports = Exports(out, forms)
-        job = CompressionJob(locate(str(folders["stock"])), recipe, out, journal, exports=exports, evaluate=False)
-        return replace(job, **settings).run()[1]
+        exports = Exports(out, forms, untie=untie)
+        source = str(folders["stock"])
+        job = CompressionJob(locate(source), recipe, out, journal, exports=exports, evaluate=False, **settings)
+        return (job.run() if trained is None else compress_and_recover(job, source, parse_recovery(trained)))[1]
 
 
 BY_LAYER = {"ffn": {"size": [96, 40, 8, 72]}}
@@ -117,6 +119,24 @@ def test_a_job_that_ends_while_it_exports_leaves_no_output_and_goes_on(folders, 
     assert (tmp_path / "out-gguf").is_dir()
 
 
+def test_a_job_that_ends_while_it_exports_what_it_trained_goes_on_there(folders, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    training = {"train": f"file:{tmp_path / 'text.jsonl'}", "steps": 2, "batch_tokens": 64, "seqlen": 16, "bf16": False}
+    with monkeypatch.context() as patch:
+        patch.setattr("neuromeld.checkpoint.export.forms.write_block_configs", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compressed(folders, tmp_path / "out", BY_LAYER, ("gguf", "vllm"), trained=training)
+    assert {path.name for path in tmp_path.iterdir()} == {"text.jsonl", ".out.work"}
+    monkeypatch.setattr("neuromeld.jobs.compression.compress_model", interrupt)
+    record = compressed(folders, tmp_path / "out", BY_LAYER, ("gguf", "vllm"), trained=training)
+    assert record["recovery"]["resumed_from"] == "checkpoint-2"
+    assert list(record["exports"]) == ["gguf", "vllm"]
+    assert record == json.loads((tmp_path / "out" / "record.json").read_text())
+    assert {path.name for path in tmp_path.iterdir()} == {"text.jsonl", "out", "out-gguf", "out-vllm"}
+
+
 def test_a_form_that_fails_leaves_the_result_and_the_others(folders, tmp_path, monkeypatch):
     def fail(*_):
         raise CheckpointError("something is wrong")
@@ -133,6 +153,21 @@ def test_a_stock_result_needs_no_form_of_an_engine_that_loads_it(folders, tmp_pa
     assert not (tmp_path / "out-vllm").exists()
 
 
+SHARED = {"share_ffns": {"window": [0, 1]}}
+
+
 def test_what_a_form_cannot_hold_is_refused_before_the_work(folders, tmp_path):
     with pytest.raises(UnsupportedModelError, match="--untie"):
-        compressed(folders, tmp_path / "out", {"share_ffns": {"window": [0, 1]}}, ("gguf",))
+        compressed(folders, tmp_path / "out", SHARED, ("gguf",))
+
+
+def test_shared_ffns_are_exported_as_full_copies_where_that_is_asked_for(folders, tmp_path):
+    said = compressed(folders, tmp_path / "out", SHARED, ("gguf",), untie=True)["exports"]
+    assert "compared" in said["gguf"] or "log-probabilities" in said["gguf"]
+    reader = gguf.GGUFReader(tmp_path / "out-gguf" / "model-float32.gguf")
+    assert reader.get_field("llama.feed_forward_length").contents() == 96
+
+
+def test_copies_without_a_form_are_refused(cli, folders, tmp_path):
+    code, _, stderr = cli("compress", folders["stock"], tmp_path / "out", "--ffn-ratio", 0.5, "--untie")
+    assert (code, "--untie is for --format" in stderr) == (2, True)

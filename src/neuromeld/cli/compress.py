@@ -16,6 +16,7 @@ from neuromeld.checkpoint.export.forms import FORMS
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.cli import options as o
 from neuromeld.cli.console import console
+from neuromeld.cli.export import UNTIE
 from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import CheckpointError, UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
@@ -46,6 +47,9 @@ Formats = Annotated[
         rich_help_panel=o.OUTPUT,
     ),
 ]
+Untie = Annotated[
+    bool, typer.Option("--untie", help=f"With --format: {UNTIE[0].lower()}{UNTIE[1:]}", rich_help_panel=o.OUTPUT)
+]
 Recover = Annotated[
     str | None,
     typer.Option(
@@ -69,6 +73,7 @@ def compress_command(
     machine: o.Machine,
     evaluate: Evaluate = True,
     formats: Formats = None,
+    untie: Untie = False,
     recover: Recover = None,
     force: Force = False,
     as_json: o.Json = False,
@@ -78,15 +83,13 @@ def compress_command(
     located = locate(model, allow_pickle=machine.allow_pickle)
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True}
+    exports = _exports(out, formats, force=force, untie=untie)
     if asked.further:
         _check_one_by_one(formats, recover)
         several = SeveralJob(_choice_job(located, asked, settings), asked.further, out, evaluate=evaluate)
         _print_several(several.run(), as_json=as_json)
         return
     check_free(out, force=force, source=model)
-    exports = None if formats is None else Exports(out, tuple(formats.split(",")), force)
-    if exports is not None:
-        exports.check()
     with open_job(out) as journal:
         first, recipe, choice = is_first_rank(), asked.recipe, None
         if asked.budget is not None:
@@ -98,19 +101,29 @@ def compress_command(
                 console().print(_candidates(choice))
         assert recipe is not None
         settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
-        settings |= {"exports": exports if recovery is None else None}
-        job = CompressionJob(located, recipe, out, journal, **settings)
+        job = CompressionJob(located, recipe, out, journal, exports=exports, **settings)
         _, record = job.run() if recovery is None else compress_and_recover(job, model, recovery)
     if not first:
         return
     _warn(record.get("warnings", []))
-    exported = exports.write(out) if exports and recovery is not None else record.get("exports", {})
+    exported = record.get("exports", {})
     if as_json:
-        typer.echo(json.dumps({"out": str(out)} | record | ({"exports": exported} if exports else {})))
+        typer.echo(json.dumps({"out": str(out)} | record))
     else:
         console().print("; ".join([*_said(out, record), *(f"{form}: {said}" for form, said in exported.items())]))
     if failed := [form for form, said in exported.items() if said.startswith(NOT_WRITTEN)]:
         raise CheckpointError(f"{out} is written, and not as {', '.join(failed)}: {exported[failed[0]]}")
+
+
+def _exports(out: Path, formats: str | None, *, force: bool, untie: bool) -> Exports | None:
+    """Return what writes the forms that are asked for, checked."""
+    if formats is None:
+        if untie:
+            raise UserInputError("--untie is for --format, whose engines load no FFN as shared: name a form, as gguf")
+        return None
+    exports = Exports(out, tuple(formats.split(",")), force, untie)
+    exports.check()
+    return exports
 
 
 def _choice_job(located: ModelSource, asked: Request, settings: dict[str, Any]) -> ChoiceJob:

@@ -18,6 +18,7 @@ from neuromeld.cli.console import console
 from neuromeld.jobs.export import export
 
 FORM_HELP = "; ".join(f"{name}: {form.summary[0].lower()}{form.summary[1:]}" for name, form in FORMS.items())
+UNTIE = "Write full copies of FFNs that share weights."
 TYPES = ", ".join(FORMS["gguf"].quantize)
 
 
@@ -26,7 +27,7 @@ def export_command(
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     to: Annotated[str, typer.Option("--to", metavar="FORM", help=f"{FORM_HELP}.")],
     quantize: Annotated[str | None, typer.Option(metavar="TYPE", help=f"Of gguf: {TYPES}.")] = None,
-    untie: Annotated[bool, typer.Option("--untie", help="Write full copies of FFNs that share weights.")] = False,
+    untie: Annotated[bool, typer.Option("--untie", help=UNTIE)] = False,
     dtype: Annotated[o.Dtype | None, typer.Option("--dtype", help="Write in this type.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the export that is in OUT.")] = False,
     as_json: o.Json = False,

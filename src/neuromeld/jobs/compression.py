@@ -95,7 +95,7 @@ class CompressionJob:
             passes = chosen_passes(self.recipe.calibration.passes, model)
             identity = identity_of(self.source, data, validation, self.dtype, self.device, passes)
             self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
-            if self.journal.folder in self.out.parents and self.out.exists():  # made before, and being trained
+            if self._is_trained_next and self.out.exists():
                 return plan, read_json(self.out / "record.json")
             outcome = self._outcome(data, processor, config)
         with passes_in(passes, model):
@@ -133,6 +133,11 @@ class CompressionJob:
         native = plan.format == "native"
         shape = planned_shape(plan.model_type, config, plan.before, plan.after, native=native)
         self.exports.refuse(shape, config)
+
+    @property
+    def _is_trained_next(self) -> bool:
+        """Whether the result stays in the work folder, where it is trained before it is the output."""
+        return self.journal.folder in self.out.parents
 
     @property
     def _told(self) -> bool:
@@ -197,7 +202,7 @@ class CompressionJob:
             with self.phases.measure("writing and verifying"):
                 record |= {"logit_difference": self._save_and_compare(written, folder)}
                 record |= {"bytes_on_disk": bytes_on_disk(folder)}
-            if self.exports is not None:
+            if self.exports is not None and not self._is_trained_next:
                 with self.phases.measure("exporting"):
                     record |= {"exports": self.exports.write(folder, self.journal.folder)}
             record |= {"seconds": time.monotonic() - self.started, "seconds_by_phase": self.phases.seconds}

@@ -93,11 +93,14 @@ class Exports:
     """Say which forms the result of a job is written in beside it: `gguf`, `gguf:q8_0`, `vllm`, `mlx`.
 
     They appear together with it.  One that fails leaves the others and the result as they are.
+
+    untie   write a full copy for every FFN that shares its weights
     """
 
     out: Path
     names: tuple[str, ...]
     force: bool = False
+    untie: bool = False
 
     def places(self) -> dict[str, Path]:
         """Return the folder of each form, by its name."""
@@ -115,7 +118,7 @@ class Exports:
         for name in self.names:
             form, _ = _named(name)
             if shape.native or form.stock:
-                refuse("this result", form, shape, config)
+                refuse("this result", form, shape, config, untie=self.untie)
 
     def write(self, checkpoint: Path, beside: Path | None = None) -> dict[str, str]:
         """Write them from a finished folder; say of each how it was compared, or why it was not written.

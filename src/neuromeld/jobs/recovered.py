@@ -14,7 +14,8 @@ from neuromeld.runtime.workspace import COMPRESSED
 def compress_and_recover(job: CompressionJob, source: str, settings: Recovery) -> tuple[Plan, dict[str, Any]]:
     """Do the job and train its result towards the model at `source`; return the plan and the record of both.
 
-    Resumable as a whole: a compressed checkpoint that is there is not made again.
+    Resumable as a whole: a compressed checkpoint that is there is not made again, and forms that are written of what
+    was trained appear together with it.
     """
     workspace = job.journal.workspace
     if workspace is None or num_ranks() > 1 or job.max_memory is not None:
@@ -34,6 +35,7 @@ def compress_and_recover(job: CompressionJob, source: str, settings: Recovery) -
         device=job.device,
         allow_pickle=job.source.allow_pickle,
         progress=job.progress,
+        exports=job.exports.write if job.exports else None,
     )
     recovery.check(source)
     first = replace(job, out=workspace.folder / COMPRESSED, evaluate=False)

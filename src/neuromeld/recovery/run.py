@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -30,7 +31,7 @@ from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.recovery.state import BYTES_PER_PARAMETER
 from neuromeld.recovery.stored import StoredTeacher
 from neuromeld.recovery.tune import Tuning, tune
-from neuromeld.recovery.write import write_recovered
+from neuromeld.recovery.write import describe_recovered, write_recovered
 from neuromeld.report import checked_record
 from neuromeld.runtime.distributed import is_first_rank, num_ranks, own_device, process_group
 from neuromeld.runtime.journal import Journal
@@ -77,7 +78,11 @@ def recover(
 
 @dataclass(frozen=True)
 class RecoveryJob:
-    """One call of `recover`, which says what its arguments mean."""
+    """One call of `recover`, which says what its arguments mean.
+
+    exports  writes what was trained in other forms, too, from the first folder, and says how: they lie in the second
+             until all of them are there
+    """
 
     settings: Recovery
     out: Path
@@ -85,6 +90,7 @@ class RecoveryJob:
     device: str = "cpu"
     allow_pickle: bool = False
     progress: bool = False
+    exports: Callable[[Path, Path], dict[str, str]] | None = None
     started: float = field(default_factory=time.monotonic)
 
     def check(self, source: str) -> None:
@@ -148,7 +154,9 @@ class RecoveryJob:
         def write() -> dict[str, Any]:
             assert workspace is not None
             with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
-                return write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
+                record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
+                record |= {"exports": self.exports(folder, workspace.folder)} if self.exports else {}
+                return describe_recovered(folder, record, located.folder)
 
         return RecoverResult(self.out, told_by_first(write))
 

@@ -15,7 +15,7 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.outputs import outputs
 from neuromeld.report import save_report
 
-STALE = ("evaluation", "samples", "tasks", "retained_performance", "files")
+STALE = ("evaluation", "exports", "samples", "tasks", "retained_performance", "files")
 """Keys of a record that hold for the weights before, and no more."""
 
 
@@ -28,7 +28,7 @@ def write_recovered(
     recovery: dict[str, Any],
     check_batch: Batch,
 ) -> dict[str, Any]:
-    """Write the model to `folder`, load it again and compare its logits on `check_batch`; returns the record.
+    """Write the model to `folder`, load it again and compare its logits on `check_batch`; returns the record to be.
 
     source   the folder that the model came from: its recipe is kept, and its record, with `recovery` added.  An
              earlier recovery moves into the new one as `earlier`.  A folder without a record keeps its own card.
@@ -41,8 +41,14 @@ def write_recovered(
     save_checkpoint(model, processor, folder, recipe_yaml=_read(source / "recipe.yaml"))
     copy_companions(source, folder)
     record |= {"logit_difference": verify_checkpoint(folder, expected, check_batch, dtype=model.dtype)}
-    record |= {"bytes_on_disk": bytes_on_disk(folder), "files": written_files(folder)}
-    save_record(folder, record, card=render_card(record) if "source" in before else _read(source / "README.md"))
+    return record | {"bytes_on_disk": bytes_on_disk(folder)}
+
+
+def describe_recovered(folder: Path, record: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Write record, card and report beside what `write_recovered` wrote; returns the record, with all files in it."""
+    record = record | {"files": written_files(folder)}
+    card = render_card(record) if (source / "record.json").is_file() else _read(source / "README.md")
+    save_record(folder, record, card=card)
     save_report(folder)
     return record
 
