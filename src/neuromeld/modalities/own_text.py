@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
@@ -33,7 +33,10 @@ TRAINING_TOKENS, CARD_TRAINING_TOKENS = 1 << 17, 1 << 20
 RUN, LEAST_DISTINCT = 8, 0.2
 """Of all runs of so many tokens, the share that must be distinct."""
 
-VERSION = 1
+QUESTION = "<question>"
+"""It stands in a chat for what the model asks itself."""
+
+VERSION = 2
 """Raise it when a model would write something else: the cache is keyed by it."""
 
 
@@ -59,8 +62,9 @@ class OwnText:
     def windows(self, settings: Calibration, split: Split, num_windows: int) -> TokenWindows:
         """Return windows that the model writes behind its start token, which is no part of them, or behind prompts.
 
-        Each split of a seed is other text.  `UserInputError` where the model repeats itself or has no start token, and
-        where a prompt leaves no room in a window.
+        Every second window is a chat, where the tokenizer has a template for it and there are no prompts: the model
+        asks, and answers.  Each split of a seed is other text.  `UserInputError` where the model repeats itself or has
+        no start token, and where a prompt leaves no room in a window.
         """
         seqlen, openings = settings.seqlen, self._openings(settings)
         facts = settings.model_dump(include={"seqlen", "seed"}) | {"split": split, "version": VERSION}
@@ -110,7 +114,9 @@ class OwnText:
                 "named text or file:PATH"
             )
         if settings.prompts is None:
-            return [[start]]
+            asking = asking_tokens(tokenizer)
+            chat = asking if asking[:1] == [start] else [start, *asking]
+            return [[start], chat] if 0 < len(asking) <= settings.seqlen // 2 else [[start]]
         path = local_path(settings.prompts)
         with open_text(path) as file:
             prompts = [line for line in lines_of(file, path) if line.strip()]
@@ -124,6 +130,22 @@ class OwnText:
                 "little of it would be the model's own: shorten it, or raise seqlen"
             )
         return [[start, *ids] for ids in encoded]
+
+
+def asking_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of a chat before its first question; none where the tokenizer has no template, or a template
+    does not do with a question alone.
+
+    A model that was trained on chats goes on with a question.  Source: arXiv:2406.08464, section 2.
+    """
+    if not tokenizer.chat_template:
+        return []
+    try:
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False)
+    except Exception:  # a template is a program, and raises what it likes
+        return []
+    before, found, _ = str(chat).partition(QUESTION)
+    return encode_texts([before], tokenizer)[0] if found and before.strip() else []
 
 
 def _tell(advance: Callable[[int], None], before: int, num_texts: int, tokens: int) -> None:

@@ -105,6 +105,33 @@ def test_prompts_begin_the_windows_in_turn(source, tmp_path):
     assert [row[0] for row in rows[1::2]] == [9, 9]
 
 
+def chatting(source: ModelSource, folder: Path, template: str) -> ModelSource:
+    AutoModelForCausalLM.from_pretrained(source.folder).save_pretrained(folder)
+    tokenizer = source.tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return locate(str(folder))
+
+
+def test_a_model_with_a_chat_template_asks_in_every_second_window(source, tmp_path):
+    template = "{% for m in messages %}w7 {{ m['role'] }} w8 {{ m['content'] }} w9{% endfor %}"
+    settings = Calibration(source="self", seqlen=16)
+    rows = OwnText(chatting(source, tmp_path / "chat", template)).windows(settings, "calibration", 6).input_ids.tolist()
+    assert [row[:3] for row in rows[1::2]] == 3 * [[7, 0, 8]]  # a word that it does not know is w0
+    assert [7, 0, 8] not in [row[:3] for row in rows[::2]]
+    assert len({tuple(row[3:]) for row in rows}) == 6
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no') }}", "w7 w8", "{{ messages[0]['content'] }}", "w7 " * 9]
+)
+def test_a_template_that_cannot_be_asked_with_is_left_alone(source, tmp_path, template):
+    template += "{{ messages[0]['content'] }}" if template.startswith("w7 w7") else ""
+    settings = Calibration(source="self", seqlen=16)
+    found = OwnText(chatting(source, tmp_path / "chat", template)).windows(settings, "calibration", 3)
+    assert torch.equal(found.input_ids, OwnText(source).windows(settings, "calibration", 3).input_ids)
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
