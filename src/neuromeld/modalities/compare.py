@@ -14,6 +14,7 @@ from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import (
     Retained,
+    Speed,
     TaskScores,
     bytes_on_disk,
     closeness,
@@ -73,23 +74,15 @@ def evaluate(
             for data in request.data(modality)
         ]
         model = source.load(dtype, device)
-        answers: TaskScores = {}
-        if request.tasks is not None:
-            answers = evaluate_tasks(
-                model, source.tokenizer(), request.tasks, include_path=request.include_path, limit=request.limit
-            )
+        answers = _answers(model, source, request)
         passes = chosen_passes(request.passes, model)
         with passes_in(passes, model):
             measured, *others = (measure(model) for measure in measures)
-        results[name] = {
-            "parameters": unique_parameters(model),
-            "passes": passes,
-            "bytes_on_disk": bytes_on_disk(source.folder),
-            "flops_per_token": flops_per_token(model, context=measured.context),
-            **measured.scores,
-            **measured.facts,
-            **({"texts": [_of_text(found) for found in (measured, *others)]} if others else {}),
-        }
+        cost = flops_per_token(model, context=measured.context)
+        results[name] = {"parameters": unique_parameters(model), "passes": passes}
+        results[name] |= {"bytes_on_disk": bytes_on_disk(source.folder), "flops_per_token": cost}
+        results[name] |= {**measured.scores, **measured.facts}
+        results[name] |= {"texts": [_of_text(found) for found in (measured, *others)]} if others else {}
         if answers := {**measured.answers, **answers}:
             scores[name] = answers
         if request.speed:
@@ -97,14 +90,23 @@ def evaluate(
         del model
         gc.collect()
     for name, rate in measure_speed(loaded, **request.speed_sizes, seed=0).items() if request.speed else ():
-        results[name] |= {
-            "prefill_tokens_per_second": rate.prefill.median,
-            "decode_tokens_per_second": rate.decode.median,
-            "speed": asdict(rate),
-        }
+        results[name] |= _of_speed(rate)
     for name, found in scores.items():
         results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
     return results
+
+
+def _answers(model: PreTrainedModel, source: ModelSource, request: EvaluationRequest) -> TaskScores:
+    """Return the answers to the tasks of a request, if it has any."""
+    if request.tasks is None:
+        return {}
+    options: dict[str, Any] = {"include_path": request.include_path, "limit": request.limit}
+    return evaluate_tasks(model, source.tokenizer(), request.tasks, **options)
+
+
+def _of_speed(speed: Speed) -> dict[str, Any]:
+    medians = {"prefill_tokens_per_second": speed.prefill.median, "decode_tokens_per_second": speed.decode.median}
+    return {**medians, "speed": asdict(speed)}
 
 
 @dataclass
