@@ -39,6 +39,14 @@ KINDS = {
     "QUESTION_ANSWERING": "Models that find spans",
 }
 
+GOALS = {
+    "CAUSAL_LM": 0.85,
+    "MASKED_LM": 0.80,
+    "SEQ_TO_SEQ_CAUSAL_LM": 0.80,
+    "IMAGE_TEXT_TO_TEXT": 0.80,
+}
+"""The least share of the types that can be built small in which FFNs and layers can be done without."""
+
 INTRODUCTION = """\
 # Any model
 

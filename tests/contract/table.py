@@ -35,7 +35,8 @@ Written by `make table` from the architecture data in `src/neuromeld/archs`; a t
 Methods are the stages of a recipe. **stock**: the result is a plain checkpoint of its family. **native**: it needs
 `import neuromeld` or the code in its folder to load; the numbers say why. **refused**: the plan says no, with the
 reason. A result is native, too, where layers get sizes of their own. Of a type that is not listed, FFNs and layers are
-discovered, and what is proved of them is allowed ([how](decisions/0035-any-model.md)).
+discovered, and what is proved of them is allowed ([how](decisions/0035-any-model.md),
+[of which types](any-model.md)).
 """
 
 
