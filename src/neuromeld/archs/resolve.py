@@ -221,9 +221,9 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         )
     widths = {space: next(iter(found)) for space, found in sizes.items()}
     tied = False
-    if spec.head is not None and spec.embeddings:
-        head, embedding = (model.get_submodule(weight.path) for weight in (spec.head, spec.embeddings[0]))
-        tied = head.weight is embedding.weight
+    if spec.head is not None:
+        head, tables = model.get_submodule(spec.head.path), [w.path for w in spec.embeddings if w.in_ == spec.head.out]
+        tied = any(head.weight is model.get_submodule(path).weight for path in tables)
     multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
     active = getattr(model.config, "num_experts_per_tok", 1)
     width = widths[Space.RESIDUAL]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture, has_bias
-from neuromeld.archs.spec import GROUPED, Space
+from neuromeld.archs.spec import GROUPED, VOCABULARIES, Space
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Sizes:
     embedding_rank  of embedding and head, where they are factored, else 0
     shared_ffns   length of a window of FFNs with one set of weights
     vocab         tokens of the vocabulary; 0 where there is none
+    target_vocab  tokens of that of the targets; 0 where there is one for both sides
     basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
     """
 
@@ -33,6 +34,7 @@ class Sizes:
     embedding_rank: int = 0
     shared_ffns: int = 1
     basis_starts: tuple[int, ...] = ()
+    target_vocab: int = 0
 
     @property
     def num_layers(self) -> int:
@@ -69,7 +71,8 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     layers = arch.num_layers
     vocab = arch.widths[Space.VOCAB] if arch.spec.reads_tokens else 0
     ffn = tuple(0 if layer in arch.without_ffn else arch.widths[Space.FFN] for layer in range(layers))
-    return Sizes(arch.width, ffn, (num_kv_heads,) * layers, arch.depths, vocab)
+    target_vocab = arch.widths.get(Space.TARGET_VOCAB, 0)
+    return Sizes(arch.width, ffn, (num_kv_heads,) * layers, arch.depths, vocab, target_vocab=target_vocab)
 
 
 def ffn_entries(arch: Architecture) -> int:
@@ -86,7 +89,7 @@ def ffn_entries(arch: Architecture) -> int:
 def embedding_share(model: nn.Module, arch: Architecture) -> float:
     """Return the share of the parameters that tables of tokens have; `model`, unchanged, may be on the meta device."""
     head = None if arch.tied else arch.spec.head
-    weights = [w for w in (*arch.spec.embeddings, *([head] if head else [])) if Space.VOCAB in (w.in_, w.out)]
+    weights = [w for w in (*arch.spec.embeddings, *([head] if head else [])) if {w.in_, w.out} & {*VOCABULARIES}]
     entries = sum(arch.widths[w.in_] * arch.widths[w.out] for w in weights)
     return entries / sum(parameter.numel() for parameter in model.parameters())
 
@@ -99,6 +102,8 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
         return after.ffn[layer]
     if space == Space.VOCAB:
         return after.vocab
+    if space == Space.TARGET_VOCAB:
+        return after.target_vocab
     if space in GROUPED:
         return arch.widths[space] // before.num_kv_heads[layer] * after.num_kv_heads[layer]
     return arch.widths[space]
@@ -123,7 +128,7 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
 
     by_token = {id(parameter) for name, parameter in model.named_parameters() if name in arch.spec.token_vectors}
     total = extra + sum(
-        size(Space.VOCAB) if id(parameter) in by_token else parameter.numel()
+        size(arch.spec.written) if id(parameter) in by_token else parameter.numel()
         for parameter in arch.untouched_parameters(model)
     )
     head = arch.spec.head
@@ -175,6 +180,7 @@ def changes(before: Sizes, after: Sizes) -> list[str]:
 
     pairs = (
         ("tokens of the vocabulary", f"{before.vocab:,}", f"{after.vocab:,}"),
+        ("tokens of the vocabulary of targets", f"{before.target_vocab:,}", f"{after.target_vocab:,}"),
         ("rank of the embedding", "full", str(after.embedding_rank or "full")),
         ("layers", str(before.num_layers), str(after.num_layers)),
         ("key-value heads of each layer", span(before.num_kv_heads), span(after.num_kv_heads)),

@@ -19,7 +19,8 @@ class Space(StrEnum):
 
     `FFN` and the attention spaces are a layer's own.  `HEADS` are the channels of its queries, `KV` those of its keys
     or values, `QKV` all of them in one matrix, `HEAD` those of one head; a decoder attends to its encoder in the
-    `CROSS_` spaces.  The last four count the rows of embeddings.
+    `CROSS_` spaces.  The last five count the rows of embeddings; `TARGET_VOCAB` the tokens that a model writes, where
+    these are numbered apart from those that it reads.
     """
 
     RESIDUAL = auto()
@@ -32,10 +33,14 @@ class Space(StrEnum):
     CROSS_HEADS = auto()
     CROSS_KV = auto()
     VOCAB = auto()
+    TARGET_VOCAB = auto()
     POSITIONS = auto()
     FRAMES = auto()
     TOKEN_TYPES = auto()
 
+
+VOCABULARIES = (Space.VOCAB, Space.TARGET_VOCAB)
+"""The spaces with an entry for each token."""
 
 GROUPED = (Space.HEADS, Space.KV, Space.QKV)
 """The spaces that groups of heads are taken out of: in each, one group comes after the other."""
@@ -217,6 +222,11 @@ class ArchSpec:
     def reads_tokens(self) -> bool:
         """Whether there is a row of an embedding for each token of a vocabulary."""
         return any(weight.in_ == Space.VOCAB for weight in self.embeddings)
+
+    @property
+    def written(self) -> Space:
+        """The tokens that the model writes: those that `token_vectors` have a number for."""
+        return self.head.out if self.head is not None else Space.VOCAB
 
     @property
     def kind(self) -> NormKind:

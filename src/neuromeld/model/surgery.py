@@ -212,7 +212,7 @@ def keep_rows(model: nn.Module, names: Iterable[str], rows: Tensor) -> None:
 
     names   of some that have them on their first axis, or, where that is of length 1, on their last
 
-    Sizes and padding tokens that modules carry follow.
+    Sizes that modules carry follow.
     """
     held = [
         (mapping, name, value, module, f"{path}.{name}".removeprefix("."))
@@ -230,7 +230,10 @@ def keep_rows(model: nn.Module, names: Iterable[str], rows: Tensor) -> None:
             if value is tensor:
                 mapping[name] = new
                 _set_sizes(module)
-    new_id = {int(old): new for new, old in enumerate(rows)}
+
+
+def renumber_padding(model: nn.Module, new_id: Mapping[int, int]) -> None:
+    """Renumber the padding tokens that modules carry."""
     for module in model.modules():
         if isinstance(old := getattr(module, "padding_idx", None), int) and old in new_id:
             module.padding_idx = new_id[old]

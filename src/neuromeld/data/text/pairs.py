@@ -31,6 +31,19 @@ def text_pairs(source: str, split: Split) -> list[Pair]:
     return [(document.text, target) for document in chosen for target in targets[document.text]]
 
 
+def holds_pairs(source: str) -> bool:
+    """Say whether a source gives pairs: a named one, a `.tsv` file, a `.jsonl` file whose first line is a pair."""
+    if not source.startswith("file:"):
+        return source in PAIR_SOURCES
+    path = local_path(source)
+    if kind_of(path) != ".jsonl":
+        return kind_of(path) == ".tsv"
+    with open_text(path) as file:
+        first = next((line for line in lines_of(file, path) if line.strip()), "{}")
+    row = parse_json(first, f"the first line of {path}")
+    return isinstance(row, dict) and row.keys() >= {"source", "target"} and "text" not in row
+
+
 def _file_pairs(path: Path) -> Iterator[Pair]:
     parse = {".tsv": _tab_separated, ".jsonl": _json_line}.get(kind_of(path))
     if parse is None:

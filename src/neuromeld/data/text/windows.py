@@ -191,9 +191,12 @@ def text_batches(documents: Sequence[Document]) -> Iterator[list[tuple[str, bool
         yield batch
 
 
-def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return the tokens of each text, without special tokens.  Raises `CheckpointError`."""
-    found: list[list[int]] = _encoded(texts, tokenizer)["input_ids"]
+def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, as_targets: bool = False) -> list[list[int]]:
+    """Return the tokens of each text, without special tokens.  Raises `CheckpointError`.
+
+    as_targets   split them as what a model writes, where that is another way
+    """
+    found: list[list[int]] = _encoded(texts, tokenizer, as_targets=as_targets)["input_ids"]
     return found
 
 
@@ -219,9 +222,10 @@ def byte_sizes(text: str, ends: Sequence[int]) -> list[int]:
     return sizes
 
 
-def _encoded(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> BatchEncoding:
+def _encoded(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, as_targets: bool = False) -> BatchEncoding:
+    given: dict[str, Any] = {"text_target" if as_targets else "text": texts}
     try:
-        found: BatchEncoding = tokenizer(texts, add_special_tokens=False, verbose=False)
+        found: BatchEncoding = tokenizer(**given, add_special_tokens=False, verbose=False)
     except Exception as error:  # the tokenizers library raises bare `Exception`
         raise CheckpointError(f"the tokenizer cannot encode this text: {error}") from error
     return found

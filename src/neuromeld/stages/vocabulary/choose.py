@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from neuromeld.data.text.usage import TokenUse, token_use
+from neuromeld.data.text.usage import TokenUse, token_use, vocabularies
 from neuromeld.errors import UserInputError
 from neuromeld.stages.vocabulary.ids import named_ids
-from neuromeld.stages.vocabulary.pieces import pieces_of
-from neuromeld.stages.vocabulary.rewrite import read_tokenizer, tokenizer_of, with_tokens
+from neuromeld.stages.vocabulary.rewrite import pieces_in, tokenizer_of, with_tokens
 from neuromeld.stages.vocabulary.select import Ranking, rank_tokens
 
 MULTIPLE, LEAST_ROUNDED = 64, 4096
@@ -27,12 +26,19 @@ MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "
 class Vocabulary:
     """The tokens that stay, and their tokenizer.
 
-    kept       ids before, ascending: the id after is the place in this list
+    kept       ids before: the id after is the place in this list.  Ascending, but where there are two vocabularies
     processor  with the smaller tokenizer
+    target     as `kept`, of the tokens that the model writes, where these are numbered apart; else empty
     """
 
     kept: tuple[int, ...]
     processor: Any
+    target: tuple[int, ...] = ()
+
+    @property
+    def each(self) -> tuple[tuple[int, ...], ...]:
+        """The tokens of the only vocabulary, or those of the two."""
+        return (self.kept, self.target) if self.target else (self.kept,)
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,11 @@ class VocabularyRange:
 
 def vocabulary_range(model: PreTrainedModel, processor: Any, source: str) -> VocabularyRange:
     """Return which vocabularies of a model can be had by the text `source`."""
-    found = ranking(tokenizer_of(processor), source, named_in(model))
+    found = rankings(tokenizer_of(processor), source, named_in(model))
     table: Any = model.get_input_embeddings()
     rows = int(table.num_embeddings)
-    least, most = rounded(len(found.required), rows), len(found.required) + len(found.ranked)
+    least = max(rounded(len(one.required), rows) for one in found)
+    most = max(len(one.required) + len(one.ranked) for one in found)
     return VocabularyRange(source, range(least, min(most, rows - 1) + 1, multiple_of(rows)), rows)
 
 
@@ -90,42 +97,60 @@ def rounded(tokens: int, rows: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def ranking(tokenizer: PreTrainedTokenizerBase, source: str, named: frozenset[int]) -> Ranking:
-    """Rank the tokens of a tokenizer by their use in the calibration split of a text; `named` ids stay."""
-    content = read_tokenizer(tokenizer)
-    ids = tokenizer.get_vocab()
-    required = {token["id"] for token in content["added_tokens"]} | (named & set(ids.values()))
-    required |= set(tokenizer.all_special_ids) | set(_template_ids(tokenizer))
-    return rank_tokens(pieces_of(content), ids, required, token_use(source, "calibration", tokenizer).counts)
-
-
-def choose_vocabulary(processor: Any, source: str, size: int, named: frozenset[int] = frozenset()) -> Vocabulary:
-    """Return the `size` tokens that a text uses most, with all that they are made from, and their tokenizer."""
-    tokenizer = tokenizer_of(processor)
-    kept = ranking(tokenizer, source, named).first(size)
-    if len(kept) < size:
-        raise UserInputError(
-            f"a vocabulary of {size:,} cannot be had: of the {len(tokenizer.get_vocab()):,} tokens "
-            f"{len(kept):,} fit with what they are made from; give --vocab-size {len(kept)}"
-        )
-    return Vocabulary(tuple(kept), with_tokens(processor, kept))
-
-
-def effect_of(processor: Any, vocabulary: Vocabulary, source: str) -> Effect:
-    """Measure a vocabulary on the validation split of the text it was chosen by."""
-    before, after = tokenizer_of(processor), tokenizer_of(vocabulary.processor)
-    held_out = token_use(source, "validation", before)
-    return Effect(
-        coverage=_share(held_out, vocabulary.kept),
-        coverage_chosen=_share(token_use(source, "calibration", before), vocabulary.kept),
-        tokens_per_word=(held_out.per_word, token_use(source, "validation", after).per_word),
-        source=source,
-        held_out_tokens=held_out.tokens,
+def rankings(tokenizer: PreTrainedTokenizerBase, source: str, named: frozenset[int]) -> tuple[Ranking, ...]:
+    """Rank the tokens of each vocabulary by their use in the calibration split of a text; `named` ids stay."""
+    required = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids) | set(_template_ids(tokenizer))
+    tables = vocabularies(tokenizer)
+    uses = token_use(source, "calibration", tokenizer)
+    return tuple(
+        rank_tokens(pieces, ids, (required | named) & set(ids.values()), use.counts)
+        for pieces, ids, use in zip(pieces_in(tokenizer), tables, uses, strict=True)
     )
 
 
-def _share(use: TokenUse, kept: Sequence[int]) -> float:
-    return float(use.counts[np.asarray(kept)].sum() / max(1, use.tokens))
+def choose_vocabulary(
+    processor: Any, source: str, sizes: Sequence[int], named: frozenset[int] = frozenset()
+) -> Vocabulary:
+    """Return the tokens that a text uses most, with all that they are made from, and their tokenizer.
+
+    sizes   tokens of each vocabulary
+    """
+    tokenizer = tokenizer_of(processor)
+    ranked = rankings(tokenizer, source, named)
+    found = [one.first(size) for one, size in zip(ranked, sizes, strict=True)]
+    for kept, size, ids in zip(found, sizes, vocabularies(tokenizer), strict=True):
+        if len(kept) < size:
+            raise UserInputError(
+                f"a vocabulary of {size:,} cannot be had: of the {len(ids):,} tokens "
+                f"{len(kept):,} fit with what they are made from; give --vocab-size {len(kept)}"
+            )
+    if len(found) > 1:  # configs and special tokens have one number for both
+        both = sorted(frozenset.intersection(*(one.required for one in ranked)))
+        found = [[*both, *sorted(set(kept).difference(both))] for kept in found]
+    kept, target = found if len(found) > 1 else (found[0], [])
+    return Vocabulary(tuple(kept), with_tokens(processor, *found), tuple(target))
+
+
+def effect_of(processor: Any, vocabulary: Vocabulary, source: str) -> Effect:
+    """Measure a vocabulary, or two together, on the validation split of the text it was chosen by."""
+    before, after = tokenizer_of(processor), tokenizer_of(vocabulary.processor)
+    held_out = token_use(source, "validation", before)
+    return Effect(
+        coverage=_share(held_out, vocabulary),
+        coverage_chosen=_share(token_use(source, "calibration", before), vocabulary),
+        tokens_per_word=(_per_word(held_out), _per_word(token_use(source, "validation", after))),
+        source=source,
+        held_out_tokens=sum(use.tokens for use in held_out),
+    )
+
+
+def _share(uses: Sequence[TokenUse], vocabulary: Vocabulary) -> float:
+    stay = sum(use.counts[np.asarray(kept)].sum() for use, kept in zip(uses, vocabulary.each, strict=True))
+    return float(stay / max(1, sum(use.tokens for use in uses)))
+
+
+def _per_word(uses: Sequence[TokenUse]) -> float:
+    return sum(use.tokens for use in uses) / max(1, sum(use.words for use in uses))
 
 
 def _template_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

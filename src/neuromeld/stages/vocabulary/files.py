@@ -6,17 +6,18 @@ from tempfile import TemporaryDirectory
 
 from neuromeld.checkpoint.stated import read_json
 from neuromeld.stages.vocabulary.choose import Vocabulary
-from neuromeld.stages.vocabulary.rewrite import tokenizer_of
+from neuromeld.stages.vocabulary.rewrite import ADDED, tokenizer_of
 from neuromeld.stages.vocabulary.sentencepiece import keep_pieces
 
-ADDED = "added_tokens.json"
 OF_MODEL = ("vocab.json", "merges.txt", "vocab.txt")
 """What the library tokenizers writes of a model."""
 
 
 def write_other_files(vocabulary: Vocabulary, source: Path, out: Path) -> None:
-    """Write into `out` the files of `source` that list tokens, for those that stay."""
+    """Write into `out` the files of `source` that list tokens, for those that stay, beside those of the tokenizer."""
     tokenizer = tokenizer_of(vocabulary.processor)
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return  # it has written all itself
     with TemporaryDirectory() as folder:
         tokenizer.backend_tokenizer.model.save(folder)
         for name in OF_MODEL:

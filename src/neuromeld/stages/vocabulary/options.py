@@ -7,10 +7,10 @@ from neuromeld.stages.base import StageOptions
 
 
 class VocabularyOptions(StageOptions):
-    """Keep the tokens that a text uses.  One of `ratio`, `size` and `coverage` sets how many."""
+    """Keep the tokens that a text uses.  One of `ratio`, `size` and `coverage` sets how many, of each vocabulary."""
 
     text: str = Field(
-        description="Text that says which tokens stay: a named one, or file:PATH.",
+        description="Text or pairs that say which tokens stay: named ones, or file:PATH.",
         json_schema_extra={"flag": "--vocab-from"},
     )
     ratio: float | None = Field(

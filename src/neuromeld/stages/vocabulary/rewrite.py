@@ -10,27 +10,34 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from neuromeld.checkpoint import load_tokenizer
-from neuromeld.data.text.usage import tokenizer_in
+from neuromeld.data.text.usage import splits_in_two_ways, tokenizer_in, vocabularies
 from neuromeld.errors import UnsupportedModelError, UserInputError
-from neuromeld.stages.vocabulary.pieces import pieces_of
+from neuromeld.stages.vocabulary.marian import cut_files, pieces_of_marian
+from neuromeld.stages.vocabulary.pieces import Pieces, pieces_of
 
-FILE = "tokenizer.json"
+FILE, ADDED = "tokenizer.json", "added_tokens.json"
 
 
 def tokenizer_of(processor: Any) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a processor, which may be one.
 
-    Raises `UserInputError` where there is none, `UnsupportedModelError` for one that is not of `tokenizers`.
+    Raises `UserInputError` where there is none, `UnsupportedModelError` for one that is neither of `tokenizers` nor
+    Marian's.
     """
     found = tokenizer_in(processor)
     if found is None:
         raise UserInputError("to cut a vocabulary takes the model's tokenizer: pass it as processor=")
-    if getattr(found, "backend_tokenizer", None) is None:
+    if getattr(found, "backend_tokenizer", None) is None and not splits_in_two_ways(found):
         raise UnsupportedModelError(
-            f"{type(found).__name__} is not a tokenizer of the library tokenizers (tokenizer.json), and only the "
-            "vocabulary of such a one can be cut"
+            f"{type(found).__name__} is neither a tokenizer of the library tokenizers (tokenizer.json) nor Marian's, "
+            "and only the vocabulary of such a one can be cut"
         )
     return found
+
+
+def pieces_in(tokenizer: PreTrainedTokenizerBase) -> tuple[Pieces, ...]:
+    """Return the tokens of each of the vocabularies, without those that were added."""
+    return pieces_of_marian(tokenizer) if splits_in_two_ways(tokenizer) else (pieces_of(read_tokenizer(tokenizer)),)
 
 
 def read_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -40,37 +47,55 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return found
 
 
-def with_tokens(processor: Any, kept: Sequence[int]) -> Any:
-    """Return a processor, or tokenizer, that knows the tokens `kept` alone, by their ids in ascending order.
+def with_tokens(processor: Any, *kept: Sequence[int]) -> Any:
+    """Return a processor, or tokenizer, that knows the tokens `kept` alone, by their ids in the order of the new ones.
+
+    kept   of each vocabulary
 
     Raises `UnsupportedModelError` where what is read again does not number the tokens so.
     """
     tokenizer = tokenizer_of(processor)
-    names = {number: token for token, number in tokenizer.get_vocab().items()}
-    expected = {names[old]: new for new, old in enumerate(kept)}
-    new_id = {old: new for new, old in enumerate(kept)}
+    expected = [_numbered(ids, stay) for ids, stay in zip(vocabularies(tokenizer), kept, strict=True)]
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        content = cut_content(json.loads(Path(folder, FILE).read_text(encoding="utf-8")), kept)
-        Path(folder, FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        path = Path(folder, "tokenizer_config.json")
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if "added_tokens_decoder" in config:
-            stated = config["added_tokens_decoder"]
-            config["added_tokens_decoder"] = {str(new_id[int(old)]): token for old, token in stated.items()}
-            path.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+        if splits_in_two_ways(tokenizer):
+            cut_files(Path(folder), pieces_of_marian(tokenizer), kept)
+        else:
+            content = cut_content(json.loads(Path(folder, FILE).read_text(encoding="utf-8")), kept[0])
+            Path(folder, FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        _renumber_added(Path(folder), {old: new for new, old in enumerate(kept[0])})
         smaller = load_tokenizer(Path(folder))
-    if smaller.get_vocab() != expected:
-        wrong = sorted(token for token, number in smaller.get_vocab().items() if expected.get(token) != number)
-        raise UnsupportedModelError(
-            f"{type(tokenizer).__name__} numbers its tokens by rules of its own, so its vocabulary cannot be cut "
-            f"({', '.join(map(repr, wrong[:3])) or 'some are gone'} where written otherwise)"
-        )
+    for found, wanted in zip(vocabularies(smaller), expected, strict=True):
+        if found != wanted:
+            wrong = sorted(token for token, number in found.items() if wanted.get(token) != number)
+            raise UnsupportedModelError(
+                f"{type(tokenizer).__name__} numbers its tokens by rules of its own, so its vocabulary cannot be cut "
+                f"({', '.join(map(repr, wrong[:3])) or 'some are gone'} where written otherwise)"
+            )
     if tokenizer is processor:
         return smaller
     whole = copy(processor)
     whole.tokenizer = smaller
     return whole
+
+
+def _numbered(ids: Mapping[str, int], kept: Sequence[int]) -> dict[str, int]:
+    names = {number: token for token, number in ids.items()}
+    return {names[old]: new for new, old in enumerate(kept)}
+
+
+def _renumber_added(folder: Path, new_id: Mapping[int, int]) -> None:
+    """Rewrite the ids of added tokens in the files beside the vocabulary."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if "added_tokens_decoder" in config:
+        stated = config["added_tokens_decoder"]
+        config["added_tokens_decoder"] = {str(new_id[int(old)]): token for old, token in stated.items()}
+        path.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+    path = folder / ADDED
+    if path.is_file():
+        added = {token: new_id[old] for token, old in json.loads(path.read_text(encoding="utf-8")).items()}
+        path.write_text(json.dumps(added, ensure_ascii=False), encoding="utf-8")
 
 
 def cut_content(content: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:

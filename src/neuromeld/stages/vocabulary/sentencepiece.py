@@ -4,7 +4,9 @@ Source: sentencepiece_model.proto.  Pieces are kept byte for byte, so their scor
 numbers in the trainer's section change that name pieces by id.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from neuromeld.errors import CheckpointError
@@ -15,12 +17,60 @@ PIECES, TRAINER = 1, 2
 VOCAB_SIZE, IDS = 4, (40, 41, 42, 43)
 """Fields of the trainer's section: how many pieces there are; those of unknown, start, end and padding."""
 
+RULE, BYTE_FALLBACK = 3, 35
+"""Fields of the trainer's section: how texts are split, and whether into bytes where nothing else fits."""
+
+TEXT, SCORE, KIND = 1, 2, 3
+"""Fields of a piece."""
+
+NORMAL, USER_DEFINED, BYTE = 1, 4, 6
+"""Kinds of pieces that texts are split into."""
+
+UNIGRAM, BPE, WORD = 1, 2, 3
+"""How texts are split."""
+
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 NOTHING = 2**64 - 1
 """The id -1, as a protocol buffer writes it: there is no such piece."""
 
 Field = tuple[int, int, bytes]
 """Number, wire type and content; of a varint its bytes."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece, the score that it is chosen by, and its kind."""
+
+    text: str
+    score: float
+    kind: int
+
+
+@dataclass(frozen=True)
+class PieceModel:
+    """What a model file says: its pieces in the order of their ids, and how texts are split."""
+
+    pieces: tuple[Piece, ...]
+    rule: int
+    byte_fallback: bool
+
+
+def read_model(data: bytes) -> PieceModel:
+    """Return what a model file holds, which SentencePiece itself has read."""
+    fields = list(_fields(data))
+    trainer = {
+        number: content for section, _, part in fields if section == TRAINER for number, _, content in _fields(part)
+    }
+    rule, in_bytes = (_number(trainer[name]) if name in trainer else None for name in (RULE, BYTE_FALLBACK))
+    return PieceModel(
+        tuple(_piece(content) for number, _, content in fields if number == PIECES), rule or UNIGRAM, bool(in_bytes)
+    )
+
+
+def _piece(data: bytes) -> Piece:
+    found = {number: content for number, _, content in _fields(data)}
+    (score,) = struct.unpack("<f", found.get(SCORE, bytes(4)))
+    return Piece(found[TEXT].decode(), score, _number(found[KIND]) if KIND in found else NORMAL)
 
 
 def keep_pieces(path: Path, kept: Sequence[int]) -> bytes:

@@ -58,7 +58,7 @@ def test_a_cut_vocabulary_is_split_and_computed_as_by_transformers(tmp_path):
     llama_cpp = pytest.importorskip("llama_cpp")
     source = save_byte_level(tmp_path / "model")
     before = AutoTokenizer.from_pretrained(tmp_path / "model")
-    after = choose_vocabulary(before, source, 304).processor
+    after = choose_vocabulary(before, source, [304]).processor
     model = ragged("llama")
     FORMS["gguf"].write(Content(model, after), tmp_path)
     moved = [abs(a - b) for a, b in zip(by_llama_cpp(tmp_path, IDS), by_transformers(model, IDS), strict=True)]

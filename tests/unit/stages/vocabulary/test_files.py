@@ -53,7 +53,7 @@ def test_other_files_list_the_tokens_that_stay(tmp_path):
     tokenizer = fast("byte-level")
     tokenizer.backend_tokenizer.model.save(str(source))
     (source / "added_tokens.json").write_text(json.dumps({"<s>": 1, "</s>": 2}))
-    vocabulary = choose_vocabulary(tokenizer, text_file(tmp_path), 300)
+    vocabulary = choose_vocabulary(tokenizer, text_file(tmp_path), [300])
     write_other_files(vocabulary, source, out)
     assert json.loads((out / "vocab.json").read_text()) == vocabulary.processor.get_vocab()
     assert json.loads((out / "added_tokens.json").read_text()) == {"<s>": 1, "</s>": 2}
@@ -64,7 +64,7 @@ def test_other_files_list_the_tokens_that_stay(tmp_path):
 def test_what_a_chat_template_writes_stays(tmp_path):
     template = "{% for message in messages %}Straße {{ message.content }} Brücke{% endfor %}"
     tokenizer = fast("byte-level", chat_template=template)
-    vocabulary = choose_vocabulary(tokenizer, text_file(tmp_path), 300)
+    vocabulary = choose_vocabulary(tokenizer, text_file(tmp_path), [300])
     used = tokenizer("Straße a BrückeStraße b Brücke")["input_ids"]
     assert set(used) <= set(vocabulary.kept)
     assert vocabulary.processor.chat_template == template
