@@ -13,7 +13,7 @@ from neuromeld.planning import Budget
 from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.planning.recipe import Recipe, load_recipe, parse_recipe
 from neuromeld.planning.served import OutputFormat
-from neuromeld.planning.serving import Serving
+from neuromeld.planning.serving import SERVED_DTYPES, Serving
 from neuromeld.stages import STAGES
 
 DEFAULT_RECIPE = "default"
@@ -101,7 +101,7 @@ BUDGET_OPTIONS = [
     parameter(
         "--served-dtype",
         str | None,
-        "Of --memory: float32, bfloat16 or float16; by default that of the weights.",
+        f"Of --memory: {', '.join(SERVED_DTYPES)}; by default that of the weights.",
         "Budget",
     ),
 ]

@@ -10,7 +10,7 @@ from neuromeld.archs import Architecture
 from neuromeld.archs.sizes import Sizes, sizes_of
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
-from neuromeld.planning.plan import make_plan
+from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import Recipe
 from neuromeld.planning.serving import Serving
 from neuromeld.registry import unknown_name
@@ -66,23 +66,23 @@ class Budget:
             raise UserInputError("what may be lost is no budget of sizes: what meets it is measured")
         plan = make_plan(model, recipe, arch=arch)
         if self.memory is not None:
-            return self.served_bytes(model, plan.parameters_after, plan.before, plan.after) / self.memory
+            arch = arch or architecture_of(model)
+            return self.served_bytes(model, plan.parameters_after, arch, plan.after) / self.memory
         flops = self.keep if self.objective != "params" else self.flops
         if flops is not None:
             return plan.flops_after / (flops * plan.flops_before)
         limit = self.params if self.params is not None else int((self.keep or 1) * plan.parameters_before)
         return plan.parameters_after / limit
 
-    def served_bytes(self, model: PreTrainedModel, parameters: int, before: Sizes, after: Sizes) -> int:
+    def served_bytes(self, model: PreTrainedModel, parameters: int, arch: Architecture, after: Sizes) -> int:
         """Return the bytes that a smaller `model` takes while it is served."""
-        return self.serving.num_bytes(parameters, before, after, model.config, model.dtype)
+        return self.serving.num_bytes(parameters, arch, after, model.config, model.dtype)
 
     def check_needed(self, model: PreTrainedModel, arch: Architecture) -> None:
         """Raise `UserInputError` where the model as it comes meets a budget of memory."""
         if self.memory is None:
             return
-        sizes = sizes_of(arch, model.config)
-        taken = self.served_bytes(model, unique_parameters(model), sizes, sizes)
+        taken = self.served_bytes(model, unique_parameters(model), arch, sizes_of(arch, model.config))
         if taken <= self.memory:
             raise UserInputError(
                 f"the model as it comes is served in {taken / 1e6:,.1f} MB, which --memory allows: nothing has to be "
