@@ -1,4 +1,4 @@
-"""What training brings back of SmolLM2-135M: `benchmarks/recover.yaml`, a line of results for each row.
+"""What training brings back of SmolLM2-135M: `benchmarks/rows/recover.yaml`, a line of results for each row.
 
     python benchmarks/recover.py --prepare --device cuda        # the smaller models, and the text that the model writes
     for i in 0 1 2 3 4 5; do python benchmarks/recover.py --device cuda --part $i/6 & done; wait
@@ -40,7 +40,7 @@ KEYS = ("method", "keep", "tokens", "learning_rate", "seed")
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--grid", type=Path, default=Path("benchmarks/recover.yaml"))
+    arguments.add_argument("--grid", type=Path, default=Path("benchmarks/rows/recover.yaml"))
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/recover.jsonl"))
     arguments.add_argument("--work", type=Path, default=Path("recover-work"))
     arguments.add_argument("--device", default="cpu")
