@@ -30,10 +30,11 @@ def decoder_entries(targets: Sequence[Sequence[int]], config: PretrainedConfig) 
     start = config.decoder_start_token_id
     sequences = [list(ids) if list(ids[:1]) == [start] else [start, *ids] for ids in targets]
     largest = max(max(sequence) for sequence in sequences)
-    if largest >= config.vocab_size:
+    rows = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    if largest >= rows:
         raise UserInputError(
             f"the tokenizer produced the token id {largest}, but the model's vocabulary ends at "
-            f"{config.vocab_size - 1}: the tokenizer is not the model's own; pass the one that was saved with it"
+            f"{rows - 1}: the tokenizer is not the model's own; pass the one that was saved with it"
         )
     padding = config.pad_token_id or 0
     return {

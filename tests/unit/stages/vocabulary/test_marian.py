@@ -18,6 +18,7 @@ from neuromeld.checkpoint import save_checkpoint
 from neuromeld.data.text.usage import renumbered, token_use, vocabularies
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.evaluation import flops_per_token, unique_parameters
+from neuromeld.modalities.targets import decoder_entries
 from neuromeld.planning.plan import CONTEXT, meta_model
 from neuromeld.stages.vocabulary.choose import choose_vocabulary, effect_of, rankings
 
@@ -169,6 +170,15 @@ def test_batches_are_renumbered_by_the_vocabulary_of_their_side():
     found = renumbered(batch, before, vocabulary.processor)
     assert found["input_ids"].tolist() == [list(range(len(kept[0])))]
     assert found["labels"].tolist() == [list(range(len(kept[1])))]
+
+
+def test_targets_are_checked_by_their_own_vocabulary(tmp_path):
+    config = marian_model(marian_tokenizer(tmp_path, apart=True)).config
+    last = config.decoder_vocab_size - 1
+    assert last >= config.vocab_size
+    assert decoder_entries([[last, 0]], config)["labels"].tolist() == [[last, 0]]
+    with pytest.raises(UserInputError, match=f"vocabulary ends at {last}"):
+        decoder_entries([[last + 1]], config)
 
 
 def test_what_cannot_be_cut_is_refused_by_name(tmp_path, pairs):
