@@ -30,7 +30,8 @@ def decoder_entries(targets: Sequence[Sequence[int]], config: PretrainedConfig) 
     start = config.decoder_start_token_id
     sequences = [list(ids) if list(ids[:1]) == [start] else [start, *ids] for ids in targets]
     largest = max(max(sequence) for sequence in sequences)
-    rows = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    apart = getattr(config, "share_encoder_decoder_embeddings", True) is False
+    rows = config.decoder_vocab_size if apart else config.vocab_size
     if largest >= rows:
         raise UserInputError(
             f"the tokenizer produced the token id {largest}, but the model's vocabulary ends at "
