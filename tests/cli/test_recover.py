@@ -77,3 +77,14 @@ def test_recipes_are_listed(cli):
         "quick",
         "translation",
     ]
+
+
+def test_a_teacher_on_the_disk_stands_in_for_the_text_and_windows_of_a_recipe(cli, checkpoint, text, tmp_path):
+    code, _, stderr = cli("teach", checkpoint, tmp_path / "teacher", "--text", text, "--tokens", 1024, "--seqlen", 16)
+    assert code == 0, stderr
+    asked = ["recover", checkpoint, tmp_path / "out", "--teacher", tmp_path / "teacher", "--steps", 2]
+    code, stdout, stderr = cli(*asked, "--batch-tokens", 64, "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["recovery"]["parameters_trained"] > 0
+    code, _, stderr = cli(*asked, "--seqlen", 32, "--force")
+    assert (code, "the teacher has its own" in stderr) == (2, True)

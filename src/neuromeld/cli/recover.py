@@ -13,7 +13,7 @@ from neuromeld.cli.generated_options import options_of, parameter, with_options
 from neuromeld.errors import UserInputError
 from neuromeld.planning.recipe import read_yaml
 from neuromeld.recovery import RECOVERY_RECIPES, Recovery, parse_recovery, recover
-from neuromeld.recovery.settings import LENGTHS
+from neuromeld.recovery.settings import LENGTHS, TEACHERS_OWN
 from neuromeld.runtime.distributed import is_first_rank, process_group
 
 LORA_RANK = 16
@@ -95,6 +95,8 @@ def _settings(recipe: str, lora: bool | None, qlora: bool, **given: Any) -> Reco
             stated.pop(other, None)
     if any(given[name] is not None for name in LENGTHS):
         stated = {name: value for name, value in stated.items() if name not in LENGTHS}
+    if given["teacher"] is not None:  # it has the text and the windows
+        stated = {name: value for name, value in stated.items() if name not in TEACHERS_OWN}
     if qlora and lora is not None:
         raise UserInputError(
             f"--qlora and --{'' if lora else 'no-'}lora: the first trains low-rank updates with the matrices held in 4 "

@@ -15,7 +15,7 @@ from neuromeld.discovery.axes import Axis, axes_by_key, embedding_of, shapes_of
 
 @dataclass(frozen=True)
 class FFNs:
-    """Those of one list of layers.
+    """Hold the FFNs of one list of layers.
 
     weights  of one of them: what writes its hidden units, and then what reads them; paths start at the layer
     stack    path of the list of their layers

@@ -33,7 +33,7 @@ class Closeness:
 
     @property
     def scores(self) -> dict[str, float]:
-        """What applies, by name."""
+        """Return the scores that apply, by name."""
         named = {name: getattr(self, name) for name in ("divergence", "agreement", "cosine", "correlation")}
         return {name: value for name, value in named.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""What a model says of a batch, whatever its head."""
+"""Read what a model says of a batch, whatever its head."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,7 +25,7 @@ def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of each text, image or token of a batch, a row each.
+    """Hold what a model says of each text, image or token of a batch, a row each.
 
     kind  logits of what is one of several; numbers, one a row; embeddings, the mean hidden states of a text or image
     """

@@ -36,7 +36,7 @@ class UnitLosses:
 
 @dataclass(frozen=True)
 class FisherScores(UnitLosses):
-    """The same of each whole layer, too."""
+    """Score each whole layer, beside each neuron and channel."""
 
     layers: list[float]
 

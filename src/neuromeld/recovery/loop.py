@@ -51,7 +51,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training did.
+    """Tell what a training did.
 
     curve  mean losses of the updates up to each `step`
     looks  from before the training on

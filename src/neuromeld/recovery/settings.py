@@ -34,6 +34,9 @@ ANY_NUMBER = 1 << 30
 LENGTHS = ("steps", "tokens", "minutes")
 """Ways to say how long to train; exactly one of them, or none where only layers are trained."""
 
+TEACHERS_OWN = ("train", "original", "seqlen")
+"""What a teacher on the disk says itself."""
+
 
 class Recovery(Settings):
     """Train with AdamW, without weight decay."""
@@ -197,7 +200,7 @@ class Recovery(Settings):
         if self.layerwise_tokens is not None and self.original is None:
             problems.append("layerwise_tokens is for layers that follow the original's; name it by original")
         if self.teacher is not None:
-            given = {"train", "original", "seqlen", "layerwise_tokens"} & self.model_fields_set
+            given = {*TEACHERS_OWN, "layerwise_tokens"} & self.model_fields_set
             given |= {"temperature"} if self.temperature != 1 else set()
             problems += [f"{name} and teacher: the teacher has its own, so give one of them" for name in sorted(given)]
         alone = sorted({"distill_weight", "temperature"} & self.model_fields_set)

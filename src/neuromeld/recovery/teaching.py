@@ -39,7 +39,7 @@ SHARD_TOKENS, PASS_TOKENS = 1 << 17, 1 << 13
 
 
 class Teaching(Settings):
-    """What is predicted, and how much of it is kept."""
+    """Say what is predicted, and how much of it is kept."""
 
     text: str = Field(Tokens.default, description="Named text, file:PATH, self, or several by weight, to predict.")
     tokens: int | None = Field(None, description="Tokens in all, at least a window; by default all there are.", ge=2)

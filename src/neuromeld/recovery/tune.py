@@ -31,7 +31,7 @@ from neuromeld.runtime.progress import track
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was done to a model.
+    """Tell what was done to a model.
 
     settings      with the number of steps and the learning rate that were found; none where only layers were trained
     rates         that were tried before
