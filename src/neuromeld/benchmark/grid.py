@@ -12,6 +12,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.sources import unknown_source
 from neuromeld.errors import UserInputError
 from neuromeld.planning import Budget
+from neuromeld.planning.effort import EFFORTS
 from neuromeld.planning.recipe import parse_recipe
 from neuromeld.planning.served import OutputFormat
 from neuromeld.recovery import parse_recovery
@@ -38,12 +39,14 @@ class Row(Settings):
     planner   let the planner choose a recipe for the budget, with this output format
     calibration  the data of this row, a mixture or `self`, too, where it is not that of the grid
     vocab_from   the text by which the planner may choose tokens
+    effort       how much the planner tries, by name
     """
 
     recipe: dict[str, Any] | None = None
     fit: str | None = None
     planner: OutputFormat | None = None
     vocab_from: str | None = None
+    effort: str | None = None
     slicegpt: SliceGpt | None = None
     calibration: str | None = None
 
@@ -62,6 +65,10 @@ class Row(Settings):
             raise ValueError("; ".join(problems))
         if self.vocab_from is not None and self.planner is None:
             raise ValueError("vocab_from is for the planner; a recipe has it as vocabulary.text")
+        if self.effort is not None and self.planner is None:
+            raise ValueError("effort is for the planner: say in the recipe what is to be done")
+        if self.effort is not None and self.effort not in EFFORTS:
+            raise ValueError(unknown_name(EFFORTS.kind, self.effort, list(EFFORTS)))
         if self.recipe is None:
             if self.fit is not None:
                 raise ValueError("fit is for the open size of a recipe")

@@ -158,7 +158,7 @@ class Bench:
         assert row.planner is not None
         job = ChoiceJob(self.source, Budget(keep=case.keep), case.calibration, row.planner, journal)
         job = replace(job, device=own_device(self.device), progress=self.progress)
-        return replace(job, vocab_from=row.vocab_from).run()
+        return replace(job, vocab_from=row.vocab_from, effort=row.effort or job.effort).run()
 
     @cached_property
     def _meta_model(self) -> PreTrainedModel:

@@ -57,6 +57,8 @@ MISTAKES = {
     "rows.a: give one of recipe, planner and slicegpt": {"rows": {"a": {}}},
     "rows.a: fit is for the open size": {"rows": {"a": {"planner": "auto", "fit": "ffn.size"}}},
     "rows.a: unknown free size 'ffn.sze'. Did you mean 'ffn.size'": {"rows": {"a": {"recipe": {}, "fit": "ffn.sze"}}},
+    "rows.a: effort is for the planner": {"rows": {"a": {"recipe": {}, "effort": "quick"}}},
+    "rows.a: unknown effort 'quik'. Did you mean 'quick'": {"rows": {"a": {"planner": "auto", "effort": "quik"}}},
     "rows.a: recipe.calibration: the data is the same": {"rows": {"a": {"recipe": {"calibration": {}}}}},
     "give one of ratio and size": {"rows": {"a": {"recipe": {"ffn": {"ratio": 0.5}}, "fit": "ffn.size"}}},
     "unknown selector 'best'": {"rows": {"a": {"recipe": {"ffn": {"size": 8, "selector": "best"}}}}},
