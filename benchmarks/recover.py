@@ -1,12 +1,13 @@
 """What training brings back of SmolLM2-135M: `benchmarks/rows/recover.yaml`, a line of results for each row.
 
     python benchmarks/recover.py --prepare --device cuda        # the smaller models, and the text that the model writes
-    for i in 0 1 2 3 4 5; do python benchmarks/recover.py --device cuda --part $i/6 & done; wait
+    for i in 0 1 2 3; do python benchmarks/recover.py --device cuda --part $i/4 & done; wait
     python benchmarks/recover.py --table
 
-Smaller models go to `--work`.  A row that is among the results is not measured again.  Several parts fill a card, which
-one run of such a small model leaves idle.  Losses are in nats per token of the evaluation split; excess is over the
-model as it came, and over that trained alike on the same text where there is such a row.
+Smaller models go to `--work`, and with `--keep-trained` those that were trained, too.  A row that is among the results
+is not measured again.  Several parts fill a card, which one run of such a small model leaves idle.  Losses are in nats
+per token of the evaluation split; excess is over the model as it came, and over that trained alike on the same text
+where there is such a row.  With `benchmarks/tasks/data` (`benchmarks/tasks/make.py`), `--tasks` scores its questions.
 """
 
 import argparse
@@ -15,27 +16,30 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld import compress
 from neuromeld.benchmark.fit import fitted
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import token_windows
-from neuromeld.evaluation import perplexity
+from neuromeld.evaluation import TaskScore, perplexity
 from neuromeld.modalities import MODALITIES, with_own_text
 from neuromeld.planning import Budget
 from neuromeld.planning.plan import meta_model
 from neuromeld.recovery import parse_recovery, recover
+from tasks.score import DATA, scored, tasks_in, told
 
 SMALL_UPDATE, LARGE_UPDATE, MANY = 2048, 4096, 500_000
 """Tokens of an update, and of a training from which on updates are large."""
 
-KEYS = ("method", "keep", "tokens", "learning_rate", "seed")
+KEYS = ("method", "start", "keep", "tokens", "learning_rate", "seed")
 
 
 def main() -> None:
@@ -46,11 +50,14 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--part", default="0/1", help="Every n-th row from the i-th, as i/n.")
     arguments.add_argument("--seconds", type=float, default=1e9, help="After which no further row is begun.")
+    arguments.add_argument("--rows", default="", help="Only those whose name begins so.")
+    arguments.add_argument("--keep-trained", action="store_true")
+    arguments.add_argument("--tasks", action="store_true")
     arguments.add_argument("--prepare", action="store_true")
     arguments.add_argument("--table", action="store_true")
     options = arguments.parse_args()
     grid = yaml.safe_load(options.grid.read_text())
-    rows = list(rows_of(grid))
+    rows = [row for row in rows_of(grid) if identity(row).startswith(options.rows)]
     if options.table:
         print(table(grid, lines_in(options.out)))
     elif options.prepare:
@@ -64,21 +71,42 @@ def rows_of(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of every row, with a seed."""
     for row in grid["rows"]:
         lists = [value if isinstance(value, list) else [value] for value in row.values()]
-        yield from ({"seed": 0} | dict(zip(row, values, strict=True)) for values in itertools.product(*lists))
+        yield from (grid["row"] | dict(zip(row, values, strict=True)) for values in itertools.product(*lists))
 
 
 def prepare(grid: dict[str, Any], rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Make what is not there: smaller models, and text that the model writes, in the cache."""
+    """Make what is not there of this part: smaller models, and the text that the model writes, in the cache."""
+    first, step = map(int, options.part.split("/"))
+    todo = [partial(make_start, grid, start, keep, options) for start, keep in starts_of(rows)]
+    todo += [partial(write_text, grid, rows, options)]
+    for make in todo[first::step]:
+        make()
+
+
+def starts_of(rows: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    return list(dict.fromkeys((row["start"], row["keep"]) for row in rows if row["keep"] != 1))
+
+
+def make_start(grid: dict[str, Any], start: str, keep: float, options: argparse.Namespace) -> None:
+    """Compress the model to this size as this start says."""
+    folder = folder_of(options.work, start, keep)
+    if not folder.exists():
+        asked = grid["starts"][start]
+        stages = asked["recipe"] | {"calibration": {"tokens": asked["calibration_tokens"], "passes": "own"}}
+        recipe = fitted(meta_model(locate(grid["model"]).config()), stages, "ffn.size", Budget(keep=keep))
+        compress(grid["model"], recipe, folder, device=options.device, evaluate=False)
+        print("made", folder, flush=True)
+
+
+def write_text(grid: dict[str, Any], rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Write what the longest training of each seed needs, the longest of which has what the others read."""
     source = locate(grid["model"])
-    calibration = {"tokens": grid["calibration_tokens"], "passes": "own"}
-    for keep in sorted({row["keep"] for row in rows} - {1}):
-        if not folder_of(options.work, keep).exists():
-            recipe = fitted(meta_model(source.config()), {"calibration": calibration}, "ffn.size", Budget(keep=keep))
-            compress(grid["model"], recipe, folder_of(options.work, keep), device=options.device, evaluate=False)
     reader = with_own_text(MODALITIES["tokens"], source, options.device, progress=True)
-    for seed, tokens in sorted({(row["seed"], row["tokens"]) for row in rows if row["tokens"]}):
-        data = Calibration(source=grid["train"], tokens=tokens, seqlen=grid["shared"]["seqlen"], seed=seed)
-        print(seed, tokens, reader.training(data, source.tokenizer(), source.config()).num_tokens, flush=True)
+    for seed in sorted({row["seed"] for row in rows}):
+        tokens = max(row["tokens"] for row in rows if row["seed"] == seed)
+        data = Calibration(source=grid["train"], tokens=max(tokens, 1), seqlen=grid["shared"]["seqlen"], seed=seed)
+        written = reader.training(data, source.tokenizer(), source.config()).num_tokens
+        print("wrote", seed, tokens, written, flush=True)
 
 
 def measure_all(grid: dict[str, Any], rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -96,9 +124,9 @@ def measure_all(grid: dict[str, Any], rows: list[dict[str, Any]], options: argpa
 
 def measured(grid: dict[str, Any], row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Train the model of a row and measure it on every text."""
-    source = grid["model"] if row["keep"] == 1 else str(folder_of(options.work, row["keep"]))
+    source = grid["model"] if row["keep"] == 1 else str(folder_of(options.work, row["start"], row["keep"]))
     if not row["tokens"]:
-        return {"losses": losses(grid, source, options.device), "device": options.device}
+        return found_of(grid, source, options)
     out = options.work / f"trained-{identity(row)}"
     settings = grid["shared"] | {"train": grid["train"], "tokens": row["tokens"], "seed": row["seed"]}
     settings |= {"learning_rate": row["learning_rate"]} | grid["methods"][row["method"]]
@@ -106,21 +134,32 @@ def measured(grid: dict[str, Any], row: dict[str, Any], options: argparse.Namesp
     if settings.pop("follows", False):
         settings |= {"original": grid["model"], "distill_weight": 1.0}
     try:
-        found = recover(source, parse_recovery(settings), out, device=options.device, force=True).record["recovery"]
-        told = {name: found[name] for name in ("seconds", "tokens_per_second", "best_step", "looks", "bf16", "device")}
-        return {"losses": losses(grid, str(out), options.device), "held_out": found["held_out"], **told}
+        record = recover(source, parse_recovery(settings), out, device=options.device, force=True).record["recovery"]
+        names = ("seconds", "tokens_per_second", "best_step", "looks", "bf16", "held_out")
+        return found_of(grid, str(out), options) | {name: record[name] for name in names}
     finally:
-        shutil.rmtree(out, ignore_errors=True)
+        if not options.keep_trained:
+            shutil.rmtree(out, ignore_errors=True)
 
 
-def losses(grid: dict[str, Any], source: str, device: str) -> dict[str, float]:
-    """Nats per token on the evaluation split of each text."""
+def found_of(grid: dict[str, Any], source: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Losses of a model, its size and its answers to the questions."""
     located = locate(source)
-    model, tokenizer, found = located.load(torch.float32, device), located.tokenizer(), {}
+    model, tokenizer = located.load(torch.float32, options.device), located.tokenizer()
+    found: dict[str, Any] = {"losses": losses(grid, model, tokenizer), "device": options.device}
+    found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    if options.tasks:
+        scores = {name: scored(model, tokenizer, asked, 64) for name, asked in tasks_in(DATA).items()}
+        found["correct"] = {name: "".join(str(int(x)) for x in score.correct) for name, score in scores.items()}
+    return found
+
+
+def losses(grid: dict[str, Any], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    """Nats per token on the evaluation split of each text."""
+    found = {}
     for text in grid["texts"]:
         sizes = {"num_tokens": grid["evaluation_tokens"], "seqlen": grid["shared"]["seqlen"]}
-        windows = token_windows(text, tokenizer, split="evaluation", **sizes)
-        found[text] = perplexity(model, windows).nll
+        found[text] = perplexity(model, token_windows(text, tokenizer, split="evaluation", **sizes)).nll
     return found
 
 
@@ -128,26 +167,42 @@ def table(grid: dict[str, Any], lines: list[dict[str, Any]]) -> str:
     """Excess losses of all lines on every text, as Markdown; in brackets over the model as it came, trained alike."""
     by_row = {identity(line): line for line in lines}
     dense = next(line for line in lines if line["keep"] == 1 and not line["tokens"])
-    head = ["method", "kept", "tokens", "learning rate", "seed", *grid["texts"], "tokens/s", "best step"]
+    head = ["start", "kept", "training", "tokens", "learning rate", "seed", *grid["texts"]]
+    head += ["tasks kept", "95 %", "above chance"] if "correct" in dense else []
     found = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for line in sorted(lines, key=lambda line: (line["keep"], line["method"], line["tokens"], line["seed"])):
-        alike = by_row.get(identity(line | {"keep": 1}))
-        cells = [line["method"], line["keep"], f"{line['tokens']:,}", line.get("learning_rate", ""), line["seed"]]
+    for line in sorted(lines, key=lambda line: (-line["keep"], line["start"], line["method"], line["tokens"])):
+        alike = by_row.get(identity(line | {"start": "", "keep": 1}))
+        cells = [line[name] for name in ("start", "keep", "method")] + [f"{line['tokens']:,}"]
+        cells += [line.get("learning_rate", ""), line["seed"]]
         for text in grid["texts"]:
             excess = line["losses"][text] - dense["losses"][text]
             over = f" ({line['losses'][text] - alike['losses'][text]:.3f})" if alike and line["tokens"] else ""
             cells.append(f"{excess:.3f}{over}")
-        cells += [f"{line.get('tokens_per_second') or 0:.0f}", line.get("best_step", "")]
+        cells += tasks_of(dense, line) if "correct" in line and "correct" in dense else []
         found.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(found)
 
 
-def folder_of(work: Path, keep: float) -> Path:
-    return work / f"kept-{keep:g}"
+def tasks_of(dense: dict[str, Any], line: dict[str, Any]) -> list[str]:
+    """What a line keeps of the answers of the model as it came."""
+    found = told(tasks_in(DATA), *({name: answers(x) for name, x in one["correct"].items()} for one in (dense, line)))
+    kept = found["retained"]
+    if kept is None:
+        return ["", "", ""]
+    return [f"{kept['ratio']:.1%}", f"{kept['low']:.1%} to {kept['high']:.1%}", f"{found['retained_above_chance']:.1%}"]
+
+
+def answers(correct: str) -> TaskScore:
+    right = tuple(float(digit) for digit in correct)
+    return TaskScore(sum(right) / len(right), right, {})
+
+
+def folder_of(work: Path, start: str, keep: float) -> Path:
+    return work / f"{start}-{keep:g}".replace(" ", "_").replace(",", "")
 
 
 def identity(row: dict[str, Any]) -> str:
-    return "-".join(str(row.get(key)).replace(" ", "_") for key in KEYS)
+    return "-".join(str(row.get(key)).replace(" ", "_").replace(",", "") for key in KEYS)
 
 
 def lines_in(path: Path) -> list[dict[str, Any]]:

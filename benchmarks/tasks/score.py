@@ -34,10 +34,7 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=int, default=64)
     arguments.add_argument("--out", type=Path, default=Path("tasks.jsonl"))
     options = arguments.parse_args()
-    tasks = {
-        path.stem: [json.loads(line) for line in path.read_text().splitlines()][: options.limit]
-        for path in sorted(options.data.glob("*.jsonl"))
-    }
+    tasks = {name: asked[: options.limit] for name, asked in tasks_in(options.data).items()}
     reference: dict[str, TaskScore] = {}
     for name in options.models:
         source = locate(name)
@@ -48,6 +45,12 @@ def main() -> None:
         with options.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps({key: value for key, value in line.items() if key != "correct"}), flush=True)
+
+
+def tasks_in(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The questions of each task."""
+    paths = sorted(folder.glob("*.jsonl"))
+    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in paths}
 
 
 def scored(model: PreTrainedModel, tokenizer: Any, asked: list[dict[str, Any]], size: int) -> TaskScore:
