@@ -28,11 +28,16 @@ class Piece:
 NEUROMELD = ("-m", "neuromeld")
 LEARNED = (*NEUROMELD, "benchmark", "benchmarks/learned.yaml", "--device", "cuda", "--set")
 RECOVER = ("benchmarks/recover.py", "--device", "cuda")
+LAYER_BY_LAYER = ("benchmarks/larger_than_memory.py", "--shape", "llama-8b", "--device", "cuda", "--max-memory", "")
 RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *NEUROMELD, "compress")
 
 PIECES = (
     Piece("what a card computes is what the processor computes", ("-m", "pytest", "-q", "-m", "gpu", "tests/gpu")),
     Piece("costs in plain passes", ("benchmarks/cost.py", "--device", "cuda")),
+    Piece(
+        "8 billion parameters through 4 GB of a card",
+        (*LAYER_BY_LAYER, "--device-memory", "4GB", "--recipe", "--num-kv-heads 4"),
+    ),
     *(Piece(f"learned rows at {keep}", (*LEARNED, f"keep=[{keep}]")) for keep in (0.8, 0.9, 0.7, 0.6)),
     Piece("text and models for recovery", (*RECOVER, "--prepare")),
     Piece("recovery", (*RECOVER, "--seconds", str(LIMIT - 120))),

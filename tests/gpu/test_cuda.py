@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from golden.cases import STAGES, make_inputs, names
-from neuromeld import Budget, EvaluationRequest, choose, compress, evaluate, parse_recipe, parse_recovery, recover
+from neuromeld import (
+    Budget,
+    EvaluationRequest,
+    choose,
+    compress,
+    evaluate,
+    parse_recipe,
+    parse_recovery,
+    plan,
+    recover,
+)
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.calibration import Calibration
 
@@ -31,6 +41,15 @@ LEARNED: dict[str, dict[str, Any]] = {
     "layers": {"width": {"hidden_size": 20, "basis": "layer", "refit": True}},
 }
 """What the goldens have not: what learns from gradients, or is newer; on the tiny Llama."""
+
+STREAMED: dict[str, dict[str, Any]] = {
+    "merged": {"ffn": {"ratio": 0.6, "merge": "transport"}},
+    "removed": {"remove_ffns": {"count": 1}, "output": "native"},
+    "bases": {"width": {"hidden_size": 20, "basis": "run:2"}, "output": "native"},
+    "absorbed": LEARNED["absorbed"],
+    "embedding": LEARNED["embedding"],
+    "several": {"heads": {"num_kv_heads": 1}, "ffn": {"ratio": 0.6}, "width": {"hidden_size": 20}},
+}
 
 CASES = [(family, case, STAGES[case]) for family, case in names()] + [("llama", *one) for one in LEARNED.items()]
 
@@ -77,6 +96,21 @@ def test_stages_give_the_same_weights(
         return _logits(tmp_path / device)
 
     _alike(*_on_both(make))
+
+
+@pytest.mark.parametrize("case", STREAMED)
+def test_weights_may_come_to_the_card_a_layer_at_a_time(inputs: Path, tmp_path: Path, case: str) -> None:
+    recipe = parse_recipe({**STREAMED[case], "calibration": _calibration(inputs)})
+    source, whole, by_layers = str(inputs / "llama"), tmp_path / "whole", tmp_path / "by_layers"
+    in_files = plan(source, recipe).peak_bytes - 1
+    enough = plan(source, recipe, max_memory=in_files, device_memory=1 << 40).on_device
+    assert enough is not None
+    least = enough.peak_bytes - enough.window_bytes // 2
+    compress(source, recipe, whole, device="cuda")
+    limits = {"max_memory": in_files, "device_memory": least}
+    record = compress(source, recipe, by_layers, device="cuda", **limits).record
+    assert record["device_memory"]["window_bytes"] < enough.window_bytes
+    assert torch.equal(_logits(whole), _logits(by_layers))
 
 
 def test_choice_is_the_same(inputs: Path) -> None:

@@ -31,6 +31,7 @@ from neuromeld.model.native.classes import model_class
 from neuromeld.model.native.modeling import native_model_type
 from neuromeld.runtime.memory import all_finite
 from neuromeld.runtime.paging import drop_after_use, drop_pages, unmapped
+from neuromeld.runtime.streaming import is_streaming, move_buffers
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """A tokenizer has at least one of these."""
@@ -118,6 +119,8 @@ def load_model(
     dtype   None keeps the checkpoint's own
     memory_mapped   leave the weights in their files: what is in memory of them is what is being used (`paging.py`)
 
+    Inside `streaming`, weights lie in memory or in their files, and `device` is that of its window.
+
     Raises `CheckpointError` for files that are missing or damaged and for weights that do not match the config,
     `UnsupportedModelError` for a quantised model, `NumericsError` for NaN or infinity.
     """
@@ -146,6 +149,9 @@ def load_model(
         _check_mapped(folder, model)
         drop_after_use(model)
     drop_pages(_checked(folder, model) if memory_mapped else _copied(_checked(folder, model)))
+    if is_streaming():
+        move_buffers(model)
+        return model
     return model if memory_mapped else model.to(device)  # type: ignore[arg-type]
 
 

@@ -100,7 +100,8 @@ def compress_command(
             if first and not as_json:
                 console().print(_candidates(choice))
         assert recipe is not None
-        settings |= {"choice": choice, "evaluate": evaluate, "max_memory": asked.max_memory}
+        settings |= {"choice": choice, "evaluate": evaluate}
+        settings |= {"max_memory": asked.max_memory, "device_memory": asked.device_memory}
         job = CompressionJob(located, recipe, out, journal, exports=exports, **settings)
         _, record = job.run() if recovery is None else compress_and_recover(job, model, recovery)
     if not first:
@@ -214,7 +215,8 @@ def plan_command(
         if not as_json:
             console().print(_candidates(choice))
     assert recipe is not None
-    planned = plan(model, recipe, dtype=machine.dtype, allow_pickle=machine.allow_pickle, max_memory=asked.max_memory)
+    limits = {"max_memory": asked.max_memory, "device_memory": asked.device_memory}
+    planned = plan(model, recipe, dtype=machine.dtype, allow_pickle=machine.allow_pickle, **limits)
     _warn([*planned.warnings, *planned.foreseen, *(choice.warnings if choice else [])])
     located = locate(model, allow_pickle=machine.allow_pickle)
     told = [*planned.told, *said_of_embedding(located, asked.calibration, asked.budget)]
@@ -233,6 +235,8 @@ def plan_command(
         table.add_row("bases of the residual stream", "1", str(len(planned.after.basis_starts)))
     table.add_row("peak memory of the job (predicted)", "", f"{planned.peak_bytes / 2**30:.2f} GiB")
     table.add_row("disk space of the job (predicted)", "", f"{planned.disk_bytes / 2**30:.2f} GiB")
+    if planned.on_device is not None:
+        table.add_row("peak memory of the device (predicted)", "", f"{planned.on_device.peak_bytes / 2**30:.2f} GiB")
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)

@@ -23,7 +23,7 @@ DEFAULT_RECIPE = "default"
 class Request:
     """Request of a user: a recipe, or a budget for the planner with the settings of the recipe it is to find.
 
-    max_memory   in bytes
+    max_memory, device_memory   in bytes
     vocab_from   text that the planner may choose tokens by
     further      budgets beside the first
     effort       how much the planner tries, by name
@@ -37,13 +37,14 @@ class Request:
     vocab_from: str | None = None
     further: tuple[Budget, ...] = ()
     effort: str = STANDARD.name
+    device_memory: int | None = None
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a recipe and of a budget, in the place of its argument `asked`."""
 
     def build(values: dict[str, Any]) -> Request:
-        limit = values.pop(MAX_MEMORY.name)
+        limit, on_device = values.pop(MAX_MEMORY.name), values.pop(DEVICE_MEMORY.name)
         budgets = _budgets(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
         budget, further = budgets[0] if budgets else None, tuple(budgets[1:])
         vocab_from, effort = None, values.pop(EFFORT.name)
@@ -52,10 +53,10 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         effort = EFFORTS[effort or STANDARD.name].name
         if budget is not None:
             vocab_from = values.pop(VOCAB_FROM)
-            if limit is not None:
+            if limit is not None or on_device is not None:
                 raise UserInputError(
-                    "--max-memory needs stages that are named, as by --ffn-ratio: candidates for a budget are built "
-                    "in memory"
+                    "--max-memory and --device-memory need stages that are named, as by --ffn-ratio: candidates for a "
+                    "budget are built in memory"
                 )
             given = {name: value for name, value in values.items() if value is not None and name not in _SETTINGS}
             if given:
@@ -63,9 +64,9 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         recipe = build_recipe(**values)
         asked = recipe if budget is None else None
         request = Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from, further)
-        return replace(request, effort=effort)
+        return replace(request, effort=effort, device_memory=num_bytes(on_device, "--device-memory"))
 
-    return with_options(command, "asked", [*BUDGET_OPTIONS, EFFORT, *_parameters(), MAX_MEMORY], build)
+    return with_options(command, "asked", [*BUDGET_OPTIONS, EFFORT, *_parameters(), MAX_MEMORY, DEVICE_MEMORY], build)
 
 
 BUDGET_OPTIONS = [
@@ -111,6 +112,14 @@ MAX_MEMORY = parameter(
     "--max-memory",
     str | None,
     "Memory limit, as 2GB: a job that would take more leaves the weights on the disk.",
+    MACHINE,
+    metavar="SIZE",
+)
+
+DEVICE_MEMORY = parameter(
+    "--device-memory",
+    str | None,
+    "The same of the device, as 4GB: weights of a job that would take more come there a layer at a time.",
     MACHINE,
     metavar="SIZE",
 )

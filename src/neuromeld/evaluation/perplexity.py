@@ -18,6 +18,7 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.passes import current_passes
 from neuromeld.model.predictions import predictions
 from neuromeld.runtime.progress import tracked
+from neuromeld.runtime.streaming import device_of
 
 DEFINITION = (
     "exp(total negative log-likelihood / predicted tokens); float32 log-softmax; fixed windows without overlap, "
@@ -146,7 +147,7 @@ def _result(
             "windows": num_windows,
             "dtype": str(model.dtype).removeprefix("torch."),
             "passes": current_passes(),
-            "device": model.device.type,
+            "device": device_of(model).type,
             "definition": definition,
         },
     )

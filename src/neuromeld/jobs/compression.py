@@ -29,7 +29,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluation import Outcome, bytes_on_disk
 from neuromeld.evaluation.plain_pass import plain_pass_seconds
 from neuromeld.jobs.export import Exports
-from neuromeld.jobs.opening import check_place, identity_of, outcome_for, plan_of, search_examples
+from neuromeld.jobs.opening import check_alone, device_limit, identity_of, outcome_for, plan_of, search_examples
 from neuromeld.modalities import Examples, reader_for, with_own_text
 from neuromeld.model.capture import Batch
 from neuromeld.model.outputs import outputs
@@ -46,11 +46,12 @@ from neuromeld.runtime.distributed import is_first_rank, num_ranks, wait_for_all
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.memory import keep_no_freed_memory, peak_rss_bytes, release_memory
 from neuromeld.runtime.phases import Phases
+from neuromeld.runtime.streaming import DeviceWindow, device_peak, forget_copies, streaming
 
 SHARD_BYTES = 5_000_000_000
 """The size of a file of weights, at most."""
 
-LOOKING = "looking at both models"
+READING, LOOKING = "reading model and data", "looking at both models"
 
 
 @dataclass
@@ -70,6 +71,7 @@ class CompressionJob:
     dtype: torch.dtype | None = None
     device: str = "cpu"
     max_memory: int | None = None
+    device_memory: int | None = None
     choice: Choice | None = None
     evaluate: bool = True
     exports: Exports | None = None
@@ -83,8 +85,13 @@ class CompressionJob:
 
     def run(self) -> tuple[Plan, dict[str, Any]]:
         """Do the job; return the plan and the record that was written."""
-        with self.phases.measure("reading model and data"):
+        with self.phases.measure(READING):
             plan = self._plan()
+        with streaming(self._window(plan)):
+            return plan, self._run(plan)
+
+    def _run(self, plan: Plan) -> dict[str, Any]:
+        with self.phases.measure(READING):
             config: PretrainedConfig = self.source.config()
             self._check_exports(plan, config)
             reader = with_own_text(reader_for(config), self.source, self.device, progress=self._told)
@@ -96,10 +103,10 @@ class CompressionJob:
             identity = identity_of(self.source, data, validation, self.dtype, self.device, passes)
             self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
             if self._is_trained_next and self.out.exists():
-                return plan, read_json(self.out / "record.json")
+                return read_json(self.out / "record.json")
             outcome = self._outcome(data, processor, config)
         with passes_in(passes, model):
-            if not plan.memory_mapped:
+            if not plan.memory_mapped and plan.on_device is None:
                 self.plain_pass_seconds = plain_pass_seconds(model, data.batches)
         if outcome is not None:
             with self.phases.measure(LOOKING), passes_in(passes, model):
@@ -122,7 +129,7 @@ class CompressionJob:
             del model
             self._write(written, record)
         wait_for_all()
-        return plan, record
+        return record
 
     def _check_exports(self, plan: Plan, config: PretrainedConfig) -> None:
         """Raise where a form cannot hold the result that is planned, or the memory not the model that is exported."""
@@ -150,12 +157,21 @@ class CompressionJob:
 
     def _plan(self) -> Plan:
         processor = self._processor if self.recipe.reads_processor else None
-        plan = plan_of(self.source, self.recipe, self.dtype, self.max_memory, processor)
+        limit = device_limit(self.device, self.max_memory, self.device_memory)
+        plan = plan_of(self.source, self.recipe, self.dtype, self.max_memory, processor, limit)
+        if plan.memory_mapped or plan.on_device:
+            check_alone()
         if plan.memory_mapped:
-            check_place(self.device)
             keep_no_freed_memory()
             self.journal.memory_mapped = True
         return plan
+
+    def _window(self, plan: Plan) -> DeviceWindow | None:
+        """Return what the weights are seen through, where they come to the device a layer at a time."""
+        if plan.on_device is None:
+            return None
+        device = torch.device(self.device)
+        return DeviceWindow(device, plan.on_device.window_bytes, drops_pages=plan.memory_mapped)
 
     def _outcome(self, data: Examples, processor: Any, config: PretrainedConfig) -> Outcome | None:
         """Return what looks at the model before and after, where that is wanted and can be."""
@@ -213,6 +229,8 @@ class CompressionJob:
                 predicted = {"peak_rss_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}
                 memory = {"max_bytes": self.max_memory, "memory_mapped": plan.memory_mapped, "predicted": predicted}
                 record |= {"memory": memory}
+            if plan.on_device is not None:
+                record |= {"device_memory": asdict(plan.on_device) | {"measured_peak_bytes": device_peak()}}
             record |= {"files": written_files(folder)}
             save_record(folder, record, card=render_card(record))
             save_report(folder)
@@ -221,6 +239,7 @@ class CompressionJob:
         """Write model, processor and companions; return how far the outputs of the loaded checkpoint are off."""
         plan, batch, model = written.plan, written.check_batch, written.model.pop()
         expected, dtype = outputs(model, batch), model.dtype
+        forget_copies()
         save_checkpoint(
             model,
             written.processor,

@@ -94,6 +94,7 @@ def plan_of(
     dtype: torch.dtype | None,
     max_memory: int | None = None,
     processor: Any = None,
+    device_memory: int | None = None,
 ) -> Plan:
     """Return the plan of a recipe for a model on the disk; `processor` is read there unless it is given."""
     config = source.config()
@@ -101,7 +102,8 @@ def plan_of(
     if recipe.reads_processor:
         recipe, told = recipe.settled(processor or reader_for(config).processor(source.folder), config)
     own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    plan = make_plan(meta_model(config), recipe, dtype=dtype or own, max_memory=max_memory)
+    model, dtype_after = meta_model(config), dtype or own
+    plan = make_plan(model, recipe, dtype=dtype_after, max_memory=max_memory, device_memory=device_memory)
     left = check_companions(
         source.folder,
         width=(plan.before.hidden, plan.after.hidden),
@@ -110,6 +112,7 @@ def plan_of(
     plan = replace(plan, warnings=(*plan.warnings, *left), told=tuple(told))
     if plan.memory_mapped:
         check_files(source, dtype, own)
+    if plan.memory_mapped or plan.on_device:
         check_text(recipe)
     return plan
 
@@ -128,17 +131,22 @@ def check_files(source: ModelSource, dtype: torch.dtype | None, own: torch.dtype
 
 
 def check_text(recipe: Recipe) -> None:
-    """Raise `UserInputError` where a memory-mapped job is to be calibrated on what the model writes."""
+    """Raise `UserInputError` where a job whose weights lie elsewhere is to be calibrated on what the model writes."""
     if any(part.source == OWN for part in parse_mixture(recipe.calibration.source or "")):
         raise UserInputError(
-            f"--max-memory leaves the weights on the disk, where a model is too slow to write text: give another "
-            f"--calibration than {OWN}"
+            "--max-memory and --device-memory leave the weights elsewhere, where a model is too slow to write text: "
+            f"give another --calibration than {OWN}"
         )
 
 
-def check_place(device: str) -> None:
-    """Raise `UserInputError` unless a memory-mapped job is to run alone and on the CPU."""
-    if device != "cpu" or num_ranks() > 1:
-        raise UserInputError(
-            "--max-memory is for one process on the CPU, where the weights do not fit: leave out --device and torchrun"
-        )
+def check_alone() -> None:
+    """Raise `UserInputError` unless a job whose weights lie elsewhere runs alone."""
+    if num_ranks() > 1:
+        raise UserInputError("--max-memory and --device-memory are for one process: leave torchrun out")
+
+
+def device_limit(device: str, max_memory: int | None, asked: int | None) -> int | None:
+    """Return the bytes of a device that a job may take: on a card that weights are to come to, what is free there."""
+    if asked is not None or max_memory is None or torch.device(device).type != "cuda":
+        return asked
+    return torch.cuda.mem_get_info(device)[0]

@@ -16,6 +16,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
 from neuromeld.errors import NumericsError
 from neuromeld.model.passes import forward_pass, own_format
+from neuromeld.runtime.streaming import device_of, on_device
 
 Batch = Mapping[str, Tensor]
 
@@ -38,7 +39,7 @@ def backward_batches(model: nn.Module, batches: Iterable[Batch]) -> list[Batch]:
 
     A card takes whole batches: single windows would leave it idle.
     """
-    if next(model.parameters()).device.type != "cpu":
+    if device_of(model).type != "cpu":
         return list(batches)
     return [
         {name: value[row : row + 1] for name, value in batch.items()}
@@ -163,7 +164,7 @@ class LayerCalls:
         """Return the same, with gradients where they are enabled."""
         args, kwargs = self.arguments[batch][index - self.first]
         with forward_pass():
-            output = layer(hidden, *args, **kwargs)
+            output = layer(on_device(hidden), *args, **kwargs)
         return own_format(output[0] if isinstance(output, tuple) else output)
 
     @torch.no_grad()
@@ -267,9 +268,9 @@ def model_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """Return what the model is called with: a batch without its labels, on the model's device, real numbers in its
     dtype.
     """
-    like = next(model.parameters())
+    like, device = next(model.parameters()), device_of(model)
     return {
-        name: value.to(like.device, like.dtype if value.is_floating_point() else None)
+        name: value.to(device, like.dtype if value.is_floating_point() else None)
         for name, value in batch.items()
         if name != "labels"
     } | without_cache(model)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from neuromeld.runtime.streaming import on_device
+
 
 class KeptAttention:
     """Keep what the attention of one layer returned on each batch; `path` leads to it from the layer on, and with None
@@ -38,7 +40,7 @@ class KeptAttention:
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if known is not None and valid:
-                return known[1]
+                return _back(known[1])
             output = own(*args, **kwargs)
             self._keep(batch, parameters, output)
             return output
@@ -63,3 +65,8 @@ class KeptAttention:
             return
         kept = self._offload(first)
         self._found[batch] = parameters, (kept, *others) if isinstance(output, tuple) else kept
+
+
+def _back(kept: Any) -> Any:
+    """Return what was kept where models compute."""
+    return (on_device(kept[0]), *kept[1:]) if isinstance(kept, tuple) else on_device(kept)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuromeld.errors import UserInputError
+from neuromeld.runtime.streaming import device_of
 from neuromeld.settings import Passes
 
 PassFormat = Literal["own", "bfloat16"]
@@ -48,7 +49,7 @@ def chosen_passes(asked: Passes, model: nn.Module) -> PassFormat:
     """Return the format of a model's passes; `UserInputError` for bfloat16 where its weights are not in float32."""
     weight = next(model.parameters())
     if weight.dtype == torch.float32:
-        return passes_of_float32(asked, sum(parameter.numel() for parameter in model.parameters()), weight.device)
+        return passes_of_float32(asked, sum(parameter.numel() for parameter in model.parameters()), device_of(model))
     if asked == "bfloat16" and weight.dtype != torch.bfloat16:
         raise UserInputError(
             f"passes=bfloat16 is for weights in float32, and these are in {str(weight.dtype).removeprefix('torch.')}: "
@@ -60,7 +61,7 @@ def chosen_passes(asked: Passes, model: nn.Module) -> PassFormat:
 @contextmanager
 def passes_in(chosen: PassFormat, model: nn.Module) -> Iterator[None]:
     """Let the forward passes inside compute in a format that `chosen_passes` gave for the model."""
-    token = _bfloat16_on.set(next(model.parameters()).device.type if chosen == "bfloat16" else None)
+    token = _bfloat16_on.set(device_of(model).type if chosen == "bfloat16" else None)
     try:
         yield
     finally:

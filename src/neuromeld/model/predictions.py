@@ -19,12 +19,13 @@ from transformers import PreTrainedModel
 from neuromeld.errors import UserInputError
 from neuromeld.model.capture import IGNORED, Batch, model_inputs
 from neuromeld.model.passes import PassFormat, current_passes, forward_pass, keeping_casts, passes_in
+from neuromeld.runtime.streaming import is_streaming
 
 CHUNK_LOGITS = 1 << 24
 """Logits that are held at once: 64 MiB in float32, and some copies of them."""
 
 CARD_CHUNKS = 4
-"""So many times as many on a card, which small chunks leave idle."""
+"""So many times as many on a card, which small chunks leave idle, unless its memory is short."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def _add_gradients(value: Tensor, tensors: Sequence[Tensor], places: Sequence[Te
 
 
 def _rows(found: Predictions) -> int:
-    logits = CHUNK_LOGITS * (CARD_CHUNKS if found.hidden_nd.device.type == "cuda" else 1)
+    idle = found.hidden_nd.device.type == "cuda" and not is_streaming()
+    logits = CHUNK_LOGITS * (CARD_CHUNKS if idle else 1)
     return max(1, logits // found.vocab_size)
 
 

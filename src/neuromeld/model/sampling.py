@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuromeld.errors import NumericsError
 from neuromeld.model.passes import forward_pass, own_format
+from neuromeld.runtime.streaming import device_of
 
 CHECKED = 32
 """Tokens between two looks at whether logits are finite, for which a card has to be waited."""
@@ -29,7 +30,7 @@ def write_tokens(
     Every opening has at least one token; none ends a text early, and a model goes on behind the end of a document.  The
     generator is one of the CPU.  `NumericsError` where a logit is not finite.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     written_nt = torch.tensor([opening[0] for opening in openings], device=device)[:, None]
     past, finite = None, torch.tensor(True, device=device)
     for place in range(1, length):

@@ -18,6 +18,7 @@ from neuromeld.archs.keys import read_key, write_key
 from neuromeld.archs.spec import Stack, Weight
 from neuromeld.errors import NumericsError
 from neuromeld.runtime.memory import all_finite
+from neuromeld.runtime.streaming import at_home, home_device, used
 
 
 def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
@@ -25,7 +26,7 @@ def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
 
     Of experts, `(experts, in, out)`.
     """
-    matrix: Tensor = getattr(model.get_submodule(weight.path), weight.name).detach()
+    matrix = used(getattr(model.get_submodule(weight.path), weight.name)).detach()
     return matrix.mT if weight.layout == "linear" else matrix
 
 
@@ -39,8 +40,8 @@ def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
 
 def read_bias(model: nn.Module, weight: Weight) -> Tensor | None:
     """Return the bias, `(out,)`, or None."""
-    bias: Tensor | None = getattr(model.get_submodule(weight.path), "bias", None)
-    return None if bias is None else bias.detach()
+    bias: nn.Parameter | None = getattr(model.get_submodule(weight.path), "bias", None)
+    return None if bias is None else used(bias).detach()
 
 
 def write_bias(model: nn.Module, weight: Weight, bias: Tensor) -> None:
@@ -66,8 +67,8 @@ def mixed_outputs(weight: Weight, x: Tensor, mix: Tensor) -> Tensor:
 def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
     """Return gain and bias (None where the norm has none), each `(d,)`."""
     module = model.get_submodule(path)
-    bias: Tensor | None = getattr(module, "bias", None)
-    return module.weight.detach(), None if bias is None else bias.detach()
+    bias: nn.Parameter | None = getattr(module, "bias", None)
+    return used(module.weight).detach(), None if bias is None else used(bias).detach()
 
 
 def write_norm(model: nn.Module, path: str, gain: Tensor, bias: Tensor | None) -> None:
@@ -223,6 +224,7 @@ def keep_rows(model: nn.Module, names: Iterable[str], rows: Tensor) -> None:
     ]
     wanted = set(names)
     for tensor in {id(value): value for *_, value, _, name in held if name in wanted}.values():
+        tensor = at_home(tensor) if isinstance(tensor, nn.Parameter) else tensor
         part = tensor[:, rows] if tensor.dim() > 1 and tensor.shape[0] == 1 else tensor[rows]
         new = part.detach().contiguous()
         new = nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
@@ -257,7 +259,7 @@ def load_parameters(module: nn.Module, parameters: Mapping[str, Tensor]) -> None
 def move_parameters(module: nn.Module, names: Iterable[str], move: Callable[[Tensor], Tensor]) -> None:
     """Let parameters lie where `move` puts their values; they stay the same parameters, so ties stay."""
     for name in names:
-        parameter = module.get_parameter(name)
+        parameter = at_home(module.get_parameter(name))
         parameter.data = move(parameter.data)
 
 
@@ -273,7 +275,7 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
     old: nn.Parameter = getattr(module, name)
-    new = value.to(dtype=old.dtype, device=old.device).contiguous()
+    new = value.to(dtype=old.dtype, device=home_device(old)).contiguous()
     if not all_finite(new):
         raise NumericsError(f"{label} would not be finite in {old.dtype}; try a wider --dtype or a larger ratio")
     setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))

@@ -1,19 +1,28 @@
 """Memory and disk of a job, predicted from sizes.
 
 A plain job holds the weights in memory; a memory-mapped one (`runtime/paging.py`) the largest thing that is worked on
-at once.
+at once, and so does the device of a streamed one (`runtime/streaming.py`).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
-from neuromeld.stages.base import Cost, Workload
+from neuromeld.stages.base import Cost, Workload, largest_layer_bytes, table_bytes
 from neuromeld.stages.windows import cast_and_chunk_bytes, loss_bytes
 
 INTERPRETER_BYTES = 520 << 20
 """What Python, torch, transformers, a tokenizer and text take before a model is loaded."""
+
+
+@dataclass(frozen=True)
+class DeviceFootprint:
+    """The device of a streamed job: bytes at most, and those of weights among them."""
+
+    peak_bytes: int
+    window_bytes: int
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,13 @@ class Footprint:
     def memory_mapped_peak(self, max_memory: int) -> int:
         """Return the same of a memory-mapped job; `UserInputError` where that is too much, or cannot be told."""
         refusals = ["experts are put together in memory when they are read"] if self.experts else []
-        refusals += [reason for cost in self.costs for reason in cost.unmapped]
+        refusals += self._all_weights_at_once
         if refusals:
             raise UserInputError(
                 f"with its weights in memory this job takes more than --max-memory {max_memory / 1e6:,.0f}MB, and it "
                 f"cannot leave them on the disk: {'; '.join(refusals)}. Leave that or --max-memory out"
             )
-        working = [loss_bytes(self.whole), *(cost.mapped_bytes for cost in self.costs)]
-        peak = INTERPRETER_BYTES + max(working)
+        peak = INTERPRETER_BYTES + self._working_bytes
         if peak > max_memory:
             smallest = min(peak, self.peak())
             raise UserInputError(
@@ -55,6 +63,46 @@ class Footprint:
                 f"worked on at once; the smallest that works is --max-memory {math.ceil(smallest / 1e6)}MB"
             )
         return peak
+
+    def streamed(self, device_memory: int, *, memory_mapped: bool) -> DeviceFootprint | None:
+        """Return what a device holds of a job; None where all weights may lie there, `UserInputError` for too little.
+
+        A memory-mapped job is always streamed, since its weights are not to be in memory.
+        """
+        batch = self.whole.batch_tokens * self.whole.itemsize * (6 * self.whole.arch.width + 4 * self._widest)
+        beside = self._working_bytes + batch
+        if self.weights + beside <= device_memory and not memory_mapped:
+            return None
+        asked = f"--device-memory {device_memory / 1e6:,.0f}MB"
+        if refusals := self._all_weights_at_once:
+            raise UserInputError(
+                f"with all weights on the device this job takes {(self.weights + beside) / 1e6:,.0f}MB, more than "
+                f"{asked}, and it cannot bring them one after the other: {'; '.join(refusals)}. Leave that or "
+                "--device-memory out"
+            )
+        least = max(largest_layer_bytes(self.whole), *table_bytes(self.whole, self.whole.arch.width), 0)
+        if beside + least > device_memory:
+            smallest = min(beside + least, beside + self.weights)
+            raise UserInputError(
+                f"{asked} is too little: weights can come to the device one layer at a time, but not what is worked on "
+                f"at once; the smallest that works is --device-memory {math.ceil(smallest / 1e6)}MB"
+            )
+        window = min(device_memory - beside, self.weights)
+        return DeviceFootprint(beside + window, window)
+
+    @property
+    def _widest(self) -> int:
+        return self.whole.arch.widths[Space.FFN]
+
+    @property
+    def _all_weights_at_once(self) -> list[str]:
+        """Why the weights cannot lie elsewhere than what is worked on."""
+        return [reason for cost in self.costs for reason in cost.unmapped]
+
+    @property
+    def _working_bytes(self) -> int:
+        """The largest that is worked on at once, where weights come a layer at a time."""
+        return max([loss_bytes(self.whole), *(cost.mapped_bytes for cost in self.costs)])
 
     def disk(self, bytes_after: int, *, memory_mapped: bool) -> int:
         """Return bytes beside and in the output: finished steps, what a memory-mapped job holds, the result."""

@@ -16,7 +16,7 @@ from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.discovery.lookup import discovered_architecture
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.model.passes import passes_of_float32
-from neuromeld.planning.memory import Footprint
+from neuromeld.planning.memory import DeviceFootprint, Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
 from neuromeld.planning.served import multiples_of, unserved
 from neuromeld.stages import STAGES
@@ -55,6 +55,8 @@ class Plan:
     """What may go less well than it should, and is a warning of the result only where it did."""
     told: tuple[str, ...] = ()
     """What stages say of it that read the model's processor."""
+    on_device: DeviceFootprint | None = None
+    """What a device holds to which weights come a layer at a time; None where they need not."""
 
     @property
     def kept_ratio(self) -> float:
@@ -144,11 +146,13 @@ def make_plan(
     *,
     dtype: torch.dtype | None = None,
     max_memory: int | None = None,
+    device_memory: int | None = None,
     arch: Architecture | None = None,
 ) -> Plan:
     """Resolve `recipe` for `model`, which may be a `meta_model`; `dtype` is that of the weights to be written.
 
     max_memory   bytes; a job that would take more is memory-mapped
+    device_memory  bytes; a job that would take more of its device is streamed there, and so is a memory-mapped one
     arch         of the model, where it is resolved already
 
     Raises `UserInputError` for a size or a format that cannot be and for a memory that is too small,
@@ -176,6 +180,9 @@ def make_plan(
     experts = any(weight.stacked for weight in arch.weights)
     footprint = Footprint(costs, works[0], num_parameters * itemsize, experts)
     peak, memory_mapped = footprint.within(max_memory)
+    on_device = None
+    if device_memory is not None:
+        on_device = footprint.streamed(device_memory, memory_mapped=memory_mapped)
     matrices = arch.untouched_matrix_entries(model)
     return Plan(
         recipe=recipe,
@@ -195,6 +202,7 @@ def make_plan(
         foreseen=tuple(
             warning for chosen in recipe.chosen for warning in chosen.stage.foreseen(model, arch, chosen.options)
         ),
+        on_device=on_device,
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neuromeld.runtime.paging import drop_pages, to_file
 from neuromeld.runtime.progress import warn
+from neuromeld.runtime.streaming import off_device
 from neuromeld.runtime.workspace import (
     COMPRESSED,
     Workspace,
@@ -110,7 +111,11 @@ class Journal:
         write_whole(self._path(self.folder, step), lambda path: save_file(found, path, metadata=metadata))
 
     def offload(self, tensor: Tensor) -> Tensor:
-        """Return the tensor; in a memory-mapped job a copy in a file of the journal's folder, that goes with it."""
+        """Return the tensor, in memory where weights come to a device by layers.
+
+        In a memory-mapped job a copy in a file of the journal's folder, that goes with it.
+        """
+        tensor = off_device(tensor)
         if not self.memory_mapped:
             return tensor
         assert self.folder is not None

@@ -10,6 +10,7 @@ from neuromeld.model.capture import backward_batches
 from neuromeld.model.learning import Teacher
 from neuromeld.model.predictions import measuring_bytes
 from neuromeld.runtime.distributed import num_ranks
+from neuromeld.runtime.streaming import device_of
 from neuromeld.stages.base import Job, Workload
 
 LIGHT_FROM = 2 << 30
@@ -29,7 +30,7 @@ def teacher_of(job: Job) -> Teacher:
 
 def _allowed_bytes(model: nn.Module) -> int:
     """Return what activations may take: as much as the weights, or `LIGHT_FROM`; of a card, half of what is free."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return max(LIGHT_FROM, sum(parameter.nbytes for parameter in model.parameters()))

@@ -22,6 +22,7 @@ from neuromeld.model.layerwise import change_once, walk_layers
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
 from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.paging import drop_pages
+from neuromeld.runtime.streaming import on_device, used
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.base import Job
 from neuromeld.stages.windows import Window
@@ -78,7 +79,7 @@ class Host:
         hidden, rest = self._apart(batch, entering)
         mask = self.arch.stack(self.index).mask
         units, kept, wanted = (
-            real_tokens(x, self.calls.batches[batch], mask).to(ACCUMULATE) for x in (hidden, rest, behind)
+            real_tokens(x, self.calls.batches[batch], mask).to(ACCUMULATE) for x in (hidden, rest, on_device(behind))
         )
         if rows > units.shape[1]:
             units = torch.cat([units, torch.ones_like(units[:, :1])], dim=1)
@@ -113,7 +114,7 @@ class Host:
         factor = torch.tensor(constant, dtype=ACCUMULATE)
         if stack.ffn_scale is not None:
             path = self.arch.layer_path(self.index, stack.ffn_scale.path)
-            factor = factor * (self.model.get_parameter(path).detach() + stack.ffn_scale.offset)
+            factor = factor * (used(self.model.get_parameter(path)).detach() + stack.ffn_scale.offset)
         return factor
 
 

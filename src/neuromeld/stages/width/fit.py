@@ -11,6 +11,7 @@ from neuromeld.model.capture import Batch, capture_residual_reads, norm_epsilon
 from neuromeld.registry import Need
 from neuromeld.runtime.distributed import sum_over_ranks
 from neuromeld.runtime.progress import track
+from neuromeld.runtime.streaming import device_of
 from neuromeld.stages.base import Job
 from neuromeld.stages.width.decoders import DECODERS, Encoded
 from neuromeld.stages.width.merges import MERGES, Selected
@@ -133,7 +134,7 @@ def stored_statistics(job: Job, width: Width, starts: Sequence[int]) -> list[dic
         statistics = [empty_statistics(model, arch, width) for _ in starts]
         for run, found in enumerate(statistics):
             for name, statistic in found.items():
-                statistic.load_state(stored[f"{run}.{name}"], model.device)
+                statistic.load_state(stored[f"{run}.{name}"], device_of(model))
         return statistics
     with track("collecting statistics", len(job.data), enabled=job.progress) as advance:
         statistics = collect(model, arch, job.data, starts, width, advance)
