@@ -6,7 +6,8 @@
 
 The forward pass is that of the whole model, head included, on the same batches, in the same process and on as many
 threads, just before and just after the compression; the ratio, of processor time, on a card of time, is to the mean of
-the two.  Loading and saving do not count.  One line of JSON a recipe goes to `--out`.
+the two.  Loading and saving do not count.  `--count` tells the products of forward and backward passes in the same
+unit, whatever the machine.  One line of JSON a recipe goes to `--out`.
 """
 
 import argparse
@@ -23,10 +24,11 @@ from neuromeld.benchmark.slicegpt import simulate_slicegpt
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.text import spread_windows, token_windows
 from neuromeld.jobs.choosing import FINAL_TOKENS
-from neuromeld.jobs.opening import SEARCH_TOKENS
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Planner
 from neuromeld.runtime.phases import Phases
+from neuromeld.stages.windows import SEARCH_TOKENS
+from operations import CountedOperations
 
 SOURCE = "wikipedia-sample"
 
@@ -50,6 +52,7 @@ def main() -> None:
     arguments.add_argument("--seqlen", type=int, default=512)
     arguments.add_argument("--recipes", nargs="+", default=[*RECIPES, PLANNER, SLICEGPT])
     arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--count", action="store_true", help="Count operations, too, which slows everything down.")
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.jsonl"))
     options = arguments.parse_args()
     source = locate(options.model)
@@ -70,16 +73,15 @@ def main() -> None:
     for name in options.recipes:
         model = source.load(torch.float32, options.device)
         forward = [forward_seconds(model, data)]
-        if name == SLICEGPT:
-            seconds, phases = slicegpt_seconds(model, data), {}
-        elif name == PLANNER:
-            phases = measured(
-                Planner(model, Budget(keep=0.8), calibration, "auto", data, text[1]).choose().phases, model.device.type
-            )
-            seconds = sum(phases.values())
+        counts = {}
+        if options.count:
+            with CountedOperations() as plain_pass:
+                forward_seconds(model, data)
+            with CountedOperations() as counted:
+                seconds, phases = cost_of(name, model, data, text, calibration)
+            counts = {"counted_passes": counted.passes / plain_pass.passes}
         else:
-            recipe = RECIPES[name] | {"calibration": calibration.model_dump()}
-            seconds, phases = compression_seconds(model, data, text[0], recipe)
+            seconds, phases = cost_of(name, model, data, text, calibration)
         del model
         forward.append(forward_seconds(source.load(torch.float32, options.device), data))
         plain = sum(forward) / 2
@@ -94,11 +96,24 @@ def main() -> None:
             "phases": phases,
             "ratio": seconds / plain,
             "phase_ratios": {phase: value / plain for phase, value in phases.items()},
-        }
+        } | counts
         print(json.dumps(row))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def cost_of(
+    name: str, model: PreTrainedModel, data: list[Batch], text: list[list[Batch]], calibration: Calibration
+) -> tuple[float, dict[str, float]]:
+    """In all, and of each phase."""
+    if name == SLICEGPT:
+        return slicegpt_seconds(model, data), {}
+    if name == PLANNER:
+        planner = Planner(model, Budget(keep=0.8), calibration, "auto", data, text[1])
+        phases = measured(planner.choose().phases, model.device.type)
+        return sum(phases.values()), phases
+    return compression_seconds(model, data, text[0], RECIPES[name] | {"calibration": calibration.model_dump()})
 
 
 def compression_seconds(

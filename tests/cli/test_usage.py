@@ -42,7 +42,7 @@ NUMBERS = [
     (["--params", "-5"], "at least 1"),
     (["--keep", "nan"], "outside (0, 1]"),
     (["--device", "meta"], "--device meta cannot be used"),
-    (["--device", "cpu"], "--device cpu is for a budget"),
+    (["--throughput", "abacus"], "unknown throughput"),
     (["--device", "xla"], "--device xla cannot be used"),
     (["--max-memory", "nan"], "must be a size"),
     (["--max-memory", "-5GB"], "must be a size"),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from neuromeld.archs.resolve import Architecture, has_bias
-from neuromeld.archs.spec import GROUPED, VOCABULARIES, Space
+from neuromeld.archs.spec import GROUPED, VOCABULARIES, Space, Weight
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,18 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
     """
     head = arch.spec.head
     entries = extra + (after.hidden * space_size(arch, before, after, 0, head.out) if head else 0)
-    attention = 0
-    for layer in range(after.num_layers):
-        for weight in arch.layer_weights(layer):
-            sides = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
-            entries += (arch.active if weight.stacked else 1) * weight.repeats * math.prod(sides)
-            if weight.in_ in (Space.HEADS, Space.CROSS_HEADS):
-                attention += space_size(arch, before, after, layer, weight.in_)
-    return 2 * entries + 4 * context * attention
+    return 2 * entries + sum(
+        weight_flops(arch, before, after, layer, weight, context=context)
+        for layer in range(after.num_layers)
+        for weight in arch.layer_weights(layer)
+    )
+
+
+def weight_flops(arch: Architecture, before: Sizes, after: Sizes, layer: int, weight: Weight, *, context: int) -> int:
+    """Return the operations of one token in a matrix of a layer; with what attention does, in the one that reads it."""
+    size_in, size_out = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
+    attended = 4 * context * size_in if weight.in_ in (Space.HEADS, Space.CROSS_HEADS) else 0
+    return 2 * (arch.active if weight.stacked else 1) * weight.repeats * size_in * size_out + attended
 
 
 def changes(before: Sizes, after: Sizes) -> list[str]:

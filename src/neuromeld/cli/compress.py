@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from neuromeld.cli.console import console
 from neuromeld.cli.export import UNTIE
 from neuromeld.cli.recipes import Request, takes_recipe
 from neuromeld.errors import CheckpointError, UserInputError
+from neuromeld.evaluation.throughput import throughput_of
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import NOT_WRITTEN, Exports
@@ -27,6 +28,7 @@ from neuromeld.jobs.opening import open_job
 from neuromeld.jobs.recovered import compress_and_recover
 from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
+from neuromeld.planning.duration import THROUGHPUTS, load_throughput, said, time_of
 from neuromeld.recovery import recovery_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
@@ -61,6 +63,28 @@ Recover = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace the checkpoint that is in OUT.", rich_help_panel=o.OUTPUT)
+]
+
+
+Throughput_ = Annotated[
+    str | None,
+    typer.Option(
+        "--throughput",
+        metavar="NAME",
+        help=f"Tell the time for another machine: {', '.join(THROUGHPUTS)}, or a YAML file with what `plan --json` "
+        "prints there; by default this one is measured, once.",
+        rich_help_panel=o.MACHINE,
+    ),
+]
+Ranks = Annotated[
+    int,
+    typer.Option(
+        "--ranks",
+        min=1,
+        max=2**16,
+        help="Processes that share the data, each on such a device; memory is that of one.",
+        rich_help_panel=o.MACHINE,
+    ),
 ]
 
 
@@ -194,17 +218,14 @@ def plan_command(
     model: o.Model,
     asked: Request,
     machine: o.Machine,
+    throughput: Throughput_ = None,
+    ranks: Ranks = 1,
     as_json: o.Json = False,
 ) -> None:
-    """Show what `compress` would make of MODEL, and write nothing.
+    """Show what `compress` would make of MODEL and what that takes of memory, disk and time, and write nothing.
 
     Without a budget no weights are loaded.  With one, candidates are built in memory and measured.
     """
-    if machine.asked is not None and asked.budget is None:
-        raise UserInputError(
-            f"--device {machine.asked} is for a budget, whose candidates are built and measured; a recipe is planned "
-            "from the config alone: leave it out"
-        )
     if asked.further:
         raise UserInputError("several budgets are for compress; plan shows one: give --keep one share")
     recipe, choice = asked.recipe, None
@@ -220,8 +241,11 @@ def plan_command(
     _warn([*planned.warnings, *planned.foreseen, *(choice.warnings if choice else [])])
     located = locate(model, allow_pickle=machine.allow_pickle)
     told = [*planned.told, *said_of_embedding(located, asked.calibration, asked.budget)]
+    speed = throughput_of(machine.device) if throughput is None else load_throughput(throughput)
+    duration = time_of(planned.work, speed, ranks)
     if as_json:
-        found = json.loads(planned.to_json()) | {"told": told}
+        found = json.loads(planned.to_json()) | {"told": told, "throughput": speed.model_dump(), "ranks": ranks}
+        found |= {"time": asdict(duration) | {"seconds": duration.seconds, "plain_passes": planned.work.passes}}
         typer.echo(json.dumps(found | ({"candidates": choice.record()} if choice else {})))
         return
     table = Table("", "before", "after", title=f"{planned.model_type}, {planned.format} output")
@@ -237,10 +261,15 @@ def plan_command(
     table.add_row("disk space of the job (predicted)", "", f"{planned.disk_bytes / 2**30:.2f} GiB")
     if planned.on_device is not None:
         table.add_row("peak memory of the device (predicted)", "", f"{planned.on_device.peak_bytes / 2**30:.2f} GiB")
+    table.add_row("time of the job (predicted)", "", said(duration.seconds))
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)
-    _say(told)
+    _say([*told, f"The time is that of {_times(ranks)}{speed.device}; starting and reading data apart."])
+
+
+def _times(ranks: int) -> str:
+    return f"{ranks} times " if ranks > 1 else ""
 
 
 def _candidates(choice: Choice) -> Table:

@@ -24,10 +24,8 @@ from neuromeld.planning.plan import Plan, make_plan, meta_model
 from neuromeld.planning.recipe import Recipe
 from neuromeld.runtime.distributed import is_first_rank, num_ranks, process_group
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
+from neuromeld.stages.windows import SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES
 from neuromeld.version import versions
-
-SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES = 4096, 16384
-"""Validation tokens that windows of layers are chosen on; all tokens of an image make one prediction."""
 
 
 @contextmanager

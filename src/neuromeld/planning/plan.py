@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -15,13 +16,19 @@ from neuromeld.archs.spec import ArchSpec
 from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.discovery.lookup import discovered_architecture
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
-from neuromeld.model.passes import passes_of_float32
+from neuromeld.evaluation import OUTCOME_TOKENS
+from neuromeld.model.passes import LEAST_PARAMETERS, passes_of_float32
+from neuromeld.planning.duration import Work
 from neuromeld.planning.memory import DeviceFootprint, Footprint
 from neuromeld.planning.recipe import Chosen, Recipe
 from neuromeld.planning.served import multiples_of, unserved
 from neuromeld.stages import STAGES
-from neuromeld.stages.base import ONE_SIZE, Cost, Output, Target, Workload
+from neuromeld.stages.base import ONE_SIZE, Cost, Operations, Output, Target, Workload
+from neuromeld.stages.sublayer_stage import SublayerStage
 from neuromeld.stats.split import HELD_OUT
+
+_NAMES = {2: "bfloat16", 4: "float32", 8: "float64"}
+"""Formats of weights by their bytes."""
 
 CONTEXT = 512
 """Keys that a token attends to, where operations are counted."""
@@ -34,7 +41,8 @@ class Plan:
     `parameters_before` and `parameters_after` count unique parameters, ties once, adapters and shortcuts included.
     `flops_before` and `flops_after` are operations per token that attends to `CONTEXT` keys.
     `bytes_after` is the size of the weights on disk.  `peak_bytes` and `disk_bytes` predict what the whole job takes of
-    memory and, result included, of the disk.  A `memory_mapped` job leaves the weights in their files.
+    memory and, result included, of the disk.  A `memory_mapped` job leaves the weights in their files.  `work` is
+    what a time is told from (`planning/duration.py`).
     """
 
     recipe: Recipe
@@ -50,6 +58,7 @@ class Plan:
     peak_bytes: int
     disk_bytes: int
     memory_mapped: bool
+    work: Work
     warnings: tuple[str, ...]
     foreseen: tuple[str, ...] = ()
     """What may go less well than it should, and is a warning of the result only where it did."""
@@ -183,7 +192,10 @@ def make_plan(
     on_device = None
     if device_memory is not None:
         on_device = footprint.streamed(device_memory, memory_mapped=memory_mapped)
-    matrices = arch.untouched_matrix_entries(model)
+    flops_before = predict_flops(arch, original, original, context=CONTEXT, extra=arch.untouched_matrix_entries(model))
+    disk = footprint.disk(bytes_after, memory_mapped=memory_mapped)
+    work = _work(recipe, steps, works, num_parameters, looks=1 + flops_after / flops_before)
+    walks = 1 + len(steps) if memory_mapped else 0
     return Plan(
         recipe=recipe,
         model_type=arch.spec.model_type,
@@ -192,12 +204,13 @@ def make_plan(
         after=after,
         parameters_before=num_parameters,
         parameters_after=parameters_after,
-        flops_before=predict_flops(arch, original, original, context=CONTEXT, extra=matrices),
+        flops_before=flops_before,
         flops_after=flops_after,
         bytes_after=bytes_after,
         peak_bytes=peak,
-        disk_bytes=footprint.disk(bytes_after, memory_mapped=memory_mapped),
+        disk_bytes=disk,
         memory_mapped=memory_mapped,
+        work=replace(work, read=(2 + walks) * num_parameters * itemsize + bytes_after, written=disk),
         warnings=_calibration_warnings(works[0].tokens, max(unknowns)),
         foreseen=tuple(
             warning for chosen in recipe.chosen for warning in chosen.stage.foreseen(model, arch, chosen.options)
@@ -212,7 +225,27 @@ def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize:
     windows = recipe.calibration.tokens // seqlen
     batch_tokens = min(BATCH_WINDOWS, max(1, windows // HELD_OUT)) * seqlen
     sized = {"tokens": windows * seqlen, "seqlen": seqlen, "batch_tokens": batch_tokens, "itemsize": itemsize}
-    return [Workload(target, step.before, steps[-1].after, **sized, casts=casts) for step in steps]
+    layerwise = [isinstance(step.chosen.stage, SublayerStage) for step in steps]
+    walked = map(all, pairwise([False, *layerwise]))
+    return [
+        Workload(target, step.before, steps[-1].after, **sized, casts=casts, walked=again)
+        for step, again in zip(steps, walked, strict=True)
+    ]
+
+
+def _work(recipe: Recipe, steps: Sequence[_Step], works: Sequence[Workload], parameters: int, *, looks: float) -> Work:
+    """Return what all stages compute, and `looks` at the perplexity; nothing yet of what is read and written."""
+    first = works[0]
+    text = first.arch.spec.reads_tokens and first.arch.spec.has_loss
+    operations = Operations(looks * OUTCOME_TOKENS if text else 0)
+    for step, work in zip(steps, works, strict=True):
+        operations += step.chosen.stage.operations(step.chosen.options, work)
+    original = first.target.original
+    flops = predict_flops(first.arch, original, original, context=first.seqlen)
+    own, asked = _NAMES[first.itemsize], recipe.calibration.passes
+    casts = own == "float32" and (asked == "bfloat16" or (asked == "auto" and parameters >= LEAST_PARAMETERS))
+    dtypes = ("bfloat16",) if casts and asked == "bfloat16" else (own, "bfloat16") if casts else (own,)
+    return Work(operations, first.tokens, flops, dtypes)
 
 
 def _predict(model: PreTrainedModel, target: Target, steps: Sequence[_Step], costs: Sequence[Cost]) -> tuple[int, int]:

@@ -75,6 +75,7 @@ class Workload:
 
     batch_tokens  tokens that are run at once
     casts         weights in float32 are cast for forward passes in bfloat16
+    walked        the stage before goes through the layers together with this one
     """
 
     target: Target
@@ -85,6 +86,7 @@ class Workload:
     batch_tokens: int
     itemsize: int
     casts: bool = False
+    walked: bool = False
 
     @property
     def arch(self) -> Architecture:
@@ -112,6 +114,26 @@ class Cost:
     unmapped: tuple[str, ...] = ()
     journal_bytes: int = 0
     held_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What is computed by a stage, or by a whole job.
+
+    tokens   that go through the whole network, head included, in plain forward passes; through half of it, as half
+    sums     operations of sums over tokens in float64: processes share them, as they share the tokens
+    factors  operations of factorisations and products of such sums, and of weights, in float64: every process does them
+    """
+
+    tokens: float = 0.0
+    sums: float = 0.0
+    factors: float = 0.0
+
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(self.tokens + other.tokens, self.sums + other.sums, self.factors + other.factors)
+
+    def __mul__(self, times: float) -> "Operations":
+        return Operations(self.tokens * times, self.sums * times, self.factors * times)
 
 
 @dataclass
@@ -217,6 +239,10 @@ class Stage(ABC, Generic[O, R]):
     @abstractmethod
     def cost(self, options: O, work: Workload) -> Cost:
         """Predict what it takes, and what it adds beyond its sizes."""
+
+    def operations(self, options: O, work: Workload) -> Operations:  # noqa: ARG002
+        """Predict what it computes, which a time is told from; by default next to nothing."""
+        return Operations()
 
     @abstractmethod
     def run(self, job: Job, options: O) -> R:

@@ -14,15 +14,17 @@ from pydantic import TypeAdapter
 from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture, has_bias
-from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.sizes import Sizes, space_size
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
+from neuromeld.linalg.ridge import FFN_LAMBDAS
 from neuromeld.model.layerwise import change_once, walk_layers
 from neuromeld.registry import Need
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import (
     Cost,
     Job,
+    Operations,
     Stage,
     StageOptions,
     Target,
@@ -31,12 +33,22 @@ from neuromeld.stages.base import (
     layer_bytes,
 )
 from neuromeld.stages.importance import Importance, Selection, importance_for
+from neuromeld.stages.operations import (
+    BACKWARD,
+    LEARNING,
+    gram,
+    measuring_levels,
+    regression,
+    share_of_pass,
+    share_of_reading,
+)
 from neuromeld.stages.sublayer_report import learned_section, sublayer_section
 from neuromeld.stages.teaching import backward_bytes, no_predictions
 from neuromeld.stages.windows import search_bytes
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.learned import Learned
+from neuromeld.units.levels import TOKENS
 from neuromeld.units.pools import Pool
 from neuromeld.units.selectors import SELECTORS, learns, sees_whole_model
 from neuromeld.units.sublayer import Sublayer, SublayerResult
@@ -148,6 +160,50 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         choosing = 2 * sums + 8 * f * d
         choosing += 4 * gram if Need.INVERSE_GRAM in SELECTORS[options.selector].needs else 0
         return max(collecting, choosing, solving)
+
+    def operations(self, options: Any, work: Workload) -> Operations:
+        """Predict the scores of the whole model, a walk through the layers, and what is done in each."""
+        sizes = zip(self.sizes(work.before), self.sizes(work.after), strict=True)
+        walk = share_of_pass(work, replace(work.after, hidden=work.before.hidden))
+        walk *= 1 + len(work.before.depths) / work.before.num_layers  # the first layer of a stack runs once more
+        found = self._scoring(options, work) + Operations(0.0 if work.walked else work.tokens * walk)
+        for layer, (old, new) in enumerate(sizes):
+            found += self._in_layer(options, work, layer) if new < old else Operations()
+        return found
+
+    def looks(self, options: O) -> int:  # noqa: ARG002
+        """Return how often what its consumer reads is computed while a layer is narrowed."""
+        return 1
+
+    def _in_layer(self, options: Any, work: Workload, layer: int) -> Operations:
+        """Predict what is written before a layer is narrowed, sums, the choice and the regression; of each expert."""
+        arch, consumer, looks = work.arch, work.arch.consumer(layer, self.space), self.looks(options)
+        f, k = (space_size(arch, work.target.original, sizes, layer, self.space) for sizes in (work.before, work.after))
+        d, copies, tokens = arch.width, 1, float(work.tokens)
+        if consumer.stacked:
+            copies = arch.widths[Space.EXPERTS]
+            tokens *= arch.active
+            if work.tokens * arch.active < copies * f:  # too few for a regression: each sees all
+                tokens = float(work.tokens * copies)
+        read = share_of_reading(work, layer, consumer, self.touched)
+        chosen = 2.0 * f**3 if Need.INVERSE_GRAM in SELECTORS[options.selector].needs else 0.0
+        fitted = regression(k, d, len(FFN_LAMBDAS) if options.compensate == "ridge" else 1)
+        return Operations(
+            tokens * read * looks / (arch.active if consumer.stacked else 1),
+            gram(tokens, f) + (gram(tokens, k, d) if looks > 1 else 0.0),
+            copies * (4.0 * f * f * d + chosen + fitted),
+        )
+
+    def _scoring(self, options: Any, work: Workload) -> Operations:
+        """Predict the passes through the whole model that scores are taken from."""
+        needs, found = SELECTORS[options.selector].needs, Operations()
+        if Need.LEARNING in needs:
+            found += Operations(LEARNING * work.tokens)
+        if Need.GRADIENT in needs:
+            found += Operations(BACKWARD * work.tokens)
+        return found + (
+            measuring_levels(work.tokens, TOKENS, work.before.num_layers) if self.searches(options) else Operations()
+        )
 
     def run(self, job: Job, options: O) -> NarrowedLayers:
         """Go through the layers with this stage alone."""

@@ -20,6 +20,9 @@ from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.progress import Advance, track
 from neuromeld.stages.base import Job, Workload, table_bytes
 
+SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES = 4096, 16384
+"""Validation tokens that windows of layers are chosen on; all tokens of an image make one prediction."""
+
 Window = range
 """Adjacent layers, `range(start, end)`."""
 

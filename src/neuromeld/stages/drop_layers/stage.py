@@ -17,12 +17,14 @@ from neuromeld.discovery.axes import built, shapes_of, with_values
 from neuromeld.discovery.groups import place_of
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
+from neuromeld.linalg.ridge import FFN_LAMBDAS
 from neuromeld.model.surgery import keep_layers
-from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes
+from neuromeld.stages.base import Cost, Job, Operations, Stage, Target, Workload, largest_layer_bytes
 from neuromeld.stages.drop_layers.absorb import AbsorbedLayers, absorb, fit_windows, write_window
 from neuromeld.stages.drop_layers.options import DropLayers
 from neuromeld.stages.drop_layers.pattern import pattern_warning
 from neuromeld.stages.layers_options import existing
+from neuromeld.stages.operations import gram, regression, searching, share_of_pass
 from neuromeld.stages.windows import (
     Window,
     WindowSearch,
@@ -135,6 +137,18 @@ class DropLayersStage(Stage[DropLayers, DroppedLayers]):
             journal_bytes=matrix * holes,
             held_bytes=held + tried,
         )
+
+    def operations(self, options: DropLayers, work: Workload) -> Operations:
+        """Predict a search, and the refit in front of what is dropped, or of what is tried."""
+        depth, tried = min(work.before.depths), [options.number] if options.layers else options.lengths
+        places = sum(depth - length + 1 for length in tried)
+        found = searching(work, places) if self.searches(options) else Operations()
+        if _absorbs(options, work.arch):
+            d, f = work.arch.width, max(work.before.ffn)
+            fits = places / 4 + options.windows if self.searches(options) else options.number
+            fit = Operations(0, gram(work.tokens, f, d), regression(f, d, len(FFN_LAMBDAS)))
+            found += Operations(2 * work.tokens * share_of_pass(work, work.before)) + fit * fits
+        return found
 
     def run(self, job: Job, options: DropLayers) -> DroppedLayers:
         """Find the layers, if they are not named, refit what is in front of them, and remove them."""

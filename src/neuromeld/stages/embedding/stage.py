@@ -21,8 +21,9 @@ from neuromeld.model.surgery import add_linear, read_matrix, tie, write_matrix
 from neuromeld.runtime.distributed import num_ranks, sum_tensor
 from neuromeld.runtime.progress import track
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, table_bytes
+from neuromeld.stages.base import Cost, Job, Operations, Stage, Target, Workload, table_bytes
 from neuromeld.stages.embedding.options import EmbeddingOptions
+from neuromeld.stages.operations import EIGENVECTORS, gram, share_of_pass
 from neuromeld.stats.base import reduce
 from neuromeld.stats.second_moment import SecondMoment
 
@@ -87,6 +88,13 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
             working_bytes=2 * table + 6 * 8 * d * d,
             mapped_bytes=2 * table + 6 * 8 * d * d,
         )
+
+    def operations(self, options: EmbeddingOptions, work: Workload) -> Operations:  # noqa: ARG002
+        """Predict the moment of what the head reads, and the directions of the table in it."""
+        d, tables = work.after.hidden, 1 if work.arch.tied else 2
+        passes = share_of_pass(work, work.before)
+        directions = 2 * EIGENVECTORS * d**3 + 2 * gram(work.after.vocab, d)
+        return Operations(work.tokens * passes, gram(work.tokens, d), tables * directions)
 
     def run(self, job: Job, options: EmbeddingOptions) -> FactoredEmbedding:  # noqa: ARG002
         """Factor by the calibration data: how often a token occurs, and what the head reads."""

@@ -95,6 +95,10 @@ class FfnStage(SublayerStage[Ffn]):
         d, f, k = work.arch.width, self.features(work, work.target.original), self.features(work, work.after)
         return max(largest, 2 * 8 * f * (f + d) + 6 * 8 * f * k + work.tokens * d * work.itemsize)
 
+    def looks(self, options: Ffn) -> int:
+        """Look again at what was written, and at what merged neurons do."""
+        return 1 if options.merge == "none" else 3
+
     def narrow(self, sublayer: Sublayer, options: Ffn, keep: int, job: Job) -> list[SublayerResult]:
         """Narrow one FFN, or each expert of a mixture."""
         if sublayer.consumer.stacked:

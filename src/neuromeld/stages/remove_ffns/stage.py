@@ -16,8 +16,9 @@ from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
 from neuromeld.model.surgery import read_bias, read_matrix, write_bias, write_matrix
-from neuromeld.stages.base import ONE_SIZE, Cost, Job, Stage, StageOptions, Target, Workload
+from neuromeld.stages.base import ONE_SIZE, Cost, Job, Operations, Stage, StageOptions, Target, Workload
 from neuromeld.stages.layers_options import existing
+from neuromeld.stages.operations import searching
 from neuromeld.stages.remove_ffns.options import RemoveFfns
 from neuromeld.stages.windows import (
     WindowSearch,
@@ -86,6 +87,11 @@ class RemoveFfnsStage(Stage[RemoveFfns, RemovedFfns]):
     def cost(self, options: RemoveFfns, work: Workload) -> Cost:
         """Predict what a search holds."""
         return Cost(mapped_bytes=search_bytes(work) if self.searches(options) else 0)
+
+    def operations(self, options: RemoveFfns, work: Workload) -> Operations:
+        """Predict a search."""
+        windows = min(work.before.depths) - options.number + 1
+        return searching(work, windows) if self.searches(options) else Operations()
 
     def run(self, job: Job, options: RemoveFfns) -> RemovedFfns:
         """Find the FFNs, if they are not named, and remove them."""

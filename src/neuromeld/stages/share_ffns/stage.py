@@ -14,10 +14,12 @@ from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item, join, number, paragraph
 from neuromeld.errors import UserInputError
+from neuromeld.linalg.ridge import FFN_LAMBDAS
 from neuromeld.model.capture import Batch
 from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_member_hooks
-from neuromeld.stages.base import Cost, Job, Stage, StageOptions, Target, Workload
+from neuromeld.stages.base import Cost, Job, Operations, Stage, StageOptions, Target, Workload
+from neuromeld.stages.operations import ASSIGNMENT, gram, regression, searching, share_of_pass
 from neuromeld.stages.share_ffns.fused import FusedFfn
 from neuromeld.stages.share_ffns.merge import SharedFfn, collect, fuse_windows, share_ffns
 from neuromeld.stages.share_ffns.options import ShareFfns
@@ -109,6 +111,20 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         return Cost(
             parameters=low_rank + gains, matrices=low_rank, unmapped=("share_ffns holds all layers of a window",)
         )
+
+    def operations(self, options: ShareFfns, work: Workload) -> Operations:
+        """Predict alignments and refits of the window, and of every window that is searched, from fewer tokens."""
+        d, f, members = work.arch.width, work.before.ffn[0], options.length
+        passes, refits = share_of_pass(work, work.before), options.compensate == "ridge"
+        aligned = Operations(0, gram(ALIGN_TOKENS, f) * members, ASSIGNMENT * f**3 * (members - 1))
+        fitted = Operations(0, gram(work.tokens, f, d) * members, regression(f, d, len(FFN_LAMBDAS))) * refits
+        found = Operations(2 * work.tokens * passes) + aligned + fitted
+        if self.searches(options):
+            windows = min(work.before.depths) - members + 1
+            found += (
+                searching(work, windows) + Operations(work.tokens * passes / 2) + (aligned + fitted * 0.25) * windows
+            )
+        return found
 
     def run(self, job: Job, options: ShareFfns) -> SharedFfns:
         """Find the window, if it is not named, and merge its FFNs."""

@@ -8,17 +8,29 @@ from markupsafe import Markup
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.sizes import Sizes
+from neuromeld.archs.sizes import Sizes, predict_flops
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
+from neuromeld.linalg.ridge import LAMBDAS
 from neuromeld.model.learning import Look, learn, steps_of
 from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_hooks
 from neuromeld.registry import Need
 from neuromeld.runtime.distributed import map_over_ranks
 from neuromeld.runtime.progress import track
-from neuromeld.stages.base import Cost, Job, Stage, Target, Workload, largest_layer_bytes, layer_bytes, table_bytes
+from neuromeld.stages.base import (
+    Cost,
+    Job,
+    Operations,
+    Stage,
+    Target,
+    Workload,
+    largest_layer_bytes,
+    layer_bytes,
+    table_bytes,
+)
+from neuromeld.stages.operations import EIGENVECTORS, LEARNING, gram, regression, share_of_pass
 from neuromeld.stages.per_layer import round_width
 from neuromeld.stages.sublayer_stage import shown
 from neuromeld.stages.teaching import backward_bytes, no_predictions, teacher_of
@@ -147,6 +159,27 @@ class WidthStage(Stage[Width, WidthResult]):
             journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
             held_bytes=sum(table_bytes(work, k)),
         )
+
+    def operations(self, options: Width, work: Workload) -> Operations:
+        """Predict moments of every norm and a basis for each run of layers, the weights in it, and a refit."""
+        arch, d, k = work.arch, work.arch.width, work.after.hidden
+        norms = len(arch.spec.residual_norms) * work.before.num_layers + 1
+        entries = predict_flops(arch, work.target.original, work.before, context=0) / 2 + sum(
+            arch.widths[w.in_] * d for w in arch.spec.embeddings
+        )
+        narrow = share_of_pass(work, work.after)
+        wide = share_of_pass(work, work.before)
+        found = Operations(
+            work.tokens * wide,
+            norms * 2 * gram(work.tokens, d),
+            len(work.after.basis_starts) * (EIGENVECTORS + EIGENVECTORS / 4) * d**3 + 2.0 * entries * k,
+        )
+        if self.learns(options):
+            found += Operations(LEARNING * work.tokens)
+        if options.refit:
+            fits = norms * regression(k, d, len(LAMBDAS))
+            found += Operations(work.tokens * (wide + narrow), norms * gram(work.tokens, k, d), fits)
+        return found
 
     def run(self, job: Job, options: Width) -> WidthResult:
         """Collect statistics, fit a map for each run of layers, and narrow every weight by it."""
