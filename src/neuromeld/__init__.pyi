@@ -6,7 +6,7 @@ from .modalities import batches_of
 from .modalities.compare import evaluate
 from .modalities.request import EvaluationRequest
 from .planning.budget import Budget
-from .planning.choose import Choice
+from .planning.choice import Choice
 from .planning.pipeline import Compressed, compress_model
 from .planning.plan import Plan, make_plan
 from .planning.recipe import Recipe, load_recipe, parse_recipe

@@ -49,6 +49,16 @@ def test_a_loss_that_is_allowed_is_recorded_with_what_held_out_text_says(cli, co
     assert found["held_out_loss"] == pytest.approx(held_out)
     assert found["margin"] == pytest.approx(held_out - found["validation_loss"])
     assert len(found["tried"]) > 1
+    assert found["unit"] == "nats"
+
+
+def test_a_share_of_accuracy_may_be_lost_and_a_plan_says_what_is(cli, checkpoint, text):
+    settings = ["--calibration", text, *CALIBRATION]
+    code, stdout, stderr = cli("plan", checkpoint, "--max-loss", "60%", "--json", *settings)
+    assert code == 0, stderr
+    found = json.loads(stdout)["max_loss"]
+    assert (found["allowed"], found["unit"]) == (0.6, "accuracy")
+    assert found["validation_loss"] + found["standard_error"] <= 0.6
 
 
 MISTAKES = {
@@ -57,6 +67,11 @@ MISTAKES = {
     "one of them": (["--keep", "0.8,1.2"], "keep=1.2 is outside (0, 1]"),
     "with a loss": (["--keep", "0.8,0.7", "--max-loss", "0.1"], "give one budget"),
     "loss": (["--max-loss", "-1"], "must be a positive number of nats per token"),
+    "share of accuracy": (["--max-loss", "two%"], "or a share of the next-token accuracy under 100%, as 2%"),
+    "accuracy of other tokens": (
+        ["--max-loss", "2%", "--vocab-from", "news-sample"],
+        "--vocab-from goes with --max-loss in nats",
+    ),
     "memory of nothing": (["--keep", "0.8", "--context", "64"], "this is for --memory SIZE"),
     "memory": (["--memory", "much"], "--memory much must be a size"),
     "memory enough": (["--memory", "1GB"], "which --memory allows: nothing has to be made smaller"),

@@ -109,7 +109,7 @@ def test_the_page_of_frontiers_fits_the_window(width, tmp_path):
     for k in (0.9, 0.8, 0.7):
         others = {"<u>news</u>-sample": 4 * (1 - k) ** 1.5}
         points.append(point | {"keep": k, "kept_ratio": k, "flops_ratio": k, "loss": others["<u>news</u>-sample"] / 2})
-        points[-1] |= {"other_losses": others}
+        points[-1] |= {"other_losses": others, "accuracy_lost": {"amount": 1 - k, "error": 0.01}}
     models = [
         {"model": name, "points": points, "knee": 0.8, "out_of_reach": [0.1], "options": "--calibration self"}
         for name in ("package:one", "models/<i>two</i>")

@@ -28,6 +28,7 @@ from neuromeld.jobs.opening import open_job
 from neuromeld.jobs.recovered import compress_and_recover
 from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
+from neuromeld.planning.allowed import said_of_loss
 from neuromeld.planning.duration import THROUGHPUTS, load_throughput, said, time_of
 from neuromeld.recovery import recovery_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
@@ -183,7 +184,7 @@ def _said(out: Path, record: dict[str, Any]) -> list[str]:
         f"{record['kept_ratio']:.3f} of {record['parameters_before']:,}",
         *record.get("changes", []),
         *(_measured(entry) for entry in record.get("evaluation", [])),
-        *([_lost(record["max_loss"])] if "max_loss" in record else []),
+        *([said_of_loss(record["max_loss"])] if "max_loss" in record else []),
         *([_recovered(record["recovery"]["held_out"])] if "recovery" in record else []),
         f"{seconds:.0f} s, peak {record['peak_rss_bytes'] / 2**30:.2f} GiB",
     ]
@@ -201,15 +202,6 @@ def _measured(entry: dict[str, Any]) -> str:
     before, after = entry.get("bits_per_byte_before"), entry.get("bits_per_byte")
     change = "" if before is None or after is None else f"bits per byte {before:.4f} -> {after:.4f}, "
     return f"{change}perplexity of the new tokens {entry['perplexity']:.2f}"
-
-
-def _lost(found: dict[str, Any]) -> str:
-    """Return what may be lost, and what is, on the text that was chosen by and on text that was not."""
-    held_out = f", {found['held_out_loss']:.4f} on held-out text" if "held_out_loss" in found else ""
-    return (
-        f"of at most {found['allowed']:g} nats it loses {found['validation_loss']:.4f} ± {found['standard_error']:.4f} "
-        f"on validation text{held_out}"
-    )
 
 
 @takes_recipe
@@ -235,6 +227,7 @@ def plan_command(
         recipe = choice.recipe
         if not as_json:
             console().print(_candidates(choice))
+            _say([] if choice.max_loss is None else [said_of_loss(choice.record_of_loss())])
     assert recipe is not None
     limits = {"max_memory": asked.max_memory, "device_memory": asked.device_memory}
     planned = plan(model, recipe, dtype=machine.dtype, allow_pickle=machine.allow_pickle, **limits)
@@ -246,7 +239,9 @@ def plan_command(
     if as_json:
         found = json.loads(planned.to_json()) | {"told": told, "throughput": speed.model_dump(), "ranks": ranks}
         found |= {"time": asdict(duration) | {"seconds": duration.seconds, "plain_passes": planned.work.passes}}
-        typer.echo(json.dumps(found | ({"candidates": choice.record()} if choice else {})))
+        found |= {"candidates": choice.record()} if choice else {}
+        found |= {"max_loss": choice.record_of_loss()} if choice and choice.max_loss else {}
+        typer.echo(json.dumps(found))
         return
     table = Table("", "before", "after", title=f"{planned.model_type}, {planned.format} output")
     for change in changes(planned.before, planned.after):

@@ -86,9 +86,11 @@ BUDGET_OPTIONS = [
     ),
     parameter(
         "--max-loss",
-        float | None,
-        "Nats per token of validation text that may be lost: the smallest model that loses no more.",
+        str | None,
+        "What may be lost on validation text, as 0.1 nats per token or 2% of next-token accuracy: the smallest model "
+        "that loses no more.",
         "Budget",
+        metavar="NATS|SHARE%",
     ),
     parameter(
         "--memory",

@@ -1,6 +1,6 @@
 """Measurements: perplexity, tasks, cost and speed, each with the protocol it was measured by."""
 
-from neuromeld.evaluation.accuracy import Accuracy, top1_accuracy
+from neuromeld.evaluation.accuracy import Accuracy, batch_errors, top1_accuracy
 from neuromeld.evaluation.closeness import Closeness, closeness
 from neuromeld.evaluation.cost import bytes_on_disk, bytes_per_token, flops_per_token, unique_parameters
 from neuromeld.evaluation.generation import Generated, translation_quality, word_error_rate
@@ -23,6 +23,7 @@ __all__ = [
     "Speed",
     "TaskScore",
     "TaskScores",
+    "batch_errors",
     "batch_losses",
     "bytes_on_disk",
     "bytes_per_token",

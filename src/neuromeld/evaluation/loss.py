@@ -53,6 +53,11 @@ def finite_nll(logits_nv: Tensor, targets_n: Tensor) -> Tensor:
     return nll(logits_nv, targets_n).where(bounds.isfinite().all(0), math.nan)
 
 
+def nll_and_correct(logits_nv: Tensor, targets_n: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each target and 1.0 where it is the likeliest, else 0.0, `(n, 2)`."""
+    return torch.stack([finite_nll(logits_nv, targets_n), logits_nv.argmax(-1) == targets_n], dim=1)
+
+
 def total(nll_n: Tensor) -> float:
     """Sum in float64; `NumericsError` where a value is not finite."""
     if not torch.isfinite(nll_n).all():

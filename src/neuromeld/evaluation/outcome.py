@@ -58,7 +58,7 @@ class Outcome:
         after, before = self._look(model, tokenizer), self._before.perplexity
         measured = asdict(after.perplexity)
         if tokenizer is self._tokenizer:  # per token, perplexities of other tokens are not comparable
-            measured |= {"perplexity_before": before.perplexity}
+            measured |= {"perplexity_before": before.perplexity, "accuracy_before": before.accuracy}
         if before.bits_per_byte is not None:
             measured |= {"bits_per_byte_before": before.bits_per_byte}
         prompts = self._tokenizer.batch_decode(self._prompts_bt)

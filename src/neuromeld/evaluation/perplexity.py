@@ -12,11 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld.data.text import MASKED_RATIO, TokenWindows, check_vocabulary, in_frames, mask_tokens
 from neuromeld.errors import UserInputError
-from neuromeld.evaluation.loss import sum_nll
+from neuromeld.evaluation.loss import nll_and_correct, total
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.capture import Batch
 from neuromeld.model.passes import current_passes
-from neuromeld.model.predictions import predictions
+from neuromeld.model.predictions import measure_in_chunks, predictions
 from neuromeld.runtime.progress import tracked
 from neuromeld.runtime.streaming import device_of
 
@@ -44,12 +44,14 @@ PSEUDO_DEFINITION = (
 class Perplexity:
     """`nll` is the mean over the `tokens` predicted tokens, in nats, and `perplexity` its exponential.
 
+    accuracy       the share of these tokens that were the likeliest
     bits_per_byte  the whole likelihood over the bytes of the text that was predicted, which other tokenizers do not
                    change; None where these are not known
     """
 
     perplexity: float
     nll: float
+    accuracy: float
     tokens: int
     bits_per_byte: float | None
     protocol: dict[str, str | int]
@@ -72,14 +74,9 @@ def perplexity(
             "compare it with its original (--against MODEL)"
         )
     _check_fit(model, windows)
-    total_nll, tokens = 0.0, 0
-    with eval_mode(model):
-        for batch in tracked(_batches(windows, batch_tokens), "perplexity", enabled=progress):
-            found = predictions(model, batch)
-            total_nll += sum_nll(found)
-            tokens += len(found)
+    sums = _sums(model, _batches(windows, batch_tokens), progress=progress)
     num_bytes = None if windows.num_bytes is None else int(windows.num_bytes[:, 1:].sum())
-    return _result(model, windows, total_nll, tokens, DEFINITION, num_bytes)
+    return _result(model, windows, sums, DEFINITION, num_bytes)
 
 
 def _batches(windows: TokenWindows, batch_tokens: int) -> list[Batch]:
@@ -105,14 +102,19 @@ def pseudo_perplexity(
     _check_fit(model, windows)
     hidden_ns, labels_ns = mask_tokens(in_frames(windows.input_ids, tokenizer), tokenizer, MASKING_SEED)
     size = max(1, batch_tokens // windows.input_ids.shape[1])
-    total_nll, tokens = 0.0, 0
+    pairs = zip(hidden_ns.split(size), labels_ns.split(size), strict=True)
+    batches: list[Batch] = [{"input_ids": ids_bs, "labels": labels_bs} for ids_bs, labels_bs in pairs]
+    return _result(model, windows, _sums(model, batches, progress=progress), PSEUDO_DEFINITION)
+
+
+def _sums(model: PreTrainedModel, batches: list[Batch], *, progress: bool) -> tuple[float, int, int]:
+    """Return the nats of all predictions, how many are right, and how many there are."""
+    nats, right, number = 0.0, 0, 0
     with eval_mode(model):
-        batches = list(zip(hidden_ns.split(size), labels_ns.split(size), strict=True))
-        for ids_bs, labels_bs in tracked(batches, "perplexity", enabled=progress):
-            found = predictions(model, {"input_ids": ids_bs, "labels": labels_bs})
-            total_nll += sum_nll(found)
-            tokens += len(found)
-    return _result(model, windows, total_nll, tokens, PSEUDO_DEFINITION)
+        for batch in tracked(batches, "perplexity", enabled=progress):
+            nll_n, correct_n = measure_in_chunks(nll_and_correct, predictions(model, batch)).unbind(1)
+            nats, right, number = nats + total(nll_n), right + int(correct_n.sum()), number + len(nll_n)
+    return nats, right, number
 
 
 def _check_fit(model: PreTrainedModel, windows: TokenWindows) -> None:
@@ -127,18 +129,19 @@ def _check_fit(model: PreTrainedModel, windows: TokenWindows) -> None:
 def _result(
     model: PreTrainedModel,
     windows: TokenWindows,
-    total: float,
-    tokens: int,
+    sums: tuple[float, int, int],
     definition: str,
     num_bytes: int | None = None,
 ) -> Perplexity:
     num_windows, seqlen = windows.input_ids.shape
-    nll = total / tokens
+    nats, right, tokens = sums
+    nll = nats / tokens
     return Perplexity(
         perplexity=math.exp(nll) if nll < LARGEST else math.inf,
         nll=nll,
+        accuracy=right / tokens,
         tokens=tokens,
-        bits_per_byte=total / math.log(2) / num_bytes if num_bytes else None,
+        bits_per_byte=nats / math.log(2) / num_bytes if num_bytes else None,
         protocol={
             "source": windows.source,
             "split": windows.split,

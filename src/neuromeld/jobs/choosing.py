@@ -49,12 +49,20 @@ class ChoiceJob:
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
-        if self.budget.max_loss is not None:
-            return Sweep(self.planner()).smallest(self.budget.max_loss)
+        if (allowed := self.budget.allowed) is not None:
+            if allowed.unit == "accuracy" and self.vocab_from is not None:
+                raise UserInputError(
+                    "--vocab-from goes with --max-loss in nats: the next tokens of another vocabulary are others, and "
+                    "their accuracy cannot be compared"
+                )
+            return Sweep(self.planner(accuracy=allowed.unit == "accuracy")).smallest(allowed)
         return self.planner().choose()
 
-    def planner(self, **facts: Any) -> Planner:
-        """Read model and data and begin the job; `facts` decide, too, what it is that is chosen."""
+    def planner(self, *, accuracy: bool = False, **facts: Any) -> Planner:
+        """Read model and data and begin the job; `facts` decide, too, what it is that is chosen.
+
+        accuracy  next-token accuracy is measured, too
+        """
         config, settings, effort = self.source.config(), self.calibration, EFFORTS[self.effort]
         if (inputs := inputs_of(config)) != "tokens":
             raise UserInputError(
@@ -87,6 +95,7 @@ class ChoiceJob:
             vocab_from=self.vocab_from,
             effort=effort,
             others={name: text.batches for name, text in zip(self.others, others, strict=True)},
+            accuracy=accuracy,
         )
 
     @property

@@ -1,6 +1,5 @@
 """The job of `compress`: read, plan, compress, write, load again and compare."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -120,7 +119,7 @@ class CompressionJob:
             with self.phases.measure(LOOKING), passes_in(passes, model):
                 record |= outcome.after(model, processor)
         if self.choice is not None and self.choice.max_loss is not None:
-            record |= {"max_loss": _asked_loss(self.choice, record.get("evaluation", []))}
+            record |= {"max_loss": self.choice.record_of_loss(record.get("evaluation", []))}
         if is_first_rank():
             batch = data.check_batch
             if processor is not self._processor:
@@ -268,17 +267,3 @@ class _Writing:
     processor: Any
     writers: list[Callable[[Path, Path], None]]
     model: list[PreTrainedModel]
-
-
-def _asked_loss(choice: Choice, evaluation: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the record says of the loss that was allowed: what was found for it, and what held-out text says.
-
-    The margin is what the held-out loss is over the one that the model was chosen by.
-    """
-    chosen = choice.chosen
-    found = {"allowed": choice.max_loss, "validation_loss": chosen.excess_loss, "standard_error": chosen.error}
-    for entry in evaluation[:1]:
-        if chosen.excess_loss is not None and "perplexity_before" in entry:
-            held_out = math.log(entry["perplexity"] / entry["perplexity_before"])
-            found |= {"held_out_loss": held_out, "margin": held_out - chosen.excess_loss}
-    return found | {"tried": [asdict(point) for point in choice.tried]}

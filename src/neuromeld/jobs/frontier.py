@@ -1,7 +1,7 @@
 """The job of `frontier`: what each share of the parameters costs, for one model or several, from one run each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from neuromeld.archs.sizes import changes
@@ -31,7 +31,7 @@ class FrontierJob:
 
     def run(self) -> dict[str, Any]:
         """Return the points, as plain values, with the knee and what each cost in plain passes."""
-        planner = replace(self.choice, journal=self.journal).planner(keeps=list(self.keeps))
+        planner = replace(self.choice, journal=self.journal).planner(accuracy=True, keeps=list(self.keeps))
         name = self.choice.source.name
         planner = replace(planner, journal=planner.journal.within(name), keeps_builds=False)
         sweep = Sweep(planner)
@@ -69,6 +69,7 @@ def _point(planner: Planner, choice: Choice, keep: float) -> dict[str, Any]:
         "bytes": plan.bytes_after,
         "loss": chosen.excess_loss,
         "standard_error": chosen.error,
+        "accuracy_lost": None if chosen.accuracy is None else asdict(chosen.accuracy),
         "other_losses": dict(chosen.other_losses),
         "candidate": chosen.name,
         "changes": changes(plan.before, plan.after),

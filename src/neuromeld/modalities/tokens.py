@@ -116,7 +116,7 @@ def evaluation_windows(source: ModelSource, data: EvaluationData) -> TokenWindow
 
 def measured_text(found: Perplexity, data: EvaluationData) -> Measured:
     """Return a perplexity as what was measured."""
-    facts = {"tokens": found.tokens, "protocol": found.protocol}
+    facts = {"top1_accuracy": found.accuracy, "tokens": found.tokens, "protocol": found.protocol}
     bits = {} if found.bits_per_byte is None else {"bits_per_byte": found.bits_per_byte}
     return Measured({"perplexity": found.perplexity} | bits, data.seqlen, facts)
 

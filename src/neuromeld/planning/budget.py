@@ -1,6 +1,5 @@
 """Budgets: unique parameters, floating-point operations, time, or what may be lost."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -10,6 +9,7 @@ from neuromeld.archs import Architecture
 from neuromeld.archs.sizes import Sizes, sizes_of
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
+from neuromeld.planning.allowed import AllowedLoss, allowed_loss
 from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import Recipe
 from neuromeld.planning.serving import Serving
@@ -23,16 +23,16 @@ Objective = Literal["params", "flops", "latency"]
 class Budget:
     """At most `keep` of what `objective` says, or at most `params` unique parameters, or `flops` of the operations.
 
-    Or at most `memory` bytes while it is served as `serving` says, or as few parameters as lose at most `max_loss`, in
-    nats per token of validation text.  One of the five is given.  The objectives are unique parameters, operations per
-    token, and the measured time of a request.
+    Or at most `memory` bytes while it is served as `serving` says, or as few parameters as lose at most `max_loss` on
+    validation text: nats per token, as 0.1, or a share of next-token accuracy, as "2%".  One of the five is given.
+    The objectives are unique parameters, operations per token, and the measured time of a request.
     """
 
     keep: float | None = None
     params: int | None = None
     flops: float | None = None
     objective: Objective = "params"
-    max_loss: float | None = None
+    max_loss: float | str | None = None
     memory: int | None = None
     serving: Serving = field(default_factory=Serving)
 
@@ -40,7 +40,7 @@ class Budget:
         budgets = (self.keep, self.params, self.flops, self.max_loss, self.memory)
         if sum(value is not None for value in budgets) != 1:
             raise UserInputError(
-                "give one budget: --keep RATIO, --params NUMBER, --flops RATIO, --memory SIZE or --max-loss NATS"
+                "give one budget: --keep RATIO, --params NUMBER, --flops RATIO, --memory SIZE or --max-loss NATS|SHARE%"
             )
         if self.objective not in get_args(Objective):
             raise UserInputError(unknown_name("objective", self.objective, list(get_args(Objective))))
@@ -48,10 +48,7 @@ class Budget:
             raise UserInputError(
                 f"--objective {self.objective} says what --keep is a share of; the others say it themselves"
             )
-        if self.max_loss is not None and not 0 < self.max_loss < math.inf:
-            raise UserInputError(
-                f"max_loss={self.max_loss} must be a positive number of nats per token that may be lost"
-            )
+        _ = self.allowed
         if self.params is not None and self.params < 1:
             raise UserInputError(f"params={self.params} must be at least 1 parameter to keep")
         try:
@@ -59,6 +56,11 @@ class Budget:
             check_ratio("flops", self.flops)
         except ValueError as error:
             raise UserInputError(str(error)) from None
+
+    @property
+    def allowed(self) -> AllowedLoss | None:
+        """What may be lost, if that is the budget; `UserInputError` where `max_loss` does not say."""
+        return None if self.max_loss is None else allowed_loss(self.max_loss)
 
     def share(self, model: PreTrainedModel, recipe: Recipe, arch: Architecture | None = None) -> float:
         """Return the cost of a recipe's result over the budget; operations stand for time, until that is measured."""

@@ -6,6 +6,16 @@ from dataclasses import dataclass, field
 
 import torch
 
+from neuromeld.evaluation import mean_of
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What is lost to the original, and the standard error of that."""
+
+    amount: float
+    error: float
+
 
 @dataclass(frozen=True)
 class BuiltCandidate:
@@ -14,6 +24,7 @@ class BuiltCandidate:
     by_batch      nats per token of each batch of the validation text
     other_losses  losses on texts of other kinds, by name
     error         standard error of the loss over the original's
+    accuracy      share of the original's next-token accuracy that is lost, None where that was not measured
     """
 
     loss: float
@@ -21,6 +32,7 @@ class BuiltCandidate:
     latency: float | None
     other_losses: Mapping[str, float] = field(default_factory=dict)
     error: float = 0.0
+    accuracy: Lost | None = None
 
     @property
     def rank(self) -> float:
@@ -53,3 +65,18 @@ def standard_error(one: BuiltCandidate, other: BuiltCandidate) -> float:
     if len(differences) < 2 or not torch.isfinite(differences).all():
         return 0.0
     return float(differences.std()) / math.sqrt(len(differences))
+
+
+def by_batch(losses: Sequence[tuple[float, int]]) -> list[float]:
+    """Return the mean of each batch, of sums and numbers of predictions."""
+    return [total / count for total, count in losses]
+
+
+def accuracy_lost(wrong: Sequence[tuple[float, int]], dense: Sequence[tuple[float, int]]) -> Lost | None:
+    """Return the share of the original's next-token accuracy that is lost; None where it gets nothing right.
+
+    wrong, dense   wrong predictions of each batch and their number, of the smaller model and of the original
+    """
+    one, other = (BuiltCandidate(mean_of(found), by_batch(found), None) for found in (wrong, dense))
+    right = 1 - other.loss
+    return Lost((one.loss - other.loss) / right, standard_error(one, other) / right) if right else None

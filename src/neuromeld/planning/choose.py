@@ -1,6 +1,6 @@
 """Build every promising candidate on a small sample, measure it, and take the simplest of the best."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,14 +13,15 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import respelled_batch
 from neuromeld.data.text.usage import tokenizer_in
 from neuromeld.errors import UserInputError
-from neuromeld.evaluation import batch_losses, mean_of
+from neuromeld.evaluation import batch_errors, batch_losses, mean_of
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.model.surgery import reversible
-from neuromeld.planning.budget import Budget, Objective
-from neuromeld.planning.built import BuiltCandidate, simplest_of_the_best, standard_error
+from neuromeld.planning.budget import Budget
+from neuromeld.planning.built import BuiltCandidate, accuracy_lost, by_batch, simplest_of_the_best, standard_error
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
+from neuromeld.planning.choice import Choice, Measured
 from neuromeld.planning.effort import STANDARD, Effort, learned_candidates
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
@@ -35,6 +36,9 @@ from neuromeld.runtime.progress import say, track
 from neuromeld.stages.base import Job
 from neuromeld.stages.vocabulary import vocabulary_range
 
+Losses = list[tuple[float, int]]
+"""Of each batch: the nats, or the wrong predictions, and the number of predictions."""
+
 SENSITIVITY_PASSES = 3
 """Plain forward passes that the passes for sensitivities cost, a backward one among them."""
 
@@ -43,85 +47,11 @@ FEW_TOKENS = 8192
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A candidate; `excess_loss` is that of the model built from all the data, None where it was no finalist.
-
-    first_loss     the same from little data on a quarter of the validation text, None where it was not built
-    error          standard error of `excess_loss`
-    uncertainty    standard error of the difference between `excess_loss` and the least that was measured
-    other_losses   excess losses on texts of other kinds, by name, of a finalist
-    latency_ratio  time of a request over the original's, None where it was not measured
-    """
-
-    name: str
-    recipe: Recipe
-    kept_ratio: float
-    flops_ratio: float
-    predicted: float | None
-    first_loss: float | None
-    excess_loss: float | None
-    uncertainty: float | None
-    latency_ratio: float | None
-    error: float | None = None
-    other_losses: Mapping[str, float] = field(default_factory=dict)
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The recipe to build, and all that it was weighed against, best first.
-
-    within    part of the journal that this choice is of, where others were made, too
-    max_loss  what the model may lose, where the smallest was looked for; `tried` is what was measured for it
-    """
-
-    recipe: Recipe
-    candidates: list[Measured]
-    objective: Objective = "params"
-    phases: Phases = field(default_factory=Phases)
-    within: str = ""
-    max_loss: float | None = None
-    tried: Sequence[Any] = ()
-
-    @property
-    def chosen(self) -> Measured:
-        """The candidate that was chosen."""
-        return next(c for c in self.candidates if c.chosen)
-
-    def steps(self, journal: Journal) -> Journal:
-        """Return the part of a journal that keeps the steps of the candidate that was chosen."""
-        return (journal.within(self.within) if self.within else journal).within(self.chosen.name)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings about how the choice was made."""
-        if self.objective != "latency":
-            return []
-        return ["the recipe was chosen by measured time: another run, or another machine, may choose another"]
-
-    def record(self) -> list[dict[str, Any]]:
-        """Return the candidates for `record.json`."""
-        return [
-            {
-                "name": c.name,
-                "kept_ratio": c.kept_ratio,
-                "flops_ratio": c.flops_ratio,
-                "predicted_loss": c.predicted,
-                "first_loss": c.first_loss,
-                "measured_loss": c.excess_loss,
-                "uncertainty": c.uncertainty,
-                "latency_ratio": c.latency_ratio,
-                "chosen": c.chosen,
-            }
-            for c in self.candidates
-        ]
-
-
-@dataclass(frozen=True)
 class _Round:
     """A round of measuring: candidates are built from `data`, and measured on `text` and on each of the `others`.
 
     journal  keeps what the builds are made of
+    accuracy  next-token accuracy is measured on `text`, too
     """
 
     name: str
@@ -129,6 +59,7 @@ class _Round:
     text: Sequence[Batch]
     others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
     journal: Journal = NO_JOURNAL
+    accuracy: bool = False
 
 
 @dataclass
@@ -144,6 +75,7 @@ class Planner:
     processor    of the model, where `vocab_from` names the text that tokens may be chosen by
     effort       how much is tried
     others       texts of other kinds by name, which finalists are measured on, too, and not chosen by
+    accuracy     the next-token accuracy of finalists is measured, too, and nothing chosen by it
     """
 
     model: PreTrainedModel
@@ -163,6 +95,7 @@ class Planner:
     keeps_builds: bool = True
     effort: Effort = STANDARD
     others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
+    accuracy: bool = False
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -181,7 +114,7 @@ class Planner:
             if not everything:
                 raise UserInputError("no candidate meets this budget: ask for less compression")
             first, finalists = self._first_round(space, everything, few)
-            last = _Round("measuring finalists", self.data, self.validation, self.others)
+            last = _Round("measuring finalists", self.data, self.validation, self.others, accuracy=self.accuracy)
             last = replace(last, journal=self.journal if self.keeps_builds else NO_JOURNAL)
             final = self._measure(last, list(finalists.values()))
             self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
@@ -279,29 +212,32 @@ class Planner:
     def _measure(self, now: _Round, those: Sequence[Candidate]) -> dict[str, BuiltCandidate]:
         """Build each candidate and measure it."""
 
-        def build(candidate: Candidate) -> tuple[list[tuple[float, int]], float | None, dict[str, float]]:
+        def build(candidate: Candidate) -> tuple[Losses, float | None, dict[str, float], Losses]:
             with self._built(candidate, now.data, now.text, now.journal.within(candidate.name)) as job:
                 latency = self.timer(self.model, self.original) if self.original is not None else None
                 others = {name: mean_of(self._losses(text, job.processor)) for name, text in now.others.items()}
-                return self._losses(now.text, job.processor), latency, others
+                wrong = batch_errors(self.model, now.text) if now.accuracy else []
+                return self._losses(now.text, job.processor), latency, others, wrong
 
         dense = self._dense(now.name, now.text)
-        original = BuiltCandidate(mean_of(dense), _by_batch(dense), None)
+        original = BuiltCandidate(mean_of(dense), by_batch(dense), None)
         whole = {name: mean_of(self._dense(f"{now.name} {name}", text)) for name, text in now.others.items()}
+        errors = self._dense("accuracy", now.text, batch_errors) if now.accuracy else []
         found = {}
         with self.phases.measure(now.name), track(now.name, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
-                losses, latency, others = self.journal.once(f"{now.name} {candidate.name}", build, candidate)
+                losses, latency, others, wrong = self.journal.once(f"{now.name} {candidate.name}", build, candidate)
                 excess = {name: loss - whole[name] for name, loss in others.items()}
-                built = BuiltCandidate(mean_of(losses) - original.loss, _by_batch(losses), latency, excess)
-                found[candidate.name] = replace(built, error=standard_error(built, original))
+                built = BuiltCandidate(mean_of(losses) - original.loss, by_batch(losses), latency, excess)
+                accuracy = accuracy_lost(wrong, errors) if wrong else None
+                found[candidate.name] = replace(built, error=standard_error(built, original), accuracy=accuracy)
                 advance(done)
         return found
 
-    def _dense(self, what: str, text: Sequence[Batch]) -> list[tuple[float, int]]:
+    def _dense(self, what: str, text: Sequence[Batch], measure: Callable[..., Losses] = batch_losses) -> Losses:
         """Return the losses of the original on a text, which all budgets share."""
         if what not in self.shared.dense:
-            self.shared.dense[what] = self.journal.once(f"{what} dense", batch_losses, self.model, text)
+            self.shared.dense[what] = self.journal.once(f"{what} dense", measure, self.model, text)
         return self.shared.dense[what]
 
     @contextmanager
@@ -316,7 +252,7 @@ class Planner:
             run_stages(job, plan)
             yield job
 
-    def _losses(self, text: Sequence[Batch], processor: Any) -> list[tuple[float, int]]:
+    def _losses(self, text: Sequence[Batch], processor: Any) -> Losses:
         """Return the nats of each batch of the text and the tokens that are predicted in it, of the original tokenizer.
 
         So losses of models with other tokens are per token of the same text, too: bits per byte in another unit.
@@ -328,10 +264,6 @@ class Planner:
         spelled = [respelled_batch(batch, before, after, most) for batch in text]
         counts = [batch["input_ids"][:, 1:].numel() for batch in text]
         return [(nats, count) for (nats, _), count in zip(batch_losses(self.model, spelled), counts, strict=True)]
-
-
-def _by_batch(losses: Sequence[tuple[float, int]]) -> list[float]:
-    return [nats / count for nats, count in losses]
 
 
 def _half(batches: Sequence[Batch]) -> Sequence[Batch]:
@@ -388,4 +320,5 @@ def _measured(
         latency_ratio=last.latency if last else None,
         error=final.error if final else None,
         other_losses=final.other_losses if final else {},
+        accuracy=final.accuracy if final else None,
     )

@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, field, replace
 
 from neuromeld.errors import UserInputError
+from neuromeld.planning.allowed import AllowedLoss, Unit
 from neuromeld.planning.budget import Budget
-from neuromeld.planning.choose import Choice, Planner
+from neuromeld.planning.choice import Choice, Point
+from neuromeld.planning.choose import Planner
 from neuromeld.planning.shared import EXPONENT
 from neuromeld.runtime.phases import Phases
 
@@ -13,20 +15,6 @@ SHARES = [percent / 100 for percent in range(30, 100)]
 """Shares of the parameters among which the smallest model is looked for."""
 
 FIRST = SHARES.index(0.8)
-
-
-@dataclass(frozen=True)
-class Point:
-    """One budget that was tried: the loss on validation text over the original's, and its standard error."""
-
-    keep: float
-    loss: float
-    error: float
-
-    @property
-    def bound(self) -> float:
-        """The loss and its standard error: what is at most lost, so that a lucky draw of text does not decide."""
-        return self.loss + self.error
 
 
 @dataclass
@@ -48,17 +36,16 @@ class Sweep:
             self.choices[keep] = replace(found, within=part)
         return self.choices[keep]
 
-    def point(self, keep: float) -> Point | None:
-        """Return what a budget costs; None where no candidate meets it."""
+    def point(self, keep: float, unit: Unit) -> Point | None:
+        """Return what a budget costs, in nats or in accuracy; None where no candidate meets it."""
         try:
             choice = self.at(keep)
         except UserInputError:
             return None
-        chosen = next(one for one in choice.candidates if one.chosen)
-        assert chosen.excess_loss is not None
-        return Point(keep, chosen.excess_loss, chosen.error or 0.0)
+        lost = choice.chosen.lost(unit)
+        return Point(keep, lost.amount, lost.error)
 
-    def smallest(self, max_loss: float) -> Choice:
+    def smallest(self, max_loss: AllowedLoss) -> Choice:
         """Return the choice for the smallest of `SHARES` whose loss, with its standard error, is at most `max_loss`.
 
         Losses are taken to grow as the share falls, so few shares are measured.  `UserInputError` where none is so
@@ -67,10 +54,10 @@ class Sweep:
         tried: dict[int, Point | None] = {}
         low, high = -1, len(SHARES)
         while high - low > 1:
-            place = _guess(low, high, tried, max_loss)
-            tried[place] = self.point(SHARES[place])
+            place = _guess(low, high, tried, max_loss.amount)
+            tried[place] = self.point(SHARES[place], max_loss.unit)
             found = tried[place]
-            if found is not None and found.bound <= max_loss:
+            if found is not None and found.bound <= max_loss.amount:
                 high = place
             else:
                 low = place
@@ -103,11 +90,12 @@ def _guess(low: int, high: int, tried: dict[int, Point | None], max_loss: float)
     return min(max(place, low + 1), high - 1)
 
 
-def _out_of_reach(max_loss: float, points: list[Point]) -> str:
+def _out_of_reach(max_loss: AllowedLoss, points: list[Point]) -> str:
     if not points:
-        return f"no candidate could be made that might lose at most {max_loss:g} nats"
+        return f"no candidate could be made that might lose at most {max_loss}"
     nearest = points[-1]
     return (
-        f"nothing that was measured loses at most {max_loss:g} nats with its standard error: the nearest keeps "
-        f"{nearest.keep:g} of the parameters and loses {nearest.loss:.4f} ± {nearest.error:.4f}; allow more"
+        f"nothing that was measured loses at most {max_loss} with its standard error: the nearest keeps "
+        f"{nearest.keep:g} of the parameters and loses {max_loss.said(nearest.loss)} ± {max_loss.said(nearest.error)}; "
+        "allow more"
     )

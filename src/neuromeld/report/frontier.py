@@ -13,6 +13,7 @@ Frontier = dict[str, Any]
 """What `FrontierJob` returns for one model."""
 
 LOSS = "excess loss (nats)"
+ACCURACY = "next-token accuracy lost"
 
 
 def render_frontier(found: Sequence[Frontier]) -> str:
@@ -27,7 +28,8 @@ def render_frontier(found: Sequence[Frontier]) -> str:
     ]
     said = paragraph(
         "Excess loss is that of the smaller model over the original's, in nats per token of validation text, which "
-        "candidates were chosen by: held-out text costs a little more. By the other texts that are named nothing was "
+        "candidates were chosen by: held-out text costs a little more. Next-token accuracy that is lost is a share of "
+        "the original's, on the same text. By the other texts that are named nothing was "
         "chosen. Without any tuning."
     )
     sections = [Section("What each size costs", join([said, figures(charts)])), *map(_section, found)]
@@ -42,6 +44,7 @@ def rows_of(one: Frontier) -> list[list[str]]:
             f"{point['parameters']:,}",
             f"{point['flops_ratio']:.3f}",
             f"{point['loss']:.4f} ± {point['standard_error']:.4f}",
+            _share(point["accuracy_lost"]),
             *(f"{point['other_losses'][text]:.4f}" for text in texts_of(one)),
             point["candidate"],
             f"{point['passes']:.1f}",
@@ -53,7 +56,7 @@ def rows_of(one: Frontier) -> list[list[str]]:
 def head_of(one: Frontier) -> list[str]:
     """Return the names of what `rows_of` shows."""
     others = [f"on {text}" for text in texts_of(one)]
-    return ["share", "parameters", "operations", LOSS, *others, "candidate", "cost in plain passes"]
+    return ["share", "parameters", "operations", LOSS, ACCURACY, *others, "candidate", "cost in plain passes"]
 
 
 def texts_of(one: Frontier) -> list[str]:
@@ -90,6 +93,10 @@ def _by_text(one: Frontier) -> list[Series]:
 
 def _points(one: Frontier, key: str) -> list[tuple[float, float | None]]:
     return [(100 * point[key], point["loss"]) for point in one["points"]]
+
+
+def _share(lost: dict[str, float] | None) -> str:
+    return "" if lost is None else f"{lost['amount']:.2%} ± {lost['error']:.2%}"
 
 
 def _short(one: Frontier) -> str:

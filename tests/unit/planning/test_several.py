@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
+import torch
 from hypothesis import given
 
 from contract.families import build
-from neuromeld import Budget
+from neuromeld import Budget, compress_model, make_plan
 from neuromeld.errors import UserInputError
-from neuromeld.planning import Planner, Point, Sweep
+from neuromeld.evaluation import top1_accuracy
+from neuromeld.planning import Measured, Planner, Point, Sweep
+from neuromeld.planning.allowed import AllowedLoss, allowed_loss
+from neuromeld.planning.built import accuracy_lost
 from neuromeld.planning.candidates import Candidate
 from neuromeld.planning.several import SHARES
 from neuromeld.planning.shared import Shared
@@ -32,14 +36,14 @@ class Known(Sweep):
     def at(self, keep):
         return keep
 
-    def point(self, keep):
+    def point(self, keep, unit):  # noqa: ARG002
         self.asked.append(keep)
         return None if keep < self.least else Point(keep, self.formula(keep), 0.1 * self.formula(keep))
 
 
 def found(sweep: Known, max_loss: float, monkeypatch) -> float:
     monkeypatch.setattr("neuromeld.planning.several.replace", lambda choice, **_: choice)
-    return sweep.smallest(max_loss)
+    return sweep.smallest(AllowedLoss(max_loss))
 
 
 @given(st.floats(0.5, 20), st.floats(0.8, 3), st.sampled_from([0.0, 0.45, 0.7]), st.floats(0.02, 5))
@@ -99,11 +103,12 @@ def test_texts_of_other_kinds_are_measured_by_every_budget_and_not_chosen_by():
 
 def test_a_loss_that_is_allowed_is_kept_to_on_the_text_that_was_chosen_by():
     some = Sweep(planner(Budget(keep=0.9))).at(0.9).chosen
-    choice = Sweep(planner(Budget(max_loss=some.excess_loss))).smallest(some.excess_loss + some.error)
-    assert choice.max_loss == some.excess_loss + some.error
-    assert choice.chosen.excess_loss + choice.chosen.error <= choice.max_loss
+    allowed = some.excess_loss + some.error
+    choice = Sweep(planner(Budget(max_loss=some.excess_loss))).smallest(AllowedLoss(allowed))
+    assert choice.max_loss.amount == allowed
+    assert choice.chosen.excess_loss + choice.chosen.error <= allowed
     assert choice.chosen.kept_ratio <= 0.9
-    tried = {point.keep: point.bound <= choice.max_loss for point in choice.tried}
+    tried = {point.keep: point.bound <= allowed for point in choice.tried}
     assert len(tried) > 1
     keep = float(choice.within.removeprefix("keep "))
     assert tried[keep]
@@ -112,14 +117,70 @@ def test_a_loss_that_is_allowed_is_kept_to_on_the_text_that_was_chosen_by():
 
 @pytest.mark.parametrize("given", [{"keep": 0.5, "max_loss": 0.1}, {"flops": 0.5, "max_loss": 0.1}])
 def test_a_loss_goes_with_no_other_budget(given):
-    with pytest.raises(UserInputError, match=r"give one budget: --keep .* or --max-loss NATS"):
+    with pytest.raises(UserInputError, match=r"give one budget: --keep .* or --max-loss NATS\|SHARE%"):
         Budget(**given)
 
 
-@pytest.mark.parametrize("max_loss", [0, -0.1, float("inf"), float("nan")])
-def test_a_loss_is_a_positive_number(max_loss):
-    with pytest.raises(UserInputError, match="must be a positive number of nats"):
+@pytest.mark.parametrize(
+    "max_loss", [0, -0.1, float("inf"), float("nan"), "0%", "100%", "-2%", "2%%", "%", "2 nats", ""]
+)
+def test_a_loss_is_a_positive_number_or_a_share_under_100_percent(max_loss):
+    with pytest.raises(UserInputError, match=r"must be a positive number of nats .* under 100%, as 2%"):
         Budget(max_loss=max_loss)
+
+
+@given(st.floats(1e-6, 99.0))
+def test_a_loss_is_read_as_it_is_said(amount):
+    assert allowed_loss(amount) == allowed_loss(str(amount)) == AllowedLoss(amount)
+    share = AllowedLoss(amount / 100, "accuracy")
+    assert allowed_loss(f"{amount}%") == allowed_loss(f" {amount} % ") == share
+    assert allowed_loss(str(share).split()[0]).amount == pytest.approx(share.amount, rel=1e-5)
+
+
+def test_accuracy_is_lost_in_shares_of_the_originals_with_the_error_of_the_difference():
+    dense = [(30.0, 100), (40.0, 100), (50.0, 100)]
+    found = accuracy_lost([(36.0, 100), (49.0, 100), (59.0, 100)], dense)
+    assert found.amount == pytest.approx(1 - 0.52 / 0.6)
+    assert found.error == pytest.approx(0.01 / 0.6)  # differences 0.06, 0.09 and 0.09
+    assert accuracy_lost(dense, dense).amount == 0.0
+    assert accuracy_lost(dense, [(100.0, 100)] * 3) is None
+
+
+def test_the_smallest_model_by_accuracy_is_that_of_a_measured_candidate_and_loses_what_is_said():
+    model, data = learnt()
+    allowed = allowed_loss("20%")
+    choice = Sweep(Planner(model, Budget(keep=0.9), CALIBRATION, "auto", data, data, accuracy=True)).smallest(allowed)
+    lost = choice.chosen.accuracy
+    assert 0 < lost.amount + lost.error <= allowed.amount
+    tried = {point.keep: point for point in choice.tried}
+    keep = float(choice.within.removeprefix("keep "))
+    assert tried[keep].loss == lost.amount
+    assert tried[round(keep - 0.01, 2)].bound > allowed.amount
+    whole = top1_accuracy(model, data).accuracy
+    smaller = compress_model(model, make_plan(model, choice.recipe), data, validation=data).model
+    assert 1 - top1_accuracy(smaller, data).accuracy / whole == pytest.approx(lost.amount)
+
+
+def learnt():
+    """A tiny model that knows a short text by heart, and the text."""
+    torch.manual_seed(0)
+    model = build("llama-tied")
+    data = batches()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with torch.enable_grad():
+        for _ in range(30):
+            loss = sum(model(**batch, labels=batch["input_ids"]).loss for batch in data)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.requires_grad_(False), data
+
+
+def test_a_model_without_accuracy_cannot_lose_a_share_of_it():
+    measured = Measured("narrower", None, 0.9, 0.9, None, None, 0.1, 0.0, None)
+    assert measured.lost("nats").amount == 0.1
+    with pytest.raises(UserInputError, match="predicts no token of the validation text right"):
+        measured.lost("accuracy")
 
 
 def test_a_point_is_bounded_by_its_standard_error():

@@ -4,6 +4,7 @@ from markupsafe import Markup
 
 from neuromeld.drawing.charts import Series, bars, lines
 from neuromeld.drawing.section import Record, Section, facts, figures, folded, join, number, paragraph, table
+from neuromeld.planning.allowed import said_of_loss
 from neuromeld.report.sections.overview import bits_per_byte, excess_loss, kept_ratio
 
 
@@ -33,6 +34,7 @@ def evaluation(record: Record) -> Section | None:
                     "as before. Beside it, divided by the percentage of the parameters that was saved. Where the "
                     "vocabulary changed, perplexities per token cannot be compared, and bits per byte can."
                 ),
+                paragraph("{said}.", said=_asked(record)) if "max_loss" in record else None,
                 table("Perplexity, lower is better", head, rows),
                 *(
                     folded(f"How it was measured: {entry['protocol'].get('source', 'text')}", facts(entry["protocol"]))
@@ -41,6 +43,11 @@ def evaluation(record: Record) -> Section | None:
             ]
         ),
     )
+
+
+def _asked(record: Record) -> str:
+    said = said_of_loss(record["max_loss"])
+    return said[:1].upper() + said[1:]
 
 
 def tasks(record: Record) -> Section | None:
