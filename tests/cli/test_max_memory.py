@@ -67,6 +67,7 @@ STAGES = {
     "merged": ["--ffn-ratio", 0.66, "--ffn-merge", "transport"],
     "deleted": ["--remove-ffns", 1, "--native"],
     "bases": ["--hidden-size", 48, "--hidden-basis", "run:2", "--native"],
+    "felt": ["--num-kv-heads", 2, "--heads-selector", "learned", "--ffn-ratio", 0.66, "--ffn-selector", "taylor"],
     "all": ["--drop-layers", 1, "--num-kv-heads", 2, "--ffn-ratio", 0.66, "--hidden-size", 48],
 }
 
@@ -189,7 +190,6 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
     cases = {
         "share_ffns holds": ["--share-ffns", 2],
         "refit of the width": ["--hidden-size", 96, "--hidden-refit"],
-        "selector=taylor holds": ["--ffn-ratio", 0.5, "--ffn-selector", "taylor"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
         "stages that are named": ["--keep", 0.8],
         "smallest that works is --device-memory": ["--ffn-ratio", 0.5, "--device-memory", "1MB"],

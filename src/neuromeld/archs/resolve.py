@@ -71,6 +71,11 @@ class Architecture:
         number = self.numbers[index] if self.numbers else index
         return f"{stack.layers}.{number}" + (f".{path}" if path else "")
 
+    @property
+    def layer_paths(self) -> list[str]:
+        """The paths of all layers, through all stacks."""
+        return [self.layer_path(layer) for layer in range(self.num_layers)]
+
     def mask(self, path: str) -> str | None:
         """Return the entry of a batch that says which of the tokens are real that the module at `path` sees."""
         return next((s.mask for s in self.spec.stacks if path.startswith(f"{s.layers}.")), self.spec.stacks[-1].mask)

@@ -16,7 +16,7 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Norm
 from neuromeld.errors import NumericsError
 from neuromeld.model.passes import forward_pass, own_format
-from neuromeld.runtime.streaming import device_of, on_device
+from neuromeld.runtime.streaming import device_of, is_streaming, on_device
 
 Batch = Mapping[str, Tensor]
 
@@ -37,9 +37,9 @@ def advancing(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]
 def backward_batches(model: nn.Module, batches: Iterable[Batch]) -> list[Batch]:
     """Return the batches as backward passes take them: a window at a time, so that all activations are those of one.
 
-    A card takes whole batches: single windows would leave it idle.
+    A card takes whole batches: single windows would leave it idle.  Not where its memory is short.
     """
-    if device_of(model).type != "cpu":
+    if device_of(model).type != "cpu" and not is_streaming():
         return list(batches)
     return [
         {name: value[row : row + 1] for name, value in batch.items()}

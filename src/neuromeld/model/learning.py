@@ -8,15 +8,14 @@ from the predictions of the whole model, Adam moves the numbers, and the text is
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch, backward_batches
-from neuromeld.model.gradients import frozen
+from neuromeld.model.gradients import frozen, run_again
 from neuromeld.model.predictions import kl, predictions, sum_in_chunks
 from neuromeld.runtime.journal import Journal
 from neuromeld.stats.split import divided
@@ -82,7 +81,7 @@ class Teacher:
         """Inside, layers are run again for the backward pass, where memory is short."""
         with ExitStack() as stack:
             for layer in range(self.arch.num_layers if self.light else 0):
-                stack.enter_context(_run_again(self.model.get_submodule(self.arch.layer_path(layer))))
+                stack.enter_context(run_again(self.model.get_submodule(self.arch.layer_path(layer))))
             yield
 
 
@@ -191,17 +190,3 @@ def _recalled(name: str, journal: Journal, steps: int) -> _State | None:
             looks = [Look(**look) for look in entry.facts["looks"]]
             return _State(**entry.tensors, least=entry.facts["least"], looks=looks)
     return None
-
-
-@contextmanager
-def _run_again(layer: nn.Module) -> Iterator[None]:
-    own = layer.forward
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(own, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        del layer.forward

@@ -85,6 +85,9 @@ def forward_pass(*, keep_casts: bool = False) -> AbstractContextManager[object]:
     return nullcontext() if device is None else torch.autocast(device, torch.bfloat16, cache_enabled=keep_casts)
 
 
-def own_format(x: Tensor) -> Tensor:
-    """Return what a forward pass gave, in the format of the weights."""
-    return x.float() if _bfloat16_on.get() is not None and x.is_floating_point() else x
+def own_format(x: Tensor, passes: PassFormat | None = None) -> Tensor:
+    """Return what a forward pass gave, in the format of the weights.
+
+    passes   the format that it computed in; that of now by default
+    """
+    return x.float() if (passes or current_passes()) == "bfloat16" and x.is_floating_point() else x

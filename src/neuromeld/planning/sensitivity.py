@@ -67,10 +67,18 @@ def measured_losses(
 
 
 def fisher_scores(
-    model: nn.Module, arch: Architecture, batches: Sequence[Batch], advance: Callable[[int], None] = lambda _: None
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    advance: Callable[[int], None] = lambda _: None,
+    *,
+    light: bool = False,
 ) -> FisherScores:
-    """Score in one forward and one backward pass over `batches`; all activations of a batch are kept, so take few."""
-    layers = [arch.layer_path(layer) for layer in range(arch.num_layers)]
+    """Score in one forward and one backward pass over `batches`; all activations of a batch are kept, so take few.
+
+    light   layers are run again for the backward pass, and keep nothing for it but what enters them
+    """
+    layers = arch.layer_paths
     ffn, heads = (
         {layer: arch.consumer(layer, space).path for layer in arch.layers_with(space)}
         for space in (Space.FFN, Space.HEADS)
@@ -84,7 +92,13 @@ def fisher_scores(
         sums[path] = sums[path] + score if path in sums else score
 
     total = capture_gradients(
-        model, [*ffn.values(), *heads.values()], batches, on_activation, adds=layers, advance=advance
+        model,
+        [*ffn.values(), *heads.values()],
+        batches,
+        on_activation,
+        adds=layers,
+        light=layers if light else (),
+        advance=advance,
     )
     sums = {path: score.cpu() for path, score in sums.items()}
     return FisherScores(

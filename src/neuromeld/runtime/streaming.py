@@ -19,6 +19,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from neuromeld.runtime.paging import drop_pages
 
+SMALL = 1024
+"""What takes a smaller part of a window than this one, as norms do, is not worth the place that it would make."""
+
 LOOK_AHEAD = 16
 """Modules that are looked at for one to fetch before it is called."""
 
@@ -32,7 +35,8 @@ class DeviceWindow:
     """
 
     def __init__(self, device: torch.device, capacity: int, *, drops_pages: bool = False) -> None:
-        self.device, self.capacity, self.drops_pages = device, capacity, drops_pages
+        self.capacity, self.drops_pages = capacity, drops_pages
+        self.device = torch.empty(0, device=device).device  # with its number
         self.peak_bytes = self._held_bytes = 0
         self._homes: OrderedDict[nn.Parameter, Tensor] = OrderedDict()
         self._following: WeakKeyDictionary[nn.Module, ref[nn.Module]] = WeakKeyDictionary()
@@ -50,7 +54,8 @@ class DeviceWindow:
             self.fetch(parameter)
         if self._side is not None:
             self._learn(module)
-            self._prefetch(module, self._side)
+            if not torch.is_grad_enabled():  # a backward pass needs the layer that is there
+                self._prefetch(module, self._side)
 
     def fetch(self, parameter: nn.Parameter, copy: Callable[[Tensor], Tensor] | None = None) -> None:
         """Bring a parameter, and let others go home where there is no place for it."""
@@ -58,9 +63,12 @@ class DeviceWindow:
             self._homes.move_to_end(parameter)
             return
         if parameter.device == self.device and self.device.type != "cpu":
-            return
-        while self._homes and self._held_bytes + parameter.nbytes > self.capacity:
-            self.send_home(next(iter(self._homes)))
+            return  # of a module that was made of values on the device
+        while self._held_bytes + parameter.nbytes > self.capacity:
+            oldest = next((held for held in self._homes if held.nbytes * SMALL > self.capacity), None)
+            if oldest is None:
+                break
+            self.send_home(oldest)
         home = parameter.data
         self._homes[parameter] = home
         parameter.data = copy(home) if copy else home.to(self.device, copy=True)

@@ -10,7 +10,7 @@ from neuromeld.model.surgery import read_matrix
 from neuromeld.registry import Need
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Job
-from neuromeld.stages.teaching import check_alone, teacher_of
+from neuromeld.stages.teaching import check_alone, is_short, teacher_of
 from neuromeld.stats.split import held_out_here
 from neuromeld.units.learned import Learned, UnitScores
 from neuromeld.units.levels import LevelLosses
@@ -52,7 +52,8 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
         check_alone()
     felt = [pool.space for one in chosen if Need.GRADIENT in SELECTORS[one.selector].needs for pool in one.pools]
     fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
-    scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on) | _level_losses(job, selections)
+    scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on, light=is_short(job))
+    scores |= _level_losses(job, selections)
     pools = [pool for one in chosen if Need.LEARNING in SELECTORS[one.selector].needs for pool in one.pools]
     if not pools:
         return Importance(scores)

@@ -43,7 +43,7 @@ from neuromeld.stages.operations import (
     share_of_reading,
 )
 from neuromeld.stages.sublayer_report import learned_section, sublayer_section
-from neuromeld.stages.teaching import backward_bytes, no_predictions
+from neuromeld.stages.teaching import backward_bytes, light_backward_bytes, no_predictions
 from neuromeld.stages.windows import search_bytes
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.units.compensation import COMPENSATIONS
@@ -136,16 +136,14 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         """Predict sums and regressions of the widest sublayer, measured in docs/decisions/0013 and 0016."""
         d, f = work.arch.width, self.features(work, work.target.original)
         working = work.tokens * 4 * 3 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
-        unmapped: tuple[str, ...] = ()
+        mapped = largest_layer_bytes(work) + self.regression_bytes(options, work)
         if sees_whole_model(options.selector):
-            working = max(working, backward_bytes(work))
-            unmapped = (f"selector={options.selector} holds all activations of a window",)
+            working, mapped = max(working, backward_bytes(work)), max(mapped, light_backward_bytes(work))
         wide = replace(work.after, hidden=work.before.hidden)
         searched = search_bytes(work) if self.searches(options) else 0
         return Cost(
             working_bytes=working,
-            mapped_bytes=largest_layer_bytes(work) + self.regression_bytes(options, work) + searched,
-            unmapped=unmapped,
+            mapped_bytes=mapped + searched,
             journal_bytes=sum(layer_bytes(work, layer, wide, self.touched) for layer in range(wide.num_layers)),
             held_bytes=(2 * work.tokens + work.batch_tokens) * d * work.itemsize,
         )

@@ -10,8 +10,8 @@ from neuromeld.model.capture import backward_batches
 from neuromeld.model.learning import Teacher
 from neuromeld.model.predictions import measuring_bytes
 from neuromeld.runtime.distributed import num_ranks
-from neuromeld.runtime.streaming import device_of
-from neuromeld.stages.base import Job, Workload
+from neuromeld.runtime.streaming import device_of, is_streaming
+from neuromeld.stages.base import Job, Workload, largest_layer_bytes, table_bytes
 
 LIGHT_FROM = 2 << 30
 """Bytes of activations up to which a backward pass keeps them, if they are not more than the weights anyway."""
@@ -24,8 +24,15 @@ def teacher_of(job: Job) -> Teacher:
     """
     check_alone()
     batch = backward_batches(job.model, job.data[:1])[0]
+    if is_short(job):
+        return Teacher(job.model, job.original or job.model, job.arch, light=True)
     activations = _activation_bytes(job.arch, next(iter(batch.values())).numel(), job.arch.num_layers)
     return Teacher(job.model, job.original or job.model, job.arch, light=activations > _allowed_bytes(job.model))
+
+
+def is_short(job: Job) -> bool:
+    """Tell whether weights lie elsewhere than what is worked on: layers are then run again for a backward pass."""
+    return job.journal.memory_mapped or is_streaming()
 
 
 def _allowed_bytes(model: nn.Module) -> int:
@@ -48,6 +55,16 @@ def backward_bytes(work: Workload) -> int:
     predicted = work.arch.widths[head.out] if head else 0
     activations = _activation_bytes(work.arch, work.seqlen, work.after.num_layers)
     return activations + measuring_bytes(predicted, work.seqlen, work.itemsize, backward=True)
+
+
+def light_backward_bytes(work: Workload) -> int:
+    """Predict the same where layers are run again: two streams at every layer, one layer and the largest table."""
+    head, d = work.arch.spec.head, work.arch.width
+    streams = 2 * work.seqlen * d * 4 * work.target.original.num_layers
+    table = max(table_bytes(work, d), default=0)
+    measured = measuring_bytes(work.arch.widths[head.out] if head else 0, work.seqlen, work.itemsize, backward=True)
+    layer = largest_layer_bytes(work) + _activation_bytes(work.arch, work.seqlen, 1)
+    return streams + max(table + measured, layer)
 
 
 def no_predictions(selector: str, model_class: str) -> str:

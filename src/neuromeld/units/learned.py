@@ -68,7 +68,8 @@ class UnitScores:
     def begin(self, batches: Sequence[Batch]) -> Tensor:
         """Return the logarithm of the Taylor importance, with mean 0 and deviation 1 in each pool."""
         spaces = sorted({pool.space for pool in self.pools})
-        importance = taylor_importance(self.teacher.model, self.teacher.arch, spaces, batches)
+        teacher = self.teacher
+        importance = taylor_importance(teacher.model, teacher.arch, spaces, batches, light=teacher.light)
         units = [importance[path].view(size, -1).sum(1) for path, size in zip(self._paths, self._sizes, strict=True)]
         logarithms = torch.cat(units).clamp_min(torch.finfo(ACCUMULATE).tiny).log()
         pools = [torch.cat(found) for _, found in self._by_pool(logarithms)]

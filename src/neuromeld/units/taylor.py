@@ -12,9 +12,16 @@ from neuromeld.shapes import ACCUMULATE
 
 
 def taylor_importance(
-    model: nn.Module, arch: Architecture, spaces: Collection[Space], batches: Sequence[Batch]
+    model: nn.Module,
+    arch: Architecture,
+    spaces: Collection[Space],
+    batches: Sequence[Batch],
+    *,
+    light: bool = False,
 ) -> dict[str, Tensor]:
     """Return the mean over tokens of `|z dL/dz|` of each feature, `(f,)`, by the path of the consumer that reads it.
+
+    light   layers are run again for the backward pass, and keep nothing for it but what enters them
 
     One forward and one backward pass, a window at a time; none where no spaces are given.
     """
@@ -27,5 +34,6 @@ def taylor_importance(
         taylor = (x * gradient).abs().to(ACCUMULATE).sum(0)
         sums[path] = sums[path] + taylor if path in sums else taylor
 
-    total = capture_gradients(model, paths, backward_batches(model, batches), on_activation)
-    return {path: taylor / total for path, taylor in sums.items()}
+    layers = arch.layer_paths if light else ()
+    total = capture_gradients(model, paths, backward_batches(model, batches), on_activation, light=layers)
+    return {path: sums[path] / total for path in paths}

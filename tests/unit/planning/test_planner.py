@@ -68,6 +68,15 @@ def test_information_leaves_the_model_alone():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+def test_layers_that_are_run_again_have_the_same_information():
+    model = build("llama")
+    arch = architecture_of(model)
+    plain, light = (fisher_scores(model, arch, batches(2), light=light) for light in (False, True))
+    assert light.layers == plain.layers
+    for space in ("ffn", "heads"):
+        assert all(map(torch.equal, getattr(light, space), getattr(plain, space)))
+
+
 def test_padding_carries_no_information():
     model = build("llama")
     arch = architecture_of(model)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contract.families import build
+from contract.families import batches_for, build
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.planning.plan import architecture_of
 from neuromeld.stats.split import is_held_out
@@ -45,6 +45,18 @@ def test_felt_is_the_mean_absolute_derivative_by_a_mask(family, space):
     for layer in (0, 2):
         path = arch.consumer(layer, space).path
         torch.testing.assert_close(found[path], derivative_by_a_mask(model, path, data), rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "t5", "whisper"])
+def test_layers_that_are_run_again_feel_the_same(family):
+    """To the last bit."""
+    model = build(family)
+    data = batches_for(model, 8)
+    arch = architecture_of(model)
+    plain, light = (taylor_importance(model, arch, ["ffn", "heads"], data, light=light) for light in (False, True))
+    assert plain.keys() == light.keys()
+    for path, felt in plain.items():
+        assert torch.equal(light[path], felt), path
 
 
 def test_padding_is_not_felt():

@@ -33,7 +33,7 @@ from neuromeld.stages.base import (
 from neuromeld.stages.operations import EIGENVECTORS, LEARNING, gram, regression, share_of_pass
 from neuromeld.stages.per_layer import round_width
 from neuromeld.stages.sublayer_stage import shown
-from neuromeld.stages.teaching import backward_bytes, no_predictions, teacher_of
+from neuromeld.stages.teaching import backward_bytes, light_backward_bytes, no_predictions, teacher_of
 from neuromeld.stages.width.consumers import ROWS
 from neuromeld.stages.width.decoders import DECODERS
 from neuromeld.stages.width.fit import FittedRun, fit_run, stored_statistics, stream_of
@@ -138,8 +138,6 @@ class WidthStage(Stage[Width, WidthResult]):
         streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
         learning = backward_bytes(work) if self.learns(options) else 0
         unmapped: list[str] = []
-        if learning:
-            unmapped.append(f"selector={options.selector} holds all activations of a window")
         if options.refit:
             unmapped.append("the refit of the width holds the streams of both networks")
         known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
@@ -154,6 +152,7 @@ class WidthStage(Stage[Width, WidthResult]):
                 layer + moments,
                 known + 2 * layer + 8 * arch.widths[Space.FFN] * (d + k),
                 known + table + table * k // d + 8 * rows * (d + k),
+                8 * 6 * d * d + light_backward_bytes(work) if learning else 0,
             ),
             unmapped=tuple(unmapped),
             journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
