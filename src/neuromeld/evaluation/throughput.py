@@ -26,6 +26,8 @@ SECONDS = 0.1
 
 FILE_BYTES = 1 << 26
 
+MATRIX_ROWS = 4096
+
 SIZES = {"cpu": (512, 512, 1024), "cuda": (8192, 2048, 8192)}
 """By type of device: tokens, width and hidden neurons of the FFN that is run."""
 
@@ -38,6 +40,8 @@ class Throughput(Settings):
     bfloat16: float = Field(description="The same in bfloat16, and in float16.", gt=0)
     float64: float = Field(description="Operations of products in float64, as in factorisations.", gt=0)
     sums: float = Field(description="Operations of sums x^T x in float64.", gt=0)
+    memory: float = Field(description="Bytes of weights that products with one vector read.", gt=0)
+    bus: float = Field(description="Bytes that are copied to the device.", gt=0)
     disk: float = Field(description="Bytes that are written, or read and hashed.", gt=0)
 
     def of(self, dtype: str) -> float:
@@ -67,7 +71,12 @@ def measured_throughput(device: torch.device, folder: Path) -> Throughput:
     total = torch.zeros_like(square)
     sums = 2 * TOKENS_PER_BLOCK * neurons**2 / _seconds(lambda: Gram(block).add_to(total), exact)
     float64 = 2 * neurons**3 / _seconds(lambda: square @ square, exact)
-    return Throughput(device=_name(device), **passes, float64=float64, sums=sums, disk=_disk(folder))
+    weights, vector = torch.randn(MATRIX_ROWS, MATRIX_ROWS, device=device), torch.randn(MATRIX_ROWS, 1, device=device)
+    memory = weights.nbytes / _seconds(lambda: weights @ vector, device)
+    home = weights.cpu()
+    bus = weights.nbytes / _seconds(lambda: weights.copy_(home), device)
+    found = {"float64": float64, "sums": sums, "memory": memory, "bus": bus, "disk": _disk(folder)}
+    return Throughput(device=_name(device), **passes, **found)
 
 
 @torch.no_grad()

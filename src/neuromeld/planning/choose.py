@@ -22,7 +22,7 @@ from neuromeld.planning.budget import Budget
 from neuromeld.planning.built import BuiltCandidate, accuracy_lost, by_batch, simplest_of_the_best, standard_error
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.choice import Choice, Measured
-from neuromeld.planning.effort import STANDARD, Effort, learned_candidates
+from neuromeld.planning.effort import STANDARD, Amounts, Effort, learned_candidates, told_beforehand
 from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
@@ -38,9 +38,6 @@ from neuromeld.stages.vocabulary import vocabulary_range
 
 Losses = list[tuple[float, int]]
 """Of each batch: the nats, or the wrong predictions, and the number of predictions."""
-
-SENSITIVITY_PASSES = 3
-"""Plain forward passes that the passes for sensitivities cost, a backward one among them."""
 
 FEW_TOKENS = 8192
 """Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
@@ -139,10 +136,10 @@ class Planner:
         """Measure sensitivities on half of the few batches."""
         arch = architecture_of(self.model)
         self.budget.check_needed(self.model, arch)
-        scores = self.shared.scores or self._sensitivities(arch, _half(few))
         if self.progress and self.shared.scores is None:
-            say(self._expected(few))
-        self.shared.scores = scores
+            amounts = Amounts(*map(_num_tokens, (few, self.data, self.validation)))
+            say(told_beforehand(self.effort, self.model, arch, self.calibration, amounts))
+        scores = self.shared.scores = self.shared.scores or self._sensitivities(arch, _half(few))
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
         vocabulary = None
         if self.vocab_from is not None:
@@ -158,16 +155,6 @@ class Planner:
                 losses = measured_losses(self.model, arch, self.data, self.validation, self.journal, advance)
             self.shared.losses = losses
         return self.shared.losses
-
-    def _expected(self, few: Sequence[Batch]) -> str:
-        """Say how long the choice takes, by what the sensitivities took."""
-        felt, first, tokens, validation = (
-            sum(batch["input_ids"].numel() for batch in part) for part in (_half(few), few, self.data, self.validation)
-        )
-        seconds = self.phases.seconds["measuring sensitivities"] / (SENSITIVITY_PASSES * felt)
-        layers = architecture_of(self.model).num_layers
-        minutes = self.effort.forward_tokens(first, tokens, validation, layers) * seconds / 60
-        return f"with effort {self.effort.name}, choosing takes about {max(1, round(minutes))} min here"
 
     def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:
         what, windows = "measuring sensitivities", backward_batches(self.model, batches)
@@ -219,6 +206,8 @@ class Planner:
                 wrong = batch_errors(self.model, now.text) if now.accuracy else []
                 return self._losses(now.text, job.processor), latency, others, wrong
 
+        if not those:
+            return {}
         dense = self._dense(now.name, now.text)
         original = BuiltCandidate(mean_of(dense), by_batch(dense), None)
         whole = {name: mean_of(self._dense(f"{now.name} {name}", text)) for name, text in now.others.items()}
@@ -264,6 +253,10 @@ class Planner:
         spelled = [respelled_batch(batch, before, after, most) for batch in text]
         counts = [batch["input_ids"][:, 1:].numel() for batch in text]
         return [(nats, count) for (nats, _), count in zip(batch_losses(self.model, spelled), counts, strict=True)]
+
+
+def _num_tokens(batches: Sequence[Batch]) -> int:
+    return sum(batch["input_ids"].numel() for batch in batches)
 
 
 def _half(batches: Sequence[Batch]) -> Sequence[Batch]:

@@ -1,21 +1,39 @@
 """Say how much the planner tries before it chooses."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from transformers import PreTrainedModel
+
+from neuromeld.archs.resolve import Architecture
+from neuromeld.data.calibration import Calibration
+from neuromeld.evaluation.throughput import throughput_of
 from neuromeld.planning.candidates import LEARNED_STREAMS, Candidate, SearchSpace, learned_streams
+from neuromeld.planning.duration import Moves, Work, said, time_of
+from neuromeld.planning.plan import make_plan
+from neuromeld.planning.recipe import parse_recipe
 from neuromeld.planning.served import multiples_of
 from neuromeld.registry import Registry
+from neuromeld.stages.base import Operations
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
-from neuromeld.units.levels import LEVELS, TOKENS
+from neuromeld.stages.operations import BACKWARD, LEARNING, measuring_levels
 from neuromeld.units.selectors import learns
-
-BUILDING, LEARNING, COLLECTING = 2.2, 4.0, 1.5
-"""Plain forward passes over its data that a candidate is built in, that its units are learned in, and that statistics
-of all sublayers are collected in."""
 
 UNPREDICTED = 4
 """Candidates that are built whatever is predicted: the simplest, and those without a prediction."""
+
+
+TYPICAL_RATIO = 0.7
+"""Share of the hidden neurons that a candidate keeps whose building stands for that of all where a time is told."""
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Tokens of the sensitivities and the first round, of all calibration data, and of the validation text."""
+
+    few: int
+    tokens: int
+    validation: int
 
 
 @dataclass(frozen=True)
@@ -36,17 +54,20 @@ class Effort:
     learned: int = 0
     measured: bool = False
 
-    def forward_tokens(self, few: int, tokens: int, validation: int, layers: int) -> float:
-        """Return about how many tokens go through the network in plain forward passes, all in all.
+    def operations(self, built: Callable[[int], Operations], amounts: Amounts, layers: int) -> Operations:
+        """Return about what is computed, all in all.
 
-        few, tokens, validation  of the first round, of the calibration data, and of the validation text
-        layers                   of the network
+        built   what building a typical candidate from so many tokens takes
+        layers  of the network
         """
-        first = (self.built + UNPREDICTED) * (BUILDING * few + validation / 4)
-        finalists = (self.finalists + (self.finalists > 1)) * (BUILDING * tokens + validation)
-        learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)  # directions take as long as units
-        levels = self.measured * (COLLECTING * tokens + layers * LEVELS * min(TOKENS, validation))
-        return levels + first + finalists + learned * ((BUILDING + LEARNING) * tokens + validation)
+        few, tokens, validation = amounts.few, amounts.tokens, amounts.validation
+        sensitivities = Operations(BACKWARD * few / 2)
+        first = (built(few) + Operations(validation / 4)) * (self.built + UNPREDICTED)
+        finalists = (built(tokens) + Operations(validation)) * (self.finalists + (self.finalists > 1))
+        learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)
+        learning = (built(tokens) + Operations(LEARNING * tokens + validation)) * learned
+        levels = measuring_levels(tokens, validation, layers) * self.measured
+        return sensitivities + levels + first + finalists + learning
 
 
 EFFORTS = Registry(
@@ -62,6 +83,29 @@ EFFORTS = Registry(
 )
 
 STANDARD = EFFORTS["standard"]
+
+
+def work_of_choice(
+    effort: Effort, model: PreTrainedModel, arch: Architecture, calibration: Calibration, amounts: Amounts
+) -> Work:
+    """Return what a choice computes, next to nothing being read; `model` may be on the meta device."""
+
+    def work(tokens: int) -> Work:
+        amount = calibration.model_copy(update={"tokens": tokens})
+        recipe = parse_recipe({"ffn": {"ratio": TYPICAL_RATIO}, "calibration": amount.model_dump()})
+        return replace(make_plan(model, recipe, arch=arch).work, looked=0.0, moves=Moves())
+
+    done = effort.operations(lambda tokens: work(tokens).operations, amounts, arch.num_layers)
+    return replace(work(amounts.tokens), operations=done)
+
+
+def told_beforehand(
+    effort: Effort, model: PreTrainedModel, arch: Architecture, calibration: Calibration, amounts: Amounts
+) -> str:
+    """Say how long a choice will take on the device of a live model."""
+    work = work_of_choice(effort, model, arch, calibration, amounts)
+    seconds = time_of(work, throughput_of(str(model.device))).seconds
+    return f"with effort {effort.name}, choosing takes about {said(seconds)} here"
 
 
 def learned_candidates(space: SearchSpace, ranked: Sequence[Candidate], effort: Effort) -> list[Candidate]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
+from neuromeld.evaluation.outcome import NEW_TOKENS, OUTCOME_TOKENS
+from neuromeld.planning.duration import Moves
 from neuromeld.stages.base import Cost, Workload, largest_layer_bytes, table_bytes
 from neuromeld.stages.windows import cast_and_chunk_bytes, loss_bytes
 
@@ -103,6 +105,19 @@ class Footprint:
     def _working_bytes(self) -> int:
         """The largest that is worked on at once, where weights come a layer at a time."""
         return max([loss_bytes(self.whole), *(cost.mapped_bytes for cost in self.costs)])
+
+    def moves(self, stages: int, bytes_after: int, *, memory_mapped: bool, streamed: bool) -> Moves:
+        """Return what the job reads and writes, and how often it goes through all weights."""
+        looks = math.ceil(OUTCOME_TOKENS / self.whole.batch_tokens) + NEW_TOKENS if self.whole.is_looked_at else 0
+        return Moves(
+            self.weights,
+            read=2 * self.weights + bytes_after,  # to identify the model and to load it; to load the result
+            written=self.disk(bytes_after, memory_mapped=memory_mapped),
+            walks=stages + 1,
+            looks=2 * looks,
+            memory_mapped=memory_mapped,
+            streamed=streamed,
+        )
 
     def disk(self, bytes_after: int, *, memory_mapped: bool) -> int:
         """Return bytes beside and in the output: finished steps, what a memory-mapped job holds, the result."""

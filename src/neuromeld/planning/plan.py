@@ -181,21 +181,14 @@ def make_plan(
     casts = itemsize == torch.float32.itemsize and passes == "bfloat16"
     works = _workloads(recipe, target, steps, itemsize, casts=casts)
     costs = [step.chosen.stage.cost(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
-    unknowns = [step.chosen.stage.unknowns(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     parameters_after, flops_after = _predict(model, target, steps, costs)
-    # Positions that are computed are parameters of some models, which do not save them.
-    unsaved = sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
-    bytes_after = (parameters_after - unsaved) * itemsize
-    experts = any(weight.stacked for weight in arch.weights)
-    footprint = Footprint(costs, works[0], num_parameters * itemsize, experts)
+    bytes_after = (parameters_after - _unsaved_parameters(model)) * itemsize
+    footprint = Footprint(costs, works[0], num_parameters * itemsize, any(w.stacked for w in arch.weights))
     peak, memory_mapped = footprint.within(max_memory)
-    on_device = None
-    if device_memory is not None:
-        on_device = footprint.streamed(device_memory, memory_mapped=memory_mapped)
+    on_device = footprint.streamed(device_memory, memory_mapped=memory_mapped) if device_memory is not None else None
     flops_before = predict_flops(arch, original, original, context=CONTEXT, extra=arch.untouched_matrix_entries(model))
-    disk = footprint.disk(bytes_after, memory_mapped=memory_mapped)
+    moves = footprint.moves(len(steps), bytes_after, memory_mapped=memory_mapped, streamed=on_device is not None)
     work = _work(recipe, steps, works, num_parameters, looks=1 + flops_after / flops_before)
-    walks = 1 + len(steps) if memory_mapped else 0
     return Plan(
         recipe=recipe,
         model_type=arch.spec.model_type,
@@ -208,13 +201,11 @@ def make_plan(
         flops_after=flops_after,
         bytes_after=bytes_after,
         peak_bytes=peak,
-        disk_bytes=disk,
+        disk_bytes=moves.written,
         memory_mapped=memory_mapped,
-        work=replace(work, read=(2 + walks) * num_parameters * itemsize + bytes_after, written=disk),
-        warnings=_calibration_warnings(works[0].tokens, max(unknowns)),
-        foreseen=tuple(
-            warning for chosen in recipe.chosen for warning in chosen.stage.foreseen(model, arch, chosen.options)
-        ),
+        work=replace(work, moves=moves),
+        warnings=_calibration_warnings(steps, works),
+        foreseen=tuple(w for chosen in recipe.chosen for w in chosen.stage.foreseen(model, arch, chosen.options)),
         on_device=on_device,
     )
 
@@ -234,10 +225,8 @@ def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize:
 
 
 def _work(recipe: Recipe, steps: Sequence[_Step], works: Sequence[Workload], parameters: int, *, looks: float) -> Work:
-    """Return what all stages compute, and `looks` at the perplexity; nothing yet of what is read and written."""
-    first = works[0]
-    text = first.arch.spec.reads_tokens and first.arch.spec.has_loss
-    operations = Operations(looks * OUTCOME_TOKENS if text else 0)
+    """Return what all stages compute, and `looks` at the perplexity; nothing yet of what is moved."""
+    first, operations = works[0], Operations()
     for step, work in zip(steps, works, strict=True):
         operations += step.chosen.stage.operations(step.chosen.options, work)
     original = first.target.original
@@ -245,7 +234,7 @@ def _work(recipe: Recipe, steps: Sequence[_Step], works: Sequence[Workload], par
     own, asked = _NAMES[first.itemsize], recipe.calibration.passes
     casts = own == "float32" and (asked == "bfloat16" or (asked == "auto" and parameters >= LEAST_PARAMETERS))
     dtypes = ("bfloat16",) if casts and asked == "bfloat16" else (own, "bfloat16") if casts else (own,)
-    return Work(operations, first.tokens, flops, dtypes)
+    return Work(operations, first.tokens, flops, dtypes, looked=looks * OUTCOME_TOKENS * first.is_looked_at)
 
 
 def _predict(model: PreTrainedModel, target: Target, steps: Sequence[_Step], costs: Sequence[Cost]) -> tuple[int, int]:
@@ -315,7 +304,17 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
     return output
 
 
-def _calibration_warnings(tokens: int, unknowns: int) -> tuple[str, ...]:
+def _unsaved_parameters(model: PreTrainedModel) -> int:
+    """Count positions that are computed, which are parameters of some models that do not save them."""
+    return sum(model.get_parameter(name).numel() for name in model._keys_to_ignore_on_save or ())
+
+
+def _calibration_warnings(steps: Sequence[_Step], works: Sequence[Workload]) -> tuple[str, ...]:
+    each = zip(steps, works, strict=True)
+    tokens, unknowns = (
+        works[0].tokens,
+        max(step.chosen.stage.unknowns(step.chosen.options, work) for step, work in each),
+    )
     if tokens < unknowns:
         raise UserInputError(
             f"{tokens} calibration tokens cannot determine a width of {unknowns}: use at least {16 * unknowns} "

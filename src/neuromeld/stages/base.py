@@ -93,6 +93,11 @@ class Workload:
         """The architecture before anything is done."""
         return self.target.arch
 
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether it is a language model, whose perplexity is measured and which writes samples."""
+        return self.arch.spec.reads_tokens and self.arch.spec.has_loss
+
 
 @dataclass(frozen=True)
 class Cost:
