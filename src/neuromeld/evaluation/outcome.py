@@ -12,7 +12,7 @@ from neuromeld.data.text import TokenWindows, encode_texts, first_windows
 from neuromeld.errors import NumericsError
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.evaluation.perplexity import Perplexity, perplexity
-from neuromeld.runtime.streaming import device_of
+from neuromeld.runtime.streaming import device_of, says_its_device
 
 OUTCOME_TOKENS = 8192
 """Evaluation tokens of the perplexity, at most."""
@@ -84,7 +84,7 @@ def continuations(model: PreTrainedModel, prompts_bt: Tensor, num_tokens: int) -
     """Return the likeliest `num_tokens` tokens behind each prompt, `(batch, num_tokens)`; none ends a text early."""
     ids = prompts_bt.to(device_of(model))
     generate: Any = model.generate
-    with eval_mode(model):
+    with eval_mode(model), says_its_device(model):
         written: Tensor = generate(
             ids,
             attention_mask=torch.ones_like(ids),

@@ -164,6 +164,21 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device if window is None else window.device
 
 
+@contextmanager
+def says_its_device(model: nn.Module) -> Iterator[None]:
+    """Inside, a streamed model says that it lies where it computes: `generate` moves there what it is given."""
+    window = _current.get()
+    if window is None:
+        yield
+        return
+    kind: Any = type(model)
+    kind.device = property(lambda _: window.device)
+    try:
+        yield
+    finally:
+        del kind.device
+
+
 def on_device(x: Tensor) -> Tensor:
     """Return a tensor where models compute, if they are seen through a window."""
     window = _current.get()

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from neuromeld.archs.spec import Weight
 from neuromeld.model.surgery import add_linear, read_matrix, write_matrix
-from neuromeld.runtime.streaming import DeviceWindow, is_streaming, streaming
+from neuromeld.runtime.streaming import DeviceWindow, is_streaming, says_its_device, streaming
 
 SIZE = 16 * 16 * 4
 
@@ -75,3 +76,14 @@ def test_copies_go_when_something_fails():
         net(torch.randn(3, 5))
     assert homes(net) == at_home
     assert not is_streaming()
+
+
+def test_a_streamed_model_of_transformers_says_where_it_computes():
+    net = LlamaForCausalLM(
+        LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=8)
+    )
+    with streaming(DeviceWindow(torch.device("meta"), SIZE)), says_its_device(net):
+        assert net.device.type == "meta"
+    with says_its_device(net):
+        assert net.device.type == "cpu"
+    assert net.device.type == "cpu"
