@@ -2,7 +2,7 @@
 
     python benchmarks/recover.py --prepare --device cuda        # the smaller models, and the text that the model writes
     for i in 0 1 2 3; do python benchmarks/recover.py --device cuda --part $i/4 & done; wait
-    python benchmarks/recover.py --table
+    PYTHONPATH=src:tests python -m result_tables                # the table in docs/recovery.md
 
 Smaller models go to `--work`, and with `--keep-trained` those that were trained, too.  A row that is among the results
 is not measured again.  Several parts fill a card, which one run of such a small model leaves idle.  Losses are in nats
@@ -29,15 +29,18 @@ from neuromeld.benchmark.fit import fitted
 from neuromeld.checkpoint.source import locate
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import token_windows
-from neuromeld.evaluation import TaskScore, perplexity
+from neuromeld.evaluation import perplexity
 from neuromeld.modalities import MODALITIES, with_own_text
 from neuromeld.planning import Budget
 from neuromeld.planning.plan import meta_model
 from neuromeld.recovery import parse_recovery, recover
-from tasks.score import DATA, scored, tasks_in, told
+from tasks.score import DATA, chance_of, scored, tasks_in
 
 SMALL_UPDATE, LARGE_UPDATE, MANY = 2048, 4096, 500_000
 """Tokens of an update, and of a training from which on updates are large."""
+
+TASK_BATCH = 16
+"""Answers that are scored at once; the longest have 600 tokens, each with the logits of the whole vocabulary."""
 
 KEYS = ("method", "start", "keep", "tokens", "learning_rate", "seed")
 
@@ -54,13 +57,10 @@ def main() -> None:
     arguments.add_argument("--keep-trained", action="store_true")
     arguments.add_argument("--tasks", action="store_true")
     arguments.add_argument("--prepare", action="store_true")
-    arguments.add_argument("--table", action="store_true")
     options = arguments.parse_args()
     grid = yaml.safe_load(options.grid.read_text())
     rows = [row for row in rows_of(grid) if identity(row).startswith(options.rows)]
-    if options.table:
-        print(table(grid, lines_in(options.out)))
-    elif options.prepare:
+    if options.prepare:
         prepare(grid, rows, options)
     else:
         first, step = map(int, options.part.split("/"))
@@ -149,8 +149,10 @@ def found_of(grid: dict[str, Any], source: str, options: argparse.Namespace) -> 
     found: dict[str, Any] = {"losses": losses(grid, model, tokenizer), "device": options.device}
     found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if options.tasks:
-        scores = {name: scored(model, tokenizer, asked, 64) for name, asked in tasks_in(DATA).items()}
+        tasks = tasks_in(DATA)
+        scores = {name: scored(model, tokenizer, asked, TASK_BATCH) for name, asked in tasks.items()}
         found["correct"] = {name: "".join(str(int(x)) for x in score.correct) for name, score in scores.items()}
+        found["chance"] = chance_of(tasks)
     return found
 
 
@@ -161,40 +163,6 @@ def losses(grid: dict[str, Any], model: PreTrainedModel, tokenizer: PreTrainedTo
         sizes = {"num_tokens": grid["evaluation_tokens"], "seqlen": grid["shared"]["seqlen"]}
         found[text] = perplexity(model, token_windows(text, tokenizer, split="evaluation", **sizes)).nll
     return found
-
-
-def table(grid: dict[str, Any], lines: list[dict[str, Any]]) -> str:
-    """Excess losses of all lines on every text, as Markdown; in brackets over the model as it came, trained alike."""
-    by_row = {identity(line): line for line in lines}
-    dense = next(line for line in lines if line["keep"] == 1 and not line["tokens"])
-    head = ["start", "kept", "training", "tokens", "learning rate", "seed", *grid["texts"]]
-    head += ["tasks kept", "95 %", "above chance"] if "correct" in dense else []
-    found = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for line in sorted(lines, key=lambda line: (-line["keep"], line["start"], line["method"], line["tokens"])):
-        alike = by_row.get(identity(line | {"start": "", "keep": 1}))
-        cells = [line[name] for name in ("start", "keep", "method")] + [f"{line['tokens']:,}"]
-        cells += [line.get("learning_rate", ""), line["seed"]]
-        for text in grid["texts"]:
-            excess = line["losses"][text] - dense["losses"][text]
-            over = f" ({line['losses'][text] - alike['losses'][text]:.3f})" if alike and line["tokens"] else ""
-            cells.append(f"{excess:.3f}{over}")
-        cells += tasks_of(dense, line) if "correct" in line and "correct" in dense else []
-        found.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(found)
-
-
-def tasks_of(dense: dict[str, Any], line: dict[str, Any]) -> list[str]:
-    """What a line keeps of the answers of the model as it came."""
-    found = told(tasks_in(DATA), *({name: answers(x) for name, x in one["correct"].items()} for one in (dense, line)))
-    kept = found["retained"]
-    if kept is None:
-        return ["", "", ""]
-    return [f"{kept['ratio']:.1%}", f"{kept['low']:.1%} to {kept['high']:.1%}", f"{found['retained_above_chance']:.1%}"]
-
-
-def answers(correct: str) -> TaskScore:
-    right = tuple(float(digit) for digit in correct)
-    return TaskScore(sum(right) / len(right), right, {})
 
 
 def folder_of(work: Path, start: str, keep: float) -> Path:

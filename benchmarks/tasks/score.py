@@ -91,11 +91,16 @@ def log_likelihoods(model: PreTrainedModel, pairs: list[tuple[list[int], int]]) 
     return [float(value) for value in torch.stack(found)]
 
 
+def chance_of(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """The share of each task that guessing gets right."""
+    return {task: sum(1 / len(one["choices"]) for one in asked) / len(asked) for task, asked in tasks.items()}
+
+
 def told(
     tasks: dict[str, list[dict[str, Any]]], reference: dict[str, TaskScore], scores: dict[str, TaskScore]
 ) -> dict[str, Any]:
     """What a line says of a model."""
-    chance = {task: sum(1 / len(one["choices"]) for one in asked) / len(asked) for task, asked in tasks.items()}
+    chance = chance_of(tasks)
     able = [
         task
         for task, score in reference.items()

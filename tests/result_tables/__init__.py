@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import budget, merging, options, serving, tokens
+from result_tables import asked, budget, merging, options, recovery, serving, tokens
 
 ROOT = Path(__file__).parents[2]
 
 TABLES: dict[str, Callable[[], str]] = {
     "first-screen": budget.first_screen,
     "budgets": budget.all_budgets,
+    "frontier": asked.frontier,
+    "asked": asked.asked,
     "after-tuning": merging.after_tuning,
     "smollm2-window": merging.smollm2_window,
     "smollm2-five": merging.smollm2_five,
@@ -25,6 +27,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engines": serving.engines,
     "engine-figures": serving.figures,
     "engine-speeds": serving.speeds,
+    "recovered": recovery.recovered,
     "fewer-tokens": tokens.fewer,
     "mostly-vocabulary": tokens.mostly_vocabulary,
 }

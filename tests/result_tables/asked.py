@@ -1,0 +1,46 @@
+"""What was asked of the planner, and what came: a frontier, losses that may be lost, efforts."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from result_tables.markdown import table
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def frontier() -> str:
+    """Each share of one frontier: its losses, what it is made of, and what it cost of what the first did."""
+    points = json.loads((RESULTS / "frontier.json").read_text(encoding="utf-8"))["models"][0]["points"]
+    head = ["made of", "kept", "operations", "Wikipedia, validation", "news", "cost, of the first"]
+    return table(head, [_point(point, points[0]["passes"]) for point in points])
+
+
+def _point(point: dict[str, Any], first: float) -> Sequence[str]:
+    return [
+        point["candidate"],
+        f"{point['keep']:g}",
+        f"{point['flops_ratio']:.3f}",
+        f"{point['loss']:.3f} ± {point['standard_error']:.3f}",
+        f"{point['other_losses']['news-sample']:.3f}",
+        f"{point['passes'] / first:.2f}",
+    ]
+
+
+def asked() -> str:
+    """Excess losses on evaluation text of what was made for a loss, or with an effort."""
+    lines = [json.loads(line) for line in (RESULTS / "asked.jsonl").read_text(encoding="utf-8").splitlines()]
+    head = ["", "kept", "operations", "validation", "Wikipedia", "news", "Python documentation"]
+    return table(head, [_asked(line) for line in lines])
+
+
+def _asked(line: dict[str, Any]) -> Sequence[str]:
+    validation = line["chosen"]["measured_loss"]
+    return [
+        f"`{line['asked']}`: {line['chosen']['name']}",
+        f"{line['parameters'] / line['parameters_before']:.3f}",
+        f"{line['flops_per_token'] / line['flops_per_token_before']:.3f}",
+        f"{validation:.3f}",
+        *(f"{loss:.3f}" for loss in line["excess"].values()),
+    ]

@@ -1,0 +1,52 @@
+"""What training brings back: a line of `benchmarks/results/recover.jsonl` below the other."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from neuromeld.evaluation import TaskScore, retained_performance
+from result_tables.markdown import words
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "recover.jsonl"
+
+ABOVE = 4
+"""Standard errors above chance, by which the dense model has to answer a task for it to count."""
+
+HEAD = ("kept", "made by", "training", "tokens", "rate", "Wikipedia", "news", "Python docs", "tasks kept (95 %)")
+
+
+def recovered() -> str:
+    """Excess losses over the dense model as it came, and of the answers it has right, the share that is kept."""
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    dense = next(line for line in lines if line["keep"] == 1 and not line["tokens"])
+    lines.sort(key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0)))
+    return words(HEAD, [_row(line, dense) for line in lines])
+
+
+def _row(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
+    excess = [f"{loss - dense['losses'][text]:.3f}" for text, loss in line["losses"].items()]
+    method = line["method"] if line["tokens"] else "none"
+    method += ", none better than before" if line["tokens"] and line["best_step"] == 0 else ""
+    tokens = f"{line['tokens']:,}" if line["tokens"] else ""
+    rate = f"{line['learning_rate']:g}" if line["tokens"] else ""
+    return [f"{line['keep']:g}", line["start"], method, tokens, rate, *excess, _tasks(line, dense)]
+
+
+def _tasks(line: dict[str, Any], dense: dict[str, Any]) -> str:
+    if "correct" not in line or line is dense:
+        return ""
+    before, after = ({task: _score(right) for task, right in one["correct"].items()} for one in (dense, line))
+    able = [task for task in before if _is_able(before[task], dense["chance"][task])]
+    kept = retained_performance({task: before[task] for task in able}, {task: after[task] for task in able})
+    assert kept is not None
+    return f"{kept.ratio:.1%} ({kept.low:.1%} to {kept.high:.1%})"
+
+
+def _score(right: str) -> TaskScore:
+    digits = tuple(map(float, right))
+    return TaskScore(sum(digits) / len(digits), digits, {})
+
+
+def _is_able(score: TaskScore, chance: float) -> bool:
+    return score.accuracy - chance > ABOVE * math.sqrt(chance * (1 - chance) / len(score.correct))
