@@ -34,6 +34,7 @@ GIVEN = {
     "members keep something": ({"share_ffns": 3, "share_ffns_gain": "channel", "share_ffns_rank": 8},
                                {"share_ffns": {"count": 3, "gain": "channel", "rank": 8}}),
     "remove_ffns": ({"remove_ffns": 2}, {"remove_ffns": {"count": 2}}),
+    "experts": ({"experts_count": 4, "experts_merge": "average"}, {"experts": {"count": 4, "merge": "average"}}),
     "FFNs removed in a window": ({"remove_ffns_at": "1-2"}, {"remove_ffns": {"layers": [1, 2]}}),
     "layers in a window": ({"drop_layers_at": "0-1"}, {"drop_layers": {"layers": [0, 1]}}),
     "layers here and there": ({"drop_layers_at": "3-5,8"}, {"drop_layers": {"layers": [3, 4, 5, 8]}}),

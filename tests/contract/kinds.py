@@ -55,6 +55,7 @@ def possible(family: str, given: dict[str, dict[str, object]]) -> dict[str, dict
     """Stages without what a family refuses, with the layers where no loss chooses them, and a size for each layer."""
     spec = SPECS[family]
     refused = {*spec.refusals} | ({"width"} if family in NO_WIDTH else set())
+    refused |= {"experts"} if spec.mixture is None else set()
     chosen = {stage: options for stage, options in given.items() if stage not in refused or stage == "heads"}
     if not spec.has_loss:
         layers = {"layers": [1, 2]}

@@ -21,6 +21,7 @@ METHODS = {
     "width": {"hidden_ratio": 0.75},
     "heads": {"num_kv_heads": 1},
     "ffn": {"size": 24},
+    "experts": {"count": 2},
     "share_ffns": {"window": [0, 1]},
     "remove_ffns": {"layers": [0]},
     "drop_layers": {"layers": [0, 1]},

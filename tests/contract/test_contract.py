@@ -55,6 +55,12 @@ STAGES = {
     "drop": {"drop_layers": {"count": 2}},
     "merge": {"share_ffns": {"count": 2}},
     "delete": {"remove_ffns": {"count": 2}},
+    "experts": {"experts": {"count": 2}},
+    "experts-ffn-width": {
+        "experts": {"count": 2, "merge": "average", "selector": "frequency"},
+        **FFN,
+        "width": {"hidden_size": WIDTH - 6},
+    },
     "merge-members": {"share_ffns": {"count": 2, "gain": "channel", "rank": 3}},
     "merge-vanilla": {"share_ffns": {"window": [1, 3], "align": "none", "compensate": "none"}},
     "drop-ffn-width-merge": {
@@ -195,7 +201,8 @@ def test_sizes_that_kernels_cannot_run_are_refused(family, stage):
 @pytest.mark.parametrize("family", NO_SHARING)
 def test_experts_are_not_merged(family):
     with pytest.raises(
-        UnsupportedModelError, match="FFNs cannot be merged in .* expert.*Stages.*: drop_layers, heads, ffn, width"
+        UnsupportedModelError,
+        match="FFNs cannot be merged in .* expert.*Stages.*: drop_layers, experts, heads, ffn,",
     ):
         make_plan(meta_model(FAMILIES[family]()), stages(**STAGES["merge"]))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from neuromeld.cli.generated_options import FieldOption
 from neuromeld.cli.recipes import CALIBRATION_OPTIONS, STAGE_OPTIONS
 from neuromeld.stages import STAGES
+from neuromeld.stages.experts import selectors as experts_selectors
 from neuromeld.stages.share_ffns import COMBINES
 from neuromeld.stages.width import merges, selectors
 from neuromeld.stages.width.decoders import DECODERS
@@ -14,6 +15,7 @@ from neuromeld.units.selectors import SELECTORS
 from result_tables.markdown import words
 
 METHODS = {
+    "`experts`: `selector`": experts_selectors.SELECTORS,
     "`heads`, `ffn`: `selector`": SELECTORS,
     "`ffn`: `merge`": MERGES,
     "`heads`, `ffn`: `compensate`": COMPENSATIONS,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from neuromeld.archs.blocks import attention, embedding, output_head, plain_ffn
-from neuromeld.archs.spec import ArchSpec, Norm, NormKind, Scale, Space, Stack, Weight
+from neuromeld.archs.spec import ArchSpec, Mixture, Norm, NormKind, Scale, Space, Stack, Weight
 
 EXPERT_MULTIPLE = 8
 """`torch.nn.functional.grouped_mm`, which transformers runs experts with, wants rows of a multiple of 16 bytes."""
@@ -62,16 +62,18 @@ def gated_decoder(
     *,
     norms: Norms = Norms(),
     hidden_multiple_of_heads: bool = False,
-    experts: bool = False,
+    experts_key: str | None = None,
     factor_key: str | None = None,
 ) -> ArchSpec:
     """Return the spec of a decoder of this shape.
 
     hidden_multiple_of_heads  the config insists that the width is a multiple of the number of heads
-    experts                   every FFN is several, with a router that sends each token to some of them
+    experts_key               the config key of the number of experts, where every FFN is several, with a router that
+                              sends each token to some of them
     factor_key                the config key of a number that what sublayers write is multiplied by
     """
     attention_norm, ffn_norm = norms.inputs
+    experts = experts_key is not None
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
@@ -86,6 +88,7 @@ def gated_decoder(
                 norms=norms.of_layer(),
                 ffn_scale=Scale(f"{norms.outputs[1]}.weight", norms.offset) if norms.outputs else None,
                 factor_key=factor_key,
+                mixture=_mixture(experts_key) if experts_key is not None else None,
             ),
         ),
         final_norm=Norm("model.norm", norms.kind),
@@ -111,4 +114,15 @@ def _experts(norm: str | None) -> tuple[Weight, ...]:
         Weight("mlp.gate", in_=Space.RESIDUAL, out=Space.EXPERTS, input_norm=norm),
         Weight("mlp.experts", in_=Space.RESIDUAL, out=Space.FFN, input_norm=norm, repeats=2, name="gate_up_proj"),
         Weight("mlp.experts", in_=Space.FFN, out=Space.RESIDUAL, name="down_proj"),
+    )
+
+
+def _mixture(key: str) -> Mixture:
+    modules = ("mlp.experts", "mlp.gate")
+    return Mixture(
+        experts="mlp.experts",
+        tensors=(("mlp.experts.gate_up_proj", 0), ("mlp.experts.down_proj", 0), ("mlp.gate.weight", 0)),
+        counts=tuple((module, "num_experts") for module in modules),
+        counts_of_model=(("", "num_experts"),),
+        key=key,
     )

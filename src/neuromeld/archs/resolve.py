@@ -1,7 +1,7 @@
 """Bind an architecture's description to a real model: every parameter is claimed once, or the model is refused."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import nn
 from transformers import PretrainedConfig
 
+from neuromeld.archs.keys import read_key
 from neuromeld.archs.spec import ArchSpec, Norm, Space, Stack, Weight
 from neuromeld.errors import UnsupportedModelError
 
@@ -22,7 +23,8 @@ class Architecture:
     `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
     order, the final norm last.  `widths` gives the size of each space.
     `tied` says whether the output head is the embedding.
-    `active` is the number of experts that a token is sent to.  A stock config wants a residual width that is a multiple
+    `experts` is the number of experts, 0 where there are none, `active` that of those a token is sent to, `groups` that
+    of the groups that they come in.  A stock config wants a residual width that is a multiple
     of `stock_multiple`.  `without_ffn` are layers that have none of the FFNs described.  `numbers` are those that the
     layers of the only stack have in the model, where some are left out.
     """
@@ -32,7 +34,9 @@ class Architecture:
     width: int
     tied: bool
     widths: dict[Space, int]
+    experts: int = 0
     active: int = 1
+    groups: int = 1
     stock_multiple: int = 1
     without_ffn: tuple[int, ...] = ()
     numbers: tuple[int, ...] = ()
@@ -185,6 +189,12 @@ class Architecture:
         described = {id(p) for module in modules if module is not None for p in module.parameters(recurse=False)}
         return [parameter for parameter in found if id(parameter) not in described]
 
+    def tensors_of_experts(self) -> Iterator[str]:
+        """Yield the full paths of what there is one of for each expert, of layers that may have none, too."""
+        for layer in range(self.num_layers):
+            mixture = self.stack(layer).mixture
+            yield from (self.layer_path(layer, name) for name, _ in (mixture.tensors if mixture else ()))
+
     def untouched_matrix_entries(self, model: nn.Module) -> int:
         """Return the number of entries of the linear maps among the untouched parameters."""
         found = self.untouched_parameters(model)
@@ -230,9 +240,25 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         head, tables = model.get_submodule(spec.head.path), [w.path for w in spec.embeddings if w.in_ == spec.head.out]
         tied = any(head.weight is model.get_submodule(path).weight for path in tables)
     multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
-    active = getattr(model.config, "num_experts_per_tok", 1)
-    width = widths[Space.RESIDUAL]
-    return Architecture(spec, depths, width, tied, widths, active, multiple, unbound.without_ffn)
+    return Architecture(
+        spec,
+        depths,
+        widths[Space.RESIDUAL],
+        tied,
+        widths,
+        *_experts(spec, model.config, widths),
+        stock_multiple=multiple,
+        without_ffn=unbound.without_ffn,
+    )
+
+
+def _experts(spec: ArchSpec, config: PretrainedConfig, widths: Mapping[Space, int]) -> tuple[int, int, int]:
+    """Return the numbers of experts, of those that a token is sent to, and of groups of them."""
+    mixture = spec.mixture
+    if mixture is None:
+        return widths.get(Space.EXPERTS, 0), getattr(config, "num_experts_per_tok", 1), 1
+    groups = read_key(config, mixture.groups_key) if mixture.groups_key else 1
+    return read_key(config, mixture.key), read_key(config, mixture.active_key), groups or 1
 
 
 def _without_ffn(model: nn.Module, arch: Architecture) -> Architecture:
@@ -277,8 +303,9 @@ def _claim_all(
         sizes[weight.out][size_out // weight.repeats] = weight.path
         if weight != unbound.spec.head or id(matrix) not in claims:
             _claim(claims, matrix, f"{weight.path}.{weight.name}", problems)
-        if getattr(module, "bias", None) is not None:
-            _claim(claims, module.bias, f"{weight.path}.bias", problems)
+        bias = getattr(module, weight.bias, None)
+        if bias is not None:
+            _claim(claims, bias, f"{weight.path}.{weight.bias}", problems)
     for norm in unbound.norms:
         module = find_module(model, norm.path)
         if getattr(module, "weight", None) is None:
@@ -318,7 +345,7 @@ def find_module(model: nn.Module, path: str) -> nn.Module | None:
 
 def has_bias(model: nn.Module, weight: Weight) -> bool:
     """Tell whether the module of a weight has a bias."""
-    return getattr(find_module(model, weight.path), "bias", None) is not None
+    return getattr(find_module(model, weight.path), weight.bias, None) is not None
 
 
 def _find_parameter(model: nn.Module, path: str) -> nn.Parameter | None:

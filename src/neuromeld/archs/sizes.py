@@ -23,6 +23,7 @@ class Sizes:
     shared_ffns   length of a window of FFNs with one set of weights
     vocab         tokens of the vocabulary; 0 where there is none
     target_vocab  tokens of that of the targets; 0 where there is one for both sides
+    experts       of each layer that has some, else 0
     basis_starts  first layers of each run of layers that shares a basis; none where the stream keeps its width
     """
 
@@ -35,6 +36,7 @@ class Sizes:
     shared_ffns: int = 1
     basis_starts: tuple[int, ...] = ()
     target_vocab: int = 0
+    experts: int = 0
 
     @property
     def num_layers(self) -> int:
@@ -72,7 +74,8 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     vocab = arch.widths[Space.VOCAB] if arch.spec.reads_tokens else 0
     ffn = tuple(0 if layer in arch.without_ffn else arch.widths[Space.FFN] for layer in range(layers))
     target_vocab = arch.widths.get(Space.TARGET_VOCAB, 0)
-    return Sizes(arch.width, ffn, (num_kv_heads,) * layers, arch.depths, vocab, target_vocab=target_vocab)
+    heads = (num_kv_heads,) * layers
+    return Sizes(arch.width, ffn, heads, arch.depths, vocab, target_vocab=target_vocab, experts=arch.experts)
 
 
 def ffn_entries(arch: Architecture) -> int:
@@ -100,6 +103,8 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
         return after.hidden
     if space == Space.FFN:
         return after.ffn[layer]
+    if space == Space.EXPERTS:
+        return after.experts
     if space == Space.VOCAB:
         return after.vocab
     if space == Space.TARGET_VOCAB:
@@ -126,11 +131,16 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     def size(space: Space, layer: int = 0) -> int:
         return space_size(arch, before, after, layer, space)
 
+    of_experts = {*arch.tensors_of_experts()}
     by_token = {id(parameter) for name, parameter in model.named_parameters() if name in arch.spec.token_vectors}
-    total = extra + sum(
-        size(arch.spec.written) if id(parameter) in by_token else parameter.numel()
-        for parameter in arch.untouched_parameters(model)
-    )
+    by_expert = {id(parameter) for name, parameter in model.named_parameters() if name in of_experts}
+
+    def untouched(parameter: nn.Parameter) -> int:
+        if id(parameter) in by_expert:
+            return parameter.numel() // before.experts * after.experts
+        return size(arch.spec.written) if id(parameter) in by_token else parameter.numel()
+
+    total = extra + sum(untouched(parameter) for parameter in arch.untouched_parameters(model))
     head = arch.spec.head
     for weight in (*arch.spec.embeddings, *([head] if head else [])):
         tied = arch.tied and weight == head
@@ -143,7 +153,7 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
     for layer in range(after.num_layers):
         for weight in arch.layer_weights(layer):
             size_out = weight.repeats * size(weight.out, layer)
-            size_out *= arch.widths[Space.EXPERTS] if weight.stacked else 1
+            size_out *= after.experts if weight.stacked else 1
             own = size(weight.in_, layer) * size_out
             own += size_out if has_bias(model, weight) else 0
             total += own
@@ -187,6 +197,7 @@ def changes(before: Sizes, after: Sizes) -> list[str]:
         ("tokens of the vocabulary of targets", f"{before.target_vocab:,}", f"{after.target_vocab:,}"),
         ("rank of the embedding", "full", str(after.embedding_rank or "full")),
         ("layers", str(before.num_layers), str(after.num_layers)),
+        ("experts of each layer", str(before.experts), str(after.experts)),
         ("key-value heads of each layer", span(before.num_kv_heads), span(after.num_kv_heads)),
         ("hidden neurons of each FFN", span(before.ffn), span(after.ffn)),
         ("width of the residual stream", str(before.hidden), str(after.hidden)),

@@ -62,6 +62,7 @@ class Weight:
 
     name     of the matrix in the module; where a matrix is stacked, one for each expert, it has a first axis more
     repeats  how often the outputs run through `out`: 2 for a gate and an up matrix, one after the other in one module
+    interleaved  the outputs of a unit stand side by side: gate and up of the first, then of the second
     """
 
     path: str
@@ -71,6 +72,12 @@ class Weight:
     layout: Layout = "linear"
     repeats: int = 1
     name: str = "weight"
+    interleaved: bool = False
+
+    @property
+    def bias(self) -> str:
+        """The name of its bias in the module, where there is one."""
+        return f"{self.name}_bias" if self.stacked else "bias"
 
     @property
     def stacked(self) -> bool:
@@ -128,6 +135,29 @@ class NarrowEmbedding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """The experts of a layer, and what there is one of for each of them; paths start at the layer.
+
+    experts     path of the module that is called with tokens `(n, d)`, the numbers of the experts that each is sent to
+                `(n, k)` and their shares in what is written `(n, k)`
+    tensors     parameters and buffers with an entry for each expert, and on which axis
+    counts      modules, and their attributes that say how many experts there are
+    counts_of_model  the same outside of layers, by full paths
+    key         the config key of the number of experts
+    active_key  that of the number that a token is sent to
+    groups_key  that of the number of groups that experts come in, one group after the other; None where there are none
+    """
+
+    experts: str
+    tensors: tuple[tuple[str, int], ...]
+    counts: tuple[tuple[str, str], ...]
+    counts_of_model: tuple[tuple[str, str], ...] = ()
+    key: str
+    active_key: str = "num_experts_per_tok"
+    groups_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stack:
     """Layers, all of one shape but for `first_only`, that run one after the other.
 
@@ -140,6 +170,7 @@ class Stack:
     factor_key the config key of a number that what sublayers write is multiplied by
     ffn_in_some  some layers may have none of the FFNs described: another kind, or none
     alike      all layers have the same parameters in the same shapes
+    mixture    the experts of its layers, or of some of them, where fewer may be left
     """
 
     layers: str
@@ -153,6 +184,7 @@ class Stack:
     factor_key: str | None = None
     ffn_in_some: bool = False
     alike: bool = True
+    mixture: Mixture | None = None
 
     @property
     def ffn_adds(self) -> bool:
@@ -181,8 +213,8 @@ class ArchSpec:
     stream ends without.
     `stock_keys` maps a space to the config keys that state its size, apart from that of any other space; `native_only`
     says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all,
-    beyond what `refusal` finds in the norms, and under `share_ffns` and `remove_ffns` why FFNs
-    cannot be merged or deleted.
+    beyond what `refusal` finds in the norms, and under the name of a stage, as `share_ffns`, why a
+    model cannot be given that.
     `head_keys` are the config keys of the numbers of query heads and of key-value heads, where whole groups of heads
     can be taken out.
     `stock_multiple` is the config key that a stock residual width must be a multiple of.
@@ -227,6 +259,11 @@ class ArchSpec:
     def written(self) -> Space:
         """The tokens that the model writes: those that `token_vectors` have a number for."""
         return self.head.out if self.head is not None else Space.VOCAB
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The experts of the first stack that has some."""
+        return next((stack.mixture for stack in self.stacks if stack.mixture is not None), None)
 
     @property
     def kind(self) -> NormKind:

@@ -80,6 +80,7 @@ def _width(spec: "ArchSpec") -> str:
 
 
 def _methods() -> list[tuple[str, str]]:
+    from neuromeld.stages.experts.selectors import SELECTORS as EXPERT_SELECTORS
     from neuromeld.stages.share_ffns import COMBINES
     from neuromeld.stages.width import merges as width_merges
     from neuromeld.stages.width import selectors as width_selectors
@@ -93,6 +94,7 @@ def _methods() -> list[tuple[str, str]]:
         "ffn and heads": (SELECTORS, COMPENSATIONS),
         "ffn": (MERGES,),
         "share_ffns": (COMBINES,),
+        "experts": (EXPERT_SELECTORS,),
     }
     return [
         (f"{stage} {table.kind} {name}", method.summary)

@@ -72,6 +72,10 @@ def _show_discovery(found: "Discovery") -> None:
             typer.echo(f"- FFNs in {stack.path}: {', '.join(paths)} ({width})")
             dropped = f"stated by {stack.count_key}" if stack.count_key else kind.refusals.get("drop_layers")
             typer.echo(f"  layers to drop: {dropped}")
+            if stack.mixture is not None:
+                typer.echo(f"  experts: {stack.mixture.experts} (number stated by {stack.mixture.key})")
+            elif "experts" in kind.refusals:
+                typer.echo(f"  experts: not fewer: {kind.refusals['experts']}")
     for reason in (*found.refused, *([found.unbuilt] if found.unbuilt else [])):
         typer.echo(f"- not proved: {reason}")
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from neuromeld.archs.classes import kind_of
 from neuromeld.archs.gated import EXPERT_MULTIPLE, EXPERT_REFUSALS
 from neuromeld.archs.keys import read_key
-from neuromeld.archs.spec import ArchSpec, FirstOnly, Space, Stack, Weight
+from neuromeld.archs.spec import ArchSpec, FirstOnly, Mixture, Space, Stack, Weight
 from neuromeld.discovery.axes import embedding_of
 from neuromeld.discovery.groups import place_of
 
@@ -24,12 +24,14 @@ class ProvedStack:
     weights    of one FFN; paths start at the layer
     mask       the entry of a batch that says which of the tokens that the layers read are real
     count_key  the config key of the number of layers, None where dropping layers is not proved
+    mixture    the experts of its layers, where it is proved that fewer may be left
     """
 
     path: str
     weights: tuple[Weight, ...]
     mask: str = "attention_mask"
     count_key: str | None = None
+    mixture: Mixture | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def _stack(model: PreTrainedModel, found: ProvedStack, untouched: tuple[str, ...
         count_key=found.count_key or "num_hidden_layers",
         ffn_in_some=not all(hasattr(_submodule(layer, consumer.path), consumer.name) for layer in layers.children()),
         alike=layers_alike(layers),
+        mixture=found.mixture,
     )
 
 
@@ -128,7 +131,7 @@ def layers_alike(layers: nn.Module) -> bool:
 def _untouched(model: PreTrainedModel, proved: Proved) -> tuple[dict[str, list[str]], list[str]]:
     """Return the parameters that no method touches: in a layer, of any, by the list of layers, and outside of them."""
     described = {
-        found.path: {f"{weight.path}.{name}" for weight in found.weights for name in (weight.name, "bias")}
+        found.path: {f"{weight.path}.{name}" for weight in found.weights for name in (weight.name, weight.bias)}
         for found in proved.stacks
     }
     inside: dict[str, dict[str, None]] = {path: {} for path in described}

@@ -157,8 +157,8 @@ def _names(model: PreTrainedModel, part: FFNs) -> list[str]:
         for weight in part.weights:
             path = f"{part.stack}.{number}.{weight.path}"
             names.append(f"{path}.{weight.name}")
-            if weight.out == Space.FFN and getattr(model.get_submodule(path), "bias", None) is not None:
-                names.append(f"{path}.bias")
+            if weight.out == Space.FFN and getattr(model.get_submodule(path), weight.bias, None) is not None:
+                names.append(f"{path}.{weight.bias}")
     return names
 
 
@@ -176,7 +176,8 @@ def _weight(model: PreTrainedModel, axis: Axis) -> Weight | None:
         return None
     writes = axis.index == (dims - 2 if layout == "linear" else dims - 1)
     spaces = (Space.RESIDUAL, Space.FFN) if writes else (Space.FFN, Space.RESIDUAL)
-    return Weight(path, *spaces, layout=layout, repeats=axis.repeats, name=name)
+    interleaved = axis.repeats > 1 and not getattr(module, "is_concatenated", True)
+    return Weight(path, *spaces, layout=layout, repeats=axis.repeats, name=name, interleaved=interleaved)
 
 
 def _units(weights: Sequence[Weight]) -> list[tuple[Weight, ...]]:

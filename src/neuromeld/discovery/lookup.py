@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from neuromeld.archs.classes import kind_of
 from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.sizes import ffn_entries
-from neuromeld.discovery.assemble import Proved, spec_of
+from neuromeld.discovery.assemble import Proved, ProvedStack, spec_of
 from neuromeld.discovery.axes import built
 from neuromeld.discovery.groups import groups_of
+from neuromeld.discovery.mixtures import prove_mixture
 from neuromeld.discovery.proof import DECODED, Unproved, outputs_of, prove
 from neuromeld.discovery.small import VOCABULARY, depth_of, small_config
 from neuromeld.errors import UnsupportedModelError
@@ -161,7 +162,27 @@ def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
                 refused.append(f"{group.names}: {error}")
             except Exception as error:  # whatever a model makes of what it is put through
                 refused.append(f"{group.names}: the proof broke off: {_first_line(error)}")
-        return Discovery(tuple(proved), tuple(refused))
+        return Discovery(tuple(_with_experts(model, inputs, proved)), tuple(refused))
+
+
+def _with_experts(model: PreTrainedModel, inputs: dict[str, Tensor], proved: list[Proved]) -> list[Proved]:
+    """Add to what is proved the experts that fewer of may be left, or why not."""
+    try:
+        found = prove_mixture(model, inputs)
+    except Unproved as error:
+        return [replace(one, refusals={**one.refusals, "experts": str(error)}) for one in proved]
+    except Exception as error:  # whatever a model makes of what it is put through
+        return [
+            replace(one, refusals={**one.refusals, "experts": f"the proof broke off: {_first_line(error)}"})
+            for one in proved
+        ]
+    if found is None:
+        return proved
+
+    def stacks(one: Proved) -> tuple[ProvedStack, ...]:
+        return tuple(replace(s, mixture=found.mixture) if s.path == found.stack else s for s in one.stacks)
+
+    return [replace(one, stacks=stacks(one)) for one in proved]
 
 
 def example_inputs(config: PretrainedConfig, model_class: type) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def _prove_order(model: PreTrainedModel, arch: Architecture, inputs: Inputs, bef
     with reversible(model):
         _keep_units(model, arch, order)
         after = outputs_of(model, inputs)
-    if not _same(before, after):
+    if not same(before, after):
         raise Unproved("other outputs come of its units in another order: they are not on their own")
 
 
@@ -123,7 +123,7 @@ def _prove_removal(
             silent[..., len(kept) :, :] = 0
             write_matrix(model, consumer, silent)
         silenced = outputs_of(model, inputs)
-    if _apart(before, silenced) < FELT:
+    if apart(before, silenced) < FELT:
         raise Unproved("silencing its units changes no output, so nothing can be seen of them")
     with reversible(model):
         _keep_units(model, arch, kept)
@@ -132,7 +132,7 @@ def _prove_removal(
         except Exception as error:  # whatever a forward pass makes of shapes that it does not expect
             raise Unproved(f"the model does not run without some of its units: {_first_line(error)}") from error
         shapes = shapes_of(model)
-    if not _same(silenced, removed):
+    if not same(silenced, removed):
         raise Unproved("removing units is not what silencing them is, as where a norm runs over them")
     return removed, shapes
 
@@ -160,7 +160,7 @@ def _config_fails(
     with reversible(model):
         _keep_units(model, arch, torch.arange(width - REMOVED))
         smaller.load_state_dict(model.state_dict())
-    return None if _same(narrow, outputs_of(smaller, inputs)) else f"{key} of its config states more than a width"
+    return None if same(narrow, outputs_of(smaller, inputs)) else f"{key} of its config states more than a width"
 
 
 def _built_with(model: PreTrainedModel, group: Group, size: int, device: str = "meta") -> PreTrainedModel | None:
@@ -212,7 +212,7 @@ def _prove_drop(
     what = f"layer {number} of {' and '.join(map(str, depths))}"
     with _skipping(model, [f"{stack.layers}.{number}" for stack in stacks]):
         skipped = outputs_of(model, inputs)
-    if _apart(before, skipped) < FELT:
+    if apart(before, skipped) < FELT:
         raise Unproved(f"skipping {what} changes no output, so nothing can be seen of it")
     with reversible(model):
         for stack, depth in zip(stacks, depths, strict=True):
@@ -225,9 +225,9 @@ def _prove_drop(
         except Exception as error:  # layers that look for one another, or for a state of their number
             raise Unproved(f"the model does not run without {what}: {_first_line(error)}") from error
         again.load_state_dict(model.state_dict())
-    if not _same(skipped, dropped):
+    if not same(skipped, dropped):
         raise Unproved(f"without {what} the others do not do what they do when it is skipped")
-    if not _same(dropped, outputs_of(again, inputs)):
+    if not same(dropped, outputs_of(again, inputs)):
         raise Unproved(f"a layer is told by its number what to do: without {what} others do something else")
 
 
@@ -298,13 +298,13 @@ def outputs_of(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     return outputs(model, inputs).double()
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
+def apart(one: Tensor, other: Tensor) -> float:
     """Return the largest difference over the largest value."""
     return float((one - other).abs().max() / one.abs().max())
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and _apart(one, other) < SAME
+def same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and apart(one, other) < SAME
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.pytorch_utils import Conv1D
 
 from neuromeld.archs.keys import read_key, write_key
-from neuromeld.archs.spec import Stack, Weight
+from neuromeld.archs.spec import Mixture, Stack, Weight
 from neuromeld.errors import NumericsError
 from neuromeld.runtime.memory import all_finite
 from neuromeld.runtime.streaming import at_home, home_device, used
@@ -39,14 +39,14 @@ def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
 
 
 def read_bias(model: nn.Module, weight: Weight) -> Tensor | None:
-    """Return the bias, `(out,)`, or None."""
-    bias: nn.Parameter | None = getattr(model.get_submodule(weight.path), "bias", None)
+    """Return the bias, `(out,)`, or None.  Of experts, `(experts, out)`."""
+    bias: nn.Parameter | None = getattr(model.get_submodule(weight.path), weight.bias, None)
     return None if bias is None else used(bias).detach()
 
 
 def write_bias(model: nn.Module, weight: Weight, bias: Tensor) -> None:
     """Store a bias, `(out,)`, in the module's own dtype."""
-    _replace(model.get_submodule(weight.path), "bias", bias, f"{weight.path}.bias")
+    _replace(model.get_submodule(weight.path), weight.bias, bias, f"{weight.path}.{weight.bias}")
 
 
 def mix_outputs(model: nn.Module, weight: Weight, mix: Tensor) -> None:
@@ -59,9 +59,10 @@ def mix_outputs(model: nn.Module, weight: Weight, mix: Tensor) -> None:
 
 def mixed_outputs(weight: Weight, x: Tensor, mix: Tensor) -> Tensor:
     """Return a matrix or bias of `weight` whose outputs, the last axis, are kept or averaged as `mix_outputs` does."""
-    parts: Tensor = x.unflatten(-1, (weight.repeats, x.shape[-1] // weight.repeats))
-    mixed = parts[..., mix] if mix.dtype == torch.int64 else parts.to(mix) @ mix
-    return mixed.flatten(-2)
+    repeats, units = weight.repeats, x.shape[-1] // weight.repeats
+    parts: Tensor = x.unflatten(-1, (units, repeats)).mT if weight.interleaved else x.unflatten(-1, (repeats, units))
+    mixed: Tensor = parts[..., mix] if mix.dtype == torch.int64 else parts.to(mix) @ mix
+    return (mixed.mT if weight.interleaved else mixed).flatten(-2)
 
 
 def read_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor | None]:
@@ -118,6 +119,34 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
     if isinstance(model.config, BackboneConfigMixin):
         model.config.stage_names = ["stem", *(f"stage{number}" for number in range(1, len(kept) + 1))]
         model.config.set_output_features_output_indices(out_features=None, out_indices=None)
+
+
+def keep_experts(layer: nn.Module, mixture: Mixture, kept: Tensor, total: int) -> None:
+    """Keep some of the `total` experts of a layer, by index, and the numbers that its modules carry of them.
+
+    What has other than `total` entries stays as it is.
+    """
+    for name, axis in mixture.tensors:
+        path, _, leaf = name.rpartition(".")
+        module = layer.get_submodule(path)
+        old: Tensor = getattr(module, leaf)
+        if old.shape[axis] != total:
+            continue
+        part = old.detach().index_select(axis, kept.to(old.device))
+        if leaf in module._buffers:
+            module._buffers[leaf] = part
+        else:
+            module._parameters[leaf] = nn.Parameter(part, requires_grad=old.requires_grad)
+        _set_sizes(module)
+    for path, count in mixture.counts:
+        setattr(layer.get_submodule(path), count, len(kept))
+
+
+def write_num_experts(model: nn.Module, mixture: Mixture, number: int) -> None:
+    """Make the config, and what is outside of layers, say how many experts there are in a layer."""
+    write_key(model.config, mixture.key, number)
+    for path, count in mixture.counts_of_model:
+        setattr(model.get_submodule(path), count, number)
 
 
 class Snapshot:

@@ -6,6 +6,7 @@ To add one, write its package (docs/add-a-stage.md) and its line in `STAGES`.
 from neuromeld.stages.base import AnyStage
 from neuromeld.stages.drop_layers import DropLayersStage
 from neuromeld.stages.embedding import EmbeddingStage
+from neuromeld.stages.experts import ExpertsStage
 from neuromeld.stages.ffn import FfnStage
 from neuromeld.stages.heads import HeadsStage
 from neuromeld.stages.remove_ffns import RemoveFfnsStage
@@ -16,6 +17,7 @@ from neuromeld.stages.width import WidthStage
 STAGES: list[AnyStage] = [
     DropLayersStage(),
     RemoveFfnsStage(),
+    ExpertsStage(),
     HeadsStage(),
     FfnStage(),
     WidthStage(),

@@ -106,8 +106,9 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         """Refuse a compensation that needs a bias, and a selector that needs a loss, where there are none."""
         consumer, found = arch.consumer(arch.layers_with(self.space)[0], self.space), []
         selector, compensation = SELECTORS[options.selector], COMPENSATIONS[options.compensate]
-        if Need.BIAS in compensation.needs and not has_bias(model, consumer):
-            found.append(f"compensate={compensation.name}: {consumer.path} has no bias; use ridge or none")
+        if Need.BIAS in compensation.needs and (consumer.stacked or not has_bias(model, consumer)):
+            what = "biases of experts stay as they are" if consumer.stacked else f"{consumer.path} has no bias"
+            found.append(f"compensate={compensation.name}: {what}; use ridge or none")
         by_loss = sees_whole_model(selector.name) or self.searches(options)
         if by_loss and consumer.stacked:
             found.append(f"selector={selector.name} does not look at single experts; use another")

@@ -1,7 +1,7 @@
 """One sublayer at work on the calibration data: attention or an FFN, or one of the experts of a mixture."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -111,9 +111,10 @@ class Sublayer:
 class Expert:
     """One expert of a mixture, as an FFN of its own.
 
-    model       holds its matrices, as `gate_up` and `down`
+    model       holds its matrices, as `gate_up` and `down`; a bias of its output stays where it is
     activation  from what the first matrix writes to the hidden units
     routed      tokens `(n, d)` and the expert's share in what becomes of each `(n, 1)`, a pair a batch
+    producer    the first matrix
     """
 
     model: nn.Module
@@ -121,7 +122,7 @@ class Expert:
     number: int
     activation: Callable[[Tensor], Tensor]
     routed: list[tuple[Tensor, Tensor]]
-    repeats: int = 2
+    producer: Weight
 
     consumer = Weight("down", in_=Space.FFN, out=Space.RESIDUAL)
     importance = None
@@ -129,7 +130,7 @@ class Expert:
     @property
     def producers(self) -> tuple[Weight, ...]:
         """The matrix that writes into its hidden units, once or twice."""
-        return (Weight("gate_up", in_=Space.RESIDUAL, out=Space.FFN, repeats=self.repeats),)
+        return (self.producer,)
 
     @property
     def num_batches(self) -> int:
@@ -143,7 +144,12 @@ class Expert:
     def features(self, batch: int) -> Tensor:
         """Return what the consumer reads, times the expert's share, `(n, f)`."""
         x, share = self.routed[batch]
-        return self.activation(x @ read_matrix(self.model, self.producers[0])) * share
+        return self.hidden(x) * share
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return its hidden units on tokens `(n, d)`, `(n, f)`."""
+        written, bias = x @ read_matrix(self.model, self.producer), read_bias(self.model, self.producer)
+        return self.activation(written if bias is None else written + bias)
 
 
 def score(units: Narrowable, selector: str, features: Features, seed: int, size: int = 1) -> Tensor:
@@ -194,39 +200,55 @@ def experts_of(sublayer: Sublayer) -> list[Expert]:
     (producer,), consumer = sublayer.producers, sublayer.consumer
     called = [sublayer.called(batch) for batch in range(sublayer.num_batches)]
     matrices = zip(*(read_matrix(sublayer.model, weight) for weight in (producer, consumer)), strict=True)
+    biases = read_bias(sublayer.model, producer)
+    own = replace(producer, path="gate_up", name="weight", layout="linear")
     module: Any = sublayer.model.get_submodule(consumer.path)
     activation = module._apply_gate if module.has_gate else module.act_fn
     return [
         Expert(
-            _ffn(gate_up, down),
+            _ffn(gate_up, down, None if biases is None else biases[number]),
             sublayer.layer,
             number,
             activation,
             [_routed_to(number, *inputs) for inputs in called],
-            producer.repeats,
+            own,
         )
         for number, (gate_up, down) in enumerate(matrices)
     ]
 
 
 def write_experts(sublayer: Sublayer, experts: list[Expert]) -> None:
-    """Put the matrices of all experts back."""
-    (producer,), (own,) = sublayer.producers, experts[0].producers
+    """Put the matrices of all experts back, and the biases of the first."""
+    (producer,), own = sublayer.producers, experts[0].producer
     for weight, part in ((producer, own), (sublayer.consumer, Expert.consumer)):
         write_matrix(sublayer.model, weight, torch.stack([read_matrix(expert.model, part) for expert in experts]))
+    biases = [bias for expert in experts if (bias := read_bias(expert.model, own)) is not None]
+    if biases:
+        write_bias(sublayer.model, producer, torch.stack(biases))
+
+
+def sent_to(number: int, chosen: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the shares `(m, 1)` that an expert has in some of `n` tokens, and the numbers of these `(m,)`.
+
+    chosen, shares  experts that each token is sent to, and their shares, `(n, k)` both
+    """
+    share = (shares * (chosen == number)).sum(1, keepdim=True)
+    sent = share[:, 0].nonzero()[:, 0]
+    return share[sent], sent
 
 
 def _routed_to(number: int, x: Tensor, chosen: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    share = (shares * (chosen == number)).sum(1, keepdim=True)
-    sent = share[:, 0] > 0
-    return x[sent], share[sent].to(x)
+    share, sent = sent_to(number, chosen, shares)
+    return x[sent], share.to(x)
 
 
-def _ffn(gate_up: Tensor, down: Tensor) -> nn.Module:
+def _ffn(gate_up: Tensor, down: Tensor, bias: Tensor | None) -> nn.Module:
     module = nn.Module()
     for name, matrix in (("gate_up", gate_up), ("down", down)):
         size_in, size_out = matrix.shape
         linear = nn.Linear(size_in, size_out, bias=False, device="meta")
         linear.weight = nn.Parameter(matrix.T, requires_grad=False)
         module.add_module(name, linear)
+    if bias is not None:
+        module.get_submodule("gate_up").bias = nn.Parameter(bias, requires_grad=False)
     return module

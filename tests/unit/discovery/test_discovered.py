@@ -137,6 +137,13 @@ def test_the_decoder_masks_its_own_padding():
     assert [stack.mask for stack in found.spec.stacks] == ["attention_mask", "decoder_attention_mask"]
 
 
+def _unordered(mixture, config):
+    if mixture is None:
+        return None
+    found = vars(mixture) | {"key": config.attribute_map.get(mixture.key, mixture.key)}
+    return {name: set(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
 DESCRIBED = ["llama-tied", "gpt2", "falcon", "mixtral", "vit", "bert", "t5", "bart"]
 
 
@@ -158,6 +165,7 @@ def test_discovery_agrees_with_the_description(family):
         assert proved.count_key == model.config.attribute_map.get(stack.count_key, stack.count_key)
         of_ffn = [weight for weight in stack.weights if Space.FFN in (weight.in_, weight.out)]
         assert {*proved.weights} == {replace(weight, input_norm=None) for weight in of_ffn}
+        assert _unordered(proved.mixture, model.config) == _unordered(stack.mixture, model.config)
     assert found.ffn_keys == described.spec.config_keys(Space.FFN)
 
 

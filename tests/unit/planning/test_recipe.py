@@ -7,7 +7,7 @@ from neuromeld.planning.recipe import RECIPES, Recipe, load_recipe, parse_recipe
 
 WIDTH = {"hidden_size": 16}
 BAD = {
-    "empty": ({}, "nothing to do: give at least one stage of drop_layers, remove_ffns, heads, ffn, width, share_ffns"),
+    "empty": ({}, "nothing to do: give at least one stage of drop_layers, remove_ffns, experts, heads, ffn, width"),
     "merged heads": (
         {"heads": {"num_kv_heads": 1, "merge": "transport"}},
         "heads: merge='transport' is not for heads: averaged groups lose more",

@@ -2,4 +2,4 @@
 
 from neuromeld.archs.gated import gated_decoder
 
-SPEC = gated_decoder("mixtral", "MixtralForCausalLM", experts=True)
+SPEC = gated_decoder("mixtral", "MixtralForCausalLM", experts_key="num_local_experts")

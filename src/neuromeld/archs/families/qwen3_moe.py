@@ -6,7 +6,7 @@ from neuromeld.archs.gated import EVERY_HEAD, Norms, gated_decoder
 from neuromeld.archs.spec import Requirement, Space
 
 SPEC = replace(
-    gated_decoder("qwen3_moe", "Qwen3MoeForCausalLM", norms=Norms(query_key=EVERY_HEAD), experts=True),
+    gated_decoder("qwen3_moe", "Qwen3MoeForCausalLM", norms=Norms(query_key=EVERY_HEAD), experts_key="num_experts"),
     stock_keys={Space.RESIDUAL: "hidden_size", Space.FFN: "moe_intermediate_size"},
     requires=(
         Requirement("mlp_only_layers", [], "layers without experts between others"),

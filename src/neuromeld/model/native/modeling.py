@@ -178,8 +178,10 @@ def _resize(module: Any, axis: str, width: int, name: str) -> None:
         module.hidden_dim = width
         shape = (matrix.shape[0], width)
     setattr(module, name, nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device)))
-    if axis in ("out", "both") and getattr(module, "bias", None) is not None:
-        module.bias = nn.Parameter(torch.empty(width, dtype=matrix.dtype, device=matrix.device))
+    bias = f"{name}_bias" if matrix.dim() == 3 else "bias"
+    if axis in ("out", "both") and getattr(module, bias, None) is not None:
+        shape = (*shape[: matrix.dim() - 2], width)
+        setattr(module, bias, nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device)))
 
 
 @cache

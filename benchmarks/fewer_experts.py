@@ -1,0 +1,139 @@
+"""A tiny Qwen3-MoE, trained on real text, and which way to leave fewer experts loses least on validation text.
+
+    OMP_NUM_THREADS=1 python benchmarks/fewer_experts.py            # trains the model, some minutes of one core
+    OMP_NUM_THREADS=1 python benchmarks/fewer_experts.py --choose   # validation losses of selectors, merges and refits
+    neuromeld benchmark benchmarks/fewer_experts.yaml               # perplexities on evaluation text
+
+No real mixture comes inside a package, so this one stands for them: 16 experts in each of 4 layers, of which a token is
+sent to 2, with the loss that balances them, on encyclopedia, manuals of Python and German help pages in equal parts.  A
+hint, no more.
+"""
+
+import argparse
+import itertools
+import time
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from large_vocabulary import trained_tokenizer
+from neuromeld import calibration_batches, compress_model, make_plan, parse_recipe
+from neuromeld.checkpoint import load_model
+from neuromeld.data.text import TEXT_SOURCES, encode_texts
+
+TEXTS = ("wikipedia-sample", "python-docs", "libreoffice-help-de")
+CHARACTERS = 700_000
+"""Of each text."""
+
+TOKENS, WIDTH, LAYERS, HIDDEN, EXPERTS, ACTIVE = 4096, 64, 4, 64, 16, 2
+SEQLEN, WINDOWS, EPOCHS, RATE, VALIDATION = 128, 8, 3, 4e-3, 40
+KEPT = (8, 4)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--out", type=Path, default=Path("demo-output/fewer-experts"))
+    arguments.add_argument("--choose", action="store_true")
+    given = arguments.parse_args()
+    choose(given.out) if given.choose else train(given.out)
+
+
+def train(out: Path) -> None:
+    """Train tokenizer and model, and write them."""
+    texts = [documents(source, "calibration", CHARACTERS) for source in TEXTS]
+    tokenizer = trained_tokenizer(list(chain(*texts)))
+    model, loss = trained_model(torch.cat([windows_of(text, tokenizer) for text in texts]))
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    print(f"{out}: loss {loss:.3f} nats, {time.process_time():.0f} s of processor time")
+
+
+def documents(source: str, split: str, characters: int) -> list[str]:
+    """The first documents of a split, so many characters of them."""
+    found, left = [], characters
+    for document in TEXT_SOURCES[source](split):
+        if left > 0:
+            found.append(document.text)
+            left -= len(document.text)
+    return found
+
+
+def windows_of(texts: list[str], tokenizer: object) -> Tensor:
+    """Windows of tokens, (n, SEQLEN)."""
+    ids = torch.tensor(list(chain(*encode_texts(texts, tokenizer))))
+    return ids[: len(ids) // SEQLEN * SEQLEN].view(-1, SEQLEN)
+
+
+def trained_model(windows: Tensor) -> tuple[Qwen3MoeForCausalLM, float]:
+    """Train on every window some times, in random order; return the mean loss of the last tenth of the steps, too."""
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=TOKENS,
+        hidden_size=WIDTH,
+        moe_intermediate_size=HIDDEN,
+        num_experts=EXPERTS,
+        num_experts_per_tok=ACTIVE,
+        norm_topk_prob=True,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        router_aux_loss_coef=0.01,
+    )
+    model = Qwen3MoeForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    batches = [batch for _ in range(EPOCHS) for batch in windows[torch.randperm(len(windows))].split(WINDOWS)]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=len(batches), pct_start=0.05)
+    curve = []
+    for batch in batches:
+        loss = model(input_ids=batch, labels=batch, output_router_logits=True).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        curve.append(loss.item())
+    last = curve[-max(1, len(curve) // 10) :]
+    return model.eval(), sum(last) / len(last)
+
+
+def choose(out: Path) -> None:
+    """Print the loss on validation text of every way to leave some experts, and of narrower experts of that size."""
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    parts = [windows_of(documents(source, "validation", 60_000), tokenizer)[:VALIDATION] for source in TEXTS]
+    windows = torch.cat(parts)
+    print(f"whole model: {loss_of(load_model(out, dtype=None, device='cpu'), windows):.4f} nats a token")
+    for count in KEPT:
+        ways = itertools.product(("reap", "frequency", "written"), ("none", "average"), ("none", "ridge"))
+        for selector, merge, compensate in ways:
+            options = {"count": count, "selector": selector, "merge": merge, "compensate": compensate}
+            loss = compressed_loss(out, windows, experts=options)
+            print(f"{count} experts, {selector}, merge {merge}, compensate {compensate}: {loss:.4f}", flush=True)
+        loss = compressed_loss(out, windows, ffn={"size": HIDDEN * count // EXPERTS})
+        print(f"all experts, {count}/{EXPERTS} of the neurons of each: {loss:.4f}", flush=True)
+
+
+def compressed_loss(out: Path, windows: Tensor, **stages: object) -> float:
+    model = load_model(out, dtype=None, device="cpu")
+    recipe = parse_recipe(
+        {**stages, "calibration": {"source": ",".join(TEXTS), "tokens": 32768, "seqlen": SEQLEN, "passes": "own"}}
+    )
+    compress_model(model, make_plan(model, recipe), calibration_batches(str(out), recipe.calibration))
+    return loss_of(model, windows)
+
+
+@torch.no_grad()
+def loss_of(model: object, windows: Tensor) -> float:
+    losses = [float(model(input_ids=batch, labels=batch).loss) * len(batch) for batch in windows.split(16)]
+    return sum(losses) / len(windows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Leave fewer experts in every layer of a mixture."""
+
+from neuromeld.stages.experts.options import Experts
+from neuromeld.stages.experts.stage import ExpertsStage
+
+__all__ = ["Experts", "ExpertsStage"]
