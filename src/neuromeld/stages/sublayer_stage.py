@@ -180,7 +180,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         f, k = (space_size(arch, work.target.original, sizes, layer, self.space) for sizes in (work.before, work.after))
         d, copies, tokens = arch.width, 1, float(work.tokens)
         if consumer.stacked:
-            copies = arch.widths[Space.EXPERTS]
+            copies = work.before.experts
             tokens *= arch.active
             if work.tokens * arch.active < copies * f:  # too few for a regression: each sees all
                 tokens = float(work.tokens * copies)

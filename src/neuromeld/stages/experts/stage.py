@@ -13,14 +13,16 @@ from neuromeld.archs.sizes import Sizes
 from neuromeld.archs.spec import ArchSpec, Mixture, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
+from neuromeld.linalg.ridge import FFN_LAMBDAS
 from neuromeld.model.layerwise import LayerInputs, change_once, walk_layers
 from neuromeld.model.surgery import keep_experts, write_num_experts
 from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.progress import track
-from neuromeld.stages.base import Cost, Job, Stage, Target, Workload
+from neuromeld.stages.base import Cost, Job, Operations, Stage, Target, Workload
 from neuromeld.stages.experts.layer import ExpertsResult, fewer_experts
 from neuromeld.stages.experts.options import Experts
 from neuromeld.stages.experts.report import experts_section
+from neuromeld.stages.operations import gram, regression, share_of_pass
 from neuromeld.stats.base import TOKENS_PER_BLOCK
 
 _RESULT = TypeAdapter(ExpertsResult)
@@ -79,6 +81,15 @@ class ExpertsStage(Stage[Experts, FewerExperts]):
             working_bytes=tokens + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f,
             unmapped=("experts are put together in memory when they are read",),
         )
+
+    def operations(self, options: Experts, work: Workload) -> Operations:
+        """Predict a walk through the layers, what experts write before, alone and after, and the regressions."""
+        found = Operations(4 * work.tokens * share_of_pass(work, work.before))
+        if options.compensate == "ridge":
+            d, f, layers = work.arch.width, work.arch.widths[Space.FFN], work.before.num_layers
+            tokens, fit = work.tokens * work.arch.active, regression(f, d, len(FFN_LAMBDAS))
+            found += Operations(0, gram(tokens, f, d), work.after.experts * fit) * layers
+        return found
 
     @torch.no_grad()
     def run(self, job: Job, options: Experts) -> FewerExperts:
