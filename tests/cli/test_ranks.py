@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import debug_launcher
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import processes
@@ -42,6 +43,14 @@ def by_torchrun(*arguments: object) -> str:
     )
     agent = elastic_launch(config, _main)
     code, stdout, stderr = processes.Job(lambda: agent(*map(str, arguments))).wait()
+    assert code == 0, stderr
+    return stdout
+
+
+def by_accelerate(*arguments: object) -> str:
+    """What two processes print that accelerate has started, by forks of this one."""
+    job = processes.Job(lambda: debug_launcher(_main, tuple(map(str, arguments)), num_processes=2))
+    code, stdout, stderr = job.wait()
     assert code == 0, stderr
     return stdout
 
@@ -113,13 +122,32 @@ def test_recovery_in_two_processes_is_that_of_one(cli, checkpoint, text, tmp_pat
     assert code == 0
     code, stdout, stderr = cli("recover", tmp_path / "small", tmp_path / "one", *asked)
     assert code == 0, stderr
-    (code, two, stderr), second = ranks("recover", tmp_path / "small", tmp_path / "two", *asked)
-    assert code == second[0] == 0, stderr + second[2]
-    assert second[1] == ""
+    two = by_torchrun("recover", tmp_path / "small", tmp_path / "two", *asked)
     first, both = (json.loads(printed)["recovery"] for printed in (stdout, two))
     assert (both["processes"], both["best_step"]) == (2, first["best_step"])
     losses = [[point["loss"] for point in told["loss_curve"] + told["looks"]] for told in (first, both)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    weights = [load_model(tmp_path / name, dtype=None, device="cpu").state_dict() for name in ("one", "two")]
+    assert all(torch.allclose(weights[1][name], value, atol=1e-5) for name, value in weights[0].items())
+    assert sorted(leftovers(tmp_path)) == ["one", "small", "two"]
+
+
+def test_a_sharded_recovery_is_that_of_one_process_and_resumes(cli, checkpoint, text, tmp_path, monkeypatch):
+    small = tmp_path / "small"
+    cli("compress", checkpoint, small, "--share-ffns-at", "1-2", "--calibration", text, *CALIBRATION)
+    asked = ["--train", text, "--steps", 6, "--batch-tokens", 64, "--seqlen", 16, "--learning-rate", 1e-2]
+    asked += ["--from", checkpoint, "--json"]
+    code, stdout, stderr = cli("recover", small, tmp_path / "one", *asked)
+    assert code == 0, stderr
+    monkeypatch.setattr("neuromeld.recovery.loop.CHECKPOINT_SECONDS", 0.0)
+    command = ["recover", small, tmp_path / "two", *asked, "--shard"]
+    first, second = ranks(*command, first_ends=("os.rename", r"/two$", signal.SIGKILL))
+    assert (first[0], second[0]) == (-signal.SIGKILL, 6), first[2] + second[2]
+    one, two = (json.loads(printed)["recovery"] for printed in (stdout, by_accelerate(*command)))
+    losses = [[point["loss"] for point in told["loss_curve"] + told["looks"]] for told in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert one["parameters_trained"] == two["parameters_trained"]
+    assert two["resumed_from"] == 5
     weights = [load_model(tmp_path / name, dtype=None, device="cpu").state_dict() for name in ("one", "two")]
     assert all(torch.allclose(weights[1][name], value, atol=1e-5) for name, value in weights[0].items())
     assert sorted(leftovers(tmp_path)) == ["one", "small", "two"]

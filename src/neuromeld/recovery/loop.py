@@ -18,9 +18,10 @@ from neuromeld.errors import NumericsError
 from neuromeld.modalities import TrainingSet
 from neuromeld.model.capture import Batch
 from neuromeld.recovery.held_out import HELD_OUT_TOKENS
-from neuromeld.recovery.ranks import average, own_part
+from neuromeld.recovery.ranks import average, own_part, told_by_first
 from neuromeld.recovery.schedule import rate_of
 from neuromeld.recovery.settings import Recovery
+from neuromeld.recovery.sharding import Part, take_gradients
 from neuromeld.recovery.state import State, keep_state, recalled_state
 from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.progress import Advance
@@ -121,7 +122,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         of = self.of
-        self.trained = {name: p for name, p in of.model.named_parameters() if p.requires_grad}
+        self.parts = {name: Part.of(p) for name, p in of.model.named_parameters() if p.requires_grad}
+        self.trained = {name: part.own for name, part in self.parts.items()}
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=0.0, weight_decay=0.0, fused=True)
         self.order = drawn_order(of.pool.num_examples, of.steps * of.settings.batch_examples(of.pool), of.settings.seed)
         self.every = max(1, min(of.steps // LOG_POINTS, LONGEST_LOG))
@@ -129,7 +131,7 @@ class _Run:
     def run(self, advance: Advance) -> Trained:
         of = self.of
         of.model.train()
-        self.state = recalled_state(of.journal, of.name, self.trained, self.optimizer) or self._begun()
+        self.state = recalled_state(of.journal, of.name, self.parts, self.optimizer) or self._begun()
         first, looks, begun, looking = self.state.step, of.looks_after(), time.monotonic(), 0.0
         kept = begun
         for step in range(first + 1, of.steps + 1):
@@ -143,8 +145,8 @@ class _Run:
                 before = time.monotonic()
                 self._look(step)
                 looking += time.monotonic() - before
-            if not self.pending and step < of.steps and time.monotonic() - kept >= CHECKPOINT_SECONDS:
-                keep_state(of.journal, of.name, self.state, self.trained, self.optimizer)
+            if not self.pending and step < of.steps and self._is_due(kept):
+                keep_state(of.journal, of.name, self.state, self.parts, self.optimizer)
                 kept = time.monotonic()
         done, seconds = self.state.step - first, time.monotonic() - begun - looking
         self._take_best()
@@ -163,6 +165,11 @@ class _Run:
         losses = [look["loss"] for look in self.state.looks]
         return len(losses) - 1 - losses.index(min(losses)) >= self.of.settings.patience
 
+    def _is_due(self, kept: float) -> bool:
+        """Tell whether the state is to be kept; of a state in parts, all processes do that together."""
+        due = time.monotonic() - kept >= CHECKPOINT_SECONDS
+        return told_by_first(lambda: due) if any(part.is_sharded for part in self.parts.values()) else due
+
     def _update(self, step: int) -> None:
         """Do one update, without waiting for the device."""
         of, settings = self.of, self.of.settings
@@ -175,8 +182,7 @@ class _Run:
                 loss = of.loss_of(on_device(of.pool.batch_of(numbers[place : place + part]), of.device))
                 (loss / settings.accumulate).backward()
             losses.append(loss.detach())
-        average(parameter.grad for parameter in self.trained.values() if parameter.grad is not None)
-        nn.utils.clip_grad_norm_(self.trained.values(), settings.clip)
+        take_gradients(self.parts.values(), settings.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_of(settings, step - 1)
         self.optimizer.step()

@@ -133,6 +133,8 @@ class RecoveryJob:
         job = Job(settings, passes, device, measure, losses["loss_before"], Journal(workspace))
         if settings.base_bits:
             job = replace(job, base=FourBit(located, located.fingerprint(), _computed(passes)))
+        if settings.shard and num_ranks() == 1:
+            raise UserInputError("shard is for several processes: start it with torchrun, or leave --shard out")
         if settings.layerwise_tokens and num_ranks() > 1:
             raise UserInputError("layers one at a time are trained in one process; start it without torchrun")
         if settings.layerwise_tokens:

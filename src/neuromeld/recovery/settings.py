@@ -102,6 +102,10 @@ class Recovery(Settings):
     )
     distill_weight: float = Field(0.5, description="Share w of the distillation in the loss.")
     temperature: float = Field(1.0, description="Distillation temperature T.")
+    shard: bool = Field(
+        False,
+        description="Of several processes, let each hold a part of every layer: weights, gradients and moments (FSDP).",
+    )
     bf16: bool | None = Field(None, description="Compute in bfloat16 by autocast; by default where the device has it.")
     seed: Seed = Field(0, description="Seed for sampling data, dropout and low-rank matrices.")
 
@@ -151,7 +155,9 @@ class Recovery(Settings):
         unused |= set() if self.layerwise_tokens else {"layerwise_rate"}
         unused |= {"batch_tokens"} if self.batch_size else set()
         unused |= {
-            name for name in ("accumulate", "final_learning_rate", "patience") if name not in self.model_fields_set
+            name
+            for name in ("accumulate", "final_learning_rate", "patience", "shard")
+            if name not in self.model_fields_set
         }
         return self.model_dump(exclude_none=True, exclude=unused)
 
@@ -197,6 +203,8 @@ class Recovery(Settings):
             problems.append(
                 f"only={self.only} and lora_rank={self.lora_rank}: low-rank updates are of matrices; give one"
             )
+        if self.shard and (self.lora_rank is not None or self.layerwise_tokens is not None):
+            problems.append("shard trains all of every layer: leave lora_rank and layerwise_tokens out")
         if self.layerwise_tokens is not None and self.original is None:
             problems.append("layerwise_tokens is for layers that follow the original's; name it by original")
         if self.teacher is not None:

@@ -6,14 +6,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from neuromeld.recovery.ranks import told_by_first
+from neuromeld.recovery.sharding import Part
 from neuromeld.runtime.journal import Journal
 
 OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW knows of a parameter: its updates and two moments."""
+
+KEPT = ("weight", "best", *OF_ADAM)
 
 BYTES_PER_PARAMETER = 2 * 4 * (1 + 2 + 1)
 """On disk: weights, moments and the best weights in float32, while the next state is written beside the last."""
@@ -33,35 +36,35 @@ class State:
     best: dict[str, Tensor]
 
 
-def keep_state(
-    journal: Journal, name: str, state: State, trained: Mapping[str, nn.Parameter], optimizer: Optimizer
-) -> None:
-    """Keep a state in the place of the last one."""
-    tensors: dict[str, Tensor] = {f"weight {key}": parameter for key, parameter in trained.items()}
-    tensors |= {f"best {key}": value for key, value in state.best.items()}
-    for part in OF_ADAM:
-        tensors |= {f"{part} {key}": optimizer.state[p][part] for key, p in trained.items() if p in optimizer.state}
+def keep_state(journal: Journal, name: str, state: State, trained: Mapping[str, Part], optimizer: Optimizer) -> None:
+    """Keep a state in the place of the last one, whole."""
+    tensors: dict[str, Tensor] = {}
+    for key, part in trained.items():
+        known = optimizer.state.get(part.own, {})
+        found = {"weight": part.own, "best": state.best[key]} | {moment: known[moment] for moment in OF_ADAM if known}
+        tensors |= {f"{what} {key}": part.whole(value) for what, value in found.items()}
     tensors |= {f"random {device}": value for device, value in _random_states().items()}
     journal.keep(name, {"step": state.step, "curve": state.curve, "looks": state.looks}, tensors)
 
 
 @torch.no_grad()
-def recalled_state(
-    journal: Journal, name: str, trained: Mapping[str, nn.Parameter], optimizer: Optimizer
-) -> State | None:
+def recalled_state(journal: Journal, name: str, trained: Mapping[str, Part], optimizer: Optimizer) -> State | None:
     """Return the state that was kept, with weights, moments and generators set to it; None where there is none."""
     entry = told_by_first(partial(journal.recall, name))
     if entry is None:
         return None
     found = entry.tensors
-    for key, parameter in trained.items():
-        parameter.copy_(found[f"weight {key}"])
-        if f"{OF_ADAM[0]} {key}" in found:
-            optimizer.state[parameter] = {part: found[f"{part} {key}"].to(parameter.device) for part in OF_ADAM}
+    best: dict[str, Tensor] = {}
+    for key, part in trained.items():
+        device = part.own.device
+        own = {what: part.part(found[f"{what} {key}"].to(device)) for what in KEPT if f"{what} {key}" in found}
+        part.own.copy_(own["weight"])
+        best[key] = own["best"]
+        if OF_ADAM[0] in own:
+            optimizer.state[part.own] = {moment: own[moment] for moment in OF_ADAM}
     torch.set_rng_state(found["random cpu"])
     if "random cuda" in found:
         torch.cuda.set_rng_state(found["random cuda"])
-    best = {key: found[f"best {key}"].to(parameter.device) for key, parameter in trained.items()}
     return State(entry.facts["step"], entry.facts["curve"], entry.facts["looks"], best)
 
 

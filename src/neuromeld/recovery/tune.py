@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ from neuromeld.recovery.loss import loss_of
 from neuromeld.recovery.ranks import once_for_all, told_by_first
 from neuromeld.recovery.rates import Tried, best_rate
 from neuromeld.recovery.settings import Job, Recovery
+from neuromeld.recovery.sharding import sharded
 from neuromeld.runtime.journal import NO_JOURNAL
 from neuromeld.runtime.progress import track
 
@@ -65,7 +67,7 @@ def tune(
             known = None if layers or job.base else job.loss_before
             with _trainable(model, job) as changed:
                 loss = partial(loss_of, changed, original, settings=settings)
-                look = partial(_look, job, model)
+                look = partial(_look, job, changed if settings.shard else model)
                 run = Training(changed, loss, pool, settings, job.device, look, job.journal, known)
                 result = _train(run, job, started, progress=progress)
     except torch.OutOfMemoryError as error:
@@ -79,8 +81,11 @@ def tune(
     return replace(result, layers=layers)
 
 
-def _look(job: Job, model: PreTrainedModel) -> float:
-    return told_by_first(lambda: job.measure(model).nll)
+def _look(job: Job, model: Any) -> float:
+    if not job.settings.shard:
+        return told_by_first(lambda: job.measure(model).nll)
+    found = job.measure(model).nll  # layers are whole while all processes run them
+    return told_by_first(lambda: found)
 
 
 def _train_layers(model: PreTrainedModel, original: PreTrainedModel, job: Job, *, progress: bool) -> list[TrainedLayer]:
@@ -118,8 +123,9 @@ def _trainable(model: PreTrainedModel, job: Job) -> Iterator[nn.Module]:
         with low_rank_updates(model, settings.lora_rank, job.base) as changed:
             yield changed
     else:
-        with _in_float32(model), _only(model, settings.only):
-            yield model
+        whole = sharded(model) if settings.shard else nullcontext(model)
+        with _in_float32(model), _only(model, settings.only), whole as changed:
+            yield changed
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from neuromeld.recovery import RECOVERY_RECIPES, load_recovery, parse_recovery
     [
         ({}, "say how long to train"),
         ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"steps": 9, "shard": True, "lora_rank": 4}, "leave lora_rank and layerwise_tokens out"),
         ({"steps": 9, "learning_rate": 0}, "learning_rate=0.0 must be positive"),
         ({"steps": 9, "learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),
         ({"steps": 9, "lerning_rate": 1}, "Did you mean 'learning_rate'"),
