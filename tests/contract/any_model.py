@@ -58,10 +58,12 @@ Written by `make families`, by discovery ([how](decisions/0035-any-model.md)), a
   config states that width alone.
 - `drop_layers`: without any one layer the others do what they do when it is skipped, and the config of what is left,
   read again, builds that model. **by name**: layers are not all of one shape, and some can be dropped.
+- `experts`: experts in another order do what they should, and the config with fewer of them builds the model that is
+  left.
 
-Then the small model is compressed, FFNs to half and without a layer where that is proved, saved, and loaded again with
-its own class: what does not say the same then is refused here, too. What is refused has the number of the reason. A
-real model is discovered anew, with the structure of its own config.
+Then the small model is compressed, FFNs to half and without a layer where that is proved, or with half of its experts,
+saved, and loaded again with its own class: what does not say the same then is refused here, too. What is refused has
+the number of the reason. A real model is discovered anew, with the structure of its own config.
 
 Of image classifiers only those with all layers in one list have FFNs here: networks of convolutions have none, and
 those in stages of several widths (Swin, PVT, SegFormer) are not discovered.
@@ -73,12 +75,16 @@ SAME = 1e-5
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a type: a cell and a reason for each stage, or why no small model of it can be built."""
+    """What came of a type: a cell and a reason for each stage, or why no small model of it can be built.
+
+    experts  why there cannot be fewer experts, "" where there can, None where there are none
+    """
 
     name: str
     cells: tuple[str, str] = ("refused", "refused")
     reasons: tuple[str, str] = ("", "")
     unbuilt: str = ""
+    experts: str | None = None
 
 
 def types_of(kind: str) -> Iterator[tuple[str, Any]]:
@@ -110,7 +116,14 @@ def look_at(name: str, model_class: Any) -> Found:
     best = found.proved[0]
     ffn = ("native", best.native_only) if best.native_only else ("stock", "")
     drop = _drop(best, original)
-    return _as_saved(Found(name, (ffn[0], drop[0]), (ffn[1], drop[1])), original)
+    saved = _as_saved(Found(name, (ffn[0], drop[0]), (ffn[1], drop[1])), original)
+    return replace(saved, experts=_experts(best, original))
+
+
+def _experts(proved: Proved, original: PreTrainedModel) -> str | None:
+    if "experts" in proved.refusals:
+        return _line(proved.refusals["experts"])
+    return _lost(original, ("experts",)) if spec_of(original, proved).mixture is not None else None
 
 
 def _as_saved(found: Found, original: PreTrainedModel) -> Found:
@@ -146,6 +159,9 @@ def _lost(original: PreTrainedModel, stages: tuple[str, ...]) -> str:
 def _plan(model: PreTrainedModel, stages: tuple[str, ...]) -> Any:
     """Return the plan that drops the first layer that can be dropped, where one is to be."""
     recipe: dict[str, Any] = {"ffn": {"ratio": 0.5}, "calibration": {"tokens": 4096, "seqlen": 16}}
+    if stages == ("experts",):
+        experts = {"ratio": 0.5, "compensate": "none"}
+        return make_plan(model, parse_recipe({"experts": experts, "calibration": recipe["calibration"]}))
     if stages == ("ffn",):
         return make_plan(model, parse_recipe(recipe))
     problems = []
@@ -193,11 +209,19 @@ def _section(title: str, models: list[Found]) -> Iterator[str]:
         yield f"| `{found.name}` | {' | '.join(cells)} |"
     yield ""
     yield from (f"{number}. {reason}" for number, reason in enumerate(map(_plain, reasons), start=1))
+    yield from _fewer_experts(small)
     yield "\nNot built small:\n"
     for reason in dict.fromkeys(found.unbuilt for found in models if found.unbuilt):
         names = ", ".join(f"`{found.name}`" for found in models if found.unbuilt == reason)
         yield f"- {names}: {_plain(reason)}"
     yield ""
+
+
+def _fewer_experts(small: list[Found]) -> Iterator[str]:
+    proved = [f"`{found.name}`" for found in small if found.experts == ""]
+    if proved:
+        yield f"\nFewer experts (`experts`) are proved of {', '.join(proved)}; not of these:\n"
+        yield from (f"- `{found.name}`: {_plain(found.experts)}" for found in small if found.experts)
 
 
 def _plain(reason: str) -> str:

@@ -19,6 +19,7 @@ from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 from neuromeld.planning.served import SERVED, multiples_of, unserved
+from neuromeld.stages.experts import possible_counts
 from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 from neuromeld.stages.vocabulary import VocabularyRange
 
@@ -30,6 +31,9 @@ MERGED = (2, 3, 5)
 
 TOKENS = (0.75, 0.5, 0.25)
 """Shares of the tokens that are left before FFNs are narrowed."""
+
+EXPERTS = (0.75,)
+"""Shares of the experts that are left before FFNs are narrowed."""
 
 RANKS = (0.85, 0.7)
 """Shares of the width that an embedding is left with before FFNs are narrowed."""
@@ -78,6 +82,11 @@ class SearchSpace:
     vocabulary: VocabularyRange | None = None
     losses: UnitLosses | None = None
 
+    @property
+    def of_experts(self) -> bool:
+        """Whether FFNs are experts, whose neurons have no scores."""
+        return self.arch.consumer(self.arch.layers_with(Space.FFN)[0], Space.FFN).stacked
+
     def recipe(self, **stages: Any) -> Recipe:
         return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
 
@@ -97,7 +106,7 @@ def candidates(space: SearchSpace) -> list[Candidate]:
     left.
     """
     found = [*_uniform(space), *_until_one_fits(space, _with_layers_dropped(space)), *_narrower_stream(space)]
-    found += _fewer_tokens(space)
+    found += [*_fewer_experts(space), *_fewer_tokens(space)]
     if space.settings["output"] != "stock":
         found += [*_until_one_fits(space, _with_ffns_merged(space)), *_by_layer(space)]
     found += _narrower_embedding(space)
@@ -184,6 +193,22 @@ def _has_streams(space: SearchSpace) -> bool:
     return space.settings["output"] != "stock" or bool(space.arch.spec.config_keys(Space.RESIDUAL))
 
 
+def _fewer_experts(space: SearchSpace) -> Iterator[Candidate]:
+    """Yield the most experts that meet the budget by themselves, and more of them with narrower ones."""
+    counts = possible_counts(space.arch)
+
+    def stage(count: float) -> dict[str, Any]:
+        return {"experts": {"count": int(count)}}
+
+    alone = largest(counts, lambda count: space.fits(space.recipe(**stage(count))))
+    for share in EXPERTS:
+        more = [count for count in counts if (alone or 0) < count <= share * space.arch.experts]
+        if more:
+            yield from _narrow_ffns(space, f"{share} of the experts, narrower FFNs", None, **stage(more[-1]))
+    if alone is not None:
+        yield Candidate("fewer experts", space.recipe(**stage(alone)), None)
+
+
 def _fewer_tokens(space: SearchSpace) -> Iterator[Candidate]:
     """Yield the most tokens that meet the budget by themselves, and more of them with narrower FFNs."""
     choices = space.vocabulary
@@ -255,6 +280,8 @@ def _layered(
 
     without  layers that are gone
     """
+    if space.of_experts:
+        return
     groups = sizes_of(space.arch, space.model.config).num_kv_heads[0]
     chunk = math.lcm(CHUNK, multiples_of(space.settings["output"]).by_layer)
     ffn = [scores for layer, scores in enumerate(space.scores.ffn) if layer not in without]
@@ -284,6 +311,8 @@ def _narrow_ffns(
     size = largest(range(multiple, full + 1, multiple), lambda size: space.fits(recipe_of(size)))
     if size is None:
         return
+    if space.of_experts:
+        lost = None
     if lost is not None:
         gone = full - int(size)
         kept = (scores for layer, scores in enumerate(space.scores.ffn) if layer not in without)

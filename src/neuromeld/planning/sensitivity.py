@@ -27,7 +27,8 @@ class UnitLosses:
 
     On the CPU: sizes of many candidates are found by them, number by number.
 
-    A layer without an FFN that is described has no hidden neurons; `heads` are empty where attention is not described.
+    A layer without an FFN that is described, or with experts, has no scores of neurons; `heads` are empty where
+    attention is not described.
     """
 
     ffn: list[Tensor]
@@ -80,7 +81,11 @@ def fisher_scores(
     """
     layers = arch.layer_paths
     ffn, heads = (
-        {layer: arch.consumer(layer, space).path for layer in arch.layers_with(space)}
+        {
+            layer: consumer.path
+            for layer in arch.layers_with(space)
+            if not (consumer := arch.consumer(layer, space)).stacked
+        }
         for space in (Space.FFN, Space.HEADS)
     )
     sums: dict[str, Tensor] = {}

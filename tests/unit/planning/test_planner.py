@@ -136,6 +136,18 @@ def test_every_candidate_just_meets_the_budget(family, budget):
             assert budget.share(model, wider) > 1
 
 
+def test_fewer_experts_and_narrower_ones_are_candidates_for_a_mixture():
+    """Nothing is predicted of neurons of experts: they have no scores."""
+    model = build("mixtral", dtype=torch.float32)
+    arch, budget = architecture_of(model), Budget(keep=0.75)
+    ways = candidates(SearchSpace(model, arch, budget, fisher_scores(model, arch, batches(2)), settings("native")))
+    found = {way.name: way for way in ways}
+    assert found["fewer experts"].recipe.experts.count == 2
+    assert found["narrower FFNs"].predicted is None
+    assert not any("by layer" in name for name in found)
+    assert all(budget.share(model, way.recipe) <= 1 for way in ways)
+
+
 def test_the_ffns_that_are_merged_are_those_in_a_row_that_carry_least():
     model = build("llama-tied")
     arch = architecture_of(model)

@@ -1,6 +1,6 @@
 """Leave fewer experts in every layer of a mixture."""
 
 from neuromeld.stages.experts.options import Experts
-from neuromeld.stages.experts.stage import ExpertsStage
+from neuromeld.stages.experts.stage import ExpertsStage, possible_counts
 
-__all__ = ["Experts", "ExpertsStage"]
+__all__ = ["Experts", "ExpertsStage", "possible_counts"]

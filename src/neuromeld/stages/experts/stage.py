@@ -146,16 +146,22 @@ def _neurons_known(arch: Architecture) -> bool:
     return mixture is not None and any(weight.stacked and weight.path == mixture.experts for weight in weights)
 
 
+def possible_counts(arch: Architecture) -> range:
+    """Return the numbers of experts of a layer that may be left, all but as many as there are; none without experts."""
+    least = arch.active if arch.groups == 1 else max(2, arch.active) * arch.groups
+    return range(least, arch.experts if arch.spec.mixture else 0, arch.groups)
+
+
 def _impossible(arch: Architecture, count: int, total: int) -> str | None:
     """Say why a layer cannot have so many experts, and what to give."""
+    possible = possible_counts(arch)
+    if count == total or count in possible:
+        return None
     if count > total:
         return f"experts={count} is more than the {total} that a layer has"
-    if count < arch.active:
-        return f"experts={count} is fewer than the {arch.active} that a token is sent to; keep at least as many"
-    least = max(2, arch.active) * arch.groups
-    if arch.groups > 1 and (count % arch.groups or count < least):
+    if arch.groups > 1:
         return (
             f"experts={count}: they come in {arch.groups} groups, of which a token is sent to some; keep a multiple of "
-            f"{arch.groups}, at least {least}"
+            f"{arch.groups}, at least {possible.start}"
         )
-    return None
+    return f"experts={count} is fewer than the {arch.active} that a token is sent to; keep at least as many"
