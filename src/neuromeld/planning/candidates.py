@@ -163,7 +163,7 @@ def _with_layers_dropped(space: SearchSpace) -> Iterator[Shrunk]:
             return
         gone = sorted(ranked[:count])
         lost = sum(space.scores.layers[layer] for layer in gone)
-        yield Shrunk(f"{count} layers dropped", lost, gone, {"drop_layers": {"layers": gone}})
+        yield Shrunk(f"{count} layer{'s' * (count > 1)} dropped", lost, gone, {"drop_layers": {"layers": gone}})
 
 
 def _with_ffns_merged(space: SearchSpace) -> Iterator[Shrunk]:
