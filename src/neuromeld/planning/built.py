@@ -19,7 +19,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class BuiltCandidate:
-    """Loss of a candidate, in nats per token, and the share of the original's time that it takes, if that counts.
+    """Loss of a candidate, in nats per token, and the share of the original's time that it takes, where that was timed.
 
     by_batch      nats per token of each batch of the validation text
     other_losses  losses on texts of other kinds, by name
@@ -33,13 +33,6 @@ class BuiltCandidate:
     other_losses: Mapping[str, float] = field(default_factory=dict)
     error: float = 0.0
     accuracy: Lost | None = None
-
-    @property
-    def rank(self) -> float:
-        """Lower is better: the loss, for each share of the time that it saves where that counts."""
-        if self.latency is None:
-            return self.loss
-        return self.loss / (1 - self.latency) if self.latency < 1 else math.inf
 
 
 def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:

@@ -15,6 +15,7 @@ from neuromeld.errors import NeuromeldError
 from neuromeld.planning.allocate import CHUNK, Allocation, Layered
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.largest import largest, smallest
+from neuromeld.planning.latency import MARGIN, TimeTable
 from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.sensitivity import FisherScores, UnitLosses
@@ -72,6 +73,7 @@ class SearchSpace:
     """Model, budget and sensitivities that candidates are made for, and the vocabularies that may be had of a text.
 
     losses  measured, of units; None where that was not done
+    times   measured, of sizes, where the budget is of time
     """
 
     model: PreTrainedModel
@@ -81,6 +83,7 @@ class SearchSpace:
     settings: dict[str, Any]
     vocabulary: VocabularyRange | None = None
     losses: UnitLosses | None = None
+    times: TimeTable | None = None
 
     @property
     def of_experts(self) -> bool:
@@ -93,7 +96,10 @@ class SearchSpace:
     def fits(self, recipe: Recipe) -> bool:
         """Tell whether the budget allows it; a recipe that the model refuses does not fit."""
         try:
-            return self.budget.share(self.model, recipe, self.arch) <= 1
+            if self.times is None:
+                return self.budget.share(self.model, recipe, self.arch) <= 1
+            assert self.budget.keep is not None
+            return self.times.ratio(make_plan(self.model, recipe, arch=self.arch).after) <= self.budget.keep - MARGIN
         except NeuromeldError:
             return False
 

@@ -23,7 +23,7 @@ from neuromeld.planning.built import BuiltCandidate, accuracy_lost, by_batch, si
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.choice import Choice, Measured
 from neuromeld.planning.effort import STANDARD, Amounts, Effort, learned_candidates, told_beforehand
-from neuromeld.planning.latency import Timer, alias_copy, sized_for_time, time_ratio
+from neuromeld.planning.latency import Timer, TimeTable, alias_copy, measured_times, time_ratio
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import Recipe
@@ -39,6 +39,9 @@ from neuromeld.stages.vocabulary import vocabulary_range
 Losses = list[tuple[float, int]]
 """Of each batch: the nats, or the wrong predictions, and the number of predictions."""
 
+WINDOW = 8
+"""Tokens of the text that sizes are made of which are only timed."""
+
 FEW_TOKENS = 8192
 """Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
 
@@ -49,6 +52,7 @@ class _Round:
 
     journal  keeps what the builds are made of
     accuracy  next-token accuracy is measured on `text`, too
+    timed    the time of a request is measured, where the budget is of that
     """
 
     name: str
@@ -57,6 +61,7 @@ class _Round:
     others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
     journal: Journal = NO_JOURNAL
     accuracy: bool = False
+    timed: bool = False
 
 
 @dataclass
@@ -109,13 +114,17 @@ class Planner:
             with self.phases.measure("making candidates"):
                 everything = candidates(space)
             if not everything:
-                raise UserInputError("no candidate meets this budget: ask for less compression")
-            first, finalists = self._first_round(space, everything, few)
-            last = _Round("measuring finalists", self.data, self.validation, self.others, accuracy=self.accuracy)
-            last = replace(last, journal=self.journal if self.keeps_builds else NO_JOURNAL)
+                told = f" (times of sizes, over the original's: {space.times})" if space.times else ""
+                raise UserInputError(f"no candidate meets this budget{told}: ask for less compression")
+            first, finalists = self._first_round(everything, few)
+            journal = self.journal if self.keeps_builds else NO_JOURNAL
+            last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy, True)
             final = self._measure(last, list(finalists.values()))
+            for late in self._sized_again(space, finalists, final):
+                finalists[late.name] = late
+                final |= self._measure(replace(last, name="measuring finalists again"), [late])
             self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
-            ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].rank)
+            ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].loss)
             learned = learned_candidates(space, ranked, self.effort)
             final |= self._measure(replace(last, name="measuring learned units"), learned)
             finalists |= {one.name: one for one in learned}
@@ -145,7 +154,30 @@ class Planner:
         if self.vocab_from is not None:
             vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
         losses = self._measured_losses(arch) if self.effort.measured and self.output != "stock" else None
-        return SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary, losses)
+        space = SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary, losses)
+        return space if self.original is None else replace(space, times=self._times(space))
+
+    def _times(self, space: SearchSpace) -> TimeTable:
+        """Time some sizes of the model, once for all budgets."""
+        what, choices = "timing sizes", space.vocabulary
+        few = choices.at(0.5) if choices else None
+        tokens = (choices.text, few) if choices and few else None
+        if self.shared.times is None:
+            with self.phases.measure(what):
+                self.shared.times = measured_times(self.model, space.arch, space.recipe, tokens, self._time)
+        return self.shared.times
+
+    def _time(self, name: str, recipe: Recipe) -> float:
+        """Return the time of a request at the sizes that a recipe makes, over the original's."""
+        window = [{"input_ids": batch["input_ids"][:1, :WINDOW]} for batch in self.data[:2]]
+
+        def time() -> float:
+            assert self.original is not None
+            with self._made(recipe, window, window, NO_JOURNAL):
+                return self.timer(self.model, self.original)
+
+        ratio: float = self.journal.once(f"timing {name}", time)
+        return ratio
 
     def _measured_losses(self, arch: Architecture) -> UnitLosses | None:
         """Measure what widths of layers cost, once for all budgets."""
@@ -162,46 +194,49 @@ class Planner:
             return fisher_scores(self.model, arch, windows, advance)
 
     def _first_round(
-        self, space: SearchSpace, everything: Sequence[Candidate], few: Sequence[Batch]
+        self, everything: Sequence[Candidate], few: Sequence[Batch]
     ) -> tuple[dict[str, BuiltCandidate], dict[str, Candidate]]:
         """Return what the candidates that were built from few tokens lose, and the finalists.
 
-        Of kinds that other budgets measured from all tokens, the one with the least loss to expect is built at once; of
-        time nothing can be expected.
+        Of kinds that other budgets measured from all tokens, the one with the least loss to expect is built at once.
         """
         known = self.shared.led(everything, self.budget)
-        if known and self.original is None:
+        if known:
             return {}, {known[0].name: known[0]}
-        promising = known or _promising(everything, self.effort.built)
-        simplest = [] if known or self.effort.finalists < 2 else everything[:1]
+        promising = _promising(everything, self.effort.built)
+        simplest = [] if self.effort.finalists < 2 else everything[:1]
         first = self._measure(_Round("measuring candidates", few, self.validation[::4]), promising)
-        return first, self._finalists(space, promising, simplest, first)
+        return first, self._finalists(promising, simplest, first)
 
     def _finalists(
-        self,
-        space: SearchSpace,
-        promising: Sequence[Candidate],
-        simplest: Sequence[Candidate],
-        first: Mapping[str, BuiltCandidate],
+        self, promising: Sequence[Candidate], simplest: Sequence[Candidate], first: Mapping[str, BuiltCandidate]
     ) -> dict[str, Candidate]:
         """Return the best of those that were built from few tokens, and the simplest, where it is to be built, too.
 
         A ridge gains from more tokens and a dropped layer does not, so few alone would favour the latter.
         """
-        ranked = sorted(promising, key=lambda candidate: first[candidate.name].rank)
+        ranked = sorted(promising, key=lambda candidate: first[candidate.name].loss)
         best = ranked[: self.effort.finalists if simplest else 1]
-        found = [one for one in promising if one in best or one in simplest]
-        if self.original is None:
-            return {one.name: one for one in found}
-        sized = [sized_for_time(space, one, first[one.name].latency or 1) for one in found]
-        return {one.name: one for one in sized if one is not None}
+        return {one.name: one for one in promising if one in best or one in simplest}
+
+    def _sized_again(
+        self, space: SearchSpace, finalists: Mapping[str, Candidate], final: Mapping[str, BuiltCandidate]
+    ) -> Iterator[Candidate]:
+        """Yield finalists that take longer than they may in the size at which they should not, by what they took."""
+        for name, built in final.items():
+            if built.latency is None or built.latency <= (self.budget.keep or 0):
+                continue
+            assert space.times is not None
+            after = make_plan(self.model, finalists[name].recipe).after
+            slower = replace(space, times=space.times.held_to(after, built.latency))
+            yield from (one for one in candidates(slower) if one.name == name and one != finalists[name])
 
     def _measure(self, now: _Round, those: Sequence[Candidate]) -> dict[str, BuiltCandidate]:
         """Build each candidate and measure it."""
 
         def build(candidate: Candidate) -> tuple[Losses, float | None, dict[str, float], Losses]:
             with self._built(candidate, now.data, now.text, now.journal.within(candidate.name)) as job:
-                latency = self.timer(self.model, self.original) if self.original is not None else None
+                latency = self.timer(self.model, self.original) if now.timed and self.original else None
                 others = {name: mean_of(self._losses(text, job.processor)) for name, text in now.others.items()}
                 wrong = batch_errors(self.model, now.text) if now.accuracy else []
                 return self._losses(now.text, job.processor), latency, others, wrong
@@ -234,7 +269,15 @@ class Planner:
         self, candidate: Candidate, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
     ) -> Iterator[Job]:
         """Make the model, inside, what the candidate makes of it."""
-        plan = make_plan(self.model, _built_on(candidate.recipe, data))
+        with self._made(_built_on(candidate.recipe, data), data, validation, journal) as job:
+            yield job
+
+    @contextmanager
+    def _made(
+        self, recipe: Recipe, data: Sequence[Batch], validation: Sequence[Batch], journal: Journal
+    ) -> Iterator[Job]:
+        """Make the model, inside, what a recipe makes of it."""
+        plan = make_plan(self.model, recipe)
         with reversible(self.model):
             job = job_of(self.model, plan, data, validation)
             job.journal, job.processor = journal, self.processor

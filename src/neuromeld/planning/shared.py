@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.candidates import Candidate
+from neuromeld.planning.latency import TimeTable
 from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 
 EXPONENT = 1.5
@@ -36,13 +37,15 @@ def _gone(budget: Budget) -> float:
 
 @dataclass
 class Shared:
-    """Sensitivities, measured losses of units, losses of the original by text, and kinds of candidates by name.
+    """Sensitivities, losses of units and times of sizes as measured, losses of the original by text, and kinds of
+    candidates by name.
 
     known   those that came to a last round
     """
 
     scores: FisherScores | None = None
     losses: UnitLosses | None = None
+    times: TimeTable | None = None
     dense: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     known: dict[str, Known] = field(default_factory=dict)
 
