@@ -19,7 +19,7 @@ from cli.commands import CALIBRATION, leftovers
 from cli.test_interruption import content, finished_steps, stopped, work
 from neuromeld import parse_recipe, plan
 from neuromeld.checkpoint import load_model, new_folder, save_checkpoint
-from neuromeld.planning.memory import INTERPRETER_BYTES
+from neuromeld.planning.memory import INTERPRETER_BYTES, Footprint
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.runtime.journal import open_journal
 
@@ -101,6 +101,27 @@ def test_the_result_is_that_of_a_job_in_memory_bit_for_bit(stages, cli, text, tm
         assert other[1].keys() == plain[1].keys()
         for name, value in plain[1].items():
             assert torch.equal(value, other[1][name]), name
+
+
+def test_a_budget_is_met_by_the_same_model_within_limits(cli, text, tmp_path, monkeypatch):
+    """Candidates are built in files, and measured with the same losses."""
+    model = build(tmp_path / "model", layers=2, num_key_value_heads=2)
+    calibration = ["--calibration", text, "--calibration-tokens", 512, "--seqlen", 32, "--no-evaluate"]
+    command = ["--keep", 0.75, "--effort", "quick", "--stock", *calibration]
+    limits = ["--max-memory", "1GB", "--device-memory", "40MB"]
+    monkeypatch.setattr(Footprint, "peak", lambda _: 1 << 40)
+    candidates, written = [], []
+    for name, options in (("plain", []), ("limited", limits)):
+        code, _, said = cli("compress", model, tmp_path / name, *command, *options)
+        assert code == 0, said
+        record = json.loads((tmp_path / name / "record.json").read_text())
+        candidates.append({one["name"]: (one["first_loss"], one["measured_loss"]) for one in record["candidates"]})
+        written.append(tensors(tmp_path / name))
+    assert record["memory"]["memory_mapped"]
+    assert record["device_memory"]["measured_peak_bytes"] <= record["device_memory"]["window_bytes"]
+    assert candidates[0] == candidates[1]
+    assert sum(first is not None for first, _ in candidates[0].values()) > 1
+    assert all(torch.equal(value, written[1][name]) for name, value in written[0].items())
 
 
 JOBS = """
@@ -191,7 +212,7 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
         "share_ffns holds": ["--share-ffns", 2],
         "refit of the width": ["--hidden-size", 96, "--hidden-refit"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
-        "stages that are named": ["--keep", 0.8],
+        "builds the candidates of a budget": ["--keep", 0.8],
         "smallest that works is --device-memory": ["--ffn-ratio", 0.5, "--device-memory", "1MB"],
         "must be a size": ["--ffn-ratio", 0.5, "--max-memory", "lots"],
     }

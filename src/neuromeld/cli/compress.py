@@ -30,6 +30,7 @@ from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
 from neuromeld.planning.allowed import said_of_loss
 from neuromeld.planning.duration import THROUGHPUTS, load_throughput, said, time_of
+from neuromeld.planning.limits import Limits
 from neuromeld.recovery import recovery_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
@@ -155,7 +156,8 @@ def _exports(out: Path, formats: str | None, *, force: bool, untie: bool) -> Exp
 def _choice_job(located: ModelSource, asked: Request, settings: dict[str, Any]) -> ChoiceJob:
     assert asked.budget is not None
     job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
-    return replace(job, vocab_from=asked.vocab_from, effort=asked.effort)
+    limits = Limits(asked.max_memory, asked.device_memory)
+    return replace(job, vocab_from=asked.vocab_from, effort=asked.effort, limits=limits)
 
 
 def _check_one_by_one(formats: str | None, recover: str | None) -> None:
@@ -222,6 +224,11 @@ def plan_command(
         raise UserInputError("several budgets are for compress; plan shows one: give --keep one share")
     recipe, choice = asked.recipe, None
     if asked.budget is not None:
+        if asked.max_memory is not None or asked.device_memory is not None:
+            raise UserInputError(
+                "plan builds the candidates of a budget in memory and keeps none: with --max-memory or --device-memory "
+                "use compress"
+            )
         settings = machine.arguments | {"progress": True, "vocab_from": asked.vocab_from}
         choice = choose(model, asked.budget, asked.calibration, asked.output, effort=asked.effort, **settings)
         recipe = choice.recipe

@@ -53,11 +53,6 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         effort = EFFORTS[effort or STANDARD.name].name
         if budget is not None:
             vocab_from = values.pop(VOCAB_FROM)
-            if limit is not None or on_device is not None:
-                raise UserInputError(
-                    "--max-memory and --device-memory need stages that are named, as by --ffn-ratio: candidates for a "
-                    "budget are built in memory"
-                )
             given = {name: value for name, value in values.items() if value is not None and name not in _SETTINGS}
             if given:
                 raise UserInputError(f"{_flags(given)}: with a budget the planner chooses the stages; leave it out")

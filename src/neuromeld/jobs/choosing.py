@@ -1,5 +1,7 @@
 """The job of `choose`: read model and data, and let the planner find a recipe for a budget."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,14 +10,18 @@ import torch
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
 from neuromeld.errors import UserInputError
-from neuromeld.jobs.opening import identity_of
+from neuromeld.jobs.opening import check_alone, check_files, check_text, device_limit, identity_of
 from neuromeld.modalities import inputs_of, reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes
 from neuromeld.planning import Budget, Choice, Planner, Sweep
 from neuromeld.planning.effort import EFFORTS, STANDARD
+from neuromeld.planning.limits import NO_LIMITS, Limits, footprint_of_choice
+from neuromeld.planning.plan import meta_model
 from neuromeld.planning.served import OutputFormat
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.memory import keep_no_freed_memory
+from neuromeld.runtime.streaming import DeviceWindow, streaming
 
 FINAL_TOKENS = 16384
 """Validation tokens that the finalists of a budget are measured on."""
@@ -32,6 +38,7 @@ class ChoiceJob:
     vocab_from  the text that tokens may be chosen by; without one, all tokens stay
     effort   how much is tried, by name
     others   texts of other kinds, which the finalists are measured on, too
+    limits   of memory; with one of memory here, a journal with a folder takes the weights of candidates
     """
 
     source: ModelSource
@@ -46,6 +53,7 @@ class ChoiceJob:
     vocab_from: str | None = None
     effort: str = STANDARD.name
     others: tuple[str, ...] = ()
+    limits: Limits = NO_LIMITS
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
@@ -55,8 +63,38 @@ class ChoiceJob:
                     "--vocab-from goes with --max-loss in nats: the next tokens of another vocabulary are others, and "
                     "their accuracy cannot be compared"
                 )
-            return Sweep(self.planner(accuracy=allowed.unit == "accuracy")).smallest(allowed)
-        return self.planner().choose()
+            with self.within_limits():
+                return Sweep(self.planner(accuracy=allowed.unit == "accuracy")).smallest(allowed)
+        with self.within_limits():
+            return self.planner().choose()
+
+    @contextmanager
+    def within_limits(self) -> Iterator[None]:
+        """Leave weights elsewhere inside, where the limits want it; `UserInputError` where that is not enough."""
+        with streaming(self._window() if self.limits != NO_LIMITS else None):
+            yield
+
+    def _window(self) -> DeviceWindow | None:
+        """Return what the weights are seen through, and let the journal say whether they stay in their files."""
+        check_alone()
+        check_text(self.calibration)
+        if self.budget.objective == "latency":
+            raise UserInputError(
+                "--objective latency takes the time of models as they are served, not with weights on the way: leave "
+                "--max-memory and --device-memory out, or budget by params or flops"
+            )
+        config = self.source.config()
+        own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+        footprint = footprint_of_choice(meta_model(config), self.calibration, self.dtype or own)
+        memory_mapped = footprint.within(self.limits.max_memory)[1]
+        if memory_mapped:
+            check_files(self.source, self.dtype, own)
+            keep_no_freed_memory()
+            self.journal.memory_mapped = True
+        limit = device_limit(self.device, self.limits.max_memory, self.limits.device_memory)
+        if limit is None or footprint.streamed(limit, memory_mapped=memory_mapped) is None:
+            return None
+        return DeviceWindow(torch.device(self.device), footprint.least_window, drops_pages=memory_mapped)
 
     def planner(self, *, accuracy: bool = False, **facts: Any) -> Planner:
         """Read model and data and begin the job; `facts` decide, too, what it is that is chosen.
@@ -78,7 +116,7 @@ class ChoiceJob:
         identity: dict[str, Any] = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
         identity |= {"vocab_from": self.vocab_from, "effort": effort.name} | facts
         identity |= {"others": [text.sha256 for text in others]}
-        model = self.source.load(self.dtype, self.device)
+        model = self.source.load(self.dtype, self.device, memory_mapped=self.journal.memory_mapped)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
         self.journal.begin(identity | {"calibration": settings.model_dump()}, force=self.force)
@@ -96,6 +134,7 @@ class ChoiceJob:
             effort=effort,
             others={name: text.batches for name, text in zip(self.others, others, strict=True)},
             accuracy=accuracy,
+            limits=self.limits,
         )
 
     @property

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 from neuromeld.checkpoint import weight_files
 from neuromeld.checkpoint.companions import check_companions
 from neuromeld.checkpoint.source import ModelSource
+from neuromeld.data.calibration import Calibration
 from neuromeld.data.mixture import OWN, first_named, parse_mixture
 from neuromeld.data.text import first_windows
 from neuromeld.errors import UserInputError
@@ -111,7 +112,7 @@ def plan_of(
     if plan.memory_mapped:
         check_files(source, dtype, own)
     if plan.memory_mapped or plan.on_device:
-        check_text(recipe)
+        check_text(recipe.calibration)
     return plan
 
 
@@ -128,9 +129,9 @@ def check_files(source: ModelSource, dtype: torch.dtype | None, own: torch.dtype
         raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
 
 
-def check_text(recipe: Recipe) -> None:
+def check_text(calibration: Calibration) -> None:
     """Raise `UserInputError` where a job whose weights lie elsewhere is to be calibrated on what the model writes."""
-    if any(part.source == OWN for part in parse_mixture(recipe.calibration.source or "")):
+    if any(part.source == OWN for part in parse_mixture(calibration.source or "")):
         raise UserInputError(
             "--max-memory and --device-memory leave the weights elsewhere, where a model is too slow to write text: "
             f"give another --calibration than {OWN}"

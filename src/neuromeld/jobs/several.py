@@ -40,8 +40,10 @@ class SeveralJob:
             for place in outs.values():
                 check_free(place, force=self.choice.force, source=self.choice.source.name)
         with open_job(self.out) as journal:
-            sweep = Sweep(replace(self.choice, journal=journal).planner(keeps=keeps))
-            choices = {keep: sweep.at(keep) for keep in keeps}
+            choosing = replace(self.choice, journal=journal)
+            with choosing.within_limits():
+                sweep = Sweep(choosing.planner(keeps=keeps))
+                choices = {keep: sweep.at(keep) for keep in keeps}
             del sweep  # and its model
             written = {
                 outs[keep]: journal.once(f"written {keep:g}", self._write, choice, outs[keep], journal)
@@ -53,5 +55,6 @@ class SeveralJob:
         job = self.choice
         settings: dict[str, Any] = {"dtype": job.dtype, "device": job.device, "force": job.force}
         settings |= {"progress": job.progress, "evaluate": self.evaluate, "choice": choice, "chosen_in": journal}
+        settings |= {"max_memory": job.limits.max_memory, "device_memory": job.limits.device_memory}
         with open_job(out) as own:
             return CompressionJob(job.source, choice.recipe, out, own, **settings).run()[1]

@@ -24,6 +24,7 @@ from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.choice import Choice, Measured
 from neuromeld.planning.effort import STANDARD, Amounts, Effort, learned_candidates, told_beforehand
 from neuromeld.planning.latency import Timer, TimeTable, alias_copy, measured_times, time_ratio
+from neuromeld.planning.limits import NO_LIMITS, Limits
 from neuromeld.planning.pipeline import job_of, run_stages
 from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import Recipe
@@ -33,6 +34,7 @@ from neuromeld.planning.shared import Shared
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases
 from neuromeld.runtime.progress import say, track
+from neuromeld.runtime.streaming import is_streaming
 from neuromeld.stages.base import Job
 from neuromeld.stages.vocabulary import vocabulary_range
 
@@ -78,6 +80,7 @@ class Planner:
     effort       how much is tried
     others       texts of other kinds by name, which finalists are measured on, too, and not chosen by
     accuracy     the next-token accuracy of finalists is measured, too, and nothing chosen by it
+    limits       of memory; candidates that take more are left out
     """
 
     model: PreTrainedModel
@@ -98,6 +101,7 @@ class Planner:
     effort: Effort = STANDARD
     others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
     accuracy: bool = False
+    limits: Limits = NO_LIMITS
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -112,10 +116,7 @@ class Planner:
             few = self.data[: max(2, FEW_TOKENS // self.data[0]["input_ids"].numel())]
             space = self._search_space(few)
             with self.phases.measure("making candidates"):
-                everything = candidates(space)
-            if not everything:
-                told = f" (times of sizes, over the original's: {space.times})" if space.times else ""
-                raise UserInputError(f"no candidate meets this budget{told}: ask for less compression")
+                everything = self._within_limits(space, candidates(space))
             first, finalists = self._first_round(everything, few)
             journal = self.journal if self.keeps_builds else NO_JOURNAL
             last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy, True)
@@ -126,6 +127,7 @@ class Planner:
             self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
             ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].loss)
             learned = learned_candidates(space, ranked, self.effort)
+            learned = [one for one in learned if self.limits.refusal(self.model, one.recipe, space.arch) is None]
             final |= self._measure(replace(last, name="measuring learned units"), learned)
             finalists |= {one.name: one for one in learned}
         everything += learned
@@ -141,6 +143,24 @@ class Planner:
         recipe = next(one.recipe for one in measured if one.chosen)
         return Choice(recipe, measured, self.budget.objective, self.phases)
 
+    def _within_limits(self, space: SearchSpace, everything: list[Candidate]) -> list[Candidate]:
+        """Return the candidates that take no more memory than they may; `UserInputError` where there are none."""
+        if not everything:
+            told = f" (times of sizes, over the original's: {space.times})" if space.times else ""
+            raise UserInputError(f"no candidate meets this budget{told}: ask for less compression")
+        refusals = {one.name: self.limits.refusal(self.model, one.recipe, space.arch) for one in everything}
+        left_out = {name: why for name, why in refusals.items() if why is not None}
+        if len(left_out) == len(everything):
+            raise UserInputError("; ".join(dict.fromkeys(left_out.values())))
+        if left_out and self.progress:
+            say(f"left out, since they take more memory than they may: {', '.join(left_out)}")
+        return [one for one in everything if refusals[one.name] is None]
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether weights lie elsewhere than what is worked on."""
+        return self.journal.memory_mapped or is_streaming()
+
     def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""
         arch = architecture_of(self.model)
@@ -153,7 +173,8 @@ class Planner:
         vocabulary = None
         if self.vocab_from is not None:
             vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
-        losses = self._measured_losses(arch) if self.effort.measured and self.output != "stock" else None
+        measures = self.effort.measured and self.output != "stock" and not self._is_short
+        losses = self._measured_losses(arch) if measures else None
         space = SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary, losses)
         return space if self.original is None else replace(space, times=self._times(space))
 
@@ -191,7 +212,7 @@ class Planner:
     def _sensitivities(self, arch: Architecture, batches: Sequence[Batch]) -> FisherScores:
         what, windows = "measuring sensitivities", backward_batches(self.model, batches)
         with self.phases.measure(what), track(what, len(windows), enabled=self.progress) as advance:
-            return fisher_scores(self.model, arch, windows, advance)
+            return fisher_scores(self.model, arch, windows, advance, light=self._is_short)
 
     def _first_round(
         self, everything: Sequence[Candidate], few: Sequence[Batch]
@@ -232,10 +253,12 @@ class Planner:
             yield from (one for one in candidates(slower) if one.name == name and one != finalists[name])
 
     def _measure(self, now: _Round, those: Sequence[Candidate]) -> dict[str, BuiltCandidate]:
-        """Build each candidate and measure it."""
+        """Build each candidate and measure it; what is not to be kept of one that lies in files is removed."""
+        keeps = now.journal is not NO_JOURNAL or not self.journal.memory_mapped
+        journal = now.journal if keeps else self.journal.within(now.name)
 
         def build(candidate: Candidate) -> tuple[Losses, float | None, dict[str, float], Losses]:
-            with self._built(candidate, now.data, now.text, now.journal.within(candidate.name)) as job:
+            with self._built(candidate, now.data, now.text, journal.within(candidate.name)) as job:
                 latency = self.timer(self.model, self.original) if now.timed and self.original else None
                 others = {name: mean_of(self._losses(text, job.processor)) for name, text in now.others.items()}
                 wrong = batch_errors(self.model, now.text) if now.accuracy else []
@@ -251,6 +274,8 @@ class Planner:
         with self.phases.measure(now.name), track(now.name, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
                 losses, latency, others, wrong = self.journal.once(f"{now.name} {candidate.name}", build, candidate)
+                if not keeps:
+                    journal.within(candidate.name).forget()
                 excess = {name: loss - whole[name] for name, loss in others.items()}
                 built = BuiltCandidate(mean_of(losses) - original.loss, by_batch(losses), latency, excess)
                 accuracy = accuracy_lost(wrong, errors) if wrong else None

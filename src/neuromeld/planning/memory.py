@@ -29,12 +29,16 @@ class DeviceFootprint:
 
 @dataclass(frozen=True)
 class Footprint:
-    """A job by the costs of its stages; `weights` are the bytes of the model as it comes."""
+    """A job by the costs of its stages; `weights` are the bytes of the model as it comes.
+
+    copies   of so many bytes that a device holds where all may lie there: with a candidate, two
+    """
 
     costs: Sequence[Cost]
     whole: Workload
     weights: int
     experts: bool
+    copies: int = 1
 
     def within(self, max_memory: int | None) -> tuple[int, bool]:
         """Return the peak of the job, and whether it is memory-mapped so that it stays within `max_memory`."""
@@ -73,24 +77,30 @@ class Footprint:
         """
         batch = self.whole.batch_tokens * self.whole.itemsize * (6 * self.whole.arch.width + 4 * self._widest)
         beside = self._working_bytes + batch
-        if self.weights + beside <= device_memory and not memory_mapped:
+        whole = self.copies * self.weights + beside
+        if whole <= device_memory and not memory_mapped:
             return None
         asked = f"--device-memory {device_memory / 1e6:,.0f}MB"
         if refusals := self._all_weights_at_once:
             raise UserInputError(
-                f"with all weights on the device this job takes {(self.weights + beside) / 1e6:,.0f}MB, more than "
+                f"with all weights on the device this job takes {whole / 1e6:,.0f}MB, more than "
                 f"{asked}, and it cannot bring them one after the other: {'; '.join(refusals)}. Leave that or "
                 "--device-memory out"
             )
-        least = max(largest_layer_bytes(self.whole), *table_bytes(self.whole, self.whole.arch.width), 0)
+        least = self.least_window
         if beside + least > device_memory:
-            smallest = min(beside + least, beside + self.weights)
+            smallest = min(beside + least, whole)
             raise UserInputError(
                 f"{asked} is too little: weights can come to the device one layer at a time, but not what is worked on "
                 f"at once; the smallest that works is --device-memory {math.ceil(smallest / 1e6)}MB"
             )
         window = min(device_memory - beside, self.weights)
         return DeviceFootprint(beside + window, window)
+
+    @property
+    def least_window(self) -> int:
+        """Bytes of the largest layer or table, which is on a device as a whole."""
+        return max(largest_layer_bytes(self.whole), *table_bytes(self.whole, self.whole.arch.width), 0)
 
     @property
     def _widest(self) -> int:

@@ -70,6 +70,12 @@ class Journal:
         found.memory_mapped = self.memory_mapped
         return found
 
+    def forget(self) -> None:
+        """Remove the steps of this part."""
+        assert self.part, "all of a job is removed with its workspace"
+        for path in self.folder.glob(f"{_quoted(self.part)}*") if self.folder else ():
+            path.unlink()
+
     def recall(self, step: str) -> Entry | None:
         """Return what the step found when it was done, None where it was not."""
         entry = self.read(step)
@@ -132,8 +138,12 @@ class Journal:
         return result
 
     def _path(self, folder: Path, step: str) -> Path:
-        name = f"{self.part}: {step}" if self.part else step
-        return folder / (quote(name, safe=" ,") + SUFFIX)
+        return folder / f"{_quoted(self.part) if self.part else ''}{quote(step, safe=' ,')}{SUFFIX}"
+
+
+def _quoted(part: str) -> str:
+    """Return how the names of files of a part begin; nothing in it is a pattern."""
+    return quote(f"{part}: ", safe=" ,")
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:

@@ -56,18 +56,26 @@ def to_file(tensor: Tensor, folder: Path) -> Tensor:
         return torch.from_file(file.name, shared=True, size=tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
 
 
-def drop_after_use(model: nn.Module) -> None:
-    """Make every layer, and what else has weights, drop its pages and those of its input when it has been called.
+class UsedPages:
+    """Tensors that were used, whose pages are dropped when they take at least `_LARGE` together."""
 
-    What takes less than `_LARGE` waits for what is called next.
-    """
-    waiting: list[Tensor] = []
+    def __init__(self) -> None:
+        self._waiting: list[Tensor] = []
+
+    def add(self, *tensors: Tensor) -> None:
+        """Let the pages of tensors go, soon."""
+        self._waiting.extend(tensors)
+        if sum(tensor.nbytes for tensor in self._waiting) >= _LARGE:
+            drop_pages(self._waiting)
+            self._waiting.clear()
+
+
+def drop_after_use(model: nn.Module) -> None:
+    """Make every layer, and what else has weights, drop its pages and those of its input when it has been called."""
+    used = UsedPages()
 
     def after(module: nn.Module, args: tuple[Any, ...], _: Any) -> None:
-        waiting.extend([*module.parameters(), *(x for x in args if isinstance(x, Tensor))])
-        if sum(tensor.nbytes for tensor in waiting) >= _LARGE:
-            drop_pages(waiting)
-            waiting.clear()
+        used.add(*module.parameters(), *(x for x in args if isinstance(x, Tensor)))
 
     for module in _parts(model):
         module.register_forward_hook(after, always_call=True)  # a look at what a layer reads ends with an exception

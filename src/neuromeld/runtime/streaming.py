@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from neuromeld.runtime.paging import drop_pages
+from neuromeld.runtime.paging import UsedPages, drop_pages
 
 SMALL = 1024
 """What takes a smaller part of a window than this one, as norms do, is not worth the place that it would make."""
@@ -38,6 +38,7 @@ class DeviceWindow:
         self.capacity, self.drops_pages = capacity, drops_pages
         self.device = torch.empty(0, device=device).device  # with its number
         self.peak_bytes = self._held_bytes = 0
+        self._used_pages = UsedPages()
         self._homes: OrderedDict[nn.Parameter, Tensor] = OrderedDict()
         self._following: WeakKeyDictionary[nn.Module, ref[nn.Module]] = WeakKeyDictionary()
         self._last: ref[nn.Module] | None = None
@@ -75,7 +76,7 @@ class DeviceWindow:
         self._held_bytes += home.nbytes
         self.peak_bytes = max(self.peak_bytes, self._held_bytes)
         if self.drops_pages:
-            drop_pages([home])
+            self._used_pages.add(home)
 
     def send_home(self, *parameters: nn.Parameter) -> None:
         """Forget the copies of parameters; of all where none are named."""
