@@ -68,3 +68,28 @@ def test_the_knee_lies_farthest_below_the_line_between_the_ends():
     assert knee_of([(1.0, 0.0), (0.9, 0.2), (0.7, 0.3), (0.6, 2.0)]) == 2
     assert knee_of([(1.0, 0.0), (0.8, 0.6), (0.6, 1.0)]) is None
     assert knee_of([(1.0, 0.0), (0.6, 1.0)]) is None
+
+
+def test_time_and_tasks_are_shown_where_they_are_asked_for(cli, checkpoint, text, tmp_path):
+    pytest.importorskip("lm_eval")
+    questions = [{"question": "w5 w6", "choices": ["w7", "w8 w9"], "answer": number % 2} for number in range(6)]
+    data = tmp_path / "questions.jsonl"
+    data.write_text("\n".join(map(json.dumps, questions)))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "own.yaml").write_text(
+        f"task: own\ndataset_path: json\ndataset_kwargs:\n  data_files: {data}\ntest_split: train\n"
+        'output_type: multiple_choice\ndoc_to_text: "{{question}}"\ndoc_to_choice: "{{choices}}"\n'
+        "doc_to_target: answer\nmetric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+    )
+    options = ["--keep", "0.9", "--calibration", text, *CALIBRATION, "--effort", "quick", "--speed", "--tasks", "own"]
+    options += ["--include-path", tmp_path / "tasks", "--limit", "4", "--out", tmp_path / "frontier.json", "--json"]
+    code, stdout, stderr = cli("frontier", checkpoint, *options)
+    assert code == 0, stderr
+    (found,) = json.loads(stdout)["models"]
+    (point,) = found["points"]
+    assert point["figures"].keys() == found["original"].keys() == {"time of a request", "own"}
+    assert point["figures"]["time of a request"] > 0
+    assert found["original"]["own"] == 0.5  # two alike questions of four have each answer
+    code, _, stderr = cli("frontier", checkpoint, "--limit", "4")
+    assert code == 2
+    assert "--include-path and --limit are for --tasks" in " ".join(stderr.split())

@@ -19,17 +19,24 @@ from neuromeld.errors import UserInputError
 from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.frontier import FrontierJob
 from neuromeld.jobs.opening import open_job
+from neuromeld.modalities.request import EvaluationRequest
 from neuromeld.planning import Budget
 from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.report import render_frontier
 from neuromeld.report.frontier import Frontier, head_of, rows_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 from neuromeld.runtime.workspace import write_text
+from neuromeld.settings import validate
 
 SHARES = "0.95,0.9,0.8,0.7,0.6,0.5"
 SUFFIXES = (".html", ".json")
 OTHERS = ("news-sample", "wikipedia-sample")
 """Kinds of text, the first of which that is not calibrated on is measured, too."""
+
+
+def _asked(name: str) -> str:
+    """Return what `evaluate` says of an option that is the same here."""
+    return str(EvaluationRequest.model_fields[name].description)
 
 
 @with_settings("calibration", Calibration, "Calibration")
@@ -46,6 +53,10 @@ def frontier_command(
             "wikipedia-sample where that is calibrated on."
         ),
     ] = None,
+    tasks: Annotated[str | None, typer.Option(help=_asked("tasks"))] = None,
+    include_path: Annotated[Path | None, typer.Option(help=_asked("include_path"))] = None,
+    limit: Annotated[int | None, typer.Option(help=_asked("limit"))] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="Time a request, too, over the original's.")] = False,
     stock: Annotated[bool, typer.Option("--stock", help="Only what loads in plain transformers.")] = False,
     effort: Annotated[str, typer.Option(help=EFFORT_HELP)] = STANDARD.name,
     out: Annotated[Path, typer.Option(help="The file to write: .html for a page with a picture, or .json.")] = Path(
@@ -63,12 +74,15 @@ def frontier_command(
     settings: dict[str, Any] = {"dtype": machine.dtype, "device": own_device(machine.device)}
     settings |= {"force": force, "progress": True, "effort": EFFORTS[effort].name}
     settings |= {"others": _other_texts(text, calibration)}
+    given = {"tasks": tasks, "include_path": include_path, "limit": limit}
+    given = {name: value for name, value in given.items() if value is not None}
+    asked = validate(EvaluationRequest, given | {"speed": speed}, "request")
     sources = [locate(model, allow_pickle=machine.allow_pickle) for model in models]
     with open_job(out) as journal:
         found = []
         for source in sources:
             job = ChoiceJob(source, budgets[0], calibration, "stock" if stock else "auto", **settings)
-            found.append(FrontierJob(job, keeps, journal).run())
+            found.append(FrontierJob(job, keeps, journal, asked).run())
         if not is_first_rank():
             return
         write_text(out, render_frontier(found) if out.suffix == ".html" else json.dumps({"models": found}) + "\n")

@@ -1,19 +1,29 @@
 """The job of `frontier`: what each share of the parameters costs, for one model or several, from one run each."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
+
+from transformers import PreTrainedModel
 
 from neuromeld.archs.sizes import changes
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.text.usage import tokenizer_in
 from neuromeld.errors import UserInputError
+from neuromeld.evaluation import evaluate_tasks
 from neuromeld.evaluation.plain_pass import plain_pass_seconds
 from neuromeld.jobs.choosing import ChoiceJob
+from neuromeld.modalities.request import EvaluationRequest
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning import Choice, Planner, Sweep
 from neuromeld.planning.effort import STANDARD
+from neuromeld.planning.latency import alias_copy, time_ratio
 from neuromeld.planning.plan import make_plan
 from neuromeld.runtime.journal import Journal
+
+TIME = "time of a request"
+"""Over the original's."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +33,23 @@ class FrontierJob:
     choice   the job for the first share, the largest, without a journal
     keeps    all shares, in descending order
     journal  keeps the losses that were measured; nothing else is written
+    asked    the time of a request is measured, too, if speed is, and the accuracy on its tasks
     """
 
     choice: ChoiceJob
     keeps: Sequence[float]
     journal: Journal
+    asked: EvaluationRequest = field(default_factory=EvaluationRequest)
 
     def run(self) -> dict[str, Any]:
         """Return the points, as plain values, with the knee and what each cost in plain passes."""
-        planner = replace(self.choice, journal=self.journal).planner(accuracy=True, keeps=list(self.keeps))
+        facts = {"keeps": list(self.keeps), "asked": self.asked.model_dump(mode="json", exclude_defaults=True)}
+        planner = replace(self.choice, journal=self.journal).planner(accuracy=True, **facts)
         name = self.choice.source.name
         planner = replace(planner, journal=planner.journal.within(name), keeps_builds=False)
+        figures = partial(self._figures, alias_copy(planner.model)) if self.asked.speed or self.asked.tasks else None
+        planner = replace(planner, figures=figures)
+        dense = planner.journal.once("figures dense", figures, planner.model, planner.processor) if figures else {}
         sweep = Sweep(planner)
         with passes_in(chosen_passes(planner.calibration.passes, planner.model), planner.model):
             unit = plain_pass_seconds(planner.model, planner.data)
@@ -53,10 +69,21 @@ class FrontierJob:
         return {
             "model": name,
             "points": points,
+            "original": dense,
             "knee": None if knee is None else points[knee]["keep"],
             "out_of_reach": list(self.keeps[len(points) :]),
             "options": _options(self.choice),
         }
+
+    def _figures(self, original: PreTrainedModel, model: PreTrainedModel, processor: Any) -> dict[str, float]:
+        """Return the time of a request over the original's, and the accuracy on each task."""
+        asked = self.asked
+        found = {TIME: time_ratio(model, original)} if asked.speed else {}
+        if asked.tasks:
+            folder, limit = asked.include_path, asked.limit
+            scores = evaluate_tasks(model, tokenizer_in(processor), asked.tasks, include_path=folder, limit=limit)
+            found |= {task: score.accuracy for task, score in scores.items()}
+        return found
 
 
 def _point(planner: Planner, choice: Choice, keep: float) -> dict[str, Any]:
@@ -71,6 +98,7 @@ def _point(planner: Planner, choice: Choice, keep: float) -> dict[str, Any]:
         "standard_error": chosen.error,
         "accuracy_lost": None if chosen.accuracy is None else asdict(chosen.accuracy),
         "other_losses": dict(chosen.other_losses),
+        "figures": dict(chosen.figures),
         "candidate": chosen.name,
         "changes": changes(plan.before, plan.after),
         "format": plan.format,

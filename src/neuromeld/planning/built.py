@@ -25,6 +25,7 @@ class BuiltCandidate:
     other_losses  losses on texts of other kinds, by name
     error         standard error of the loss over the original's
     accuracy      share of the original's next-token accuracy that is lost, None where that was not measured
+    figures       further ones, by name
     """
 
     loss: float
@@ -33,6 +34,7 @@ class BuiltCandidate:
     other_losses: Mapping[str, float] = field(default_factory=dict)
     error: float = 0.0
     accuracy: Lost | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:

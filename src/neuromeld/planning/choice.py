@@ -38,6 +38,7 @@ class Measured:
     other_losses   excess losses on texts of other kinds, by name, of a finalist
     accuracy       the share of the original's next-token accuracy that is lost, of a finalist where that was asked for
     latency_ratio  time of a request over the original's, None where it was not measured
+    figures        further ones by name, of a finalist where they were asked for
     """
 
     name: str
@@ -52,6 +53,7 @@ class Measured:
     error: float | None = None
     other_losses: Mapping[str, float] = field(default_factory=dict)
     accuracy: Lost | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
     chosen: bool = False
 
     def lost(self, unit: Unit) -> Lost:

@@ -38,6 +38,9 @@ from neuromeld.runtime.streaming import is_streaming
 from neuromeld.stages.base import Job
 from neuromeld.stages.vocabulary import vocabulary_range
 
+Figures = Callable[[PreTrainedModel, Any], dict[str, float]]
+"""`(model, processor) -> figures by name`."""
+
 Losses = list[tuple[float, int]]
 """Of each batch: the nats, or the wrong predictions, and the number of predictions."""
 
@@ -55,6 +58,7 @@ class _Round:
     journal  keeps what the builds are made of
     accuracy  next-token accuracy is measured on `text`, too
     timed    the time of a request is measured, where the budget is of that
+    figures  further ones are measured
     """
 
     name: str
@@ -64,6 +68,7 @@ class _Round:
     journal: Journal = NO_JOURNAL
     accuracy: bool = False
     timed: bool = False
+    figures: Figures | None = None
 
 
 @dataclass
@@ -81,6 +86,7 @@ class Planner:
     others       texts of other kinds by name, which finalists are measured on, too, and not chosen by
     accuracy     the next-token accuracy of finalists is measured, too, and nothing chosen by it
     limits       of memory; candidates that take more are left out
+    figures      further ones of finalists by name, nothing is chosen by
     """
 
     model: PreTrainedModel
@@ -102,6 +108,7 @@ class Planner:
     others: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
     accuracy: bool = False
     limits: Limits = NO_LIMITS
+    figures: Figures | None = None
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -119,7 +126,8 @@ class Planner:
                 everything = self._within_limits(space, candidates(space))
             first, finalists = self._first_round(everything, few)
             journal = self.journal if self.keeps_builds else NO_JOURNAL
-            last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy, True)
+            last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy)
+            last = replace(last, timed=True, figures=self.figures)
             final = self._measure(last, list(finalists.values()))
             for late in self._sized_again(space, finalists, final):
                 finalists[late.name] = late
@@ -257,12 +265,13 @@ class Planner:
         keeps = now.journal is not NO_JOURNAL or not self.journal.memory_mapped
         journal = now.journal if keeps else self.journal.within(now.name)
 
-        def build(candidate: Candidate) -> tuple[Losses, float | None, dict[str, float], Losses]:
+        def build(candidate: Candidate) -> tuple[Losses, float | None, dict[str, float], Losses, dict[str, float]]:
             with self._built(candidate, now.data, now.text, journal.within(candidate.name)) as job:
                 latency = self.timer(self.model, self.original) if now.timed and self.original else None
                 others = {name: mean_of(self._losses(text, job.processor)) for name, text in now.others.items()}
                 wrong = batch_errors(self.model, now.text) if now.accuracy else []
-                return self._losses(now.text, job.processor), latency, others, wrong
+                figures = now.figures(self.model, job.processor) if now.figures else {}
+                return self._losses(now.text, job.processor), latency, others, wrong, figures
 
         if not those:
             return {}
@@ -273,11 +282,15 @@ class Planner:
         found = {}
         with self.phases.measure(now.name), track(now.name, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
-                losses, latency, others, wrong = self.journal.once(f"{now.name} {candidate.name}", build, candidate)
+                losses, latency, others, wrong, figures = self.journal.once(
+                    f"{now.name} {candidate.name}", build, candidate
+                )
                 if not keeps:
                     journal.within(candidate.name).forget()
                 excess = {name: loss - whole[name] for name, loss in others.items()}
-                built = BuiltCandidate(mean_of(losses) - original.loss, by_batch(losses), latency, excess)
+                built = BuiltCandidate(
+                    mean_of(losses) - original.loss, by_batch(losses), latency, excess, figures=figures
+                )
                 accuracy = accuracy_lost(wrong, errors) if wrong else None
                 found[candidate.name] = replace(built, error=standard_error(built, original), accuracy=accuracy)
                 advance(done)
@@ -382,4 +395,5 @@ def _measured(
         error=final.error if final else None,
         other_losses=final.other_losses if final else {},
         accuracy=final.accuracy if final else None,
+        figures=final.figures if final else {},
     )

@@ -46,6 +46,7 @@ def rows_of(one: Frontier) -> list[list[str]]:
             f"{point['loss']:.4f} ± {point['standard_error']:.4f}",
             _share(point["accuracy_lost"]),
             *(f"{point['other_losses'][text]:.4f}" for text in texts_of(one)),
+            *(f"{value:.3f}" for value in point["figures"].values()),
             point["candidate"],
             f"{point['passes']:.1f}",
         ]
@@ -56,7 +57,8 @@ def rows_of(one: Frontier) -> list[list[str]]:
 def head_of(one: Frontier) -> list[str]:
     """Return the names of what `rows_of` shows."""
     others = [f"on {text}" for text in texts_of(one)]
-    return ["share", "parameters", "operations", LOSS, ACCURACY, *others, "candidate", "cost in plain passes"]
+    figures = [f"{name} (original {value:.3f})" for name, value in one["original"].items()]
+    return ["share", "parameters", "operations", LOSS, ACCURACY, *others, *figures, "candidate", "cost in plain passes"]
 
 
 def texts_of(one: Frontier) -> list[str]:
