@@ -19,8 +19,10 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MarianConfig,
+    MBartConfig,
     MistralConfig,
     MixtralConfig,
+    MT5Config,
     Olmo2Config,
     Olmo3Config,
     OPTConfig,
@@ -131,8 +133,10 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     ),
     "marian": lambda: MarianConfig(**PAIR, max_position_embeddings=64, forced_eos_token_id=1),
     "bart": lambda: BartConfig(**PAIR | {"decoder_layers": 5}, max_position_embeddings=64, forced_eos_token_id=1),
+    "mbart": lambda: MBartConfig(**PAIR, max_position_embeddings=64, forced_eos_token_id=1),
     "t5": lambda: T5Config(**T5),
     "t5-gated": lambda: T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "mt5": lambda: MT5Config(**T5, tie_word_embeddings=False),
     "whisper": lambda: WhisperConfig(
         **PAIR, num_mel_bins=8, max_source_positions=20, max_target_positions=32, begin_suppress_tokens=None
     ),

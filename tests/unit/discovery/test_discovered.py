@@ -39,7 +39,7 @@ MIXTURE = {
 FULL = {"layer_types": ["full_attention"] * 3}
 PAIR = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "encoder_layers": 3, "decoder_layers": 3}
 PAIR |= TOKENS | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_start_token_id": 2}
-PAIR |= {"architectures": ["MBartForConditionalGeneration"]}
+PAIR |= {"architectures": ["PegasusForConditionalGeneration"]}
 
 CONFIGS = {
     "phi": SIZES,
@@ -47,16 +47,16 @@ CONFIGS = {
     "cohere": SIZES | {"num_key_value_heads": 2},
     "qwen2_moe": SIZES | MIXTURE | FULL | {"num_key_value_heads": 4},
     "modernbert": SIZES | {"cls_token_id": 1, "sep_token_id": 2},
-    "mbart": PAIR,
-    "mt5": {"vocab_size": 160, "d_model": 32, "d_ff": 64, "num_layers": 3, "num_heads": 4, "d_kv": 8},
+    "pegasus": PAIR,
+    "longt5": {"vocab_size": 160, "d_model": 32, "d_ff": 64, "num_layers": 3, "num_heads": 4, "d_kv": 8},
 }
 """A parallel plain FFN, a fused gated one, a head that is scaled, experts beside shared ones, an encoder, and two
 encoder-decoders, of which one has the relative positions of all layers in the first."""
 
 AUTO = {
     "modernbert": AutoModelForMaskedLM,
-    "mbart": AutoModelForSeq2SeqLM,
-    "mt5": AutoModelForSeq2SeqLM,
+    "pegasus": AutoModelForSeq2SeqLM,
+    "longt5": AutoModelForSeq2SeqLM,
 }
 
 
@@ -133,7 +133,7 @@ def test_a_head_comes_along(model_type, name, labels, tmp_path):
 
 
 def test_the_decoder_masks_its_own_padding():
-    found = architecture_of(build("mbart"))
+    found = architecture_of(build("pegasus"))
     assert [stack.mask for stack in found.spec.stacks] == ["attention_mask", "decoder_attention_mask"]
 
 

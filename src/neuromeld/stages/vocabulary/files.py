@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from neuromeld.checkpoint.stated import read_json
 from neuromeld.stages.vocabulary.choose import Vocabulary
 from neuromeld.stages.vocabulary.rewrite import ADDED, tokenizer_of
-from neuromeld.stages.vocabulary.sentencepiece import keep_pieces
+from neuromeld.stages.vocabulary.sentencepiece import keep_tokens
 
 OF_MODEL = ("vocab.json", "merges.txt", "vocab.txt")
 """What the library tokenizers writes of a model."""
@@ -27,5 +27,7 @@ def write_other_files(vocabulary: Vocabulary, source: Path, out: Path) -> None:
         ids = tokenizer.get_vocab()
         added = {token: ids[token] for token in read_json(source / ADDED) if token in ids}
         (out / ADDED).write_text(json.dumps(added, indent=2, ensure_ascii=False), encoding="utf-8")
+    names = {number: token for token, number in tokenizer.get_vocab().items()}
+    kept = {old: names[new] for new, old in enumerate(vocabulary.kept)}
     for path in sorted(source.glob("*.model")):
-        (out / path.name).write_bytes(keep_pieces(path, vocabulary.kept))
+        (out / path.name).write_bytes(keep_tokens(path, kept))

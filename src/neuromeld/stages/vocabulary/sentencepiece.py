@@ -5,7 +5,7 @@ numbers in the trainer's section change that name pieces by id.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,23 @@ def _piece(data: bytes) -> Piece:
     found = {number: content for number, _, content in _fields(data)}
     (score,) = struct.unpack("<f", found.get(SCORE, bytes(4)))
     return Piece(found[TEXT].decode(), score, _number(found[KIND]) if KIND in found else NORMAL)
+
+
+def keep_tokens(path: Path, kept: Mapping[int, str]) -> bytes:
+    """Return the model file with the pieces of the tokens `kept` alone, whose texts are given by their ids.
+
+    Where the file numbers its pieces otherwise than the tokenizer does, as mBART's, they are found by their texts, and
+    all stay that stand for no text.  Raises `CheckpointError` for a file that is none.
+    """
+    try:
+        pieces = read_model(path.read_bytes()).pieces
+    except (IndexError, KeyError, ValueError, struct.error) as error:
+        raise CheckpointError(f"{path} is no model of SentencePiece: {error}") from error
+    own = [old for old in kept if old < len(pieces)]
+    if 2 * sum(pieces[old].text == kept[old] for old in own) > len(own):
+        return keep_pieces(path, own)
+    texts, of_text = set(kept.values()), (NORMAL, USER_DEFINED, BYTE)
+    return keep_pieces(path, [n for n, one in enumerate(pieces) if one.text in texts or one.kind not in of_text])
 
 
 def keep_pieces(path: Path, kept: Sequence[int]) -> bytes:
