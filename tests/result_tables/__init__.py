@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import asked, budget, merging, options, recovery, serving, tokens
+from result_tables import asked, budget, large_models, merging, options, recovery, serving, tokens
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "recovered": recovery.recovered,
     "fewer-tokens": tokens.fewer,
     "mostly-vocabulary": tokens.mostly_vocabulary,
+    "large-models-space": large_models.space,
+    "large-models-time": large_models.time,
+    "large-models-looking": large_models.looking,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)

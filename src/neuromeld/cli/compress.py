@@ -24,7 +24,7 @@ from neuromeld.jobs.choosing import ChoiceJob
 from neuromeld.jobs.compression import CompressionJob
 from neuromeld.jobs.export import NOT_WRITTEN, Exports
 from neuromeld.jobs.large_embedding import said_of_embedding
-from neuromeld.jobs.opening import open_job
+from neuromeld.jobs.opening import check_alone, open_job
 from neuromeld.jobs.recovered import compress_and_recover
 from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
@@ -241,6 +241,8 @@ def plan_command(
     _warn([*planned.warnings, *planned.foreseen, *(choice.warnings if choice else [])])
     located = locate(model, allow_pickle=machine.allow_pickle)
     told = [*planned.told, *said_of_embedding(located, asked.calibration, asked.budget)]
+    if planned.memory_mapped or planned.on_device is not None:
+        check_alone(ranks)
     speed = throughput_of(machine.device) if throughput is None else load_throughput(throughput)
     duration = time_of(planned.work, speed, ranks)
     if as_json:
@@ -264,6 +266,8 @@ def plan_command(
     if planned.on_device is not None:
         table.add_row("peak memory of the device (predicted)", "", f"{planned.on_device.peak_bytes / 2**30:.2f} GiB")
     table.add_row("time of the job (predicted)", "", said(duration.seconds))
+    if duration.looking > duration.seconds / 4:
+        table.add_row("of which looking at both models, as without --no-evaluate", "", said(duration.looking))
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
     console().print(table)

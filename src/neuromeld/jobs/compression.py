@@ -159,7 +159,7 @@ class CompressionJob:
         limit = device_limit(self.device, self.max_memory, self.device_memory)
         plan = plan_of(self.source, self.recipe, self.dtype, self.max_memory, processor, limit)
         if plan.memory_mapped or plan.on_device:
-            check_alone()
+            check_alone(num_ranks())
         if plan.memory_mapped:
             keep_no_freed_memory()
             self.journal.memory_mapped = True

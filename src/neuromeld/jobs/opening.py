@@ -23,7 +23,7 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.passes import PassFormat
 from neuromeld.planning.plan import Plan, make_plan, meta_model
 from neuromeld.planning.recipe import Recipe
-from neuromeld.runtime.distributed import is_first_rank, num_ranks, process_group
+from neuromeld.runtime.distributed import is_first_rank, process_group
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
 from neuromeld.stages.windows import SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES
 from neuromeld.version import versions
@@ -138,10 +138,10 @@ def check_text(calibration: Calibration) -> None:
         )
 
 
-def check_alone() -> None:
+def check_alone(ranks: int) -> None:
     """Raise `UserInputError` unless a job whose weights lie elsewhere runs alone."""
-    if num_ranks() > 1:
-        raise UserInputError("--max-memory and --device-memory are for one process: leave torchrun out")
+    if ranks > 1:
+        raise UserInputError("--max-memory and --device-memory are for one process: leave torchrun, or --ranks, out")
 
 
 def device_limit(device: str, max_memory: int | None, asked: int | None) -> int | None:

@@ -1,5 +1,6 @@
 """Build every promising candidate on a small sample, measure it, and take the simplest of the best."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
+from neuromeld.archs.spec import Space
 from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import respelled_batch
 from neuromeld.data.text.usage import tokenizer_in
@@ -48,7 +50,7 @@ WINDOW = 8
 """Tokens of the text that sizes are made of which are only timed."""
 
 FEW_TOKENS = 8192
-"""Calibration tokens that all candidates are built from; half of them tell the sensitivities."""
+"""Calibration tokens that all candidates are built from, at least; half of them tell the sensitivities."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,9 @@ class Planner:
             self.original = alias_copy(self.model)
         passes = chosen_passes(self.calibration.passes, self.model)
         with eval_mode(self.model), passes_in(passes, self.model):
-            few = self.data[: max(2, FEW_TOKENS // self.data[0]["input_ids"].numel())]
-            space = self._search_space(few)
+            arch = architecture_of(self.model)
+            few = self._few(arch)
+            space = self._search_space(arch, few)
             with self.phases.measure("making candidates"):
                 everything = self._within_limits(space, candidates(space))
             first, finalists = self._first_round(everything, few)
@@ -169,9 +172,13 @@ class Planner:
         """Whether weights lie elsewhere than what is worked on."""
         return self.journal.memory_mapped or is_streaming()
 
-    def _search_space(self, few: Sequence[Batch]) -> SearchSpace:
+    def _few(self, arch: Architecture) -> Sequence[Batch]:
+        """Return the batches that all candidates are built from: enough for a regression on as many hidden neurons."""
+        tokens = max(FEW_TOKENS, arch.widths[Space.FFN])
+        return self.data[: max(2, math.ceil(tokens / self.data[0]["input_ids"].numel()))]
+
+    def _search_space(self, arch: Architecture, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""
-        arch = architecture_of(self.model)
         self.budget.check_needed(self.model, arch)
         if self.progress and self.shared.scores is None:
             amounts = Amounts(*map(_num_tokens, (few, self.data, self.validation)))

@@ -92,7 +92,7 @@ class JobTime:
 
 
 def time_of(work: Work, throughput: Throughput, ranks: int = 1) -> JobTime:
-    """Predict the time of a job; `ranks` processes, each on such a device, share its tokens, and one disk."""
+    """Predict the time of a job; `ranks` processes, each on such a device, share its tokens, and read at once."""
     operations, moves = work.operations, work.moves
     token = work.flops / (REACHED * max(map(throughput.of, work.dtypes)))
     return JobTime(
@@ -100,7 +100,7 @@ def time_of(work: Work, throughput: Throughput, ranks: int = 1) -> JobTime:
         sums=operations.sums / (REACHED * throughput.sums) / ranks,
         factors=operations.factors / (REACHED * throughput.float64),
         moving=moves.seconds(moves.walks, throughput),
-        disk=(ranks * moves.read + moves.written) / throughput.disk,
+        disk=(moves.read + moves.written) / throughput.disk,
         looking=work.looked * token
         + moves.looks * moves.weights / throughput.memory
         + moves.seconds(moves.looks, throughput),

@@ -20,7 +20,7 @@ def batches(tokens):
 
 def test_a_choice_takes_the_operations_that_were_told(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(choose, "FEW_TOKENS", TOKENS // 8)
+    monkeypatch.setattr(choose, "FEW_TOKENS", 64)  # fewer than hidden neurons, which are regressed on
     model = LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2)).eval()
     told = []
     monkeypatch.setattr(effort, "time_of", lambda work, *_: told.append(work) or JobTime(*6 * [0]))
