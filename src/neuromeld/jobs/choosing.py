@@ -76,7 +76,7 @@ class ChoiceJob:
 
     def _window(self) -> DeviceWindow | None:
         """Return what the weights are seen through, and let the journal say whether they stay in their files."""
-        check_alone()
+        check_alone(num_ranks())
         check_text(self.calibration)
         if self.budget.objective == "latency":
             raise UserInputError(
