@@ -30,7 +30,7 @@ CHARACTERS = 700_000
 
 TOKENS, WIDTH, LAYERS, HIDDEN, EXPERTS, ACTIVE = 4096, 64, 4, 64, 16, 2
 SEQLEN, WINDOWS, EPOCHS, RATE, VALIDATION = 128, 8, 3, 4e-3, 40
-KEPT = (8, 4)
+KEPT = (4, 8)
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def choose(out: Path) -> None:
 def compressed_loss(out: Path, windows: Tensor, **stages: object) -> float:
     model = load_model(out, dtype=None, device="cpu")
     recipe = parse_recipe(
-        {**stages, "calibration": {"source": ",".join(TEXTS), "tokens": 32768, "seqlen": SEQLEN, "passes": "own"}}
+        {**stages, "calibration": {"source": ",".join(TEXTS), "tokens": 16384, "seqlen": SEQLEN, "passes": "own"}}
     )
     compress_model(model, make_plan(model, recipe), calibration_batches(str(out), recipe.calibration))
     return loss_of(model, windows)

@@ -11,6 +11,7 @@ from neuromeld.archs.classes import stock_class
 from neuromeld.discovery.lookup import randomise
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.runtime.journal import open_journal
+from neuromeld.stages.experts import ExpertsStage
 
 EXPERTS = 4
 SIZES = GATED | {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8}
@@ -181,6 +182,15 @@ def test_layers_that_are_recalled_are_those_that_were_made(tmp_path):
         assert journal.num_recalled == 2
     assert again.results["experts"] == done.results["experts"]
     assert torch.equal(logits(again.model), logits(done.model))
+
+
+def test_the_report_draws_errors_and_what_is_left():
+    record = compress(build("olmoe"), experts={"count": 3, "merge": "average"}).record()
+    (sentence,), (section,) = ExpertsStage().sentences(record), ExpertsStage().sections(record)
+    assert "Of the 4 experts of a layer 3 are left" in sentence
+    (gone,) = {*range(EXPERTS)} - {*record["experts"][0]["kept"]}
+    for part in ("with refit", "Experts that are left", f"{gone} into "):
+        assert part in section.body
 
 
 @pytest.mark.parametrize(

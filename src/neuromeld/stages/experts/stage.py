@@ -79,7 +79,7 @@ class ExpertsStage(Stage[Experts, FewerExperts]):
         tokens = work.tokens * 4 * (5 * d + 4 * work.arch.active)
         return Cost(
             working_bytes=tokens + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f,
-            unmapped=("experts are put together in memory when they are read",),
+            unmapped=("which experts stay is found with all of them in memory",),
         )
 
     def operations(self, options: Experts, work: Workload) -> Operations:
