@@ -66,7 +66,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 STAGES = {
     "merged": ["--ffn-ratio", 0.66, "--ffn-merge", "transport"],
     "deleted": ["--remove-ffns", 1, "--native"],
-    "bases": ["--hidden-size", 48, "--hidden-basis", "run:2", "--native"],
+    "bases": ["--hidden-size", 48, "--hidden-basis", "run:2", "--hidden-refit", "--native"],
     "felt": ["--num-kv-heads", 2, "--heads-selector", "learned", "--ffn-ratio", 0.66, "--ffn-selector", "taylor"],
     "all": ["--drop-layers", 1, "--num-kv-heads", 2, "--ffn-ratio", 0.66, "--hidden-size", 48],
 }
@@ -210,7 +210,6 @@ def test_what_cannot_stay_on_the_disk_is_refused_by_name(cli, tmp_path):
     model = build(tmp_path / "model", layers=12, width=128)
     cases = {
         "share_ffns holds": ["--share-ffns", 2],
-        "refit of the width": ["--hidden-size", 96, "--hidden-refit"],
         "leave --dtype out": ["--ffn-ratio", 0.5, "--dtype", "bfloat16"],
         "builds the candidates of a budget": ["--keep", 0.8],
         "smallest that works is --device-memory": ["--ffn-ratio", 0.5, "--device-memory", "1MB"],

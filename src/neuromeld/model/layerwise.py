@@ -51,9 +51,9 @@ class LayerInputs:
         mask = self.arch.stack(self.index).mask
         return tuple(real_tokens(x, self.batches[batch], mask) for x in found)
 
-    def with_stream(self, calls: LayerCalls) -> "LayerInputs":
-        """Return the same layer with another stream."""
-        return replace(self, calls=calls, attention=KeptAttention(self.arch.attention_path(self.index)))
+    def with_stream(self, calls: LayerCalls, offload: Callable[[Tensor], Tensor]) -> "LayerInputs":
+        """Return the same layer with another stream, and what attention adds to it where `offload` puts it."""
+        return replace(self, calls=calls, attention=KeptAttention(self.arch.attention_path(self.index), offload))
 
     def carry(self, layer: nn.Module, offload: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         """Let the stream be what leaves `layer`, this one or another that it enters in its place."""

@@ -58,8 +58,9 @@ class Footprint:
         refusals += self._all_weights_at_once
         if refusals:
             raise UserInputError(
-                f"with its weights in memory this job takes more than --max-memory {max_memory / 1e6:,.0f}MB, and it "
-                f"cannot leave them on the disk: {'; '.join(refusals)}. Leave that or --max-memory out"
+                f"with its weights in memory this job takes {self.peak() / 1e6:,.0f}MB, more than --max-memory "
+                f"{max_memory / 1e6:,.0f}MB, and it cannot leave them on the disk: {'; '.join(refusals)}. Leave that "
+                "or --max-memory out"
             )
         peak = INTERPRETER_BYTES + self._working_bytes
         if peak > max_memory:

@@ -6,7 +6,7 @@ the original network has at that cut, so that earlier errors are corrected too, 
 soon as it was used.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +20,7 @@ from neuromeld.model.layerwise import LayerInputs, change_once, moved_to_files, 
 from neuromeld.model.surgery import add_linear, copy_structure, read_matrix
 from neuromeld.runtime.memory import release_memory
 from neuromeld.runtime.progress import track
+from neuromeld.runtime.streaming import on_device
 from neuromeld.stages.base import Job
 from neuromeld.stages.width.consumers import narrow_consumer, narrow_norm, narrow_producer, wide_consumer
 from neuromeld.stages.width.embedding import narrow_embeddings
@@ -74,10 +75,7 @@ def narrow_residual(job: Job, bases: Sequence[Basis], *, refit: bool) -> NarrowS
             advance(index + 1)
     moments = None
     if streams is not None:
-        wide, narrow = (
-            [real_tokens(x, batch) for x, batch in zip(calls.hidden, job.data, strict=True)]
-            for calls in (streams.wide.calls, streams.calls)
-        )
+        wide, narrow = (_real_tokens(calls) for calls in (streams.wide.calls, streams.calls))
         norm = model.get_submodule(arch.final_norm.path)
         moments = _cross_moments(norm, arch.final_norm, basis, wide, narrow, job.data)
     with moved_to_files(journal, model):
@@ -94,12 +92,14 @@ class _Streams:
     wide       the layer, with the original stream
     narrow     the layer, with the narrow stream
     originals  the layer as it was, by its index
+    offload    where a stream is to lie
     """
 
     walk: Iterator[LayerInputs]
     wide: LayerInputs
     narrow: LayerInputs
     originals: dict[int, nn.Module]
+    offload: Callable[[Tensor], Tensor]
 
     @property
     def calls(self) -> LayerCalls:
@@ -109,9 +109,9 @@ class _Streams:
     def enter(self, change_of_basis: Tensor | None) -> None:
         """Keep the layer as it is, and bring the narrow stream into its basis."""
         self.originals[self.wide.index] = copy_structure(self.wide.layer)
-        self.narrow = self.wide.with_stream(self.calls)
+        self.narrow = self.wide.with_stream(self.calls, self.offload)
         if change_of_basis is not None:
-            self.calls.hidden = [s @ change_of_basis.to(s) for s in self.calls.hidden]
+            self.calls.hidden = _in_basis(self.calls, change_of_basis, self.offload)
 
     def moments(self, norm: Norm, basis: Basis) -> tuple[Cross, Cross]:
         """Return the moments of a norm of the layer, as it is now, against what it was."""
@@ -124,7 +124,7 @@ class _Streams:
 
     def leave(self) -> None:
         """Carry both streams past the layer, and let go of what it was."""
-        self.narrow.carry(self.narrow.layer)
+        self.narrow.carry(self.narrow.layer, self.offload)
         self.wide = next(self.walk, self.wide)
         self.originals.clear()
 
@@ -132,10 +132,21 @@ class _Streams:
 def _open(job: Job, basis: Basis) -> _Streams:
     """Return both streams where they enter the first layer, of a model that is still wide."""
     originals: dict[int, nn.Module] = {}
-    walk = walk_layers(job.model, job.arch, job.data, originals=originals)
+    offload = job.journal.offload
+    walk = walk_layers(job.model, job.arch, job.data, originals=originals, offload=offload)
     wide = next(walk)
-    calls = replace(wide.calls, hidden=[x @ basis.write.to(x) for x in wide.calls.hidden])
-    return _Streams(walk, wide, wide.with_stream(calls), originals)
+    calls = replace(wide.calls, hidden=_in_basis(wide.calls, basis.write, offload))
+    return _Streams(walk, wide, wide.with_stream(calls, offload), originals, offload)
+
+
+def _in_basis(calls: LayerCalls, basis: Tensor, offload: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Return a stream times a matrix."""
+    return [offload(x @ basis.to(x)) for x in map(on_device, calls.hidden)]
+
+
+def _real_tokens(calls: LayerCalls) -> Iterator[Tensor]:
+    """Yield the stream of each batch without padding, where models compute."""
+    return (real_tokens(on_device(x), batch) for x, batch in zip(calls.hidden, calls.batches, strict=True))
 
 
 def _narrow_layer(job: Job, index: int, basis: Basis, streams: _Streams | None) -> dict[str, FitReport]:

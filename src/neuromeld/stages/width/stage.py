@@ -137,13 +137,12 @@ class WidthStage(Stage[Width, WidthResult]):
         scales = work.after.vocab - k if arch.spec.embedding_norm is not None else 0
         streams = work.tokens * 4 * ((len(arch.spec.residual_norms) + 2) * d + 2 * k) if options.refit else 0
         learning = backward_bytes(work) if self.learns(options) else 0
-        unmapped: list[str] = []
-        if options.refit:
-            unmapped.append("the refit of the width holds the streams of both networks")
         known = num_runs * 8 * (2 * d * d + 3 * d * k)  # statistics and bases
         rows = min(ROWS, max((arch.widths[w.in_] for w in arch.spec.embeddings), default=0))
         layer, table = largest_layer_bytes(work), max(table_bytes(work, d), default=0)
         moments = (2 * num_runs + 6) * 8 * d * d + 4 * 8 * TOKENS_PER_BLOCK * d
+        refit = known + 2 * layer + 8 * (7 * k * k + 10 * k * d) + 4 * 8 * TOKENS_PER_BLOCK * (d + k)
+        held = (2 * work.tokens + work.batch_tokens) * (d + k) * work.itemsize
         return Cost(
             parameters=matrices + scales,
             matrices=matrices,
@@ -153,10 +152,10 @@ class WidthStage(Stage[Width, WidthResult]):
                 known + 2 * layer + 8 * arch.widths[Space.FFN] * (d + k),
                 known + table + table * k // d + 8 * rows * (d + k),
                 8 * 6 * d * d + light_backward_bytes(work) if learning else 0,
+                refit if options.refit else 0,
             ),
-            unmapped=tuple(unmapped),
             journal_bytes=sum(layer_bytes(work, index, work.after) for index in range(work.after.num_layers)),
-            held_bytes=sum(table_bytes(work, k)),
+            held_bytes=sum(table_bytes(work, k)) + held * options.refit,
         )
 
     def operations(self, options: Width, work: Workload) -> Operations:
