@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import asked, budget, large_models, merging, options, recovery, serving, tokens
+from result_tables import asked, budget, large_models, limits, merging, options, recovery, serving, tokens
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recovered": recovery.recovered,
     "fewer-tokens": tokens.fewer,
     "mostly-vocabulary": tokens.mostly_vocabulary,
+    "limits": limits.limits,
     "large-models-space": large_models.space,
     "large-models-time": large_models.time,
     "large-models-looking": large_models.looking,
