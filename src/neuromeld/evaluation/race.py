@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 
 from neuromeld.evaluation.loss import mean_of
 
@@ -52,7 +52,7 @@ def can_win(losses: Sequence[Loss], leader: Sequence[Loss]) -> bool:
         return False
     lead = own - best
     error = standard_error(losses, leader)
-    return error is None or lead <= float(stats.t.ppf(CONFIDENCE, len(losses) - 1)) * error
+    return error is None or lead <= float(stdtrit(len(losses) - 1, CONFIDENCE)) * error
 
 
 def standard_error(losses: Sequence[Loss], others: Sequence[Loss]) -> float | None:
