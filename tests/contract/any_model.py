@@ -65,9 +65,13 @@ Then the small model is compressed, FFNs to half and without a layer where that 
 saved, and loaded again with its own class: what does not say the same then is refused here, too. What is refused has
 the number of the reason. A real model is discovered anew, with the structure of its own config.
 
-Of image classifiers only those with all layers in one list have FFNs here: networks of convolutions have none, and
-those in stages of several widths (Swin, PVT, SegFormer) are not discovered.
+Of image models in stages, each with a width of its own, a layer is dropped from every stage at once, by the same number
+in each. The hidden units of a network of convolutions are FFNs where nothing but single points and filters of single
+channels stands around them; most have norms there, which calibration does not narrow.
 """
+
+NOTHING = "nothing writes and reads hidden units of its own"
+"""What is said of a type without FFNs."""
 
 SAME = 1e-5
 """Share of the largest output that may differ between a model and what is loaded again."""
@@ -111,7 +115,7 @@ def look_at(name: str, model_class: Any) -> Found:
     if found.unbuilt:
         return Found(name, unbuilt=_line(found.unbuilt))
     if not found.proved:
-        reason = _line("; ".join(found.refused) or "nothing writes and reads hidden units of its own")
+        reason = _line("; ".join(found.refused) or NOTHING)
         return Found(name, reasons=(reason, reason))
     best = found.proved[0]
     ffn = ("native", best.native_only) if best.native_only else ("stock", "")
@@ -197,7 +201,7 @@ def _section(title: str, models: list[Found]) -> Iterator[str]:
     yield f"## {title}\n"
     yield (
         f"Of {len(models)} types {len(small)} can be built small. FFNs can be narrowed in {ffn} of these "
-        f"({ffn / len(small):.0%}), and layers dropped, too, in {both} ({both / len(small):.0%}).\n"
+        f"({ffn / len(small):.0%}), and layers dropped, too, in {both} ({both / len(small):.0%}).{_of_those(small)}\n"
     )
     yield "| type | `ffn` | `drop_layers` |\n|---|---|---|"
     for found in small:
@@ -222,6 +226,16 @@ def _fewer_experts(small: list[Found]) -> Iterator[str]:
     if proved:
         yield f"\nFewer experts (`experts`) are proved of {', '.join(proved)}; not of these:\n"
         yield from (f"- `{found.name}`: {_plain(found.experts)}" for found in small if found.experts)
+
+
+def _of_those(small: list[Found]) -> str:
+    """Say what the shares are among the types that have FFNs at all, where some have none."""
+    having = [found for found in small if found.reasons[0] != NOTHING]
+    if len(having) == len(small):
+        return ""
+    ffn = sum(found.cells[0] != "refused" for found in having)
+    both = sum("refused" not in found.cells for found in having)
+    return f"\nOf the {len(having)} that have FFNs it is {ffn / len(having):.0%} and {both / len(having):.0%}."
 
 
 def _plain(reason: str) -> str:

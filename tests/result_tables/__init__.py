@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import asked, budget, large_models, limits, merging, options, recovery, serving, tokens
+from result_tables import asked, budget, large_models, limits, merging, options, recovery, serving, tokens, undescribed
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "large-models-space": large_models.space,
     "large-models-time": large_models.time,
     "large-models-looking": large_models.looking,
+    "undescribed": undescribed.undescribed,
 }
 
 BLOCK = re.compile(r"(<!-- table ([\w-]+), written by make table -->\n).*?(<!-- end -->\n)", flags=re.DOTALL)

@@ -21,7 +21,8 @@ class Architecture:
     """A spec bound to one model; all paths here are full module paths, and layers are counted through all stacks.
 
     `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
-    order, the final norm last.  `widths` gives the size of each space.
+    order, the final norm last.  `widths` gives the size of each space, the largest where stacks have widths of their
+    own, which are `stack_widths`.
     `tied` says whether the output head is the embedding.
     `experts` is the number of experts, 0 where there are none, `active` that of those a token is sent to, `groups` that
     of the groups that they come in.  A stock config wants a residual width that is a multiple
@@ -40,6 +41,12 @@ class Architecture:
     stock_multiple: int = 1
     without_ffn: tuple[int, ...] = ()
     numbers: tuple[int, ...] = ()
+    stack_widths: tuple[dict[Space, int], ...] = ()
+
+    def size(self, space: Space, layer: int) -> int:
+        """Return the size of a space in a layer."""
+        own = self.stack_widths[self._index(layer)] if self.stack_widths else self.widths
+        return own.get(space, self.widths[space])
 
     @property
     def num_layers(self) -> int:
@@ -202,8 +209,11 @@ class Architecture:
         return sum(parameter.numel() for parameter in found if id(parameter) in weights)
 
     def _place(self, layer: int) -> tuple[Stack, int]:
-        index = max(i for i, start in enumerate(self.stack_offsets) if start <= layer)
+        index = self._index(layer)
         return self.spec.stacks[index], layer - self.stack_offsets[index]
+
+    def _index(self, layer: int) -> int:
+        return max(i for i, start in enumerate(self.stack_offsets) if start <= layer)
 
 
 def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
@@ -222,10 +232,10 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     sizes, claims = _claim_all(model, unbound, problems)
     problems += [
         f"space {str(space)!r} has several sizes: " + ", ".join(f"{size} ({path})" for size, path in found.items())
-        for space, found in sizes.items()
+        for (_, space), found in sizes.items()
         if len(found) > 1
     ]
-    problems += [f"space {space!r} has size 0 ({found[0]})" for space, found in sizes.items() if 0 in found]
+    problems += [f"space {space!r} has size 0 ({found[0]})" for (_, space), found in sizes.items() if 0 in found]
     unclaimed = [name for name, parameter in model.named_parameters() if id(parameter) not in claims]
     if unclaimed:
         shown = ", ".join(unclaimed[:8]) + (f" and {len(unclaimed) - 8} more" if len(unclaimed) > 8 else "")
@@ -234,7 +244,11 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         raise UnsupportedModelError(
             f"{type(model).__name__} does not fit the architecture {spec.model_type!r}: " + "; ".join(problems)
         )
-    widths = {space: next(iter(found)) for space, found in sizes.items()}
+    by_stack: dict[int, dict[Space, int]] = defaultdict(dict)
+    for (stack, space), found in sizes.items():
+        by_stack[stack][space] = next(iter(found))
+    widths = {space: max(own.get(space, 0) for own in by_stack.values()) for _, space in sizes}
+    own_widths = tuple(by_stack[stack] for stack in range(len(depths))) if spec.staged else ()
     tied = False
     if spec.head is not None:
         head, tables = model.get_submodule(spec.head.path), [w.path for w in spec.embeddings if w.in_ == spec.head.out]
@@ -249,6 +263,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         *_experts(spec, model.config, widths),
         stock_multiple=multiple,
         without_ffn=unbound.without_ffn,
+        stack_widths=own_widths,
     )
 
 
@@ -286,21 +301,24 @@ def _depths(model: nn.Module, spec: ArchSpec) -> tuple[int, ...]:
 
 def _claim_all(
     model: nn.Module, unbound: Architecture, problems: list[str]
-) -> tuple[dict[Space, dict[int, str]], dict[int, str]]:
-    """Return the sizes that were found of every space, each with a path, and the name of each claimed parameter."""
+) -> tuple[dict[tuple[int, Space], dict[int, str]], dict[int, str]]:
+    """Return the sizes that were found of every space, by stack where stacks have their own, each with a path, and the
+    name of each claimed parameter.
+    """
     claims: dict[int, str] = {}
-    sizes: dict[Space, dict[int, str]] = defaultdict(dict)
+    sizes: dict[tuple[int, Space], dict[int, str]] = defaultdict(dict)
     for weight in unbound.weights:
         module = find_module(model, weight.path)
         matrix = getattr(module, weight.name, None)
         if matrix is None:
             problems.append(f"{weight.path}.{weight.name} is missing")
             continue
-        size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape[-2:]
+        size_in, size_out = matrix_shape(matrix, weight)
+        stack = _stack_of(unbound.spec, weight.path)
         if weight.stacked:
-            sizes[Space.EXPERTS][matrix.shape[0]] = weight.path
-        sizes[weight.in_][size_in] = weight.path
-        sizes[weight.out][size_out // weight.repeats] = weight.path
+            sizes[stack, Space.EXPERTS][matrix.shape[0]] = weight.path
+        sizes[stack, weight.in_][size_in] = weight.path
+        sizes[stack, weight.out][size_out // weight.repeats] = weight.path
         if weight != unbound.spec.head or id(matrix) not in claims:
             _claim(claims, matrix, f"{weight.path}.{weight.name}", problems)
         bias = getattr(module, weight.bias, None)
@@ -311,12 +329,27 @@ def _claim_all(
         if getattr(module, "weight", None) is None:
             problems.append(f"{norm.path}.weight is missing")
             continue
-        sizes[norm.over][module.weight.shape[0]] = norm.path
+        sizes[_stack_of(unbound.spec, norm.path), norm.over][module.weight.shape[0]] = norm.path
         for name, parameter in module.named_parameters(recurse=False):
             _claim(claims, parameter, f"{norm.path}.{name}", problems)
     for parameter in unbound.untouched_parameters(model):
         _claim(claims, parameter, "a parameter that no method touches", problems)
     return sizes, claims
+
+
+def _stack_of(spec: ArchSpec, path: str) -> int:
+    """Return the stack whose widths a module has, where stacks have widths of their own."""
+    if not spec.staged:
+        return 0
+    return next(i for i, stack in enumerate(spec.stacks) if path.startswith(f"{stack.layers}."))
+
+
+def matrix_shape(matrix: nn.Parameter, weight: Weight) -> tuple[int, int]:
+    """Return how many inputs and outputs a stored matrix has."""
+    if weight.layout == "conv":
+        return matrix[0].numel(), len(matrix)
+    size_in, size_out = matrix.shape[:-3:-1] if weight.layout == "linear" else matrix.shape[-2:]
+    return size_in, size_out
 
 
 def _unmet(spec: ArchSpec, config: PretrainedConfig) -> list[str]:

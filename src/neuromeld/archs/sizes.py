@@ -54,14 +54,11 @@ class Sizes:
         return replace(self, ffn=ffn, num_kv_heads=groups, depths=(len(kept),))
 
     def without_layers(self, count: int) -> "Sizes":
-        """Return the sizes with `count` layers less in every stack, of a model whose layers are all alike."""
-        total = count * len(self.depths)
-        return replace(
-            self,
-            ffn=self.ffn[total:],
-            num_kv_heads=self.num_kv_heads[total:],
-            depths=tuple(depth - count for depth in self.depths),
-        )
+        """Return the sizes with `count` layers less in every stack, in which layers are alike."""
+        starts = [sum(self.depths[:index]) for index in range(len(self.depths))]
+        kept = [start + i for start, depth in zip(starts, self.depths, strict=True) for i in range(count, depth)]
+        ffn, groups = (tuple(sizes[layer] for layer in kept) for sizes in (self.ffn, self.num_kv_heads))
+        return replace(self, ffn=ffn, num_kv_heads=groups, depths=tuple(depth - count for depth in self.depths))
 
 
 def sizes_of(arch: Architecture, config: Any) -> Sizes:
@@ -72,7 +69,7 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
         num_kv_heads = getattr(config, keys[1], None) or getattr(config, keys[0])
     layers = arch.num_layers
     vocab = arch.widths[Space.VOCAB] if arch.spec.reads_tokens else 0
-    ffn = tuple(0 if layer in arch.without_ffn else arch.widths[Space.FFN] for layer in range(layers))
+    ffn = tuple(0 if layer in arch.without_ffn else arch.size(Space.FFN, layer) for layer in range(layers))
     target_vocab = arch.widths.get(Space.TARGET_VOCAB, 0)
     heads = (num_kv_heads,) * layers
     return Sizes(arch.width, ffn, heads, arch.depths, vocab, target_vocab=target_vocab, experts=arch.experts)
@@ -85,7 +82,7 @@ def ffn_entries(arch: Architecture) -> int:
         for weight in arch.layer_weights(layer):
             if Space.FFN in (weight.in_, weight.out):
                 experts = arch.widths[Space.EXPERTS] if weight.stacked else 1
-                total += experts * weight.repeats * arch.widths[weight.in_] * arch.widths[weight.out]
+                total += experts * weight.repeats * arch.size(weight.in_, layer) * arch.size(weight.out, layer)
     return total
 
 
@@ -100,7 +97,7 @@ def embedding_share(model: nn.Module, arch: Architecture) -> float:
 def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, space: Space) -> int:
     """Return the width of a space of one layer at the sizes `after`; `before` are those that `arch` was resolved at."""
     if space == Space.RESIDUAL:
-        return after.hidden
+        return arch.size(space, layer) if arch.stack_widths else after.hidden
     if space == Space.FFN:
         return after.ffn[layer]
     if space == Space.EXPERTS:
@@ -111,7 +108,7 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
         return after.target_vocab
     if space in GROUPED:
         return arch.widths[space] // before.num_kv_heads[layer] * after.num_kv_heads[layer]
-    return arch.widths[space]
+    return arch.size(space, layer)
 
 
 def layer_entries(arch: Architecture, before: Sizes, after: Sizes, layer: int, spaces: Collection[Space] = ()) -> int:
@@ -165,7 +162,8 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
 
 
 def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: int, extra: int = 0) -> int:
-    """Predict the operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model.
+    """Predict the operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model:
+    without convolutions.
 
     extra  entries of matrices that are neither in a layer nor the head
     """
@@ -175,6 +173,7 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
         weight_flops(arch, before, after, layer, weight, context=context)
         for layer in range(after.num_layers)
         for weight in arch.layer_weights(layer)
+        if weight.layout != "conv"
     )
 
 

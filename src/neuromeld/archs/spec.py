@@ -19,8 +19,8 @@ class Space(StrEnum):
 
     `FFN` and the attention spaces are a layer's own.  `HEADS` are the channels of its queries, `KV` those of its keys
     or values, `QKV` all of them in one matrix, `HEAD` those of one head; a decoder attends to its encoder in the
-    `CROSS_` spaces.  The last five count the rows of embeddings; `TARGET_VOCAB` the tokens that a model writes, where
-    these are numbered apart from those that it reads.
+    `CROSS_` spaces.  `TAPS` are the entries of a filter that runs over one channel.  The last five count the rows of
+    embeddings; `TARGET_VOCAB` the tokens that a model writes, where these are numbered apart from those that it reads.
     """
 
     RESIDUAL = auto()
@@ -32,6 +32,7 @@ class Space(StrEnum):
     HEAD = auto()
     CROSS_HEADS = auto()
     CROSS_KV = auto()
+    TAPS = auto()
     VOCAB = auto()
     TARGET_VOCAB = auto()
     POSITIONS = auto()
@@ -48,8 +49,10 @@ GROUPED = (Space.HEADS, Space.KV, Space.QKV)
 NormKind = Literal["rms", "layer"]
 """`layer` also subtracts the mean of the coordinates."""
 
-Layout = Literal["linear", "conv1d", "embedding"]
-"""How a module stores its matrix: linear is `(out, in)`, conv1d and embedding are `(in, out)`."""
+Layout = Literal["linear", "conv1d", "embedding", "conv"]
+"""How a module stores its matrix: linear is `(out, in)`, conv1d and embedding are `(in, out)`; conv is
+`(out, in, 1, 1)` of a convolution at single points, and `(out, 1, height, width)` of one that keeps channels apart,
+whose inputs are `TAPS`."""
 
 Inputs = Literal["tokens", "masked", "sentences", "images", "pairs", "speech"]
 """What a model reads: text to go on with; text with gaps; text to encode; images; text and the text it becomes; speech
@@ -215,11 +218,13 @@ class ArchSpec:
     says why no stock config can state the size of a space, `refusals` why a space cannot be narrowed at all,
     beyond what `refusal` finds in the norms, and under the name of a stage, as `share_ffns`, why a
     model cannot be given that.
+    `switches_off` are config keys that must be false where `stock_keys` are to state the width of FFNs.
     `head_keys` are the config keys of the numbers of query heads and of key-value heads, where whole groups of heads
     can be taken out.
     `stock_multiple` is the config key that a stock residual width must be a multiple of.
     `kernel_multiple` is what the widths of the stream and of FFNs must be multiples of, for transformers' kernels.
     `writes_head_dim`: `head_dim` defaults to a function of other sizes, and must be written out before they change.
+    `staged` says that every stack has a stream and FFNs of widths of its own.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
     `narrow_embedding` says how a stock config holds an embedding that is narrower than the stream; None where none can.
@@ -240,12 +245,14 @@ class ArchSpec:
     narrow_embedding: NarrowEmbedding | None = None
     token_vectors: tuple[str, ...] = ()
     stock_keys: Mapping[Space, str | tuple[str, ...]] = field(default_factory=dict)
+    switches_off: tuple[str, ...] = ()
     native_only: Mapping[Space, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     head_keys: tuple[str, str] | None = None
     stock_multiple: str | None = None
     kernel_multiple: int = 1
     writes_head_dim: bool = False
+    staged: bool = False
     layer_lists: tuple[str, ...] = ("layer_types",)
     requires: tuple[Requirement, ...] = ()
     variants: tuple["ArchSpec", ...] = ()

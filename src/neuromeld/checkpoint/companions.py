@@ -9,11 +9,8 @@ from typing import Any
 
 import yaml
 
-from neuromeld.checkpoint.stated import read_json
+from neuromeld.checkpoint.stated import SENTENCE_MODULES, read_json
 from neuromeld.errors import CheckpointError, UnsupportedModelError
-
-SENTENCE_MODULES = "modules.json"
-"""The layout of sentence-transformers: a list of modules, each with a folder, that run after the model."""
 
 OF_ANY_WIDTH = ("Transformer", "Pooling", "Normalize", "Dropout")
 """Modules of sentence-transformers that work behind a model of any width; the others have weights made for one."""

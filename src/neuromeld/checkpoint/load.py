@@ -22,6 +22,7 @@ from neuromeld.checkpoint.stated import (
     check_no_adapter,
     read_json,
     settle_decoder_start,
+    settle_encoder,
     settle_ties,
     trusted,
 )
@@ -77,6 +78,8 @@ def load_config(folder: Path) -> PretrainedConfig:
     stated = trusted(path, stated)
     with naming_failure(f"{path} is not a valid {model_type} config"):
         config: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(stated)
+    if not hasattr(config, "neuromeld"):
+        settle_encoder(folder, config, _safe_files(folder))
     try:
         with naming_failure(f"{path} names no model"):
             loaded = model_class(config)

@@ -31,6 +31,10 @@ NO_SIZES = ("token_id", "token_index", "window", "length", "seed", "rope", "labe
 """Parts of the names of keys whose numbers may be of any size."""
 
 ADAPTER = "adapter_config.json"
+
+SENTENCE_MODULES = "modules.json"
+"""The layout of sentence-transformers: a list of modules, each with a folder, that run after the model."""
+
 QUANTISED_KEYS = ("quantization_config", "compression_config")
 
 
@@ -110,6 +114,19 @@ def check_head(path: Path, config: PretrainedConfig, loaded: type) -> None:
             f"{path} names the class {', '.join(names)}, whose head is not supported for models of type "
             f"{config.model_type}; {' and '.join(sorted(known))} are"
         )
+
+
+def settle_encoder(folder: Path, config: PretrainedConfig, files: list[Path]) -> None:
+    """Make the config name the encoder alone where a model of sentence-transformers has no more than that: what it
+    names is often the class that was pretrained.
+    """
+    found = MODEL_MAPPING.get(type(config), ())
+    bare = found[0] if isinstance(found, tuple) and found else found
+    if not bare or not (folder / SENTENCE_MODULES).is_file():
+        return
+    names = [name for path in files for name in _tensor_names(path)]
+    if names and not any(name.startswith(f"{bare.base_model_prefix}.") for name in names):
+        config.architectures = [bare.__name__]
 
 
 def settle_decoder_start(folder: Path, config: PretrainedConfig) -> None:

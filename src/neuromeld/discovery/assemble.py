@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from neuromeld.archs.classes import kind_of
 from neuromeld.archs.gated import EXPERT_MULTIPLE, EXPERT_REFUSALS
 from neuromeld.archs.keys import read_key
+from neuromeld.archs.resolve import matrix_shape
 from neuromeld.archs.spec import ArchSpec, FirstOnly, Mixture, Space, Stack, Weight
 from neuromeld.discovery.axes import embedding_of
-from neuromeld.discovery.groups import place_of
 
 UNPROVED = "this architecture was discovered, and {} proved of it"
 
@@ -40,13 +40,17 @@ class Proved:
 
     stacks       in the order in which they run: one, or an encoder and its decoder
     ffn_keys     config keys that state the width, and nothing else; none where none does
+    switches_off config keys that must be false for `ffn_keys` to state the width
     layer_lists  config keys of lists with an entry for every layer
+    staged       each stack has a stream and FFNs of widths of its own
     refusals     by space or stage, what failed
     """
 
     stacks: tuple[ProvedStack, ...]
     ffn_keys: tuple[str, ...] = ()
+    switches_off: tuple[str, ...] = ()
     layer_lists: tuple[str, ...] = ()
+    staged: bool = False
     native_only: str | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,6 +62,7 @@ def spec_of(model: PreTrainedModel, proved: Proved) -> ArchSpec:
     embedding, head = _tables(model, proved.stacks[0])
     stacked = any(found.weights[-1].stacked for found in proved.stacks)
     partly = dict.fromkeys(EXPERT_REFUSALS, "only some of its layers have an FFN of this kind")
+    staged = dict.fromkeys(EXPERT_REFUSALS, "its stages have FFNs of several widths")
     kind = kind_of(model.config, type(model))
     depths = {stack.layers: len(list(model.get_submodule(stack.layers).children())) for stack in stacks}
     return ArchSpec(
@@ -70,6 +75,7 @@ def spec_of(model: PreTrainedModel, proved: Proved) -> ArchSpec:
         stacks=stacks,
         untouched_parameters=tuple(outside),
         stock_keys={Space.FFN: proved.ffn_keys} if proved.ffn_keys else {},
+        switches_off=proved.switches_off,
         native_only={Space.FFN: proved.native_only} if proved.native_only else {},
         refusals={
             Space.RESIDUAL: UNPROVED.format("nothing about the width of its residual stream is"),
@@ -78,9 +84,11 @@ def spec_of(model: PreTrainedModel, proved: Proved) -> ArchSpec:
             "embedding": UNPROVED.format("nothing about its embedding is"),
             **(EXPERT_REFUSALS if stacked else {}),
             **(partly if any(stack.ffn_in_some for stack in stacks) else {}),
+            **(staged if proved.staged else {}),
             **proved.refusals,
         },
         kernel_multiple=EXPERT_MULTIPLE if stacked else 1,
+        staged=proved.staged,
         layer_lists=tuple(
             key for key in proved.layer_lists if len(read_key(model.config, key) or ()) in depths.values()
         ),
@@ -137,11 +145,11 @@ def _untouched(model: PreTrainedModel, proved: Proved) -> tuple[dict[str, list[s
     inside: dict[str, dict[str, None]] = {path: {} for path in described}
     outside = []
     for name, _ in model.named_parameters():
-        place = place_of(name)
-        if place is None or place[0] not in inside:
+        stack = next((path for path in described if name.startswith(f"{path}.")), None)
+        if stack is None:
             outside.append(name)
-        elif place[2] not in described[place[0]]:
-            inside[place[0]][place[2]] = None
+        elif (local := name.removeprefix(f"{stack}.").partition(".")[2]) not in described[stack]:
+            inside[stack][local] = None
     tables = _tables(model, proved.stacks[0])
     of_tables = {f"{path}.{name}" for path in tables if path for name in ("weight", "bias")}
     return {path: list(names) for path, names in inside.items()}, [name for name in outside if name not in of_tables]
@@ -166,7 +174,7 @@ def _stream_width(model: PreTrainedModel, stack: ProvedStack) -> int:
     for layer in model.get_submodule(stack.path).children():
         matrix = getattr(_submodule(layer, consumer.path), consumer.name, None)
         if matrix is not None:
-            return int(matrix.shape[-2 if consumer.layout == "linear" else -1])
+            return matrix_shape(matrix, consumer)[1]
     raise AssertionError("no layer has the FFN that was found")
 
 

@@ -54,16 +54,19 @@ def shapes_of(model: PreTrainedModel) -> Shapes:
 
 
 def with_values(config: PretrainedConfig, changes: Mapping[str, Any]) -> PretrainedConfig | None:
-    """Return a config as it is read with other values of some keys, in which dots lead into its parts; None where it
-    is refused.
+    """Return a config as it is read with other values of some keys, in which dots lead into its parts, and a number at
+    the end into a list; None where it is refused.
     """
     stated = {key: value for key, value in config.to_dict().items() if key not in OF_BACKBONES}
     for key, value in changes.items():
         *parts, last = key.split(".")
         part = stated
-        for name in parts:
+        for name in parts[:-1]:
             part = part[name]
-        part[last] = value
+        if parts and last.isdigit():
+            part[parts[-1]] = [value if i == int(last) else entry for i, entry in enumerate(part[parts[-1]])]
+        else:
+            (part[parts[-1]] if parts else part)[last] = value
     try:
         return type(config).from_dict(stated)
     except Exception:  # validators of configs raise what they like

@@ -1,7 +1,7 @@
 """Find the FFNs of a model among the axes that its config keys state."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -31,13 +31,15 @@ class FFNs:
 class Group:
     """FFNs of one kind; `parts` are those of each list of layers, of an encoder and its decoder two.
 
-    keys   config keys that state their width
-    alone  nothing else has that width
+    keys    config keys that state their width
+    alone   nothing else has that width
+    staged  each part has a stream and FFNs of widths of its own
     """
 
     parts: tuple[FFNs, ...]
     keys: tuple[str, ...] = ()
     alone: bool = False
+    staged: bool = False
 
     @property
     def names(self) -> str:
@@ -80,23 +82,82 @@ def _joined(one: Group, other: Group) -> Group:
     return Group((*one.parts, *other.parts), keys, one.alone and other.alone)
 
 
+def staged_groups_of(model: PreTrainedModel) -> list[Group]:
+    """Return the kinds of FFNs of a small model whose layers are in stages, each a list in an element of a list, with
+    streams of several widths.
+    """
+    matrices = [*_matrices(model, nested=1)]
+    widths = {stack: _stage_width(matrices, stack) for stack in {found.stack for found in matrices}}
+    parts: dict[tuple[Weight, ...], list[FFNs]] = defaultdict(list)
+    for part in _by_shapes(matrices, widths):
+        parts[part.weights].append(part)
+    order = [path for path, _ in model.named_modules()]
+    groups = [
+        Group(tuple(sorted(found, key=lambda part: order.index(part.stack))), staged=True) for found in parts.values()
+    ]
+    return sorted(groups, key=lambda group: -_parameters(model, group))
+
+
+def _stage_width(matrices: Iterable["_Matrix"], stack: str) -> int:
+    """Return the width that most matrices of a stage write; of several the least."""
+    written = Counter(found.size_out for found in matrices if found.stack == stack and not found.filters)
+    return min(written, key=lambda size: (-written[size], size), default=0)
+
+
 def _without_key(model: PreTrainedModel) -> list[FFNs]:
     """Return FFNs by their shapes alone: matrices from the stream to another width, and from there back to the stream.
 
     For models whose config states no width for them, such as one that is always four times that of the stream.
     """
     width = _stream_width(model)
-    in_layers: dict[tuple[str, int, int], list[Weight]] = defaultdict(list)
+    matrices = [*_matrices(model)]
+    return _by_shapes(matrices, dict.fromkeys((found.stack for found in matrices), width))
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A matrix of a layer, by its full path; `filters` keep the channels apart."""
+
+    stack: str
+    number: int
+    path: str
+    size_in: int
+    size_out: int
+    layout: Layout
+    filters: bool = False
+
+
+def _matrices(model: PreTrainedModel, nested: int = 0) -> Iterator[_Matrix]:
+    """Yield the linear maps of layers: matrices, convolutions at single points, and filters of each channel."""
     for path, module in model.named_modules():
-        place = place_of(path)
-        if place is None or not isinstance(module, nn.Linear | Conv1D):
+        place = place_of(path, nested)
+        if place is None:
             continue
-        layout: Layout = "conv1d" if isinstance(module, Conv1D) else "linear"
-        size_in, size_out = module.weight.shape if layout == "conv1d" else module.weight.shape[::-1]
-        if size_in == width != size_out:
-            in_layers[(*place[:2], size_out)].append(Weight(path, Space.RESIDUAL, Space.FFN, layout=layout))
-        elif size_out == width != size_in:
-            in_layers[(*place[:2], size_in)].append(Weight(path, Space.FFN, Space.RESIDUAL, layout=layout))
+        if isinstance(module, nn.Linear):
+            yield _Matrix(*place[:2], path, module.in_features, module.out_features, "linear")
+        elif isinstance(module, Conv1D):
+            yield _Matrix(*place[:2], path, module.nx, module.nf, "conv1d")
+        elif isinstance(module, nn.Conv2d):
+            channels = module.in_channels, module.out_channels
+            filters = module.groups == channels[0] == channels[1] > 1
+            if filters or (module.groups == 1 and module.weight[0, 0].numel() == 1):
+                yield _Matrix(*place[:2], path, *channels, "conv", filters)
+
+
+def _by_shapes(matrices: Iterable[_Matrix], widths: Mapping[str, int | None]) -> list[FFNs]:
+    """Return FFNs by their shapes and by the width of the stream in each list of layers."""
+    in_layers: dict[tuple[str, int, int], list[Weight]] = defaultdict(list)
+    for found in matrices:
+        width = widths[found.stack]
+        if found.filters and found.size_out != width:
+            sides, size = (Space.TAPS, Space.FFN), found.size_out
+        elif not found.filters and found.size_in == width != found.size_out:
+            sides, size = (Space.RESIDUAL, Space.FFN), found.size_out
+        elif not found.filters and found.size_out == width != found.size_in:
+            sides, size = (Space.FFN, Space.RESIDUAL), found.size_in
+        else:
+            continue
+        in_layers[found.stack, found.number, size].append(Weight(found.path, *sides, layout=found.layout))
     return _kinds((stack, number, weights) for (stack, number, _), weights in in_layers.items())
 
 
@@ -120,11 +181,17 @@ def _kinds(in_layers: Iterable[tuple[str, int, Sequence[Weight]]]) -> list[FFNs]
     return [FFNs(unit, stack, tuple(numbers)) for (unit, stack), numbers in kinds.items()]
 
 
-def place_of(path: str) -> tuple[str, int, str] | None:
-    """Return list, number and the path from the layer on, of what is in a list of layers; None of anything else."""
+def place_of(path: str, nested: int = 0) -> tuple[str, int, str] | None:
+    """Return list, number and the path from the layer on, of what is in a list of layers; None of anything else.
+
+    nested   of how many lists that list of layers is in elements
+    """
     parts = path.split(".")
-    first = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return None if first is None else (".".join(parts[:first]), int(parts[first]), ".".join(parts[first + 1 :]))
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    if len(numbers) <= nested:
+        return None
+    at = numbers[nested]
+    return ".".join(parts[:at]), int(parts[at]), ".".join(parts[at + 1 :])
 
 
 def _parameters(model: PreTrainedModel, group: Group) -> int:

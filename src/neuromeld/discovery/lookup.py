@@ -17,9 +17,9 @@ from neuromeld.archs.resolve import Architecture, resolve
 from neuromeld.archs.sizes import ffn_entries
 from neuromeld.discovery.assemble import Proved, ProvedStack, spec_of
 from neuromeld.discovery.axes import built
-from neuromeld.discovery.groups import groups_of
+from neuromeld.discovery.groups import Group, groups_of, staged_groups_of
 from neuromeld.discovery.mixtures import prove_mixture
-from neuromeld.discovery.proof import DECODED, Unproved, outputs_of, prove
+from neuromeld.discovery.proof import DECODED, Inputs, Unproved, outputs_of, prove
 from neuromeld.discovery.small import VOCABULARY, depth_of, small_config
 from neuromeld.errors import UnsupportedModelError
 from neuromeld.runtime.cache import cache_folder
@@ -34,6 +34,10 @@ MOST_KINDS = 8
 
 LARGEST = 20_000_000
 """Parameters of a model that counts as small."""
+
+
+FAINT = 1e-2
+"""Entries of a vector that are all smaller hide what they are a factor of."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +158,10 @@ def _discover(model_class: Any, config: PretrainedConfig) -> Discovery:
             outputs_of(model, inputs)
         except Exception as error:  # whatever a forward pass wants that is not given
             return Discovery(unbuilt=f"a small model of its structure does not run: {_first_line(error)}")
-        proved, refused = [], []
-        for group in groups_of(shapes)[:MOST_KINDS]:
-            try:
-                proved.append(prove(model, group, inputs))
-            except Unproved as error:
-                refused.append(f"{group.names}: {error}")
-            except Exception as error:  # whatever a model makes of what it is put through
-                refused.append(f"{group.names}: the proof broke off: {_first_line(error)}")
+        proved, refused = _proved(model, groups_of(shapes), inputs)
+        if not proved:
+            proved, in_stages = _proved(model, staged_groups_of(shapes), inputs)
+            refused = in_stages + refused
         return Discovery(tuple(_with_experts(model, inputs, proved)), tuple(refused))
 
 
@@ -183,6 +183,19 @@ def _with_experts(model: PreTrainedModel, inputs: dict[str, Tensor], proved: lis
         return tuple(replace(s, mixture=found.mixture) if s.path == found.stack else s for s in one.stacks)
 
     return [replace(one, stacks=stacks(one)) for one in proved]
+
+
+def _proved(model: PreTrainedModel, groups: list[Group], inputs: Inputs) -> tuple[list[Proved], list[str]]:
+    """Return the kinds of FFN that hold, and what failed of the others."""
+    proved, refused = [], []
+    for group in groups[:MOST_KINDS]:
+        try:
+            proved.append(prove(model, group, inputs))
+        except Unproved as error:
+            refused.append(f"{group.names}: {error}")
+        except Exception as error:  # whatever a model makes of what it is put through
+            refused.append(f"{group.names}: the proof broke off: {_first_line(error)}")
+    return proved, refused
 
 
 def example_inputs(config: PretrainedConfig, model_class: type) -> dict[str, Tensor]:
@@ -212,8 +225,14 @@ def randomise(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point() or name in computed:
             continue
-        if parameter.dim() > 1 and parameter.shape[-1] > 1:
+        if parameter.dim() == 4 and len(parameter) > 1:  # of a convolution
+            torch.nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5)
+        elif parameter.dim() > 1 and parameter.shape[-1] > 1:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        elif (
+            parameter.numel() and 0 < parameter.abs().max() < FAINT
+        ):  # a factor of what a sublayer writes, before any training
+            parameter.data = 0.5 + 0.1 * torch.randn_like(parameter)
         elif name.endswith("bias") or "norm" in name.lower():
             parameter.data += 0.1 * torch.randn_like(parameter)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from neuromeld.archs.spec import Space, Stack
 from neuromeld.discovery.assemble import Proved, ProvedStack, spec_of
 from neuromeld.discovery.axes import built, shapes_of, stated_keys, with_values
 from neuromeld.discovery.groups import Group
+from neuromeld.discovery.switches import switched_off
 from neuromeld.errors import NeuromeldError
 from neuromeld.model.outputs import outputs
 from neuromeld.model.surgery import keep_layers, mix_outputs, read_matrix, reversible, write_matrix
@@ -39,7 +40,7 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
     """Return what holds of one kind of FFN of a small model, and of its layers; raise `Unproved` where its units are
     not hidden units.
     """
-    proved = Proved(tuple(ProvedStack(part.stack, part.weights) for part in group.parts))
+    proved = Proved(tuple(ProvedStack(part.stack, part.weights) for part in group.parts), staged=group.staged)
     try:
         arch = resolve(model, spec_of(model, proved))
     except NeuromeldError as error:
@@ -49,14 +50,38 @@ def prove(model: PreTrainedModel, group: Group, inputs: Inputs) -> Proved:
     before = outputs_of(model, inputs)
     _prove_order(model, arch, inputs, before)
     narrow, shapes = _prove_removal(model, arch, inputs, before)
-    failed = _config_fails(model, group, arch, inputs, narrow, shapes)
-    proved = replace(proved, ffn_keys=group.keys) if failed is None else replace(proved, native_only=failed)
+    proved = _stated(model, group, proved, lambda way: _config_fails(model, way, arch, inputs, narrow, shapes))
     try:
         keys, lists = _prove_depth(model, arch, inputs, before)
     except Unproved as error:
         return replace(proved, refusals={"drop_layers": str(error)})
     counted = tuple(replace(stack, count_key=key) for stack, key in zip(proved.stacks, keys, strict=True))
     return replace(proved, stacks=counted, layer_lists=lists)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to state the width of FFNs: by keys, with some switches turned off."""
+
+    group: Group
+    off: tuple[str, ...] = ()
+
+    def changes(self, width: int) -> dict[str, Any]:
+        """Return the values of the config with which FFNs are to have a width."""
+        return dict.fromkeys(self.group.keys, width) | dict.fromkeys(self.off, False)
+
+
+def _stated(model: PreTrainedModel, group: Group, proved: Proved, fails: Callable[[_Way], str | None]) -> Proved:
+    """Return what is proved with the keys that state the width, and the switch that has to be off for that; or with why
+    none does.
+    """
+    failed = fails(_Way(group))
+    if failed is None:
+        return replace(proved, ffn_keys=group.keys)
+    for switch, found in switched_off(model, group):
+        if fails(_Way(found, (switch,))) is None:
+            return replace(proved, ffn_keys=found.keys, switches_off=(switch,))
+    return replace(proved, native_only=failed)
 
 
 def _prove_stream(model: PreTrainedModel, arch: Architecture, inputs: Inputs) -> list[int]:
@@ -102,10 +127,9 @@ def _with_masks(stacks: tuple[ProvedStack, ...], lengths: list[int], inputs: Inp
 
 def _prove_order(model: PreTrainedModel, arch: Architecture, inputs: Inputs, before: Tensor) -> None:
     """Hidden units in another order leave the outputs as they are."""
-    size = arch.widths[Space.FFN]
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
     with reversible(model):
-        _keep_units(model, arch, order)
+        _keep_units(model, arch, lambda size: torch.randperm(size, generator=generator))
         after = outputs_of(model, inputs)
     if not same(before, after):
         raise Unproved("other outputs come of its units in another order: they are not on their own")
@@ -115,18 +139,17 @@ def _prove_removal(
     model: PreTrainedModel, arch: Architecture, inputs: Inputs, before: Tensor
 ) -> tuple[Tensor, dict[str, tuple[int, ...]]]:
     """Units that are removed leave what silent ones leave; return the outputs and the shapes without some."""
-    kept = torch.arange(arch.widths[Space.FFN] - REMOVED)
     with reversible(model):
         for layer in _with_ffn(arch):
             consumer = arch.consumer(layer, Space.FFN)
             silent = read_matrix(model, consumer).clone()
-            silent[..., len(kept) :, :] = 0
+            silent[..., -REMOVED:, :] = 0
             write_matrix(model, consumer, silent)
         silenced = outputs_of(model, inputs)
     if apart(before, silenced) < FELT:
         raise Unproved("silencing its units changes no output, so nothing can be seen of them")
     with reversible(model):
-        _keep_units(model, arch, kept)
+        _keep_units(model, arch, _first_units)
         try:
             removed = outputs_of(model, inputs)
         except Exception as error:  # whatever a forward pass makes of shapes that it does not expect
@@ -139,38 +162,40 @@ def _prove_removal(
 
 def _config_fails(
     model: PreTrainedModel,
-    group: Group,
+    way: _Way,
     arch: Architecture,
     inputs: Inputs,
     narrow: Tensor,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> str | None:
     """Say why no config key states the width: it builds other shapes, or another model with the same weights."""
+    group = way.group
     if not group.keys:
         return "no key of its config states the width of its FFNs"
     key = " and ".join(group.keys)
     if not group.alone:
         return f"{key} of its config states the width of other weights, too"
     width = arch.widths[Space.FFN]
-    if any(_built_with(model, group, size) is None for size in (width // 2 // REMOVED * REMOVED, REMOVED)):
+    if any(_built_with(model, way, size) is None for size in (width // 2 // REMOVED * REMOVED, REMOVED)):
         return f"{key} of its config does not build FFNs of every width"
-    smaller = _built_with(model, group, width - REMOVED, "cpu")
+    smaller = _built_with(model, way, width - REMOVED, "cpu")
     if smaller is None or shapes_of(smaller) != shapes:
         return f"{key} of its config does not build FFNs of every width"
     with reversible(model):
-        _keep_units(model, arch, torch.arange(width - REMOVED))
+        _keep_units(model, arch, _first_units)
         smaller.load_state_dict(model.state_dict())
     return None if same(narrow, outputs_of(smaller, inputs)) else f"{key} of its config states more than a width"
 
 
-def _built_with(model: PreTrainedModel, group: Group, size: int, device: str = "meta") -> PreTrainedModel | None:
+def _built_with(model: PreTrainedModel, way: _Way, size: int, device: str = "meta") -> PreTrainedModel | None:
     """Return the model that the config builds with FFNs of a size; None where it builds none of that size."""
-    config = with_values(model.config, dict.fromkeys(group.keys, size))
+    config = with_values(model.config, way.changes(size))
     smaller = built(type(model), config, device) if config is not None else None
     if smaller is None:
         return None
     consumers = [
-        replace(part.weights[-1], path=f"{part.stack}.{part.layers[0]}.{part.weights[-1].path}") for part in group.parts
+        replace(part.weights[-1], path=f"{part.stack}.{part.layers[0]}.{part.weights[-1].path}")
+        for part in way.group.parts
     ]
     widths = {read_matrix(smaller, consumer).shape[-2] for consumer in consumers}
     return smaller if widths == {size} else None
@@ -188,7 +213,11 @@ def _prove_depth(
     stacks = [replace(stack, count_key=key) for stack, key in zip(arch.spec.stacks, keys, strict=True)]
     alike = all(stack.alike for stack in stacks)
     if len(stacks) > 1 and not alike:
-        raise Unproved("the layers of its encoder, or of its decoder, are not all of one shape")
+        raise Unproved(
+            "the layers of one of its stages are not all of one shape"
+            if arch.spec.staged
+            else "the layers of its encoder, or of its decoder, are not all of one shape"
+        )
     built_elsewhere = []
     for number in range(min(arch.depths)):
         try:
@@ -244,6 +273,13 @@ def _depth_keys(model: PreTrainedModel, path: str, depth: int) -> tuple[str, tup
     """Return the key that states the number of layers, and the keys of lists with an entry for each."""
     stated = dict(stated_keys(model.config.to_dict()))
     numbers = [key for key, value in stated.items() if value == depth and type(value) is int]
+    numbers += [
+        f"{key}.{i}"
+        for key, value in stated.items()
+        if isinstance(value, list | tuple)
+        for i, entry in enumerate(value)
+        if entry == depth and type(entry) is int
+    ]
     for key in numbers:
         part = key.rpartition(".")[0]
         lists = [
@@ -280,8 +316,15 @@ def _skipping(model: PreTrainedModel, paths: list[str]) -> Iterator[None]:
             del layer.forward
 
 
-def _keep_units(model: PreTrainedModel, arch: Architecture, kept: Tensor) -> None:
+def _first_units(size: int) -> Tensor:
+    """Return the units that stay where the last are removed."""
+    return torch.arange(size - REMOVED)
+
+
+def _keep_units(model: PreTrainedModel, arch: Architecture, choose: Callable[[int], Tensor]) -> None:
+    """Keep of every FFN the units that are chosen by their number."""
     for layer in _with_ffn(arch):
+        kept = choose(arch.size(Space.FFN, layer))
         for producer in arch.producers(layer, Space.FFN):
             mix_outputs(model, producer, kept)
         consumer = arch.consumer(layer, Space.FFN)

@@ -23,6 +23,10 @@ DEPTH = re.compile(
     r"(^|_)(num|n)_?(hidden_|encoder_|decoder_)?layers?$|^(encoder|decoder)_layers$|^depth$|^num_blocks$"
 )
 WIDTHS = ("hidden_size", "d_model", "n_embd", "emb_dim", "embedding_dim", "dim")
+STREAMS = re.compile(r"hidden_sizes|embed_dims?")
+NARROWER, LEAST_STREAM = 4, 32
+"""How much narrower than in the original the streams of stages are, where the least is this wide."""
+
 QUERY_HEADS = re.compile(r"(num_attention|num|n|encoder_attention|decoder_attention|attention)_heads?")
 HEAD_SIZES = re.compile(r"head_dim|d_head|kv_channels|dim_head|rotary_dim|d_kv|headdim|head_size")
 LENGTHS = re.compile(r"max_position|n_positions|n_ctx|max_seq|max_length|context_length|model_max")
@@ -82,6 +86,8 @@ def _kind(layer: nn.Module) -> tuple[Any, ...]:
 
 
 def _small(stated: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
+    if isinstance(stated.get("depths"), list | tuple):
+        return _small_stages(stated)
     numbers = {key: value for key, value in stated.items() if type(value) is int}
     original = _Original(
         width=next((numbers[key] for key in WIDTHS if key in numbers), None),
@@ -92,6 +98,21 @@ def _small(stated: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
     parts = [found.get(f"qk_{part}_head_dim") for part in ("nope", "rope")]
     if "qk_head_dim" in found and all(isinstance(part, int) for part in parts):
         found["qk_head_dim"] = sum(part for part in parts if part is not None)
+    return found
+
+
+def _small_stages(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return small values of a config whose layers are in stages: a few layers in each, and streams that are narrower
+    by one factor.
+    """
+    found = {key: value for key, value in stated.items() if key not in OF_BACKBONES}
+    for key, value in found.items():
+        if key == "depths":
+            found[key] = [min(depth, FEWEST) for depth in value]
+        elif STREAMS.fullmatch(key):
+            widths = value if isinstance(value, list | tuple) else [value]
+            narrow = [width // NARROWER if min(widths) >= LEAST_STREAM else width for width in widths]
+            found[key] = narrow if isinstance(value, list | tuple) else narrow[0]
     return found
 
 

@@ -28,13 +28,16 @@ def flops_per_token(model: PreTrainedModel, *, context: int) -> int:
     token of a prefill whose kernel computes the masked half too.
 
     In an image model a token is a position of the stream: a patch, or a token beside them.  A classifier or pooler,
-    which runs once an image, counts for every token.
+    which runs once an image, counts for every token.  Of a model in stages, which have different numbers of positions,
+    it is one of every stage, and attention is left out.
     """
     matrices = _entries_applied(model)
     if model.config.is_encoder_decoder:
         return 2 * matrices + 4 * context * _query_outputs(model)
     config = model.config.get_text_config(decoder=True)
-    heads: int = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return 2 * matrices
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     own: list[int] | None = getattr(config, "neuromeld", {"widths": {}})["widths"].get(Space.HEADS)
     attention = sum(own) if own else heads * head_dim * config.num_hidden_layers
@@ -89,8 +92,11 @@ def unique_parameters(model: nn.Module) -> int:
 
 
 def bytes_on_disk(folder: Path | str) -> int:
-    """Return the size of a checkpoint's safetensors files.  `CheckpointError` when there is none."""
-    files = list(Path(folder).glob("*.safetensors"))
+    """Return the size of a checkpoint's files of weights: pickled ones where there are no others.
+
+    Raises `CheckpointError` when there is none.
+    """
+    files = list(Path(folder).glob("*.safetensors")) or list(Path(folder).glob("pytorch_model*.bin"))
     if not files:
         raise CheckpointError(f"{folder} holds no *.safetensors file: not a checkpoint folder, or not yet saved")
     return sum(file.stat().st_size for file in files)

@@ -59,6 +59,11 @@ def real_tokens(x: Tensor, batch: Batch, mask_key: str | None = "attention_mask"
     return rows if mask is None else rows[mask.flatten().to(x.device).bool()]
 
 
+def channels_last(module: nn.Module, x: Tensor) -> Tensor:
+    """Return what a module reads or writes with the channels on the last axis; those of convolutions are the second."""
+    return x.movedim(1, -1) if isinstance(module, nn.Conv2d) else x
+
+
 def capture_residual_reads(
     model: nn.Module,
     arch: Architecture,
@@ -116,8 +121,8 @@ def _capture(
     def hook(path: str) -> Callable[..., None]:
         mask = arch.mask(path)
 
-        def called(_: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
-            x = own_format(real_tokens(output[0] if output else args[0], batch, mask))
+        def called(module: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
+            x = own_format(real_tokens(channels_last(module, output[0] if output else args[0]), batch, mask))
             if not torch.isfinite(x).all():
                 raise NumericsError(
                     f"the activations that {path} {side} hold NaN or infinity; if the model runs in float16, use "
@@ -179,8 +184,8 @@ class LayerCalls:
         """Return what `module`, a submodule of `layer`, is called with."""
         seen: list[tuple[Tensor, ...]] = []
 
-        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(tuple(own_format(x) for x in args))
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.append(tuple(channels_last(module, own_format(x)) for x in args))
             raise _Stop
 
         handle = module.register_forward_pre_hook(before)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.pytorch_utils import Conv1D
 
-from neuromeld.archs.keys import read_key, write_key
+from neuromeld.archs.keys import in_list, read_key, write_key
 from neuromeld.archs.spec import Mixture, Stack, Weight
 from neuromeld.errors import NumericsError
 from neuromeld.runtime.memory import all_finite
@@ -27,13 +27,17 @@ def read_matrix(model: nn.Module, weight: Weight) -> Tensor:
     Of experts, `(experts, in, out)`.
     """
     matrix = used(getattr(model.get_submodule(weight.path), weight.name)).detach()
+    if weight.layout == "conv":
+        return matrix.flatten(1).mT
     return matrix.mT if weight.layout == "linear" else matrix
 
 
 def write_matrix(model: nn.Module, weight: Weight, matrix: Tensor) -> None:
     """Store `matrix`, `(in, out)` in any float dtype, in the module's own dtype and layout; the shape may change."""
     module = model.get_submodule(weight.path)
-    stored = matrix.mT if weight.layout == "linear" else matrix
+    stored = matrix if weight.layout in ("conv1d", "embedding") else matrix.mT
+    if weight.layout == "conv":
+        stored = stored.unflatten(1, (-1, *getattr(module, weight.name).shape[2:]))
     _replace(module, weight.name, stored, f"{weight.path}.{weight.name}")
     _set_sizes(module)
 
@@ -116,6 +120,8 @@ def keep_layers(model: nn.Module, stack: Stack, kept: Sequence[int], layer_lists
         if entries is not None and key.rpartition(".")[0] == stack.count_key.rpartition(".")[0]:
             write_key(model.config, key, [entries[index] for index in kept])
     write_key(model.config, stack.count_key, len(kept))
+    if in_list(stack.count_key):  # of one of several stages, all of which stay
+        return
     if isinstance(model.config, BackboneConfigMixin):
         model.config.stage_names = ["stem", *(f"stage{number}" for number in range(1, len(kept) + 1))]
         model.config.set_output_features_output_indices(out_features=None, out_indices=None)
@@ -311,7 +317,7 @@ def _replace(module: nn.Module, name: str, value: Tensor, label: str) -> None:
 
 
 def _set_sizes(module: nn.Module) -> None:
-    """Keep the sizes that linear, embedding, Conv1D and norm modules and routers carry in step with their weights."""
+    """Keep the sizes that linear, embedding, convolution, norm and router modules carry in step with their weights."""
     if not hasattr(module, "weight"):
         return
     shape = module.weight.shape
@@ -321,6 +327,10 @@ def _set_sizes(module: nn.Module) -> None:
         module.num_embeddings, module.embedding_dim = shape
     elif isinstance(module, Conv1D):
         module.nx, module.nf = shape
+    elif isinstance(module, nn.Conv2d):
+        module.out_channels, module.in_channels = shape[0], shape[1]
+        if module.groups > 1:
+            module.groups = module.in_channels = shape[0]
     elif hasattr(module, "top_k"):  # a router of experts
         module.hidden_dim = shape[1]
     elif hasattr(module, "normalized_shape"):

@@ -119,6 +119,7 @@ def planned_shape(model_type: str, config: Any, before: Sizes, after: Sizes, *, 
     own_code += ["a residual stream that no stock config describes"] if native and after.hidden != before.hidden else []
     own_code += [NARROW_TABLE] if native and after.embedding_rank else []
     heads = getattr(config, "num_attention_heads", 0)
+    heads = heads if isinstance(heads, int) else 0  # stages have numbers of their own
     return Shape(
         model_type=model_type,
         native=native,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from neuromeld.checkpoint import load_config, load_model
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError
@@ -185,3 +186,13 @@ def test_an_index_names_files_of_its_folder(tmp_path):
         path.write_text(json.dumps(index | {"weight_map": changed}))
         with pytest.raises(CheckpointError, match="is damaged"):
             load_model(folder, dtype=None, device="cpu")
+
+
+@pytest.mark.parametrize(("stripped", "named"), [(True, "BertModel"), (False, "BertForMaskedLM")])
+def test_an_encoder_of_sentences_is_what_its_weights_are(stripped, named, tmp_path):
+    """Such checkpoints often name the class that was pretrained, whose head they do not hold."""
+    config = BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    (BertModel if stripped else BertForMaskedLM)(config).save_pretrained(tmp_path)
+    change_config(tmp_path, architectures=["BertForMaskedLM"])
+    (tmp_path / "modules.json").write_text("[]")
+    assert type(load_model(tmp_path, dtype=None, device="cpu")).__name__ == named

@@ -227,13 +227,16 @@ def test_a_key_of_more_than_a_width_leaves_the_native_format():
     assert plan.format == "native"
 
 
-def test_a_key_that_is_rounded_states_no_width():
+def test_a_key_that_is_rounded_states_the_width_once_the_rounding_is_off(tmp_path):
     """LFM2 takes two thirds of its key, rounded up to a multiple of another, which moves the width as well."""
-    found = discover(meta_model(CONFIG_MAPPING["lfm2"](**SIZES | {"num_key_value_heads": 2}))).proved[0]
-    assert (found.ffn_keys, found.native_only) == (
-        (),
-        "block_multiple_of of its config does not build FFNs of every width",
-    )
+    model = build("lfm2", **SIZES | {"num_key_value_heads": 2, "block_multiple_of": 64, "intermediate_size": 192})
+    found = discover(model).proved[0]
+    assert (found.ffn_keys, found.switches_off) == (("intermediate_size",), ("block_auto_adjust_ff_dim",))
+    plan = plan_for(model, ffn={"size": 40})
+    assert (plan.before.ffn[0], plan.format) == (128, "stock")
+    smaller = compress_model(model, plan, batches(model)).model
+    smaller.save_pretrained(tmp_path)
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path).eval(), smaller)
 
 
 def mixed():

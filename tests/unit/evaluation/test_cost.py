@@ -77,6 +77,13 @@ def test_bytes_are_those_of_the_written_files(llama, tmp_path):
     assert bytes_on_disk(str(tmp_path)) == bytes_on_disk(tmp_path)
 
 
+def test_bytes_are_those_of_pickled_files_where_there_are_no_others(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x" * 100)
+    assert bytes_on_disk(tmp_path) == 100
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 90)
+    assert bytes_on_disk(tmp_path) == 90
+
+
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds no"):
         bytes_on_disk(tmp_path)

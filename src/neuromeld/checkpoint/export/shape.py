@@ -53,6 +53,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
     widths = block.get("widths", {})
     ffn = widths.get(Space.FFN, getattr(config, "intermediate_size", None))
     heads = getattr(config, "num_attention_heads", None) or 0
+    heads = heads if isinstance(heads, int) else 0  # stages have numbers of their own
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     by_layer = [heads] * layers
     if Space.HEADS in widths:

@@ -40,7 +40,11 @@ def native_block(model: PreTrainedModel, arch: Architecture) -> dict[str, Any]:
     Sizes are those of the weights themselves, so that the entry cannot say anything else than the model.
     """
     spec, found = arch.spec, _space_sizes(model, arch)
-    changed = [space for space, sizes in found.items() if any(size != arch.widths[space] for size in sizes)]
+    changed = [
+        space
+        for space, sizes in found.items()
+        if any(size != arch.size(space, layer) for layer, size in enumerate(sizes))
+    ]
     widths: dict[str, int | list[int]] = {Space.RESIDUAL: found[Space.RESIDUAL][0]}
     for space in changed:
         if space == Space.RESIDUAL:
@@ -89,7 +93,9 @@ def _space_sizes(model: PreTrainedModel, arch: Architecture) -> dict[Space, list
         for weight in arch.layer_weights(layer):
             size_in, size_out = read_matrix(model, weight).shape[-2:]
             for space, size in ((weight.in_, size_in), (weight.out, size_out // weight.repeats)):
-                found.setdefault(space, [arch.widths[space]] * arch.num_layers)[layer] = size
+                if space not in found:
+                    found[space] = [arch.size(space, other) for other in range(arch.num_layers)]
+                found[space][layer] = size
     return found
 
 

@@ -168,6 +168,11 @@ def _resize(module: Any, axis: str, width: int, name: str) -> None:
         module.nx = width if axis == "in" else module.nx
         module.nf = width if axis == "out" else module.nf
         shape = (module.nx, module.nf)
+    elif isinstance(module, nn.Conv2d):
+        shape = (width, *matrix.shape[1:]) if axis == "out" else (matrix.shape[0], width, *matrix.shape[2:])
+        module.out_channels, module.in_channels = shape[0], shape[1]
+        if module.groups > 1:
+            module.groups = module.in_channels = width
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = width
         shape = (module.num_embeddings, width)

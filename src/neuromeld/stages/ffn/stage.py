@@ -60,8 +60,10 @@ class FfnStage(SublayerStage[Ffn]):
 
     def resize(self, sizes: Sizes, options: Ffn, target: Target) -> Sizes:
         """Return the sizes with narrower FFNs."""
-        width, multiple = max(sizes.ffn), math.lcm(FFN_MULTIPLE, target.multiples.alike)
-        size = options.size or max(1, round_width(width * (options.ratio or 1), width, multiple))
+        multiple, ratio = math.lcm(FFN_MULTIPLE, target.multiples.alike), options.ratio or 1
+        size = options.size or tuple(
+            width and max(1, round_width(width * ratio, width, multiple)) for width in sizes.ffn
+        )
         return replace(sizes, ffn=per_layer("ffn.size", size, sizes.ffn))
 
     def native_reasons(self, options: Ffn, target: Target, after: Sizes) -> list[str]:
@@ -83,9 +85,11 @@ class FfnStage(SublayerStage[Ffn]):
         return options.by_layer and measures_levels(options.selector)
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
-        """Set the intermediate size."""
+        """Set the intermediate size, as it is and not as something else is made of it."""
         for key in target.arch.spec.config_keys(Space.FFN):
             write_key(config, key, max(after.ffn))
+        for key in target.arch.spec.switches_off:
+            write_key(config, key, False)
 
     def regression_bytes(self, options: Ffn, work: Workload) -> int:
         """Add what a merge holds: matrices `(f, k)` and what every batch wrote."""
