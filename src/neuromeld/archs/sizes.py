@@ -162,8 +162,8 @@ def predict_parameters(model: nn.Module, arch: Architecture, before: Sizes, afte
 
 
 def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: int, extra: int = 0) -> int:
-    """Predict the operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model:
-    without convolutions.
+    """Predict the operations of one token at the sizes `after`, as `evaluate.flops_per_token` counts them on a model,
+    and with the convolutions of FFNs.
 
     extra  entries of matrices that are neither in a layer nor the head
     """
@@ -173,7 +173,6 @@ def predict_flops(arch: Architecture, before: Sizes, after: Sizes, *, context: i
         weight_flops(arch, before, after, layer, weight, context=context)
         for layer in range(after.num_layers)
         for weight in arch.layer_weights(layer)
-        if weight.layout != "conv"
     )
 
 

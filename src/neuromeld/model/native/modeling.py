@@ -185,7 +185,7 @@ def _resize(module: Any, axis: str, width: int, name: str) -> None:
     setattr(module, name, nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device)))
     bias = f"{name}_bias" if matrix.dim() == 3 else "bias"
     if axis in ("out", "both") and getattr(module, bias, None) is not None:
-        shape = (*shape[: matrix.dim() - 2], width)
+        shape = (shape[0], width) if matrix.dim() == 3 else (width,)
         setattr(module, bias, nn.Parameter(torch.empty(shape, dtype=matrix.dtype, device=matrix.device)))
 
 
