@@ -23,7 +23,7 @@ class Experts(StageOptions):
     merge: Literal["none", "average"] = Field(
         "none",
         description="How removed experts are merged into the kept ones that get their tokens: not at all, or averaged "
-        "by what they write, hidden neurons matched to each other.",
+        "by their shares, hidden neurons matched to each other.",
     )
     compensate: Literal["ridge", "none"] = Field(
         "ridge",
