@@ -139,7 +139,7 @@ class Planner:
             ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].loss)
             learned = learned_candidates(space, ranked, self.effort)
             learned = [one for one in learned if self.limits.refusal(self.model, one.recipe, space.arch) is None]
-            final |= self._measure(replace(last, name="measuring learned units"), learned)
+            final |= self._measure(replace(last, name="measuring learned units"), learned) if learned else {}
             finalists |= {one.name: one for one in learned}
         everything += learned
         compared = {name: final[name] for name in _in_time(self.budget, final)}
@@ -174,14 +174,14 @@ class Planner:
 
     def _few(self, arch: Architecture) -> Sequence[Batch]:
         """Return the batches that all candidates are built from: enough for a regression on as many hidden neurons."""
-        tokens = max(FEW_TOKENS, arch.widths[Space.FFN])
-        return self.data[: max(2, math.ceil(tokens / self.data[0]["input_ids"].numel()))]
+        batch = self.data[0]["input_ids"].numel()
+        return self.data[: max(2, math.ceil(max(FEW_TOKENS, arch.widths[Space.FFN]) / batch))]
 
     def _search_space(self, arch: Architecture, few: Sequence[Batch]) -> SearchSpace:
         """Measure sensitivities on half of the few batches."""
         self.budget.check_needed(self.model, arch)
         if self.progress and self.shared.scores is None:
-            amounts = Amounts(*map(_num_tokens, (few, self.data, self.validation)))
+            amounts = Amounts.of(few, self.data, self.validation)
             say(told_beforehand(self.effort, self.model, arch, self.calibration, amounts))
         scores = self.shared.scores = self.shared.scores or self._sensitivities(arch, _half(few))
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
@@ -280,8 +280,6 @@ class Planner:
                 figures = now.figures(self.model, job.processor) if now.figures else {}
                 return self._losses(now.text, job.processor), latency, others, wrong, figures
 
-        if not those:
-            return {}
         dense = self._dense(now.name, now.text)
         original = BuiltCandidate(mean_of(dense), by_batch(dense), None)
         whole = {name: mean_of(self._dense(f"{now.name} {name}", text)) for name, text in now.others.items()}
@@ -341,10 +339,6 @@ class Planner:
         spelled = [respelled_batch(batch, before, after, most) for batch in text]
         counts = [batch["input_ids"][:, 1:].numel() for batch in text]
         return [(nats, count) for (nats, _), count in zip(batch_losses(self.model, spelled), counts, strict=True)]
-
-
-def _num_tokens(batches: Sequence[Batch]) -> int:
-    return sum(batch["input_ids"].numel() for batch in batches)
 
 
 def _half(batches: Sequence[Batch]) -> Sequence[Batch]:

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from neuromeld.archs.resolve import Architecture
 from neuromeld.data.calibration import Calibration
 from neuromeld.evaluation.throughput import throughput_of
+from neuromeld.model.capture import Batch
 from neuromeld.planning.candidates import LEARNED_STREAMS, Candidate, SearchSpace, learned_streams
 from neuromeld.planning.duration import Moves, Work, said, time_of
 from neuromeld.planning.plan import make_plan
@@ -34,6 +35,11 @@ class Amounts:
     few: int
     tokens: int
     validation: int
+
+    @classmethod
+    def of(cls, *texts: Sequence[Batch]) -> "Amounts":
+        """Count the tokens of each."""
+        return cls(*(sum(batch["input_ids"].numel() for batch in text) for text in texts))
 
 
 @dataclass(frozen=True)
