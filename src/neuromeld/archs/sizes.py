@@ -75,6 +75,11 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     return Sizes(arch.width, ffn, heads, arch.depths, vocab, target_vocab=target_vocab, experts=arch.experts)
 
 
+def stock_multiple(arch: Architecture, before: Sizes, after: Sizes) -> int:
+    """Return what a stock config wants the width of the stream to be a multiple of: in some families, query heads."""
+    return max(1, arch.stock_multiple * after.num_kv_heads[0] // before.num_kv_heads[0])
+
+
 def ffn_entries(arch: Architecture) -> int:
     """Return the entries of the matrices of all FFNs, as a model comes."""
     total = 0

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve, spec_for
 from neuromeld.archs.classes import BARE, kind_of, stock_class
-from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of
+from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of, stock_multiple
 from neuromeld.archs.spec import ArchSpec
 from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.discovery.lookup import discovered_architecture
@@ -284,8 +284,12 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
     reasons = [
         reason for step in steps for reason in step.chosen.stage.native_reasons(step.chosen.options, target, step.after)
     ]
-    if not steps[-1].after.uniform:
+    after = steps[-1].after
+    if not after.uniform:
         reasons.append(ONE_SIZE)
+    multiple = stock_multiple(arch, original, after)
+    if after.hidden == original.hidden and after.hidden % multiple:  # a narrower stream is rounded to it
+        reasons.append(f"its config wants a width of the stream that is a multiple of its {multiple} query heads")
     if recipe.output == "stock" and reasons:
         raise UserInputError(
             "this result cannot be a stock checkpoint: "
@@ -293,7 +297,7 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
             + ". Use --native, which transformers loads; `neuromeld serve-check` says which other engines do, and how"
         )
     output: Output = "native" if reasons or recipe.output == "native" else "stock"
-    family, after = arch.spec.model_type, steps[-1].after
+    family = arch.spec.model_type
     refused = unserved(recipe.output, family, config, original, after, native=output == "native")
     if refused:
         told = "; ".join(f"{engine}: {'; '.join(reasons)}" for engine, reasons in refused.items())

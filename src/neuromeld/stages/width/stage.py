@@ -8,7 +8,7 @@ from markupsafe import Markup
 from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture
-from neuromeld.archs.sizes import Sizes, predict_flops
+from neuromeld.archs.sizes import Sizes, predict_flops, stock_multiple
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section, item
 from neuromeld.errors import UserInputError
@@ -80,7 +80,7 @@ class WidthStage(Stage[Width, WidthResult]):
         """Return the sizes with a narrower stream, and the first layers of the runs that share a basis."""
         arch, d, multiple = target.arch, sizes.hidden, 1
         if target.output == "stock":
-            multiple = max(1, arch.stock_multiple * sizes.num_kv_heads[0] // target.original.num_kv_heads[0])
+            multiple = stock_multiple(arch, target.original, sizes)
         # what the model's own width is no multiple of is not asked of a narrower one
         every = math.lcm(multiple, arch.spec.kernel_multiple, math.gcd(target.multiples.alike, d))
         k = options.hidden_size or round_width(d * (options.hidden_ratio or 1), d, every)
