@@ -110,14 +110,17 @@ def test_the_page_of_frontiers_fits_the_window(width, tmp_path):
         others = {"<u>news</u>-sample": 4 * (1 - k) ** 1.5}
         points.append(point | {"keep": k, "kept_ratio": k, "flops_ratio": k, "loss": others["<u>news</u>-sample"] / 2})
         points[-1] |= {"other_losses": others, "accuracy_lost": {"amount": 1 - k, "error": 0.01}}
+        points[-1] |= {"figures": {"time of a request": k, "<s>task</s>": k}}
+    facts = {"knee": 0.8, "out_of_reach": [0.1], "options": "--calibration self"}
     models = [
-        {"model": name, "points": points, "knee": 0.8, "out_of_reach": [0.1], "options": "--calibration self"}
+        {"model": name, "points": points, "original": {"time of a request": 1.0, "<s>task</s>": 1.0}} | facts
         for name in ("package:one", "models/<i>two</i>")
     ]
     page = render_frontier(models)
     assert "<b>narrower" not in page
     assert "<i>two" not in page
     assert "<u>news" not in page
+    assert "<s>task" not in page
     seen = look(page, tmp_path, width)
     assert seen["page"] == seen["width"] == width
     assert (seen["outside"], seen["unreachable"], seen["seen"], seen["cut"]) == ([], 0, [], [])

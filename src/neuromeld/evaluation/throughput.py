@@ -90,19 +90,24 @@ def _ffn(device: torch.device, dtype: torch.dtype, tokens: int, width: int, neur
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return how long it takes, the shortest of as many times as `SECONDS` has room for, after a first one.
+    """Return how long it takes: the mean of as many times as `SECONDS` has room for, after a first one.
 
-    Of a processor by its own time, which other programs hardly change.
+    Of a processor by its own time, which other programs hardly change, and which may stand still for a while.
     """
     clock, threads = (time.process_time, torch.get_num_threads()) if device.type == "cpu" else (time.perf_counter, 1)
-    taken: list[float] = []
-    while sum(taken[1:]) < SECONDS or len(taken) < 2:
-        started = clock()
-        run()
+
+    def wait() -> None:
         if device.type != "cpu":
             torch.zeros(1, device=device).item()  # waits for what came before
-        taken.append((clock() - started) / threads)
-    return min(taken[1:])
+
+    run()
+    wait()
+    started, times = clock(), 0
+    while (elapsed := clock() - started) < SECONDS * threads:
+        run()
+        wait()
+        times += 1
+    return elapsed / threads / times
 
 
 def _disk(folder: Path) -> float:

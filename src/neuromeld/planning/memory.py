@@ -15,7 +15,7 @@ from neuromeld.planning.duration import Moves
 from neuromeld.stages.base import Cost, Workload, largest_layer_bytes, table_bytes
 from neuromeld.stages.windows import cast_and_chunk_bytes, loss_bytes
 
-INTERPRETER_BYTES = 520 << 20
+INTERPRETER_BYTES = 430 << 20
 """What Python, torch, transformers, a tokenizer and text take before a model is loaded."""
 
 
