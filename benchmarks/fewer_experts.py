@@ -19,17 +19,13 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from large_vocabulary import trained_tokenizer
 from neuromeld import calibration_batches, compress_model, make_plan, parse_recipe
 from neuromeld.checkpoint import load_model
-from neuromeld.data.text import TEXT_SOURCES, encode_texts
+from tiny_models import SEQLEN, TOKENS, documents, train, trained_tokenizer, windows_of
 
 TEXTS = ("wikipedia-sample", "python-docs", "libreoffice-help-de")
-CHARACTERS = 700_000
-"""Of each text."""
-
-TOKENS, WIDTH, LAYERS, HIDDEN, EXPERTS, ACTIVE = 4096, 64, 4, 64, 16, 2
-SEQLEN, WINDOWS, EPOCHS, RATE, VALIDATION = 128, 8, 3, 4e-3, 40
+WIDTH, LAYERS, HIDDEN, EXPERTS, ACTIVE = 64, 4, 64, 16, 2
+RATE, VALIDATION = 4e-3, 40
 KEPT = (4, 8)
 
 
@@ -38,37 +34,22 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path("demo-output/fewer-experts"))
     arguments.add_argument("--choose", action="store_true")
     given = arguments.parse_args()
-    choose(given.out) if given.choose else train(given.out)
+    choose(given.out) if given.choose else make(given.out)
 
 
-def train(out: Path) -> None:
+def make(out: Path) -> None:
     """Train tokenizer and model, and write them."""
-    texts = [documents(source, "calibration", CHARACTERS) for source in TEXTS]
+    texts = [documents(source) for source in TEXTS]
     tokenizer = trained_tokenizer(list(chain(*texts)))
-    model, loss = trained_model(torch.cat([windows_of(text, tokenizer) for text in texts]))
+    model = untrained()
+    windows = torch.cat([windows_of(text, tokenizer) for text in texts])
+    loss = train(model, windows, RATE, output_router_logits=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     print(f"{out}: loss {loss:.3f} nats, {time.process_time():.0f} s of processor time")
 
 
-def documents(source: str, split: str, characters: int) -> list[str]:
-    """The first documents of a split, so many characters of them."""
-    found, left = [], characters
-    for document in TEXT_SOURCES[source](split):
-        if left > 0:
-            found.append(document.text)
-            left -= len(document.text)
-    return found
-
-
-def windows_of(texts: list[str], tokenizer: object) -> Tensor:
-    """Windows of tokens, (n, SEQLEN)."""
-    ids = torch.tensor(list(chain(*encode_texts(texts, tokenizer))))
-    return ids[: len(ids) // SEQLEN * SEQLEN].view(-1, SEQLEN)
-
-
-def trained_model(windows: Tensor) -> tuple[Qwen3MoeForCausalLM, float]:
-    """Train on every window some times, in random order; return the mean loss of the last tenth of the steps, too."""
+def untrained() -> Qwen3MoeForCausalLM:
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
         vocab_size=TOKENS,
@@ -87,21 +68,7 @@ def trained_model(windows: Tensor) -> tuple[Qwen3MoeForCausalLM, float]:
         eos_token_id=0,
         router_aux_loss_coef=0.01,
     )
-    model = Qwen3MoeForCausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
-    batches = [batch for _ in range(EPOCHS) for batch in windows[torch.randperm(len(windows))].split(WINDOWS)]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=len(batches), pct_start=0.05)
-    curve = []
-    for batch in batches:
-        loss = model(input_ids=batch, labels=batch, output_router_logits=True).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        curve.append(loss.item())
-    last = curve[-max(1, len(curve) // 10) :]
-    return model.eval(), sum(last) / len(last)
+    return Qwen3MoeForCausalLM(config)
 
 
 def choose(out: Path) -> None:
