@@ -184,6 +184,9 @@ def _drop(proved: Proved, original: PreTrainedModel) -> tuple[str, str]:
     return ("stock" if alike else "by name"), ""
 
 
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
+
+
 def _line(text: object) -> str:
     return textwrap.shorten(str(text), 300)
 
@@ -212,12 +215,12 @@ def _section(title: str, models: list[Found]) -> Iterator[str]:
             cells.append(f"{cell} ({reasons.index(reason) + 1})" if reason else cell)
         yield f"| `{found.name}` | {' | '.join(cells)} |"
     yield ""
-    yield from (f"{number}. {reason}" for number, reason in enumerate(map(_plain, reasons), start=1))
+    yield from (_wrapped(f"{number}. ", _plain(reason)) for number, reason in enumerate(reasons, start=1))
     yield from _fewer_experts(small)
     yield "\nNot built small:\n"
     for reason in dict.fromkeys(found.unbuilt for found in models if found.unbuilt):
         names = ", ".join(f"`{found.name}`" for found in models if found.unbuilt == reason)
-        yield f"- {names}: {_plain(reason)}"
+        yield _wrapped("- ", f"{names}: {_plain(reason)}")
     yield ""
 
 
@@ -225,7 +228,7 @@ def _fewer_experts(small: list[Found]) -> Iterator[str]:
     proved = [f"`{found.name}`" for found in small if found.experts == ""]
     if proved:
         yield f"\nFewer experts (`experts`) are proved of {', '.join(proved)}; not of these:\n"
-        yield from (f"- `{found.name}`: {_plain(found.experts)}" for found in small if found.experts)
+        yield from (_wrapped("- ", f"`{found.name}`: {_plain(found.experts)}") for found in small if found.experts)
 
 
 def _of_those(small: list[Found]) -> str:
@@ -241,6 +244,11 @@ def _of_those(small: list[Found]) -> str:
 def _plain(reason: str) -> str:
     """Return a reason in which nothing is markup."""
     return re.sub(r"([_*<>\[\]`|])", r"\\\1", reason)
+
+
+def _wrapped(mark: str, text: str) -> str:
+    """Return an entry of a list in lines of bounded length."""
+    return textwrap.fill(text, 140, initial_indent=mark, subsequent_indent=" " * len(mark), **WHOLE_WORDS)
 
 
 def write(sections: dict[str, str]) -> None:

@@ -29,8 +29,9 @@ from neuromeld.jobs.recovered import compress_and_recover
 from neuromeld.jobs.several import SeveralJob
 from neuromeld.planning import Choice
 from neuromeld.planning.allowed import said_of_loss
-from neuromeld.planning.duration import THROUGHPUTS, load_throughput, said, time_of
+from neuromeld.planning.duration import THROUGHPUTS, JobTime, load_throughput, said, time_of
 from neuromeld.planning.limits import Limits
+from neuromeld.planning.plan import Plan
 from neuromeld.recovery import recovery_of
 from neuromeld.runtime.distributed import is_first_rank, own_device
 
@@ -252,6 +253,12 @@ def plan_command(
         found |= {"max_loss": choice.record_of_loss()} if choice and choice.max_loss else {}
         typer.echo(json.dumps(found))
         return
+    console().print(_planned(planned, duration))
+    _say([*told, f"The time is that of {_times(ranks)}{speed.device}; starting and reading data apart."])
+
+
+def _planned(planned: Plan, duration: JobTime) -> Table:
+    """Return the sizes before and after, and what the job takes."""
     table = Table("", "before", "after", title=f"{planned.model_type}, {planned.format} output")
     for change in changes(planned.before, planned.after):
         what, _, sizes = change.partition(": ")
@@ -270,8 +277,7 @@ def plan_command(
         table.add_row("of which looking at both models, as without --no-evaluate", "", said(duration.looking))
     if planned.memory_mapped:
         table.caption = "the weights stay on the disk"
-    console().print(table)
-    _say([*told, f"The time is that of {_times(ranks)}{speed.device}; starting and reading data apart."])
+    return table
 
 
 def _times(ranks: int) -> str:

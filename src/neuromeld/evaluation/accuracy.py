@@ -22,7 +22,7 @@ class Accuracy:
 
     @property
     def accuracy(self) -> float:
-        """The share of predictions whose likeliest class or token is the right one."""
+        """Return the share of predictions whose likeliest class or token is the right one."""
         return sum(self.correct) / len(self.correct)
 
 

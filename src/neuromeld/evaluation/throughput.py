@@ -33,7 +33,7 @@ SIZES = {"cpu": (512, 512, 1024), "cuda": (8192, 2048, 8192)}
 
 
 class Throughput(Settings):
-    """What a machine does in a second."""
+    """Hold what a machine does in a second."""
 
     device: str = Field(description="The device, and its threads where it is a processor.")
     float32: float = Field(description="Operations of forward passes in float32.", gt=0)

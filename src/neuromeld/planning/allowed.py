@@ -1,4 +1,4 @@
-"""What a smaller model may lose: nats per token, or a share of the next tokens that the original gets right."""
+"""Say what a smaller model may lose: nats per token, or a share of the next tokens that the original gets right."""
 
 import math
 from collections.abc import Mapping

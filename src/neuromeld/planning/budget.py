@@ -59,7 +59,7 @@ class Budget:
 
     @property
     def allowed(self) -> AllowedLoss | None:
-        """What may be lost, if that is the budget; `UserInputError` where `max_loss` does not say."""
+        """Return what may be lost, if that is the budget; `UserInputError` where `max_loss` does not say."""
         return None if self.max_loss is None else allowed_loss(self.max_loss)
 
     def share(self, model: PreTrainedModel, recipe: Recipe, arch: Architecture | None = None) -> float:

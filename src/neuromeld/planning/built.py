@@ -11,7 +11,7 @@ from neuromeld.evaluation import mean_of
 
 @dataclass(frozen=True)
 class Lost:
-    """What is lost to the original, and the standard error of that."""
+    """Hold what is lost to the original, and the standard error of that."""
 
     amount: float
     error: float

@@ -24,7 +24,7 @@ class Point:
 
     @property
     def bound(self) -> float:
-        """The loss and its standard error: what is at most lost, so that a lucky draw of text does not decide."""
+        """Return the loss and one standard error on top: what counts, so that a lucky draw of text does not decide."""
         return self.loss + self.error
 
 
@@ -73,7 +73,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipe to build, and all that it was weighed against, best first.
+    """Hold the recipe to build, and all that it was weighed against, best first.
 
     within    part of the journal that this choice is of, where others were made, too
     max_loss  what the model may lose, where the smallest was looked for; `tried` is what was measured for it
@@ -89,7 +89,7 @@ class Choice:
 
     @property
     def chosen(self) -> Measured:
-        """The candidate that was chosen."""
+        """Return the candidate that was chosen."""
         return next(c for c in self.candidates if c.chosen)
 
     def steps(self, journal: Journal) -> Journal:

@@ -47,7 +47,7 @@ class Moves:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job computes and moves, whatever the machine.
+    """Hold what a job computes and moves, whatever the machine.
 
     tokens  for calibration: what a plain pass over the data runs through the network
     flops   operations of one token in a plain forward pass

@@ -53,7 +53,7 @@ def alias_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 @dataclass(frozen=True)
 class TimeTable:
-    """What sizes save of the time of a request, from those that were timed.
+    """Tell what sizes save of the time of a request, from those that were timed.
 
     before  sizes of the original
     points  by the field of `Sizes`: of FFNs and heads what all layers save together; those that save nothing, too

@@ -123,7 +123,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Operations:
-    """What is computed by a stage, or by a whole job.
+    """Hold what is computed by a stage, or by a whole job.
 
     tokens   that go through the whole network, head included, in plain forward passes; through half of it, as half
     sums     operations of sums over tokens in float64: processes share them, as they share the tokens

@@ -30,7 +30,7 @@ from neuromeld.units.sublayer import (
 
 @dataclass(frozen=True)
 class ExpertsResult:
-    """The experts of one layer, before and after.
+    """Hold the experts of one layer, before and after.
 
     kept    numbers of those that stay
     tokens  share of the calibration tokens that was sent to each
