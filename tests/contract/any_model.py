@@ -1,9 +1,12 @@
 """The page `docs/any-model.md`: what is discovered and proved of every model type of transformers.
 
 `PYTHONPATH=src:tests python -m contract.any_model` writes it, in some minutes of processor time; with the name of a
-mapping behind it (`MASKED_LM`) only the section of that; types behind it are looked at alone and printed.
+mapping behind it (`MASKED_LM`) only the section of that; types behind it are looked at alone and printed.  Types are
+shared out to one process for each core.
 """
 
+import multiprocessing
+import os
 import re
 import sys
 import tempfile
@@ -261,19 +264,30 @@ def write(sections: dict[str, str]) -> None:
 
 def main(names: list[str]) -> None:
     """Print single types, or write the document, or the sections of some mappings."""
-    warnings.filterwarnings("ignore")
-    transformers.logging.set_verbosity_error()
+    _quiet()
     kinds = [kind for kind in KINDS if kind in names] or [*KINDS]
     types = [name for name in names if name not in KINDS]
-    for kind in kinds:
-        models = []
-        for name, model_class in types_of(kind):
-            if not types or name in types:
-                models.append(look_at(name, model_class))
-                sys.stdout.write(f"{kind} {models[-1]}\n")
-                sys.stdout.flush()
-        if not types:
-            write({KINDS[kind]: section(KINDS[kind], models)})
+    wanted = [(kind, name) for kind in kinds for name, _ in types_of(kind) if not types or name in types]
+    models: dict[str, list[Found]] = {kind: [] for kind in kinds}
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), _quiet) as processes:
+        for kind, found in processes.imap(_look, wanted):
+            models[kind].append(found)
+            sys.stdout.write(f"{kind} {found}\n")
+            sys.stdout.flush()
+    if not types:
+        write({KINDS[kind]: section(KINDS[kind], models[kind]) for kind in kinds})
+
+
+def _look(wanted: tuple[str, str]) -> tuple[str, Found]:
+    kind, name = wanted
+    return kind, look_at(name, dict(types_of(kind))[name])
+
+
+def _quiet() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

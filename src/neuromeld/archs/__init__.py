@@ -31,9 +31,10 @@ def spec_for(model_type: str, model_classes: Iterable[str] = ()) -> ArchSpec:
         )
     if model_type in UNSUPPORTED:
         raise UnsupportedModelError(f"models of type {model_type} are not supported: {UNSUPPORTED[model_type]}")
-    if model_type not in ARCHITECTURES:
+    headed = next((BY_CLASS[name] for name in model_classes if name in BY_CLASS), None)
+    if headed is None and model_type not in ARCHITECTURES:
         raise UnsupportedModelError(unknown_name("architecture", model_type, list(ARCHITECTURES)))
-    return next((BY_CLASS[name] for name in model_classes if name in BY_CLASS), ARCHITECTURES[model_type])
+    return headed or ARCHITECTURES[model_type]
 
 
 __all__ = [

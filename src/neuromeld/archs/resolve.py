@@ -22,11 +22,10 @@ class Architecture:
 
     `depths` are the numbers of layers of each stack.  `residual_reads` are the norms that read the residual stream, in
     order, the final norm last.  `widths` gives the size of each space, the largest where stacks have widths of their
-    own, which are `stack_widths`.
-    `tied` says whether the output head is the embedding.
+    own, which are `stack_widths`.  `tied` says whether the output head is the embedding.
     `experts` is the number of experts, 0 where there are none, `active` that of those a token is sent to, `groups` that
-    of the groups that they come in.  A stock config wants a residual width that is a multiple
-    of `stock_multiple`.  `without_ffn` are layers that have none of the FFNs described.  `numbers` are those that the
+    of the groups that they come in.  A stock config wants a residual width that is a multiple of `stock_multiple`.
+    Layers run `runs` times; `without_ffn` are those that have none of the FFNs described, `numbers` are those that the
     layers of the only stack have in the model, where some are left out.
     """
 
@@ -39,6 +38,7 @@ class Architecture:
     active: int = 1
     groups: int = 1
     stock_multiple: int = 1
+    runs: int = 1
     without_ffn: tuple[int, ...] = ()
     numbers: tuple[int, ...] = ()
     stack_widths: tuple[dict[Space, int], ...] = ()
@@ -253,7 +253,8 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
     if spec.head is not None:
         head, tables = model.get_submodule(spec.head.path), [w.path for w in spec.embeddings if w.in_ == spec.head.out]
         tied = any(head.weight is model.get_submodule(path).weight for path in tables)
-    multiple = getattr(model.config, spec.stock_multiple) if spec.stock_multiple else 1
+    keys = (spec.stock_multiple, spec.stacks[0].runs_key)
+    multiple, runs = (getattr(model.config, key) if key else 1 for key in keys)
     return Architecture(
         spec,
         depths,
@@ -262,6 +263,7 @@ def resolve(model: nn.Module, spec: ArchSpec) -> Architecture:
         widths,
         *_experts(spec, model.config, widths),
         stock_multiple=multiple,
+        runs=runs,
         without_ffn=unbound.without_ffn,
         stack_widths=own_widths,
     )

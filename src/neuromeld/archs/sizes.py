@@ -185,7 +185,8 @@ def weight_flops(arch: Architecture, before: Sizes, after: Sizes, layer: int, we
     """Return the operations of one token in a matrix of a layer; with what attention does, in the one that reads it."""
     size_in, size_out = (space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
     attended = 4 * context * size_in if weight.in_ in (Space.HEADS, Space.CROSS_HEADS) else 0
-    return 2 * (arch.active if weight.stacked else 1) * weight.repeats * size_in * size_out + attended
+    times = weight.repeats * (arch.active if weight.stacked else 1)
+    return arch.runs * (2 * times * size_in * size_out + attended)
 
 
 def changes(before: Sizes, after: Sizes) -> list[str]:

@@ -19,8 +19,9 @@ class Space(StrEnum):
 
     `FFN` and the attention spaces are a layer's own.  `HEADS` are the channels of its queries, `KV` those of its keys
     or values, `QKV` all of them in one matrix, `HEAD` those of one head; a decoder attends to its encoder in the
-    `CROSS_` spaces.  `TAPS` are the entries of a filter that runs over one channel.  The last five count the rows of
-    embeddings; `TARGET_VOCAB` the tokens that a model writes, where these are numbered apart from those that it reads.
+    `CROSS_` spaces.  `TAPS` are the entries of a filter that runs over one channel.  `EMBEDDING` is the width of tables
+    that stand apart from the stream.  The last five count the rows of embeddings; `TARGET_VOCAB` the tokens that a
+    model writes, where these are numbered apart from those that it reads.
     """
 
     RESIDUAL = auto()
@@ -33,6 +34,7 @@ class Space(StrEnum):
     CROSS_HEADS = auto()
     CROSS_KV = auto()
     TAPS = auto()
+    EMBEDDING = auto()
     VOCAB = auto()
     TARGET_VOCAB = auto()
     POSITIONS = auto()
@@ -137,6 +139,22 @@ class NarrowEmbedding:
     down: str
 
 
+@dataclass(frozen=True)
+class TablesApart:
+    """Describe tables of a width of their own: their sum goes through a LayerNorm, and a linear map to the stream.
+
+    key   the config key of their width
+    norm  path of the LayerNorm
+    up    path of the map, with a bias
+    always  it is there where the tables are as wide as the stream, too
+    """
+
+    key: str
+    norm: str
+    up: str
+    always: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
     """The experts of a layer, and what there is one of for each of them; paths start at the layer.
@@ -169,6 +187,7 @@ class Stack:
     mask       the entry of a batch that says which tokens of this stack are real, where there is padding; None where
                all positions count
     count_key  the config key of their number
+    runs_key   that of how often they run, one time after the other; None where they run once
     ffn_scale  the last thing that what an FFN writes passes, where it has a factor for each channel
     factor_key the config key of a number that what sublayers write is multiplied by
     ffn_in_some  some layers may have none of the FFNs described: another kind, or none
@@ -183,6 +202,7 @@ class Stack:
     first_only: FirstOnly | None = None
     mask: str | None = "attention_mask"
     count_key: str = "num_hidden_layers"
+    runs_key: str | None = None
     ffn_scale: Scale | None = None
     factor_key: str | None = None
     ffn_in_some: bool = False
@@ -227,7 +247,8 @@ class ArchSpec:
     `staged` says that every stack has a stream and FFNs of widths of its own.
     `layer_lists` are the config keys whose lists have an entry for every layer.
     `embedding_norm` is a norm between the token embedding and the stream.
-    `narrow_embedding` says how a stock config holds an embedding that is narrower than the stream; None where none can.
+    `narrow_embedding` says how a stock config holds an embedding that is narrower than the stream, `tables_apart` how
+    one holds tables in front of a norm; None where none can.
     `token_vectors` are the paths of parameters and buffers with a number for each token, beside the biases of weights.
     `variants` describe the same model class under config values that `requires` excludes here.
     """
@@ -243,6 +264,7 @@ class ArchSpec:
     untouched_parameters: tuple[str, ...] = ()
     embedding_norm: Norm | None = None
     narrow_embedding: NarrowEmbedding | None = None
+    tables_apart: TablesApart | None = None
     token_vectors: tuple[str, ...] = ()
     stock_keys: Mapping[Space, str | tuple[str, ...]] = field(default_factory=dict)
     switches_off: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """Count the cost of a model: arithmetic per token, parameters and bytes."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from neuromeld.archs import BY_CLASS
 from neuromeld.archs.spec import Space
 from neuromeld.errors import CheckpointError
 
@@ -60,9 +62,19 @@ def bytes_per_token(model: PreTrainedModel, *, context: int) -> int:
 
 def _entries_applied(model: PreTrainedModel) -> int:
     """Entries of the matrices that are applied to a token, as often as they are."""
+    described = BY_CLASS.get(type(model).__name__)
+    repeated = {
+        f"{stack.layers}.": int(getattr(model.config, stack.runs_key))
+        for stack in (described.stacks if described else ())
+        if stack.runs_key
+    }
+
+    def times(name: str) -> int:
+        return math.prod(runs for layers, runs in repeated.items() if name.startswith(layers))
+
     matrices: int = sum(
-        module.weight.numel()
-        for _, module in model.named_modules(remove_duplicate=False)
+        module.weight.numel() * times(name)
+        for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.Linear | Conv1D)
     )
     chosen: int = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 0)

@@ -211,11 +211,14 @@ def shared_parameters(module: nn.Module, prefix: str) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor) -> None:
-    """Attach a bias-free linear layer `(in, out)` at `path`, in the dtype and on the device of `like`."""
-    module = nn.Linear(*matrix.shape, bias=False, dtype=like.dtype, device="meta")
-    module.weight = nn.Parameter(torch.empty(0, dtype=like.dtype, device=like.device), requires_grad=like.requires_grad)
-    _replace(module, "weight", matrix.T, f"{path}.weight")
+def add_linear(model: nn.Module, path: str, matrix: Tensor, like: Tensor, bias: Tensor | None = None) -> None:
+    """Attach a linear layer `(in, out)` at `path`, in the dtype and on the device of `like`."""
+    module = nn.Linear(*matrix.shape, bias=bias is not None, dtype=like.dtype, device="meta")
+    for name, value in (("weight", matrix.T), ("bias", bias)):
+        if value is not None:
+            empty = torch.empty(0, dtype=like.dtype, device=like.device)
+            setattr(module, name, nn.Parameter(empty, requires_grad=like.requires_grad))
+            _replace(module, name, value, f"{path}.{name}")
     _put(model, path, module)
 
 

@@ -44,7 +44,7 @@ def footprint_of_choice(model: PreTrainedModel, calibration: Calibration, dtype:
     sizes = sizes_of(arch, model.config)
     batch_tokens = BATCH_WINDOWS * calibration.seqlen
     target, seqlen = Target(arch, sizes, "native"), calibration.seqlen
-    work = Workload(target, sizes, sizes, calibration.tokens, seqlen, batch_tokens, dtype.itemsize)
+    work = Workload(target, target.arch, sizes, sizes, calibration.tokens, seqlen, batch_tokens, dtype.itemsize)
     weights = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     cost = Cost(working_bytes=weights + backward_bytes(work), mapped_bytes=light_backward_bytes(work))
     return Footprint([cost], work, weights, any(weight.stacked for weight in arch.weights), copies=2)

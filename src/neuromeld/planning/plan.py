@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from neuromeld.archs import ARCHITECTURES, UNSUPPORTED, Architecture, resolve, spec_for
+from neuromeld.archs import ARCHITECTURES, BY_CLASS, UNSUPPORTED, Architecture, resolve, spec_for
 from neuromeld.archs.classes import BARE, kind_of, stock_class
 from neuromeld.archs.sizes import Sizes, predict_flops, predict_parameters, sizes_of, stock_multiple
 from neuromeld.archs.spec import ArchSpec
@@ -124,7 +124,7 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     """
     check_plain(model)
     config, name = model.config, type(model).__name__
-    if config.model_type not in ARCHITECTURES:
+    if config.model_type not in ARCHITECTURES and name not in BY_CLASS:
         if hasattr(config, "neuromeld") or (config.model_type in UNSUPPORTED and kind_of(config, type(model)) == BARE):
             spec_for(config.model_type)  # says why
         return discovered_architecture(model)
@@ -218,10 +218,12 @@ def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize:
     sized = {"tokens": windows * seqlen, "seqlen": seqlen, "batch_tokens": batch_tokens, "itemsize": itemsize}
     layerwise = [isinstance(step.chosen.stage, SublayerStage) for step in steps]
     walked = map(all, pairwise([False, *layerwise]))
-    return [
-        Workload(target, step.before, steps[-1].after, **sized, casts=casts, walked=again)
-        for step, again in zip(steps, walked, strict=True)
-    ]
+    works: list[Workload] = []
+    left = target.arch
+    for step, again in zip(steps, walked, strict=True):
+        works.append(Workload(target, left, step.before, steps[-1].after, **sized, casts=casts, walked=again))
+        left = step.chosen.stage.left(left, step.chosen.options)
+    return works
 
 
 def _work(recipe: Recipe, steps: Sequence[_Step], works: Sequence[Workload], parameters: int, *, looks: float) -> Work:

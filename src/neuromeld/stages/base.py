@@ -73,12 +73,14 @@ class Target:
 class Workload:
     """One stage of a job by its sizes; `tokens` are for calibration, `itemsize` is that of the weights.
 
+    left          the architecture as the stages before leave it, with the layers of `before`
     batch_tokens  tokens that are run at once
     casts         weights in float32 are cast for forward passes in bfloat16
     walked        the stage before goes through the layers together with this one
     """
 
     target: Target
+    left: Architecture
     before: Sizes
     after: Sizes
     tokens: int
@@ -281,12 +283,13 @@ AnyStage = Stage[Any, Any]
 
 def layer_bytes(work: Workload, layer: int, sizes: Sizes, spaces: Collection[Space] = ()) -> int:
     """Return the bytes of the weights of a layer; with `spaces`, of those with an axis in one of them."""
-    return work.itemsize * layer_entries(work.arch, work.target.original, sizes, layer, spaces)
+    return work.itemsize * layer_entries(work.left, work.target.original, sizes, layer, spaces)
 
 
 def largest_layer_bytes(work: Workload) -> int:
     """Return the bytes of the largest layer before anything is done."""
-    return max(layer_bytes(work, layer, work.target.original) for layer in range(work.target.original.num_layers))
+    arch, sizes = work.arch, work.target.original
+    return work.itemsize * max(layer_entries(arch, sizes, sizes, layer) for layer in range(sizes.num_layers))
 
 
 def table_bytes(work: Workload, width: int) -> list[int]:

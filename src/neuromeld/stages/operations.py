@@ -33,7 +33,7 @@ def share_of_pass(work: Workload, sizes: Sizes) -> float:
     came.
     """
     layers = range(sizes.num_layers)
-    return sum(_flops(work, sizes, layer, w) for layer in layers for w in work.arch.layer_weights(layer)) / _whole(work)
+    return sum(_flops(work, sizes, layer, w) for layer in layers for w in work.left.layer_weights(layer)) / _whole(work)
 
 
 def share_of_reading(work: Workload, layer: int, consumer: Weight, spaces: Collection[Space]) -> float:
@@ -41,7 +41,7 @@ def share_of_reading(work: Workload, layer: int, consumer: Weight, spaces: Colle
 
     That is the matrices of its layer that write into `spaces` and, of one that reads heads, attention.
     """
-    producers = [weight for weight in work.arch.layer_weights(layer) if weight.out in spaces]
+    producers = [weight for weight in work.left.layer_weights(layer) if weight.out in spaces]
     attention = _flops(work, work.before, layer, consumer) - _flops(work, work.before, layer, consumer, context=0)
     return (sum(_flops(work, work.before, layer, weight) for weight in producers) + attention) / _whole(work)
 

@@ -176,7 +176,7 @@ class SublayerStage(Stage[O, NarrowedLayers]):
 
     def _in_layer(self, options: Any, work: Workload, layer: int) -> Operations:
         """Predict what is written before a layer is narrowed, sums, the choice and the regression; of each expert."""
-        arch, consumer, looks = work.arch, work.arch.consumer(layer, self.space), self.looks(options)
+        arch, consumer, looks = work.arch, work.left.consumer(layer, self.space), self.looks(options)
         f, k = (space_size(arch, work.target.original, sizes, layer, self.space) for sizes in (work.before, work.after))
         d, copies, tokens = arch.width, 1, float(work.tokens)
         if consumer.stacked:

@@ -266,6 +266,19 @@ def test_of_unlike_layers_some_can_be_dropped_by_name(tmp_path):
     assert_same(AutoModelForCausalLM.from_pretrained(tmp_path).eval(), smaller)
 
 
+def test_the_layer_without_the_ffn_is_dropped():
+    """What is predicted for each layer goes by the numbers of the layers that are left."""
+    switches = {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4}
+    mixture = {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    latent = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    model = meta_model(CONFIG_MAPPING["axk1"](**SIZES | mixture | latent | switches))
+    plan = plan_for(model, drop_layers={"layers": [0]}, ffn={"ratio": 0.5})
+    assert (plan.before.ffn, plan.after.ffn) == ((0, 32, 32), (16, 16))
+    alone = plan_for(model, ffn={"ratio": 0.5})
+    assert plan.work.operations.sums == alone.work.operations.sums
+    assert plan.work.operations.factors == alone.work.operations.factors
+
+
 def test_layers_without_the_ffn_are_left_alone(tmp_path):
     model = mixed()
     dense = model.model.layers[0].mlp.gate_proj.weight

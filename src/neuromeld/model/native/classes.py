@@ -20,6 +20,7 @@ AUTO_CLASSES = (
     "AutoModelForTokenClassification",
     "AutoModelForQuestionAnswering",
     "AutoModel",
+    "AutoModelForPreTraining",
 )
 
 

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.sizes import Sizes
-from neuromeld.archs.spec import ArchSpec
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, item
 from neuromeld.errors import UserInputError
 from neuromeld.linalg.low_rank import LowRank, weighted_low_rank
@@ -22,6 +22,7 @@ from neuromeld.runtime.distributed import num_ranks, sum_tensor
 from neuromeld.runtime.progress import track
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.base import Cost, Job, Operations, Stage, Target, Workload, table_bytes
+from neuromeld.stages.embedding.apart import narrow_tables
 from neuromeld.stages.embedding.options import EmbeddingOptions
 from neuromeld.stages.operations import EIGENVECTORS, gram, share_of_pass
 from neuromeld.stats.base import reduce
@@ -53,22 +54,32 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
         """Say that it takes one stack with an embedding and a head, and what else the architecture forbids."""
         if self.name in spec.refusals:
             return f"the embedding cannot be narrowed in {spec.model_type} models: {spec.refusals[self.name]}"
+        if spec.tables_apart is not None:
+            return None
         if not spec.reads_tokens or spec.head is None:
             return f"the embedding cannot be narrowed in {spec.model_type} models: they have no vocabulary with a head"
         if len(spec.stacks) > 1:
             return f"the embedding cannot be narrowed in {spec.model_type} models: several modules read it"
         return None
 
-    def resize(self, sizes: Sizes, options: EmbeddingOptions, target: Target) -> Sizes:  # noqa: ARG002
+    def resize(self, sizes: Sizes, options: EmbeddingOptions, target: Target) -> Sizes:
         """Return the sizes with the rank of the embedding."""
-        rank = options.of(sizes.hidden)
-        if rank > sizes.hidden:
-            raise UserInputError(f"embedding rank={rank} is more than the width of {sizes.hidden}")
+        arch = target.arch
+        width = sizes.hidden if arch.spec.tables_apart is None else arch.widths[Space.EMBEDDING]
+        rank = options.of(width)
+        if rank > width:
+            raise UserInputError(f"embedding rank={rank} is more than the width of {width}")
+        if arch.spec.tables_apart is not None and not 2 <= rank < min(width, arch.width):
+            raise UserInputError(
+                f"embedding rank={rank}: of tables that a norm reads it is at least 2, and less than their width of "
+                f"{width} and that of the stream, {arch.width}"
+            )
         return replace(sizes, embedding_rank=rank)
 
     def native_reasons(self, options: EmbeddingOptions, target: Target, after: Sizes) -> list[str]:  # noqa: ARG002
         """Say what a stock config has no place for."""
-        if target.arch.spec.narrow_embedding is not None and after.embedding_rank < after.hidden:
+        spec = target.arch.spec
+        if spec.tables_apart or (spec.narrow_embedding and after.embedding_rank < after.hidden):
             return []
         return ["a stock model has no place for the matrices between a narrow embedding and the stream"]
 
@@ -78,6 +89,8 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
 
     def cost(self, options: EmbeddingOptions, work: Workload) -> Cost:
         """Count what the narrow tables save, and the two matrices; predict a table in float64, and moments."""
+        if work.arch.spec.tables_apart is not None:
+            return _cost_of_tables_apart(work, work.after.embedding_rank)
         tokens, d, tied = work.after.vocab, work.after.hidden, work.arch.tied
         rank = options.of(d)
         saved, between = tokens * (d - rank), rank * d
@@ -91,6 +104,10 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
 
     def operations(self, options: EmbeddingOptions, work: Workload) -> Operations:  # noqa: ARG002
         """Predict the moment of what the head reads, and the directions of the table in it."""
+        if work.arch.spec.tables_apart is not None:
+            e, d = work.arch.widths[Space.EMBEDDING], work.arch.width
+            sums = gram(work.tokens, e) + gram(work.tokens, work.after.embedding_rank, d)
+            return Operations(0.0, sums, 2 * EIGENVECTORS * d**3)
         d, tables = work.after.hidden, 1 if work.arch.tied else 2
         passes = share_of_pass(work, work.before)
         directions = 2 * EIGENVECTORS * d**3 + 2 * gram(work.after.vocab, d)
@@ -99,6 +116,8 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
     def run(self, job: Job, options: EmbeddingOptions) -> FactoredEmbedding:  # noqa: ARG002
         """Factor by the calibration data: how often a token occurs, and what the head reads."""
         model, arch, rank = job.model, job.arch, job.after.embedding_rank
+        if arch.spec.tables_apart is not None:
+            return FactoredEmbedding(rank, arch.widths[Space.EMBEDDING], narrow_tables(job, rank), None)
         uses, moment = _statistics(job)
         embedding, head = arch.spec.embeddings[0], arch.head
         table = read_matrix(model, embedding)
@@ -121,8 +140,8 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
 
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the width of the embedding."""
-        assert target.arch.spec.narrow_embedding is not None
-        setattr(config, target.arch.spec.narrow_embedding.key, after.embedding_rank)
+        if target.arch.spec.narrow_embedding is not None:
+            setattr(config, target.arch.spec.narrow_embedding.key, after.embedding_rank)
 
     def record(self, result: FactoredEmbedding) -> dict[str, Any]:
         """Return the rank, and what it misses."""
@@ -134,8 +153,23 @@ class EmbeddingStage(Stage[EmbeddingOptions, FactoredEmbedding]):
         found = record.get("embedding")
         if not found:
             return []
-        text = "The embedding is a table of width {} and a matrix to {}; it misses {} of its weighted squares."
+        text = "The embedding is a table of width {} in the place of {}; it misses {} of its weighted squares."
         return [item(text, found["rank"], found["width"], f"{found['lost']:.2%}")]
+
+
+def _cost_of_tables_apart(work: Workload, rank: int) -> Cost:
+    """Count what narrow tables and their norm save, and the map behind them, which may not have been there."""
+    arch, d, e = work.arch, work.arch.width, work.arch.widths[Space.EMBEDDING]
+    rows = work.after.vocab + sum(arch.widths[table.in_] for table in arch.spec.embeddings if table.in_ != Space.VOCAB)
+    apart = arch.spec.tables_apart
+    had = d if apart is not None and (apart.always or e != d) else 0
+    table = rows * e * work.itemsize
+    return Cost(
+        parameters=(rank + 1) * d - (e + 1) * had - (rows + 2) * (e - rank),
+        matrices=rank * d - e * had,
+        working_bytes=2 * table,
+        mapped_bytes=2 * table,
+    )
 
 
 def _statistics(job: Job) -> tuple[Float[Tensor, " v"], Float[Tensor, "d d"]]:
