@@ -7,7 +7,7 @@ from result_tables.markdown import table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "undescribed.jsonl"
 
-SCORES = {"cosine": "{:.3f}", "divergence": "{:.4f}", "agreement": "{:.1%}"}
+SCORES = {"cosine": "{:.4f}", "divergence": "{:.4f}", "agreement": "{:.1%}"}
 
 
 def undescribed() -> str:
