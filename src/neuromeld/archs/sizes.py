@@ -119,7 +119,9 @@ def space_size(arch: Architecture, before: Sizes, after: Sizes, layer: int, spac
 def layer_entries(arch: Architecture, before: Sizes, after: Sizes, layer: int, spaces: Collection[Space] = ()) -> int:
     """Return the entries of the matrices of a layer; with `spaces`, of those with an axis in one of them."""
     return sum(
-        weight.repeats * math.prod(space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
+        (after.experts if weight.stacked else 1)
+        * weight.repeats
+        * math.prod(space_size(arch, before, after, layer, space) for space in (weight.in_, weight.out))
         for weight in arch.layer_weights(layer)
         if not spaces or weight.in_ in spaces or weight.out in spaces
     )
