@@ -7,11 +7,11 @@ import importlib
 import textwrap
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
-from contract.families import FAMILIES
+from contract.families import BERT, FAMILIES
 from neuromeld import make_plan, parse_recipe
-from neuromeld.archs import ARCHITECTURES, UNSUPPORTED
+from neuromeld.archs import ARCHITECTURES, BY_CLASS, UNSUPPORTED
 from neuromeld.errors import UnsupportedModelError, UserInputError
 from neuromeld.planning.plan import meta_model
 
@@ -45,9 +45,8 @@ def render() -> str:
     """The document."""
     reasons: list[str] = []
     lines = ["| architecture | | " + " | ".join(METHODS) + " |", "|---|---|" + "---|" * len(METHODS)]
-    for name in ARCHITECTURES:
-        family = next(family for family in FAMILIES if family.split("-")[0] == name)
-        model = meta_model(FAMILIES[family]())
+    for name, config in configs().items():
+        model = meta_model(config)
         cells = []
         for method, options in METHODS.items():
             outcome, *why = ask(model, {method: options})
@@ -64,13 +63,27 @@ def render() -> str:
     return "\n".join([INTRODUCTION, *lines, "", *numbered, "", "Looked at, and refused:", "", *unsupported, ""])
 
 
+def configs() -> dict[str, PretrainedConfig]:
+    """A config of each type, and of each that is described under some heads alone, by name."""
+    found = {}
+    for name in ARCHITECTURES:
+        found[name] = FAMILIES[next(family for family in FAMILIES if family.split("-")[0] == name)]()
+    for spec in BY_CLASS.values():
+        if spec.model_type not in found:
+            config = CONFIG_MAPPING[spec.model_type](embedding_size=16, **BERT)
+            config.architectures = [spec.model_class]
+            found[spec.model_type] = config
+    return dict(sorted(found.items()))
+
+
 def ask(model: PreTrainedModel, stage: dict[str, object]) -> list[str]:
     """What a stage gives, and every reason why it is not a stock checkpoint."""
     given = stage | {"calibration": {"tokens": 1536, "seqlen": 16}}
     try:
         plan = make_plan(model, parse_recipe(given))
     except UnsupportedModelError as error:
-        return ["refused", str(error).partition(": ")[2].partition(". Stages that work")[0]]
+        said = str(error).partition(". Stages that work")[0]
+        return ["refused", said.partition(": ")[2] or said]
     if plan.format == "stock":
         return ["stock"]
     try:

@@ -64,9 +64,10 @@ def list_command(
 
 
 def _architectures() -> list[tuple[str, str]]:
-    from neuromeld.archs import ARCHITECTURES
+    from neuromeld.archs import ARCHITECTURES, BY_CLASS
 
-    return [(name, _width(spec)) for name, spec in ARCHITECTURES.items()]
+    by_type = {spec.model_type: spec for spec in BY_CLASS.values()} | dict(ARCHITECTURES.items())
+    return [(name, _width(spec)) for name, spec in sorted(by_type.items())]
 
 
 def _width(spec: "ArchSpec") -> str:
