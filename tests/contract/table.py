@@ -83,7 +83,7 @@ def ask(model: PreTrainedModel, stage: dict[str, object]) -> list[str]:
         plan = make_plan(model, parse_recipe(given))
     except UnsupportedModelError as error:
         said = str(error).partition(". Stages that work")[0]
-        return ["refused", said.partition(": ")[2] or said]
+        return ["refused", said.partition(": ")[2] or said.replace(f"{model.config.model_type} models", "they")]
     if plan.format == "stock":
         return ["stock"]
     try:
