@@ -11,12 +11,16 @@ from neuromeld.model.native.modeling import PREFIX
 
 PIPELINES = {
     "AutoModelForCausalLM": "text-generation",
+    "AutoModelForImageTextToText": "image-text-to-text",
     "AutoModelForSeq2SeqLM": "text2text-generation",
     "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
     "AutoModelForImageClassification": "image-classification",
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForQuestionAnswering": "question-answering",
     "AutoModel": "feature-extraction",
+    "AutoModelForPreTraining": "feature-extraction",
 }
 """The hub's name of what a model does, by the auto class that finds it."""
 

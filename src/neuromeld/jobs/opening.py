@@ -13,6 +13,7 @@ from neuromeld.checkpoint import weight_files
 from neuromeld.checkpoint.companions import check_companions
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.images.captions import holds_captions
 from neuromeld.data.mixture import OWN, first_named, parse_mixture
 from neuromeld.data.text import first_windows
 from neuromeld.errors import UserInputError
@@ -75,11 +76,11 @@ def outcome_for(source: str, seqlen: int, processor: Any, config: PretrainedConf
     """Return the comparison of the model before and after; a warning instead where there is no evaluation text.
 
     Models that read something else than text are not looked at.  What was calibrated on a mixture is looked at on the
-    first text that is named in it, and on the usual one where the model wrote all of it.
+    first text that is named in it, and on the usual one where the model wrote all of it, or read images.
     """
     if inputs_of(config) != "tokens":
         return None, []
-    source = first_named(source) or Tokens.default
+    source = (None if holds_captions(source) else first_named(source)) or Tokens.default
     try:
         windows = first_windows(source, processor, split="evaluation", most=OUTCOME_TOKENS, seqlen=seqlen)
     except UserInputError as error:

@@ -10,8 +10,11 @@ from neuromeld.archs.spec import Inputs
 from neuromeld.checkpoint import load_tokenizer
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
+from neuromeld.data.images.captions import holds_captions
 from neuromeld.data.text import TokenWindows, check_vocabulary, respelled, token_windows
+from neuromeld.errors import UserInputError
 from neuromeld.evaluation import Perplexity, bytes_per_token, perplexity
+from neuromeld.modalities.captions import caption_examples
 from neuromeld.modalities.examples import Examples, TrainingSet
 from neuromeld.modalities.modality import EvaluationData, Measure, Measured
 from neuromeld.modalities.own_text import OwnText
@@ -25,7 +28,10 @@ TEXT_OPTIONS = frozenset({"text", "tokens", "seqlen"})
 
 
 class Tokens:
-    """Reads the named texts, `file:PATH`, mixtures of them, and with a model at hand what that writes itself."""
+    """Reads the named texts, `file:PATH`, mixtures of them, and with a model at hand what that writes itself.
+
+    Where it has an image tower, a folder of images with captions, too.
+    """
 
     name: Inputs = "tokens"
     default = "wikipedia-sample"
@@ -46,14 +52,24 @@ class Tokens:
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(folder)
 
+    def _folder(self, settings: Calibration) -> Path:
+        """Return the folder of the model, whose processor reads images."""
+        if self._own is None:
+            raise UserInputError(f"{settings.source} has images, and no model is at hand as a checkpoint to read them")
+        return self._own.source.folder
+
     def calibration(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
     ) -> Examples:
+        if holds_captions(settings.source):
+            return caption_examples(settings, "calibration", self._folder(settings), config, tokens)
         return _examples(self.texts(settings, processor).calibration(tokens), config)
 
     def validation(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
+        if holds_captions(settings.source):
+            return caption_examples(settings, "validation", self._folder(settings), config, most)
         return _examples(self.texts(settings, processor).validation(most), config)
 
     def training(

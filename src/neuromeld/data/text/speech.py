@@ -13,8 +13,8 @@ from jaxtyping import Float32
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.data.text.reading import lines_of, local_path, open_text
+from neuromeld.data.listed import listed_files
+from neuromeld.data.splits import Split
 from neuromeld.errors import CheckpointError, UserInputError, naming_failure
 
 if TYPE_CHECKING:
@@ -46,32 +46,11 @@ def speech_clips(source: str, split: Split | None) -> list[Clip]:
     Which split a recording falls to depends on its name and transcript alone.  Raises `UserInputError` for a folder or
     a line that cannot be read.
     """
-    folder = local_path(source)
-    path = folder / TRANSCRIPTS
-    if not source.startswith("file:") or not path.is_file():
-        raise UserInputError(
-            f"{source} is not speech: give file:FOLDER, a folder with .wav files and {TRANSCRIPTS}, in which every "
-            "line is NAME.wav, a tab and the transcript"
-        )
-    with open_text(path) as file:
-        lines = enumerate(lines_of(file, path), start=1)
-        documents = [_recording(folder, line, f"{path}, line {number}") for number, line in lines if line.strip()]
-    chosen = documents if split is None else select_split(documents, split, source=str(folder))
-    return [Clip(folder / document.name, document.text) for document in chosen]
-
-
-def _recording(folder: Path, line: str, where: str) -> Document:
-    """Return the name and the transcript in a line."""
-    name, tab, transcript = line.partition("\t")
-    if not tab:
-        reason = "there is no tab"
-    elif Path(name).is_absolute() or ".." in Path(name).parts:
-        reason = f"{name} is not in that folder"
-    elif not (folder / name).is_file():
-        reason = f"{folder / name} is not there"
-    else:
-        return Document(name, transcript)
-    raise UserInputError(f"{where}: {reason}; a line is NAME.wav, a tab and the transcript")
+    needed = (
+        f"speech: give file:FOLDER, a folder with .wav files and {TRANSCRIPTS}, in which every line is NAME.wav, a tab "
+        "and the transcript"
+    )
+    return [Clip(found.path, found.text) for found in listed_files(source, split, TRANSCRIPTS, needed)]
 
 
 def read_audio(clips: Sequence[Clip], rate: int) -> list[Float32[np.ndarray, " samples"]]:
