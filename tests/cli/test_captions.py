@@ -10,6 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForImageTextToText,
+    AutoProcessor,
     CLIPImageProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -89,6 +90,7 @@ def test_the_text_model_is_narrowed_by_what_it_reads_of_images(llava, cli, tmp_p
     assert code == 0, stderr
     again = AutoModelForImageTextToText.from_pretrained(small).eval()
     assert again.config.text_config.intermediate_size == 32
+    assert isinstance(AutoProcessor.from_pretrained(small), LlavaProcessor)
     record = json.loads((small / "record.json").read_text())
     assert record["calibration"]["source"] == f"file:{folder}"
     batches = calibration_batches(str(model_folder), Calibration(source=f"file:{folder}", tokens=600))

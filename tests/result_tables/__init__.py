@@ -16,6 +16,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "budgets": budget.all_budgets,
     "frontier": asked.frontier,
     "asked": asked.asked,
+    "calibration-texts": asked.calibration_texts,
     "after-tuning": merging.after_tuning,
     "smollm2-window": merging.smollm2_window,
     "smollm2-five": merging.smollm2_five,

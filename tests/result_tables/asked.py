@@ -1,6 +1,7 @@
 """What was asked of the planner, and what came: a frontier, losses that may be lost, efforts."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,28 @@ def _asked(line: dict[str, Any]) -> Sequence[str]:
         f"{validation:.3f}",
         *(f"{loss:.3f}" for loss in line["excess"].values()),
     ]
+
+
+def calibration_texts() -> str:
+    """Excess losses by the text that was calibrated on: the mean of two seeds, and what it is with each."""
+    lines = [json.loads(line) for line in (RESULTS / "calibration.jsonl").read_text(encoding="utf-8").splitlines()]
+    (dense,) = (_losses(line) for line in lines if line["row"] == "dense")
+    rows: dict[str, list[list[float]]] = {}
+    for line in lines:
+        if line["row"] != "dense":
+            found = _losses(line)
+            excess = [found[text] - dense[text] for text in dense]
+            rows.setdefault(line["row"], []).append([*excess, sum(excess) / len(excess)])
+    head = ["", "Wikipedia", "news", "Python documentation", "mean"]
+    return table(
+        head, [[name.replace(";", ", by"), *map(_of_seeds, zip(*seeds, strict=True))] for name, seeds in rows.items()]
+    )
+
+
+def _losses(line: dict[str, Any]) -> dict[str, float]:
+    texts = {line["data"]: line["scores"]} | line["by_text"]
+    return {text: math.log(scores["perplexity"]) for text, scores in texts.items()}
+
+
+def _of_seeds(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
