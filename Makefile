@@ -30,7 +30,7 @@ test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Every method on every family, where `make test` has every method on a family of each shape; and what is discovered of
-# every model type of transformers, into docs/any-model.md, some twenty minutes of one core.
+# every model type of transformers, into docs/any-model.md: twenty minutes of one core.
 families: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m product tests/contract tests/unit/discovery tests/cli
 	PYTHONPATH=tests $(BIN)/python -m contract.any_model
