@@ -6,7 +6,7 @@ from typing import Any
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from neuromeld.checkpoint.portable import NATIVE_NEEDS, STOCK_NEEDS
-from neuromeld.model.native.classes import auto_class
+from neuromeld.model.native.classes import auto_class, has_auto_class
 from neuromeld.model.native.modeling import PREFIX
 
 PIPELINES = {
@@ -26,7 +26,10 @@ PIPELINES = {
 
 
 def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
-    """Return the entries of a record that say what loads a model and its processor, and in which transformers."""
+    """Return the entries of a record that say what loads a model and its processor, and in which transformers.
+
+    That is the class of the model where no auto class finds it.
+    """
     found = "AutoProcessor"
     if isinstance(processor, PreTrainedTokenizerBase):
         found = "AutoTokenizer"
@@ -34,7 +37,7 @@ def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
         found = "AutoImageProcessor"
     needs = NATIVE_NEEDS if type(model).__name__.startswith(PREFIX) else STOCK_NEEDS
     return {
-        "auto_class": auto_class(type(model)).__name__,
+        "auto_class": (auto_class(type(model)) if has_auto_class(type(model)) else type(model)).__name__,
         "auto_processor": found,
         "requires": f"transformers>={needs}",
     }
@@ -42,7 +45,7 @@ def auto_classes(model: PreTrainedModel, processor: Any) -> dict[str, str]:
 
 def pipeline(record: Mapping[str, Any]) -> str:
     """Return the pipeline of the model; records from before other models than text were written do not say."""
-    return PIPELINES[record.get("auto_class", "AutoModelForCausalLM")]
+    return PIPELINES.get(record.get("auto_class", "AutoModelForCausalLM"), PIPELINES["AutoModel"])
 
 
 def load_lines(record: Mapping[str, Any]) -> str:

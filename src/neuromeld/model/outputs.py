@@ -1,7 +1,7 @@
 """Read what a model says of a batch, whatever its head."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from neuromeld.model.passes import forward_pass, own_format
 @torch.no_grad()
 def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the logits of a model; of a head for spans those of starts and ends, `(batch, time, 2)`; without a head
-    the last hidden states.
+    what it projects to, or the last hidden states.
     """
     found = model(**model_inputs(model, batch))
     if "start_logits" in found and "end_logits" in found:
         return torch.stack([found.start_logits, found.end_logits], dim=-1)
+    if "image_embeds" in found and "logits" not in found:
+        return cast(Tensor, found.image_embeds)
     result: Tensor = found.logits if "logits" in found else found.last_hidden_state
     return result
 
@@ -27,7 +29,8 @@ def outputs(model: PreTrainedModel, batch: Batch) -> Tensor:
 class Said:
     """Hold what a model says of each text, image or token of a batch, a row each.
 
-    kind  logits of what is one of several; numbers, one a row; embeddings, the mean hidden states of a text or image
+    kind  logits of what is one of several; numbers, one a row; embeddings, what it projects to, or the mean hidden
+          states of a text or image
     """
 
     kind: Literal["logits", "numbers", "embeddings"]
@@ -43,6 +46,8 @@ def said(model: PreTrainedModel, batch: Batch) -> Said:
         found: Any = model(**model_inputs(model, batch))
     if "start_logits" in found:
         return Said("logits", own_format(torch.cat([found.start_logits, found.end_logits])))
+    if "logits" not in found and "image_embeds" in found:
+        return Said("embeddings", own_format(found.image_embeds))
     if "logits" not in found:
         return Said("embeddings", _embeddings(own_format(found.last_hidden_state), batch))
     logits = own_format(found.logits)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import torch
+import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -17,6 +18,7 @@ from neuromeld.data.calibration import BATCH_WINDOWS
 from neuromeld.discovery.lookup import discovered_architecture
 from neuromeld.errors import CheckpointError, NeuromeldError, UnsupportedModelError, UserInputError
 from neuromeld.evaluation import OUTCOME_TOKENS
+from neuromeld.model.native.classes import has_auto_class
 from neuromeld.model.passes import LEAST_PARAMETERS, passes_of_float32
 from neuromeld.planning.duration import Work
 from neuromeld.planning.memory import DeviceFootprint, Footprint
@@ -299,7 +301,13 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
             + ". Use --native, which transformers loads; `neuromeld serve-check` says which other engines do, and how"
         )
     output: Output = "native" if reasons or recipe.output == "native" else "stock"
-    family = arch.spec.model_type
+    family, name = arch.spec.model_type, arch.spec.model_class
+    stock = getattr(transformers, name, None)
+    if output == "native" and stock is not None and not has_auto_class(stock):
+        raise UserInputError(
+            f"no auto class of transformers finds {name}, as a native checkpoint needs, and this result cannot be stock: "
+            + ("; ".join(dict.fromkeys(reasons)) or "--native was asked for")
+        )
     refused = unserved(recipe.output, family, config, original, after, native=output == "native")
     if refused:
         told = "; ".join(f"{engine}: {'; '.join(reasons)}" for engine, reasons in refused.items())

@@ -1,8 +1,8 @@
-"""The image part of CLIP: ViT with a norm in front of its layers, and no head."""
+"""The image part of CLIP: ViT with a norm in front of its layers, and no head, or a projection to what texts share."""
 
 from dataclasses import replace
 
-from neuromeld.archs.spec import Space
+from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.archs.vision import Names, image_encoder
 
 NAMES = Names(
@@ -15,8 +15,15 @@ NAMES = Names(
     final="post_layernorm",
 )
 
-SPEC = replace(
-    image_encoder("clip_vision_model", "CLIPVisionModel", names=NAMES),
-    native_only={Space.HEADS: "CLIP's config has one width for the residual stream and for attention"},
-    writes_head_dim=False,
-)
+
+def _encoder(model_class: str, base: str = "", head: tuple[str, ...] = ()) -> ArchSpec:
+    return replace(
+        image_encoder("clip_vision_model", model_class, base=base, head=head, names=NAMES),
+        native_only={Space.HEADS: "CLIP's config has one width for the residual stream and for attention"},
+        writes_head_dim=False,
+    )
+
+
+SPEC = _encoder("CLIPVisionModel")
+
+MORE = (_encoder("CLIPVisionModelWithProjection", "vision_model.", ("visual_projection.weight",)),)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from neuromeld.archs import ARCHITECTURES, BY_CLASS, Architecture
 from neuromeld.archs.classes import classes_of_type
 from neuromeld.archs.spec import Space, Weight
-from neuromeld.model.native.classes import auto_class
+from neuromeld.model.native.classes import auto_class, has_auto_class
 from neuromeld.model.native.modeling import declare_shared, headless_model, native_config, native_model
 from neuromeld.model.surgery import read_matrix, shared_parameters
 
@@ -23,7 +23,7 @@ def register_native(model_type: str | None = None) -> None:
     described = [spec.model_class for spec in specs if model_type in (None, spec.model_type)]
     classes: list[Any] = [*reversed(classes_of_type(model_type))] if model_type else []
     classes += [getattr(transformers, name) for name in described]  # of several for one auto class the last counts
-    for stock in classes:
+    for stock in filter(has_auto_class, classes):
         native, config = native_model(stock), native_config(stock.config_class)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
         auto_class(stock).register(config, native, exist_ok=True)

@@ -34,6 +34,15 @@ def auto_class(model: type[PreTrainedModel]) -> Any:
     raise UnsupportedModelError(f"no auto class of transformers finds {stock.__name__}")
 
 
+def has_auto_class(model: type[PreTrainedModel]) -> bool:
+    """Tell whether an auto class finds a model class; a native checkpoint cannot be loaded without."""
+    try:
+        auto_class(model)
+    except UnsupportedModelError:
+        return False
+    return True
+
+
 def model_class(config: PretrainedConfig) -> Any:
     """Return the class that `config` means: that of the native form where it is one, else the `stock_class`."""
     if hasattr(config, "neuromeld"):
