@@ -305,7 +305,7 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
     stock = getattr(transformers, name, None)
     if output == "native" and stock is not None and not has_auto_class(stock):
         raise UserInputError(
-            f"no auto class of transformers finds {name}, as a native checkpoint needs, and this result cannot be stock: "
+            f"no auto class of transformers finds {name}, as a native checkpoint needs, and this cannot be stock: "
             + ("; ".join(dict.fromkeys(reasons)) or "--native was asked for")
         )
     refused = unserved(recipe.output, family, config, original, after, native=output == "native")
