@@ -1,6 +1,6 @@
 """What is asked of the planner on SmolLM2, and what comes: losses that may be lost, and efforts.
 
-    OMP_NUM_THREADS=1 python benchmarks/asked.py                    # two hours of a core
+    OMP_NUM_THREADS=1 python benchmarks/asked.py                    # a day of a core; one row, half an hour to hours
     python benchmarks/asked.py --device cuda --calibration-tokens 32768 --only "--keep 0.8 --effort best"
 
 Each row is one `compress` and one `evaluate` on three kinds of evaluation text, by the command line; `passes` are plain
@@ -60,7 +60,7 @@ def measured(options: argparse.Namespace, asked: str, out: Path) -> dict[str, An
         **{key: after[key] for key in ("parameters", "flops_per_token")},
         **{f"{key}_before": before[key] for key in ("parameters", "flops_per_token")},
         "excess": {text: small["loss"] - whole["loss"] for text, (whole, small) in pairs.items()},
-        "accuracy_lost": {text: 1 - s["top1_accuracy"] / w["top1_accuracy"] for text, (w, s) in pairs.items()},
+        "accuracy_lost": 1 - after["top1_accuracy"] / before["top1_accuracy"],
         "evaluation_tokens": options.tokens,
         "chosen": next(candidate for candidate in record["candidates"] if candidate["chosen"]),
         **{key: record[key] for key in ("passes_by_phase", "seconds_by_phase", "calibration", "changes", "versions")},
