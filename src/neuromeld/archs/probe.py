@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from neuromeld.archs import ARCHITECTURES
+from neuromeld.archs import ARCHITECTURES, BY_CLASS
 from neuromeld.archs.spec import ArchSpec
 
 
@@ -38,7 +38,7 @@ def probe(model: PreTrainedModel) -> Probe:
         paths = _paths(spec)
         return len(modules & paths) - len(modules ^ paths), spec.model_type == model.config.model_type
 
-    nearest = max(ARCHITECTURES.values(), key=likeness)
+    nearest = max([*ARCHITECTURES.values(), *BY_CLASS.values()], key=likeness)
     paths = _paths(nearest)
     tied = {nearest.head.path} if nearest.head and getattr(model.config, "tie_word_embeddings", False) else set()
     unclaimed = tuple(name for name in names if name.rpartition(".")[0] not in paths)
