@@ -70,6 +70,7 @@ def test_the_knee_lies_farthest_below_the_line_between_the_ends():
     assert knee_of([(1.0, 0.0), (0.6, 1.0)]) is None
 
 
+@pytest.mark.product
 def test_time_and_tasks_are_shown_where_they_are_asked_for(cli, checkpoint, text, tmp_path):
     pytest.importorskip("lm_eval")
     questions = [{"question": "w5 w6", "choices": ["w7", "w8 w9"], "answer": number % 2} for number in range(6)]
