@@ -230,7 +230,7 @@ def _section(title: str, models: list[Found]) -> Iterator[str]:
 def _fewer_experts(small: list[Found]) -> Iterator[str]:
     proved = [f"`{found.name}`" for found in small if found.experts == ""]
     if proved:
-        yield f"\nFewer experts (`experts`) are proved of {', '.join(proved)}; not of these:\n"
+        yield _wrapped("\n", f"Fewer experts (`experts`) are proved of {', '.join(proved)}; not of these:") + "\n"
         yield from (_wrapped("- ", f"`{found.name}`: {_plain(found.experts)}") for found in small if found.experts)
 
 
@@ -251,7 +251,8 @@ def _plain(reason: str) -> str:
 
 def _wrapped(mark: str, text: str) -> str:
     """Return an entry of a list in lines of bounded length."""
-    return textwrap.fill(text, 140, initial_indent=mark, subsequent_indent=" " * len(mark), **WHOLE_WORDS)
+    indent = " " * len(mark.strip("\n"))
+    return textwrap.fill(text, 140, initial_indent=mark, subsequent_indent=indent, **WHOLE_WORDS)
 
 
 def write(sections: dict[str, str]) -> None:

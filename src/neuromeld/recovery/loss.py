@@ -1,4 +1,4 @@
-"""What is trained: the loss of a batch, on the text or towards the predictions of the original.
+"""Compute the loss of a batch in recovery, on the text or towards the predictions of the original.
 
 Suffixes of tensors: n predictions, v what is told apart.
 """

@@ -1,4 +1,4 @@
-"""What a model predicts on a text, on the disk: the largest log-probabilities of each place, and what all others have.
+"""Keep what a model predicts on a text on the disk: the largest log-probabilities of each place, and what others have.
 
 `record.json` says what it was made of; `held-out.safetensors` has validation text; each `teacher-N.safetensors` has
 some windows: `ids` `(w, t)` int32, and of each token but the first of a window `top_ids` and `top_logs`

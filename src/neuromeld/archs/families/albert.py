@@ -1,6 +1,6 @@
 """ALBERT without a masked head: one layer that runs many times, behind tables of a width of their own."""
 
-from neuromeld.archs.families.bert import module
+from neuromeld.archs.families.bert import module, three_tables
 from neuromeld.archs.families.electra import with_tables_apart
 from neuromeld.archs.spec import ArchSpec, Norm, Requirement, Space, Stack, Weight
 
@@ -8,18 +8,13 @@ SHARED = "one layer runs many times, and statistics are taken of layers that run
 
 
 def _encoder(model_class: str, *heads: str, prefix: str = "albert.") -> ArchSpec:
-    tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-    entries = (Space.VOCAB, Space.POSITIONS, Space.TOKEN_TYPES)
     attention = ("attention.query", "attention.key", "attention.value")
     encoder = ArchSpec(
         model_type="albert",
         model_class=model_class,
         inputs="sentences",
         has_loss=False,
-        embeddings=tuple(
-            Weight(f"{prefix}embeddings.{name}", in_=entry, out=Space.RESIDUAL, layout="embedding")
-            for name, entry in zip(tables, entries, strict=True)
-        ),
+        embeddings=three_tables(prefix),
         embedding_norm=Norm(f"{prefix}embeddings.LayerNorm", "layer"),
         stacks=(
             Stack(

@@ -26,17 +26,12 @@ def post_norm_encoder(
     untouched_parameters  parameters of what stands between encoder and head, or in the place of the head
     """
     attention = ("attention.self.query", "attention.self.key", "attention.self.value")
-    embeddings = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-    entries = (Space.VOCAB, Space.POSITIONS, Space.TOKEN_TYPES)
     return ArchSpec(
         model_type=model_type,
         model_class=model_class,
         inputs=inputs,
         has_loss=inputs != "sentences",
-        embeddings=tuple(
-            Weight(f"{prefix}embeddings.{name}", in_=entry, out=Space.RESIDUAL, layout="embedding")
-            for name, entry in zip(embeddings, entries, strict=True)
-        ),
+        embeddings=three_tables(prefix),
         embedding_norm=Norm(f"{prefix}embeddings.LayerNorm", "layer"),
         stacks=(
             Stack(
@@ -64,6 +59,15 @@ def post_norm_encoder(
             Requirement("is_decoder", False, "BERT as a decoder is not described"),
             Requirement("add_cross_attention", False, "cross-attention is not described"),
         ),
+    )
+
+
+def three_tables(prefix: str) -> tuple[Weight, ...]:
+    """Return the tables of tokens, positions and token types, whose rows are summed."""
+    entries = {"word": Space.VOCAB, "position": Space.POSITIONS, "token_type": Space.TOKEN_TYPES}
+    return tuple(
+        Weight(f"{prefix}embeddings.{name}_embeddings", in_=entry, out=Space.RESIDUAL, layout="embedding")
+        for name, entry in entries.items()
     )
 
 

@@ -48,7 +48,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class PieceModel:
-    """What a model file says: its pieces in the order of their ids, and how texts are split."""
+    """Hold what a model file says: its pieces in the order of their ids, and how texts are split."""
 
     pieces: tuple[Piece, ...]
     rule: int
