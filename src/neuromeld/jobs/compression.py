@@ -137,7 +137,7 @@ class CompressionJob:
         if plan.memory_mapped:
             raise UserInputError("--format loads the result in memory, and --max-memory does not: export it afterwards")
         native = plan.format == "native"
-        shape = planned_shape(plan.model_type, config, plan.before, plan.after, native=native)
+        shape = planned_shape(plan.model_type, config, plan.before, plan.served, native=native)
         self.exports.refuse(shape, config)
 
     @property

@@ -139,7 +139,7 @@ def _loads_widely(space: SearchSpace, recipe: Recipe) -> bool:
     plan = make_plan(space.model, recipe, arch=space.arch)
     if plan.format == "stock":
         return True
-    return not unserved(SERVED, plan.model_type, space.model.config, plan.before, plan.after, native=True)
+    return not unserved(SERVED, plan.model_type, space.model.config, plan.before, plan.served, native=True)
 
 
 def _uniform(space: SearchSpace) -> Iterator[Candidate]:

@@ -11,8 +11,9 @@ from neuromeld.evaluation.throughput import throughput_of
 from neuromeld.model.capture import Batch
 from neuromeld.planning.candidates import LEARNED_STREAMS, Candidate, SearchSpace, learned_streams
 from neuromeld.planning.duration import Moves, Work, said, time_of
+from neuromeld.planning.largest import largest
 from neuromeld.planning.plan import make_plan
-from neuromeld.planning.recipe import parse_recipe
+from neuromeld.planning.recipe import Recipe, parse_recipe
 from neuromeld.planning.served import multiples_of
 from neuromeld.registry import Registry
 from neuromeld.stages.base import Operations
@@ -129,7 +130,8 @@ def learned_candidates(space: SearchSpace, ranked: Sequence[Candidate], effort: 
 def _with_learned_units(space: SearchSpace, candidate: Candidate) -> Candidate | None:
     """Return the candidate with FFN neurons, and heads, that are chosen by learning; None where it has none to choose.
 
-    Where its FFNs differ by layer, what each keeps is learned, too: all together keep as many neurons.
+    Where its FFNs differ by layer, what each keeps is learned, too: all together keep as many neurons.  Where its heads
+    do, neurons and heads are learned under one budget of parameters.
     """
     stages = {chosen.stage.name: chosen.options for chosen in candidate.recipe.chosen}
     ffn, heads = stages.get("ffn"), stages.get("heads")
@@ -141,8 +143,13 @@ def _with_learned_units(space: SearchSpace, candidate: Candidate) -> Candidate |
     changed: dict[str, object] = {"size": sum(sizes) // len(sizes), "by_layer": len(sizes) > 1}
     stages["ffn"] = ffn.model_copy(update=changed | {"selector": "learned"})
     if heads is not None:
-        stages["heads"] = heads.model_copy(update={"selector": "learned"})
-    recipe = space.recipe(**{name: options.model_dump(exclude_none=True) for name, options in stages.items()})
-    if not space.fits(recipe):
-        return None
-    return Candidate(f"{candidate.name}, learned", recipe, None)
+        kept = heads.num_kv_heads
+        found = {} if isinstance(kept, int) else {"num_kv_heads": max(kept), "by_layer": True}
+        stages["heads"] = heads.model_copy(update=found | {"selector": "learned"})
+
+    def recipe(size: float) -> Recipe:
+        chosen = stages | {"ffn": stages["ffn"].model_copy(update={"size": int(size)})}
+        return space.recipe(**{name: options.model_dump(exclude_none=True) for name, options in chosen.items()})
+
+    size = largest(range(1, stages["ffn"].size + 1), lambda size: space.fits(recipe(size)))
+    return None if size is None else Candidate(f"{candidate.name}, learned", recipe(size), None)

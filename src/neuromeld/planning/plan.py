@@ -74,6 +74,11 @@ class Plan:
         """Unique parameters after over those before."""
         return self.parameters_after / self.parameters_before
 
+    @property
+    def served(self) -> Sizes:
+        """The sizes that engines are asked about: `after`, unlike by layer where those of the result may come to be."""
+        return _served(self.recipe, self.after)
+
     def to_json(self) -> str:
         """Return the plan as JSON."""
         return json.dumps(asdict(self) | {"recipe": self.recipe.model_dump(), "kept_ratio": self.kept_ratio})
@@ -271,6 +276,13 @@ def _chain(recipe: Recipe, target: Target) -> list[_Step]:
     return steps
 
 
+def _served(recipe: Recipe, after: Sizes) -> Sizes:
+    """Return the sizes that engines are asked about."""
+    for chosen in recipe.chosen:
+        after = chosen.stage.served(after, chosen.options)
+    return after
+
+
 def _check_multiples(spec: ArchSpec, after: Sizes) -> None:
     multiple = spec.kernel_multiple
     wrong = sorted({size for size in (after.hidden, *after.ffn) if size % multiple})
@@ -308,7 +320,7 @@ def _output(arch: Architecture, config: PretrainedConfig, recipe: Recipe, origin
             f"no auto class of transformers finds {name}, as a native checkpoint needs, and this cannot be stock: "
             + ("; ".join(dict.fromkeys(reasons)) or "--native was asked for")
         )
-    refused = unserved(recipe.output, family, config, original, after, native=output == "native")
+    refused = unserved(recipe.output, family, config, original, _served(recipe, after), native=output == "native")
     if refused:
         told = "; ".join(f"{engine}: {'; '.join(reasons)}" for engine, reasons in refused.items())
         raise UserInputError(

@@ -223,6 +223,10 @@ class Stage(ABC, Generic[O, R]):
         """Say why no stock config can hold the result; differing sizes of layers need not be named."""
         return []
 
+    def served(self, after: Sizes, options: O) -> Sizes:  # noqa: ARG002
+        """Return the sizes that engines are asked about: unlike by layer where those of the result may come to be."""
+        return after
+
     def searches(self, options: O) -> bool:  # noqa: ARG002
         """Tell whether layers are chosen by the loss without them."""
         return False

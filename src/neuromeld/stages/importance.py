@@ -38,7 +38,8 @@ class Importance:
 def _level_losses(job: Job, selections: Sequence[Selection]) -> dict[str, Tensor]:
     """Return what is measured of widths, where a selector asks for it and layers share a budget."""
     measuring = [one for one in selections if measures_levels(one.selector)]
-    counts = {pool.space: pool.sizes[0] for one in measuring for pool in one.pools if len(pool.layers) > 1}
+    first = [pool.members[0] for one in measuring for pool in one.pools if pool.compares]
+    counts = {member.space: member.count for member in first}
     if not counts:
         return {}
     with track("measuring widths of layers", job.arch.num_layers, enabled=job.progress) as advance:
@@ -50,7 +51,13 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
     chosen = [selection for selection in selections if sees_whole_model(selection.selector)]
     if chosen:
         check_alone()
-    felt = [pool.space for one in chosen if Need.GRADIENT in SELECTORS[one.selector].needs for pool in one.pools]
+    felt = [
+        member.space
+        for one in chosen
+        if Need.GRADIENT in SELECTORS[one.selector].needs
+        for pool in one.pools
+        for member in pool.members
+    ]
     fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
     scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on, light=is_short(job))
     scores |= _level_losses(job, selections)
@@ -59,9 +66,8 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
         return Importance(scores)
     with track("learning what to keep", steps_of(job.data), enabled=job.progress) as advance:
         learned = UnitScores(teacher_of(job), pools).learned(job.data, job.journal, advance)
-    for pool in pools:
-        for layer, size in zip(pool.layers, pool.sizes, strict=True):
-            consumer = job.arch.consumer(layer, pool.space)
-            features = len(read_matrix(job.model, consumer))
-            scores[consumer.path] = learned.scores[consumer.path].repeat_interleave(features // size)
+    for member in (member for pool in pools for member in pool.members):
+        consumer = job.arch.consumer(member.layer, member.space)
+        features = len(read_matrix(job.model, consumer))
+        scores[consumer.path] = learned.scores[consumer.path].repeat_interleave(features // member.count)
     return Importance(scores, learned)

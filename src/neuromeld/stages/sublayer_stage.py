@@ -5,16 +5,17 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 from transformers import PreTrainedModel
 
 from neuromeld.archs.resolve import Architecture, has_bias
-from neuromeld.archs.sizes import Sizes, space_size
+from neuromeld.archs.sizes import Sizes, layer_entries, space_size
 from neuromeld.archs.spec import ArchSpec, Space
 from neuromeld.drawing.section import Record, Section
 from neuromeld.linalg.ridge import FFN_LAMBDAS
@@ -49,7 +50,7 @@ from neuromeld.stats.base import TOKENS_PER_BLOCK
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.learned import Learned
 from neuromeld.units.levels import TOKENS
-from neuromeld.units.pools import Pool
+from neuromeld.units.pools import LayerUnits, Pool
 from neuromeld.units.selectors import SELECTORS, learns, sees_whole_model
 from neuromeld.units.sublayer import Sublayer, SublayerResult
 
@@ -85,6 +86,10 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         """Return the size of the space in each layer."""
 
     @abstractmethod
+    def with_sizes(self, sizes: Sizes, by_layer: Mapping[int, int]) -> Sizes:
+        """Return the sizes with others of the space in some layers."""
+
+    @abstractmethod
     def narrow(self, sublayer: Sublayer, options: O, keep: int, job: Job) -> list[SublayerResult]:
         """Narrow one sublayer in place to `keep` units."""
 
@@ -92,10 +97,21 @@ class SublayerStage(Stage[O, NarrowedLayers]):
     def features(self, work: Workload, sizes: Sizes) -> int:
         """Return the largest number of features that the consumer of a layer reads."""
 
-    def pools(self, options: O, target: Target, before: Sizes, after: Sizes) -> list[Pool]:  # noqa: ARG002
-        """Return the budgets that units are chosen under: one for each layer that is narrowed."""
-        sizes = zip(self.sizes(before), self.sizes(after), strict=True)
-        return [Pool(self.space, (layer,), (old,), new) for layer, (old, new) in enumerate(sizes) if new < old]
+    def step_of(self, target: Target, before: Sizes) -> int:  # noqa: ARG002
+        """Return what sizes are multiples of where layers share a budget."""
+        return 1
+
+    def pools(self, options: Any, target: Target, before: Sizes, after: Sizes) -> list[Pool]:
+        """Return the budgets that units are chosen under: one where layers may differ, else one for each that is
+        narrowed.
+        """
+        olds, news = self.sizes(before), self.sizes(after)
+        if options.by_layer:
+            step = self.step_of(target, before)
+            units = (LayerUnits(self.space, layer, old, step=step) for layer, old in enumerate(olds) if old)
+            return [Pool(tuple(units), sum(news))]
+        sizes = enumerate(zip(olds, news, strict=True))
+        return [Pool((LayerUnits(self.space, layer, old),), new) for layer, (old, new) in sizes if new < old]
 
     def unavailable(self, spec: ArchSpec) -> str | None:
         """Say what the architecture's norms or its config forbid."""
@@ -242,15 +258,63 @@ class Step:
         pools: list[Pool] = self.stage.pools(self.options, self.target, self.before, self.after)
         return pools
 
-    def resized(self, arch: Architecture, importance: Importance) -> "Step":
-        """Return the step with the sizes that were found, where layers share a budget."""
-        after = self.after
-        for pool in self.pools:
-            if len(pool.layers) > 1:
-                scores = [importance.scores[arch.consumer(layer, pool.space).path] for layer in pool.layers]
-                widths = dict(zip(pool.layers, pool.widths(scores), strict=True))
-                after = replace(after, ffn=tuple(widths.get(layer, size) for layer, size in enumerate(after.ffn)))
-        return replace(self, after=after)
+    def costs(self, model: nn.Module, pool: Pool) -> list[int]:
+        """Return the parameters of a unit of each member of one of its pools."""
+        arch, original = self.target.arch, self.target.original
+        costs = []
+        for member in pool.members:
+            entries = layer_entries(arch, original, self.before, member.layer, self.stage.touched)
+            for weight in arch.layer_weights(member.layer):
+                if weight.out in self.stage.touched and has_bias(model, weight):
+                    size = space_size(arch, original, self.before, member.layer, weight.out)
+                    entries += weight.repeats * size * (self.before.experts if weight.stacked else 1)
+            costs.append(entries // member.count)
+        return costs
+
+
+def share_a_budget(chosen: Iterable[tuple[Any, Any]]) -> bool:
+    """Tell whether layers of several stages, given with their options, learn their sizes under one budget."""
+    return sum(isinstance(stage, SublayerStage) and stage.learns(o) and bool(o.by_layer) for stage, o in chosen) > 1
+
+
+def _selections(model: nn.Module, steps: Sequence[Step]) -> list[Selection]:
+    """Return the selectors with their budgets.
+
+    Sizes that several stages learn by layer are under one, which counts parameters.
+    """
+    if not share_a_budget((step.stage, step.options) for step in steps):
+        return [Selection(step.options.selector, step.pools) for step in steps]
+    members, budget, selections = [], 0, []
+    for step in steps:
+        if not (step.stage.learns(step.options) and step.options.by_layer):
+            selections.append(Selection(step.options.selector, step.pools))
+            continue
+        (pool,) = step.pools
+        costs, sizes = step.costs(model, pool), step.stage.sizes(step.after)
+        for member, cost in zip(pool.members, costs, strict=True):
+            members.append(replace(member, cost=cost))
+            budget += cost * sizes[member.layer]
+    return [*selections, Selection("learned", [Pool(tuple(members), budget)])]
+
+
+def _resized(
+    steps: Sequence[Step], selections: Sequence[Selection], arch: Architecture, importance: Importance
+) -> list[Step]:
+    """Return the steps with the sizes that were found, where layers share a budget."""
+    found: dict[Space, dict[int, int]] = {step.stage.space: {} for step in steps}
+    for pool in (pool for selection in selections for pool in selection.pools if pool.compares):
+        scores = [
+            importance.scores[arch.consumer(m.layer, m.space).path].view(m.count, -1).mean(1) for m in pool.members
+        ]
+        for member, width in zip(pool.members, pool.widths(scores), strict=True):
+            found[member.space][member.layer] = width
+    done: list[Step] = []
+    for step in steps:
+        before, after = step.before, step.after
+        for earlier in done:
+            before, after = (earlier.stage.with_sizes(x, found[earlier.stage.space]) for x in (before, after))
+        done.append(replace(step, before=before, after=step.stage.with_sizes(after, found[step.stage.space])))
+    return done
 
 
 @torch.no_grad()
@@ -261,9 +325,9 @@ def run_together(job: Job, steps: Sequence[Step]) -> dict[str, NarrowedLayers]:
     before that, for selectors that see the whole model, the activations of one window.
     """
     model, arch, journal = job.model, job.arch, job.journal
-    selections = [Selection(step.options.selector, step.pools) for step in steps]
+    selections = _selections(model, steps)
     importance = importance_for(job, selections)
-    steps = [step.resized(arch, importance) for step in steps]
+    steps = _resized(steps, selections, arch, importance)
     job.after = steps[-1].after
     results = {step.stage.name: NarrowedLayers(learned=importance.learned) for step in steps}
     what = " and ".join(step.stage.title for step in steps)

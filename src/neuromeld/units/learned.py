@@ -18,7 +18,7 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.learning import Look, Teacher, learn
 from neuromeld.runtime.journal import Journal
 from neuromeld.shapes import ACCUMULATE
-from neuromeld.units.pools import Pool
+from neuromeld.units.pools import LayerUnits, Pool
 from neuromeld.units.taylor import taylor_importance
 
 TEMPERATURES = (0.5, 0.05)
@@ -59,19 +59,20 @@ class UnitScores:
         best, looks = learn(self, self.teacher.model, batches, journal, advance)
         tenths = torch.linspace(0, 1, 11, dtype=ACCUMULATE, device=best.device)
         layers = [
-            LayerScores(pool.space, layer, tuple(scores.quantile(tenths).tolist()))
+            LayerScores(one.space, one.layer, tuple(scores.quantile(tenths).tolist()))
             for pool, parts in self._by_pool(best)
-            for layer, scores in zip(pool.layers, parts, strict=True)
+            for one, scores in zip(pool.members, parts, strict=True)
         ]
-        return Learned(dict(zip(self._paths, best.split(self._sizes), strict=True)), layers, looks)
+        by_layer = best.split([member.count for member in self._members])
+        return Learned(dict(zip(self._paths, by_layer, strict=True)), layers, looks)
 
     def begin(self, batches: Sequence[Batch]) -> Tensor:
-        """Return the logarithm of the Taylor importance, with mean 0 and deviation 1 in each pool."""
-        spaces = sorted({pool.space for pool in self.pools})
+        """Return the logarithm of the Taylor importance over the cost, with mean 0 and deviation 1 in each pool."""
+        spaces = sorted({one.space for one in self._members})
         teacher = self.teacher
         importance = taylor_importance(teacher.model, teacher.arch, spaces, batches, light=teacher.light)
-        units = [importance[path].view(size, -1).sum(1) for path, size in zip(self._paths, self._sizes, strict=True)]
-        logarithms = torch.cat(units).clamp_min(torch.finfo(ACCUMULATE).tiny).log()
+        by_unit = [importance[self._path(one)].view(one.count, -1).sum(1) / one.cost for one in self._members]
+        logarithms = torch.cat(by_unit).clamp_min(torch.finfo(ACCUMULATE).tiny).log()
         pools = [torch.cat(found) for _, found in self._by_pool(logarithms)]
         return torch.cat([(x - x.mean()) / (x.std() if len(x) > 1 else x.new_ones(())).clamp_min(1e-6) for x in pools])
 
@@ -92,17 +93,20 @@ class UnitScores:
         return self.teacher.divergence(batches, self._masked(hard))[0]
 
     @property
-    def _paths(self) -> list[str]:
-        return [self.teacher.arch.consumer(layer, pool.space).path for pool in self.pools for layer in pool.layers]
+    def _members(self) -> list[LayerUnits]:
+        return [member for pool in self.pools for member in pool.members]
 
     @property
-    def _sizes(self) -> list[int]:
-        return [size for pool in self.pools for size in pool.sizes]
+    def _paths(self) -> list[str]:
+        return [self._path(member) for member in self._members]
+
+    def _path(self, units: LayerUnits) -> str:
+        return self.teacher.arch.consumer(units.layer, units.space).path
 
     def _by_pool(self, scores: Tensor) -> Iterator[tuple[Pool, list[Tensor]]]:
-        parts = iter(scores.split(self._sizes))
+        parts = iter(scores.split([member.count for member in self._members]))
         for pool in self.pools:
-            yield pool, [next(parts) for _ in pool.layers]
+            yield pool, [next(parts) for _ in pool.members]
 
     def _masked(self, masks: Sequence[Tensor]) -> Any:
         return partial(_masked, self.teacher.model, dict(zip(self._paths, masks, strict=True)))

@@ -17,7 +17,7 @@ from neuromeld.runtime.journal import NO_JOURNAL, open_journal
 from neuromeld.stages.ffn import FfnStage
 from neuromeld.stats.split import divided
 from neuromeld.units.learned import UnitScores
-from neuromeld.units.pools import Pool
+from neuromeld.units.pools import LayerUnits, Pool
 from unit.stages.models import batches
 
 CALIBRATION = {"tokens": 4096, "seqlen": 16}
@@ -28,9 +28,14 @@ def draw(*sizes, seed=0):
     return [torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes]
 
 
+def pool_of(counts, budget, step=1):
+    """Hidden neurons by layer under one budget."""
+    return Pool(tuple(LayerUnits(Space.FFN, layer, count, step=step) for layer, count in counts.items()), budget)
+
+
 @pytest.mark.parametrize("keep", [24, 56, 120, 160])
 def test_layers_that_share_a_budget_spend_it_where_scores_are_largest(keep):
-    pool = Pool(Space.FFN, (0, 1, 3), (40, 64, 56), keep, step=8)
+    pool = pool_of({0: 40, 1: 64, 3: 56}, keep, step=8)
     scores = draw(40, 64, 56)
     scores[1] += 1
     widths = pool.widths(scores)
@@ -44,11 +49,25 @@ def test_layers_that_share_a_budget_spend_it_where_scores_are_largest(keep):
 
 
 def test_soft_shares_meet_the_budget_and_become_the_choice():
-    pool = Pool(Space.FFN, (0, 1), (12, 20), 14)
+    pool = pool_of({0: 12, 1: 20}, 14)
     scores = draw(12, 20)
     assert float(torch.cat(pool.shares(scores, 0.3)).sum()) == pytest.approx(14)
     for share, mask in zip(pool.shares(scores, 1e-5), pool.choice(scores), strict=True):
         torch.testing.assert_close(share, mask, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [400, 700, 1100])
+def test_units_of_other_costs_share_a_budget_too(budget):
+    pool = Pool((LayerUnits(Space.FFN, 0, 40, cost=6, step=8), LayerUnits(Space.HEADS, 0, 4, cost=250)), budget)
+    scores = draw(40, 4)
+    costs = [member.cost for member in pool.members]
+    soft = [float(share.sum()) * cost for share, cost in zip(pool.shares(scores, 0.3), costs, strict=True)]
+    assert sum(soft) == pytest.approx(budget)
+    widths = pool.widths(scores)
+    left = budget - sum(width * cost for width, cost in zip(widths, costs, strict=True))
+    assert 0 <= left < 8 * 6 or widths[0] == 40
+    scores[1] += 10
+    assert pool.widths(scores)[1] >= widths[1]
 
 
 def learned(model, pools, data=None, journal=NO_JOURNAL, advance=lambda _: None, **options):
@@ -71,7 +90,7 @@ def spoiled(family="llama"):
 def test_what_writes_nothing_goes_and_held_out_text_chooses():
     model, arch, useless = spoiled()
     width = arch.widths[Space.FFN]
-    pools = [Pool(Space.FFN, (layer,), (width,), width - len(useless)) for layer in range(arch.num_layers)]
+    pools = [pool_of({layer: width}, width - len(useless)) for layer in range(arch.num_layers)]
     done = learned(model, pools)
     looks = done.looks
     for found in done.scores.values():
@@ -83,7 +102,7 @@ def test_what_writes_nothing_goes_and_held_out_text_chooses():
 
 def test_learning_brings_held_out_predictions_nearer():
     model = build("llama", dtype=torch.float32)
-    pool = Pool(Space.FFN, (0, 1, 2, 3), (40,) * 4, 96, step=8)
+    pool = pool_of(dict.fromkeys(range(4), 40), 96, step=8)
     looks = learned(model, [pool], batches(48)).looks
     tested = [look.held_out for look in looks if look.held_out is not None]
     assert min(tested) < tested[0]
@@ -92,7 +111,7 @@ def test_learning_brings_held_out_predictions_nearer():
 
 def test_light_learning_is_the_same():
     model = build("llama", dtype=torch.float32)
-    pools = [Pool(Space.FFN, (0, 2), (40, 40), 48, step=8), Pool(Space.HEADS, (1,), (2,), 1)]
+    pools = [pool_of({0: 40, 2: 40}, 48, step=8), Pool((LayerUnits(Space.HEADS, 1, 2),), 1)]
     found, expected = (learned(model, pools, light=light).scores for light in (True, False))
     assert list(found) == [
         architecture_of(model).consumer(*place).path for place in ((0, Space.FFN), (2, Space.FFN), (1, Space.HEADS))
@@ -102,7 +121,7 @@ def test_light_learning_is_the_same():
 
 
 def test_learning_goes_on_where_it_was_interrupted(tmp_path):
-    model, pools = build("llama", dtype=torch.float32), [Pool(Space.FFN, (0, 1), (40, 40), 48, step=8)]
+    model, pools = build("llama", dtype=torch.float32), [pool_of({0: 40, 1: 40}, 48, step=8)]
     data = batches(48)
     expected = learned(model, pools, data)
     steps = []
@@ -140,6 +159,34 @@ def test_sizes_by_layer_are_found_and_are_as_many_as_planned(selector):
     assert ("Feed-forward networks: what was learned" in titles) == (selector == "learned")
 
 
+def test_heads_and_neurons_share_a_budget_of_parameters():
+    model = build("llama", dtype=torch.float32)
+    stages = {
+        "heads": {"num_kv_heads": 2, "selector": "learned", "by_layer": True},
+        "ffn": {"size": 24, "selector": "learned", "by_layer": True},
+    }
+    plan = make_plan(model, parse_recipe({**stages, "calibration": CALIBRATION}))
+    whole = unique_parameters(model)
+    done = compress_model(model, plan, batches(96))
+    found = unique_parameters(done.model)
+    assert plan.format == "native"
+    assert found == predict(done.sizes, whole)
+    neuron = 3 * model.config.hidden_size
+    assert 0 <= plan.parameters_after - found < 8 * neuron
+    assert all(heads >= 1 for heads in done.sizes.num_kv_heads)
+    scores = done.record()["heads_learned"]["scores"]
+    assert [one["layer"] for one in scores] == [0, 1, 2, 3]
+
+
+def predict(sizes, whole):
+    """The parameters of the Llama of `build` at other sizes, as it comes with 2 key-value heads and FFNs of 40."""
+    config = build("llama").config
+    d, head = config.hidden_size, config.head_dim
+    per_group = 2 * d * head * (config.num_attention_heads // config.num_key_value_heads + 1)
+    gone = sum(3 * d * (config.intermediate_size - width) for width in sizes.ffn)
+    return whole - gone - sum(per_group * (config.num_key_value_heads - heads) for heads in sizes.num_kv_heads)
+
+
 def test_uniform_sizes_stay_stock():
     model = build("llama", dtype=torch.float32)
     recipe = {
@@ -167,6 +214,18 @@ def test_uniform_sizes_stay_stock():
 def test_sizes_that_cannot_be_found(stage, message):
     with pytest.raises(UserInputError, match=message):
         parse_recipe({"ffn": stage})
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ({"num_kv_heads": 1, "by_layer": True}, "by_layer needs scores that compare layers, and wanda has none"),
+        ({"num_kv_heads": [1, 2], "by_layer": True, "selector": "learned"}, "by_layer finds the number of each layer"),
+    ],
+)
+def test_heads_that_cannot_be_found(heads, message):
+    with pytest.raises(UserInputError, match=message):
+        parse_recipe({"heads": heads})
 
 
 def test_what_other_stages_did_counts_as_lost():

@@ -1,6 +1,7 @@
 """The stage `ffn`: narrow the hidden layers of the FFNs."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,6 @@ from neuromeld.stages.per_layer import per_layer, round_width
 from neuromeld.stages.sublayer_stage import SublayerStage
 from neuromeld.transport import summarise_plan
 from neuromeld.units.merges import MERGES
-from neuromeld.units.pools import Pool
 from neuromeld.units.selectors import measures_levels
 from neuromeld.units.sublayer import (
     Narrowable,
@@ -71,14 +71,13 @@ class FfnStage(SublayerStage[Ffn]):
         by_layer = ["ffn.by_layer gives layers FFNs of different sizes"] if options.by_layer else []
         return super().native_reasons(options, target, after) + by_layer
 
-    def pools(self, options: Ffn, target: Target, before: Sizes, after: Sizes) -> list[Pool]:
-        """Return one budget for all layers where they may differ, else one for each."""
-        if not options.by_layer:
-            return super().pools(options, target, before, after)
-        layers = tuple(layer for layer, width in enumerate(before.ffn) if width > 1)
-        sizes, keep = tuple(before.ffn[layer] for layer in layers), sum(after.ffn[layer] for layer in layers)
-        step = math.lcm(FFN_MULTIPLE if max(before.ffn) < 2048 else 128, target.multiples.by_layer)
-        return [Pool(Space.FFN, layers, sizes, keep, step)]
+    def with_sizes(self, sizes: Sizes, by_layer: Mapping[int, int]) -> Sizes:
+        """Return the sizes with other FFNs in some layers."""
+        return replace(sizes, ffn=tuple(by_layer.get(layer, size) for layer, size in enumerate(sizes.ffn)))
+
+    def step_of(self, target: Target, before: Sizes) -> int:
+        """Return what widths are multiples of."""
+        return math.lcm(FFN_MULTIPLE if max(before.ffn) < 2048 else 128, target.multiples.by_layer)
 
     def searches(self, options: Ffn) -> bool:
         """Tell whether the width of each layer is chosen by measured losses."""

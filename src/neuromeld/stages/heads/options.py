@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from neuromeld.registry import unknown_name
 from neuromeld.stages.base import StageOptions
 from neuromeld.units.compensation import COMPENSATIONS
-from neuromeld.units.selectors import SELECTORS
+from neuromeld.units.selectors import SELECTORS, learns
 
 
 class Heads(StageOptions):
@@ -17,6 +17,11 @@ class Heads(StageOptions):
     num_kv_heads: int | tuple[int, ...] = Field(
         description="Key-value heads to keep in each layer: one number, or one for each layer.",
         json_schema_extra={"flag": "--num-kv-heads", "target": True, "metavar": "NUMBERS"},
+    )
+    by_layer: bool = Field(
+        False,
+        description="Let layers keep different numbers of heads, all together as many; learned, under one budget of "
+        "parameters with FFNs that differ by layer, too. Needs the selector learned.",
     )
     selector: str = Field("wanda", description="Selector of the heads to keep, by the sum over their channels.")
     compensate: str = Field("ridge", description="Compensation in the output matrix: ridge, bias or none.")
@@ -41,6 +46,10 @@ class Heads(StageOptions):
         kept = self.num_kv_heads
         if min((kept,) if isinstance(kept, int) else (*kept, 1)) < 1:
             problems.append(f"num_kv_heads={kept} must be at least 1 in every layer")
+        if self.by_layer and not isinstance(kept, int):
+            problems.append("by_layer finds the number of each layer: give num_kv_heads as one number")
+        if self.by_layer and self.selector in SELECTORS and not learns(self.selector):
+            problems.append(f"by_layer needs scores that compare layers, and {self.selector} has none: use learned")
         if problems:
             raise ValueError("; ".join(problems))
         return self

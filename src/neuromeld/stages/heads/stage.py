@@ -1,5 +1,6 @@
 """The stage `heads`: remove groups of attention heads."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -31,6 +32,21 @@ class HeadsStage(SublayerStage[Heads]):
     def sizes(self, sizes: Sizes) -> tuple[int, ...]:
         """Return the key-value heads of each layer."""
         return sizes.num_kv_heads
+
+    def with_sizes(self, sizes: Sizes, by_layer: Mapping[int, int]) -> Sizes:
+        """Return the sizes with other numbers of key-value heads in some layers."""
+        heads = tuple(by_layer.get(layer, size) for layer, size in enumerate(sizes.num_kv_heads))
+        return replace(sizes, num_kv_heads=heads)
+
+    def native_reasons(self, options: Heads, target: Target, after: Sizes) -> list[str]:
+        """Add that layers may come to differ."""
+        by_layer = ["heads.by_layer gives layers different numbers of heads"] if options.by_layer else []
+        return super().native_reasons(options, target, after) + by_layer
+
+    def served(self, after: Sizes, options: Heads) -> Sizes:
+        """Return another number of heads in the first layer, which some engines do not load."""
+        first = after.num_kv_heads[0]
+        return self.with_sizes(after, {0: first - 1 if first > 1 else first + 1}) if options.by_layer else after
 
     def features(self, work: Workload, sizes: Sizes) -> int:
         """Return the channels of all heads of the widest attention."""

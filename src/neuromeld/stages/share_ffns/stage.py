@@ -34,8 +34,8 @@ from neuromeld.stages.windows import (
 )
 from neuromeld.stages.windows_report import windows_section
 
-ALIGN_TOKENS = 2048
-"""Calibration tokens that units are aligned and weighed on while windows are tried (docs/stages/share_ffns.md)."""
+TRIAL_TOKENS = 2048
+"""Calibration tokens that windows are tried with, or as many as an FFN has neurons (docs/stages/share_ffns.md)."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,12 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
 
     def operations(self, options: ShareFfns, work: Workload) -> Operations:
         """Predict alignments and refits of the window, and of every window that is searched, from fewer tokens."""
-        d, f, members = work.arch.width, work.before.ffn[0], options.length
-        passes, refits = share_of_pass(work, work.before), options.compensate == "ridge"
-        aligned = Operations(0, gram(ALIGN_TOKENS, f) * members, ASSIGNMENT * f**3 * (members - 1))
-        fitted = Operations(0, gram(work.tokens, f, d) * members, regression(f, d, len(FFN_LAMBDAS))) * refits
-        found = Operations(2 * work.tokens * passes) + aligned + fitted
+        passes, few = share_of_pass(work, work.before), _trial_tokens(work.before, work.tokens / 4)
+        found = Operations(2 * work.tokens * passes) + _merging(options, work, few, work.tokens)
         if self.searches(options):
-            windows = min(work.before.depths) - members + 1
+            windows = min(work.before.depths) - options.length + 1
             found += (
-                searching(work, windows) + Operations(work.tokens * passes / 2) + (aligned + fitted * 0.25) * windows
+                searching(work, windows) + Operations(2 * few * passes) + _merging(options, work, few, few) * windows
             )
         return found
 
@@ -150,8 +147,9 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         @cache
         def fused() -> list[list[tuple[FusedFfn, SharedFfn]]]:
             everywhere = [part for parts in stacks for part in parts]
-            collected = collect(job.model, arch, everywhere, _to_align(job.sample), how)
-            return [fuse_windows(job.model, arch, parts, job.sample, how, collected) for parts in stacks]
+            sample = _few(job.sample, _trial_tokens(job.before))
+            collected = collect(job.model, arch, everywhere, sample, how)
+            return [fuse_windows(job.model, arch, parts, sample, how, collected) for parts in stacks]
 
         def merge(window: Window) -> None:
             for of_stack in fused():
@@ -181,11 +179,29 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         return [windows_section(title, record.get("windows"), record.get("window"), refits)]
 
 
-def _to_align(batches: Sequence[Batch]) -> Sequence[Batch]:
-    """Return some of the batches, with `ALIGN_TOKENS` tokens where these have so many; all of what is no text."""
+def _trial_tokens(sizes: Sizes, most: float = math.inf) -> float:
+    """Return the tokens that windows are tried with: enough for the regression on all neurons of an FFN."""
+    return min(max(TRIAL_TOKENS, *sizes.ffn), most)
+
+
+def _merging(options: ShareFfns, work: Workload, aligned_on: float, fitted_on: float) -> Operations:
+    """Predict what one window takes: correlations and permutations of its members, and the shared refit."""
+    d, f, members = work.arch.width, work.before.ffn[0], options.length
+    aligned = Operations(0, gram(aligned_on, f) * members, ASSIGNMENT * f**3 * (members - 1))
+    if options.compensate != "ridge":
+        return aligned
+    return aligned + Operations(0, gram(fitted_on, f, d) * members, regression(f, d, len(FFN_LAMBDAS)))
+
+
+def _few(batches: Sequence[Batch], tokens: float) -> Sequence[Batch]:
+    """Return some of the windows, of a batch each, with so many tokens where there are; all of what is no text."""
     ids = batches[0].get("input_ids")
-    needed = len(batches) if ids is None else math.ceil(ALIGN_TOKENS / ids.numel())
-    return batches[:: max(1, len(batches) // needed)]
+    needed = math.inf if ids is None else max(2, math.ceil(tokens / ids.shape[1]))
+    windows = [(batch, row) for batch in batches for row in range(len(next(iter(batch.values()))))]
+    if needed >= len(windows):
+        return batches
+    chosen = windows[:: len(windows) // int(needed)][: int(needed)]
+    return [{name: value[row : row + 1] for name, value in batch.items()} for batch, row in chosen]
 
 
 def _refitted(refit: dict[str, Any]) -> Markup:
