@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from neuromeld.checkpoint.converted import converted_in_files
 from neuromeld.checkpoint.stated import (
     check_head,
     check_no_adapter,
@@ -31,7 +33,7 @@ from neuromeld.model.native.block import register_native
 from neuromeld.model.native.classes import model_class
 from neuromeld.model.native.modeling import native_model_type
 from neuromeld.runtime.memory import all_finite
-from neuromeld.runtime.paging import drop_after_use, drop_pages, unmapped
+from neuromeld.runtime.paging import drop_after_use, drop_pages
 from neuromeld.runtime.streaming import is_streaming, move_buffers
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -115,12 +117,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False, memory_mapped: bool = False
+    folder: Path, *, dtype: torch.dtype | None, device: str, allow_pickle: bool = False, scratch: Path | None = None
 ) -> PreTrainedModel:
     """Return the model in eval mode, every weight of it from the checkpoint and finite.
 
     dtype   None keeps the checkpoint's own
-    memory_mapped   leave the weights in their files: what is in memory of them is what is being used (`paging.py`)
+    scratch   leave the weights in their files, and those that are converted in files of this folder without a name:
+              what is in memory of them is what is being used (`paging.py`)
 
     Inside `streaming`, weights lie in memory or in their files, and `device` is that of its window.
 
@@ -133,7 +136,8 @@ def load_model(
     if safe:
         _check_readable(files)
     _check_amount(folder, config, files)
-    with naming_failure(f"transformers cannot load {folder}"):
+    in_files = nullcontext() if scratch is None else converted_in_files(scratch)
+    with naming_failure(f"transformers cannot load {folder}"), in_files:
         # Mismatched sizes are allowed only so that they are reported by name and refused below.
         found: Any = model_class(config).from_pretrained(
             folder,
@@ -148,14 +152,13 @@ def load_model(
     model: PreTrainedModel
     model, info = found
     _check_complete(folder, config, info)
-    if memory_mapped:
-        _check_mapped(folder, model)
+    if scratch is not None:
         drop_after_use(model)
-    drop_pages(_checked(folder, model) if memory_mapped else _copied(_checked(folder, model)))
+    drop_pages(_copied(_checked(folder, model)) if scratch is None else _checked(folder, model))
     if is_streaming():
         move_buffers(model)
         return model
-    return model if memory_mapped else model.to(device)  # type: ignore[arg-type]
+    return model.to(device) if scratch is None else model  # type: ignore[arg-type]
 
 
 def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
@@ -253,14 +256,6 @@ def _copied(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
     for parameter in parameters:
         mapped, parameter.data = parameter.data, parameter.data.clone()
         yield mapped
-
-
-def _check_mapped(folder: Path, model: PreTrainedModel) -> None:
-    if names := unmapped(model):
-        raise CheckpointError(
-            f"weights in {folder} are converted as they are read, and so need memory: {_listed(names)}. Load the model "
-            "with transformers and save it again, in the dtype that its config names, or leave --max-memory out"
-        )
 
 
 def _listed(names: Iterable[str], shown: int = 8) -> str:

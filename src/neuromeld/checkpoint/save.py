@@ -1,6 +1,7 @@
 """Write a checkpoint folder, and prove that what was written is the model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from neuromeld.model.native.classes import auto_class
 from neuromeld.model.outputs import outputs
 from neuromeld.runtime.paging import drop_pages
 from neuromeld.runtime.workspace import write_text
+
+LAYER = re.compile(r".*?\.\d+\.")
+"""The path of a layer in the name of a tensor."""
 
 REMOTE_MODULE = "modeling_neuromeld"
 """The name under which a native checkpoint carries `modeling.py`."""
@@ -80,15 +84,34 @@ def _save_weights(model: PreTrainedModel, folder: Path, max_shard_size: int | st
     """Write the weights as `save_pretrained` lays them out, a shard at a time."""
     ignored = model._keys_to_ignore_on_save or ()
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in ignored}
-    tensors = revert_weight_conversion(model, remove_tied_weights_from_state_dict(tensors, model))
-    split = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
+    tensors = remove_tied_weights_from_state_dict(tensors, model)
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    split = split_torch_state_dict_into_shards(revert_weight_conversion(model, shapes), max_shard_size=max_shard_size)
+    parts = _parts(tensors)
+    part_of = {
+        name: number
+        for number, part in enumerate(parts)
+        for name in revert_weight_conversion(model, {one: shapes[one] for one in part})
+    }
     for file, names in split.filename_to_tensors.items():
-        shard = {name: tensors[name].contiguous() for name in names}
+        shard: dict[str, Tensor] = {}
+        for number in dict.fromkeys(part_of[name] for name in names):
+            reverted = revert_weight_conversion(model, parts[number])
+            shard |= {name: reverted[name].contiguous() for name in names if part_of[name] == number}
         save_file(shard, folder / file, metadata={"format": "pt"})
-        drop_pages(shard.values())
+        drop_pages([*shard.values(), *tensors.values()])
     if split.is_sharded:
         metadata = {"total_parameters": model.num_parameters(), **split.metadata}
         _write_json(folder / SAFE_WEIGHTS_INDEX_NAME, {"metadata": metadata, "weight_map": split.tensor_to_filename})
+
+
+def _parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return what may be converted together: the tensors of each layer, and those outside of layers."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number = LAYER.match(name)
+        parts.setdefault(number[0] if number else "", {})[name] = tensor
+    return list(parts.values())
 
 
 def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> None:
@@ -100,13 +123,13 @@ def save_record(folder: Path, record: dict[str, Any], *, card: str | None) -> No
 
 @torch.no_grad()
 def verify_checkpoint(
-    folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype, memory_mapped: bool = False
+    folder: Path, expected: Tensor, batch: Batch, *, dtype: torch.dtype, scratch: Path | None = None
 ) -> float:
     """Load `folder` as a user would and compare its `outputs` on a batch with those of the model that was saved.
 
     Returns the largest difference over the largest value; `CheckpointError` if that exceeds the dtype's tolerance.
     """
-    model = load_model(folder, dtype=None, device=str(expected.device), memory_mapped=memory_mapped)
+    model = load_model(folder, dtype=None, device=str(expected.device), scratch=scratch)
     if model.dtype != dtype:
         raise CheckpointError(f"{folder} loads as {model.dtype}, but the model that was saved is {dtype}")
     expected = expected.double()

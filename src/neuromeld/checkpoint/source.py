@@ -57,11 +57,9 @@ class ModelSource:
         """Return the tokenizer that comes with the model."""
         return load_tokenizer(self.folder)
 
-    def load(self, dtype: torch.dtype | None, device: str, *, memory_mapped: bool = False) -> PreTrainedModel:
+    def load(self, dtype: torch.dtype | None, device: str, *, scratch: Path | None = None) -> PreTrainedModel:
         """Return the model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says more."""
-        return load_model(
-            self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle, memory_mapped=memory_mapped
-        )
+        return load_model(self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle, scratch=scratch)
 
     def bytes_on_disk(self) -> int:
         """Return the size of the weight files."""

@@ -88,7 +88,7 @@ class ChoiceJob:
         footprint = footprint_of_choice(meta_model(config), self.calibration, self.dtype or own)
         memory_mapped = footprint.within(self.limits.max_memory)[1]
         if memory_mapped:
-            check_files(self.source, self.dtype, own)
+            check_files(self.source)
             keep_no_freed_memory()
             self.journal.memory_mapped = True
         limit = device_limit(self.device, self.limits.max_memory, self.limits.device_memory)
@@ -116,7 +116,7 @@ class ChoiceJob:
         identity: dict[str, Any] = {"job": "choose a recipe", "budget": asdict(self.budget), "output": self.output}
         identity |= {"vocab_from": self.vocab_from, "effort": effort.name} | facts
         identity |= {"others": [text.sha256 for text in others]}
-        model = self.source.load(self.dtype, self.device, memory_mapped=self.journal.memory_mapped)
+        model = self.source.load(self.dtype, self.device, scratch=self.journal.scratch)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
         self.journal.begin(identity | {"calibration": settings.model_dump()}, force=self.force)

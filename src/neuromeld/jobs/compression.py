@@ -97,7 +97,7 @@ class CompressionJob:
             processor = self._processor
             data = reader.calibration(self.recipe.calibration, processor, config, self.recipe.calibration.tokens)
             validation = search_examples(self.recipe, self.source, reader)
-            model = self.source.load(self.dtype, self.device, memory_mapped=plan.memory_mapped)
+            model = self.source.load(self.dtype, self.device, scratch=self.journal.scratch)
             passes = chosen_passes(self.recipe.calibration.passes, model)
             identity = identity_of(self.source, data, validation, self.dtype, self.device, passes)
             self.journal.begin({"job": "compress", "recipe": self.recipe.model_dump()} | identity, force=self.force)
@@ -252,7 +252,7 @@ class CompressionJob:
         copy_companions(self.source.folder, folder, width=plan.after.hidden)
         del model
         release_memory()
-        return verify_checkpoint(folder, expected, batch, dtype=dtype, memory_mapped=plan.memory_mapped)
+        return verify_checkpoint(folder, expected, batch, dtype=dtype, scratch=self.journal.scratch)
 
 
 @dataclass

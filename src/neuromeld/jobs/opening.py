@@ -111,21 +111,19 @@ def plan_of(
     )
     plan = replace(plan, warnings=(*plan.warnings, *left), told=tuple(told))
     if plan.memory_mapped:
-        check_files(source, dtype, own)
+        check_files(source)
     if plan.memory_mapped or plan.on_device:
         check_text(recipe.calibration)
     return plan
 
 
-def check_files(source: ModelSource, dtype: torch.dtype | None, own: torch.dtype) -> None:
+def check_files(source: ModelSource) -> None:
     """Raise `UserInputError` where the weights of a memory-mapped job cannot be used as they lie on the disk."""
     problems = []
     if source.gguf_file is not None:
         problems.append(f"{source.name} was converted in memory: pass the converted model instead, {source.folder}")
     if not all(path.suffix == ".safetensors" for path in weight_files(source.folder, allow_pickle=True)):
         problems.append("pickled weights are read into memory: convert them to safetensors")
-    if dtype not in (None, own):
-        problems.append(f"weights are converted to {dtype} in memory: leave --dtype out")
     if problems:
         raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
 

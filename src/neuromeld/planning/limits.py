@@ -10,7 +10,7 @@ from neuromeld.archs.sizes import sizes_of
 from neuromeld.data.calibration import BATCH_WINDOWS, Calibration
 from neuromeld.errors import UserInputError
 from neuromeld.planning.memory import Footprint
-from neuromeld.planning.plan import architecture_of, make_plan
+from neuromeld.planning.plan import architecture_of, converted_bytes, make_plan
 from neuromeld.planning.recipe import Recipe
 from neuromeld.stages.base import Cost, Target, Workload
 from neuromeld.stages.teaching import backward_bytes, light_backward_bytes
@@ -47,4 +47,4 @@ def footprint_of_choice(model: PreTrainedModel, calibration: Calibration, dtype:
     work = Workload(target, target.arch, sizes, sizes, calibration.tokens, seqlen, batch_tokens, dtype.itemsize)
     weights = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     cost = Cost(working_bytes=weights + backward_bytes(work), mapped_bytes=light_backward_bytes(work))
-    return Footprint([cost], work, weights, any(weight.stacked for weight in arch.weights), copies=2)
+    return Footprint([cost], work, weights, converted_bytes(model, arch, dtype), copies=2)

@@ -31,13 +31,14 @@ class DeviceFootprint:
 class Footprint:
     """A job by the costs of its stages; `weights` are the bytes of the model as it comes.
 
+    converted  bytes of each of the weights that lie in no file of the checkpoint, as experts that are put together
     copies   of so many bytes that a device holds where all may lie there: with a candidate, two
     """
 
     costs: Sequence[Cost]
     whole: Workload
     weights: int
-    experts: bool
+    converted: Sequence[int] = ()
     copies: int = 1
 
     def within(self, max_memory: int | None) -> tuple[int, bool]:
@@ -54,9 +55,7 @@ class Footprint:
 
     def memory_mapped_peak(self, max_memory: int) -> int:
         """Return the same of a memory-mapped job; `UserInputError` where that is too much, or cannot be told."""
-        refusals = ["experts are put together in memory when they are read"] if self.experts else []
-        refusals += self._all_weights_at_once
-        if refusals:
+        if refusals := self._all_weights_at_once:
             raise UserInputError(
                 f"with its weights in memory this job takes {self.peak() / 1e6:,.0f}MB, more than --max-memory "
                 f"{max_memory / 1e6:,.0f}MB, and it cannot leave them on the disk: {'; '.join(refusals)}. Leave that "
@@ -115,7 +114,8 @@ class Footprint:
     @property
     def _working_bytes(self) -> int:
         """The largest that is worked on at once, where weights come a layer at a time."""
-        return max([loss_bytes(self.whole), *(cost.mapped_bytes for cost in self.costs)])
+        putting_together = 3 * max(self.converted, default=0)  # what it is made of, parts of it, and the whole
+        return max([loss_bytes(self.whole), putting_together, *(cost.mapped_bytes for cost in self.costs)])
 
     def moves(self, stages: int, bytes_after: int, *, memory_mapped: bool, streamed: bool) -> Moves:
         """Return what the job reads and writes, and how often it goes through all weights."""
@@ -132,5 +132,5 @@ class Footprint:
 
     def disk(self, bytes_after: int, *, memory_mapped: bool) -> int:
         """Return bytes beside and in the output: finished steps, what a memory-mapped job holds, the result."""
-        held = max((cost.held_bytes for cost in self.costs), default=0) if memory_mapped else 0
+        held = max((cost.held_bytes for cost in self.costs), default=0) + sum(self.converted) if memory_mapped else 0
         return bytes_after + sum(cost.journal_bytes for cost in self.costs) + held

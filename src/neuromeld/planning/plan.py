@@ -190,7 +190,7 @@ def make_plan(
     costs = [step.chosen.stage.cost(step.chosen.options, work) for step, work in zip(steps, works, strict=True)]
     parameters_after, flops_after = _predict(model, target, steps, costs)
     bytes_after = (parameters_after - _unsaved_parameters(model)) * itemsize
-    footprint = Footprint(costs, works[0], num_parameters * itemsize, any(w.stacked for w in arch.weights))
+    footprint = Footprint(costs, works[0], num_parameters * itemsize, converted_bytes(model, arch, dtype))
     peak, memory_mapped = footprint.within(max_memory)
     on_device = footprint.streamed(device_memory, memory_mapped=memory_mapped) if device_memory is not None else None
     flops_before = predict_flops(arch, original, original, context=CONTEXT, extra=arch.untouched_matrix_entries(model))
@@ -215,6 +215,14 @@ def make_plan(
         foreseen=tuple(w for chosen in recipe.chosen for w in chosen.stage.foreseen(model, arch, chosen.options)),
         on_device=on_device,
     )
+
+
+def converted_bytes(model: PreTrainedModel, arch: Architecture, dtype: torch.dtype | None) -> list[int]:
+    """Return the bytes of each weight that lies in no file of the checkpoint: all in another dtype, else experts."""
+    if dtype not in (None, model.dtype):
+        return [parameter.numel() * dtype.itemsize for parameter in model.parameters()]
+    stacked = {f"{weight.path}.{weight.name}" for weight in arch.weights if weight.stacked}
+    return [model.get_parameter(name).nbytes for name in sorted(stacked)]
 
 
 def _workloads(recipe: Recipe, target: Target, steps: Sequence[_Step], itemsize: int, *, casts: bool) -> list[Workload]:

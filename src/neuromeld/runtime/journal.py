@@ -59,6 +59,11 @@ class Journal:
         """Where the steps are kept, for what a stage wants to keep in a form of its own."""
         return None if self.workspace is None else self.workspace.folder
 
+    @property
+    def scratch(self) -> Path | None:
+        """Where a memory-mapped job puts what lies in no file; None in others."""
+        return self.folder if self.memory_mapped else None
+
     def begin(self, identity: Mapping[str, Any], *, force: bool) -> None:
         """Begin a part of the job as `Workspace.begin` does; called before the first step of each part of a job."""
         if self.workspace is not None:

@@ -38,11 +38,18 @@ def drop_pages(tensors: Iterable[Tensor]) -> None:
             _madvise(start, end - start)
 
 
-def unmapped(model: nn.Module) -> list[str]:
-    """Return the names of parameters that do not lie in mapped files; empty where the system does not say."""
+def drop_all_pages() -> None:
+    """Take the pages of all safetensors files out of memory."""
+    for line in _lines():
+        if line.rstrip().endswith(b".safetensors"):
+            start, end = _addresses(line)
+            _madvise(start, end - start)
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Tell whether a tensor lies in a mapped file; true where the system does not say."""
     files = _mapped_files()
-    held = ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel())
-    return [name for name, parameter in held if files and _span(files, parameter) is None]
+    return not files or not tensor.nbytes or _span(files, tensor) is not None
 
 
 def to_file(tensor: Tensor, folder: Path) -> Tensor:
@@ -92,9 +99,16 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 def _mapped_files() -> list[tuple[int, int]]:
     """First address and end of every mapped file, in order."""
-    lines = _MAPS.read_bytes().splitlines() if _MAPS.exists() else []
-    spans = (line.partition(b" ")[0].split(b"-") for line in lines if b"/" in line)
-    return [(int(start, 16), int(end, 16)) for start, end in spans]
+    return [_addresses(line) for line in _lines() if b"/" in line]
+
+
+def _lines() -> list[bytes]:
+    return _MAPS.read_bytes().splitlines() if _MAPS.exists() else []
+
+
+def _addresses(line: bytes) -> tuple[int, int]:
+    start, end = line.partition(b" ")[0].split(b"-")
+    return int(start, 16), int(end, 16)
 
 
 def _span(files: list[tuple[int, int]], tensor: Tensor) -> tuple[int, int] | None:
