@@ -48,7 +48,7 @@ def main() -> None:
 def measured(options: argparse.Namespace, asked: str, out: Path) -> dict[str, Any]:
     """Make what is asked for, and measure it beside the original."""
     machine = ["--device", options.device]
-    asked = f"{asked} --calibration-tokens {options.calibration_tokens}"
+    asked = f"{asked} --calibration wikipedia-sample --calibration-tokens {options.calibration_tokens}"
     neuromeld("compress", options.model, str(out), *shlex.split(asked), *machine, "--no-evaluate", "--force")
     record = json.loads((out / "record.json").read_text(encoding="utf-8"))
     texts = ["--text", TEXTS, "--tokens", str(options.tokens)]

@@ -92,7 +92,8 @@ def make_start(grid: dict[str, Any], start: str, keep: float, options: argparse.
     folder = folder_of(options.work, start, keep)
     if not folder.exists():
         asked = grid["starts"][start]
-        stages = asked["recipe"] | {"calibration": {"tokens": asked["calibration_tokens"], "passes": "own"}}
+        calibration = {"source": "wikipedia-sample", "tokens": asked["calibration_tokens"], "passes": "own"}
+        stages = asked["recipe"] | {"calibration": calibration}
         recipe = fitted(meta_model(locate(grid["model"]).config()), stages, "ffn.size", Budget(keep=keep))
         compress(grid["model"], recipe, folder, device=options.device, evaluate=False)
         print("made", folder, flush=True)

@@ -18,8 +18,8 @@ class Calibration(Settings):
 
     source: str | None = Field(
         None,
-        description="Named calibration data or file:PATH; by default the usual one for the inputs of the model. Of a "
-        "language model also self, text that it writes, or several by weight: wikipedia-sample:2,self:1.",
+        description="Named calibration data or file:PATH; by default the usual one for the inputs of the model, of a "
+        "language model wikipedia-sample:3,python-docs:1. Of one also self, text that it writes, or others by weight.",
         json_schema_extra={"flag": "--calibration"},
     )
     prompts: str | None = Field(

@@ -46,12 +46,13 @@ class Encoded:
     def calibration(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, tokens: int
     ) -> Examples:
-        return self._encode(WINDOWS.calibration(settings, processor, config, tokens), processor, settings.seed)
+        windows = WINDOWS.calibration(_named(settings), processor, config, tokens)
+        return self._encode(windows, processor, settings.seed)
 
     def validation(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
-        return self._encode(WINDOWS.validation(settings, processor, config, most), processor, settings.seed)
+        return self._encode(WINDOWS.validation(_named(settings), processor, config, most), processor, settings.seed)
 
     def training(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig
@@ -99,3 +100,8 @@ class Encoded:
             return {"input_ids": ids}
         hidden, labels = mask_tokens(ids, tokenizer, seed)
         return {"input_ids": hidden, "labels": labels}
+
+
+def _named(settings: Calibration) -> Calibration:
+    """Return the settings with the usual text of encoders, of which no mixture was measured, where they name none."""
+    return settings.model_copy(update={"source": settings.source or Tokens.default})

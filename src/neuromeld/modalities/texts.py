@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,10 @@ from neuromeld.modalities.own_text import OwnText
 
 @dataclass(frozen=True)
 class Texts:
-    """The text of some settings; `own` writes what is to be the model's own, None where there is no model at hand."""
+    """The text of some settings; `own` writes what is to be the model's own, None where there is no model at hand.
+
+    Where nothing was asked for, and windows are too few for all parts of `source`, they are of the first.
+    """
 
     settings: Calibration
     source: str
@@ -63,6 +66,8 @@ class Texts:
 
     def _shares(self, num_windows: int) -> list[int]:
         shares = divided(num_windows, [part.weight for part in self._parts])
+        if not all(shares) and self.settings.source is None:
+            return [num_windows, *(0 for _ in shares[1:])]
         if not all(shares):
             left_out = [part.source for part, share in zip(self._parts, shares, strict=True) if not share]
             raise UserInputError(
@@ -72,9 +77,10 @@ class Texts:
         return shares
 
     def _mixed(self, split: Split, shares: Sequence[int]) -> TokenWindows:
-        found = [self._windows(part, split, share) for part, share in zip(self._parts, shares, strict=True)]
+        parts = zip(self._parts, shares, strict=True)
+        found = [self._windows(part, split, share) for part, share in parts if share]
         if len(found) == 1:
-            return replace(found[0], source=self.source)
+            return found[0]
         order = list(range(sum(len(windows.input_ids) for windows in found)))
         random.Random(self.settings.seed).shuffle(order)
         ids = torch.cat([windows.input_ids for windows in found])[order]

@@ -24,6 +24,9 @@ from neuromeld.stats.split import HELD_OUT
 
 CHECK_TOKENS = 64
 
+USUAL = "wikipedia-sample:3,python-docs:1"
+"""What language models are calibrated on where nothing is said (docs/decisions/0036)."""
+
 TEXT_OPTIONS = frozenset({"text", "tokens", "seqlen"})
 
 
@@ -45,9 +48,11 @@ class Tokens:
     def __init__(self, own: OwnText | None = None) -> None:
         self._own = own
 
-    def texts(self, settings: Calibration, processor: PreTrainedTokenizerBase) -> Texts:
-        """Return the text that settings name, by split."""
-        return Texts(settings, settings.source or self.default, processor, self._own)
+    def texts(
+        self, settings: Calibration, processor: PreTrainedTokenizerBase, usual: str = "wikipedia-sample"
+    ) -> Texts:
+        """Return the text that settings name, by split, the usual one where they name none."""
+        return Texts(settings, settings.source or usual, processor, self._own)
 
     def processor(self, folder: Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(folder)
@@ -63,14 +68,14 @@ class Tokens:
     ) -> Examples:
         if holds_captions(settings.source):
             return caption_examples(settings, "calibration", self._folder(settings), config, tokens)
-        return _examples(self.texts(settings, processor).calibration(tokens), config)
+        return _examples(self.texts(settings, processor, USUAL).calibration(tokens), config)
 
     def validation(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig, most: int
     ) -> Examples:
         if holds_captions(settings.source):
             return caption_examples(settings, "validation", self._folder(settings), config, most)
-        return _examples(self.texts(settings, processor).validation(most), config)
+        return _examples(self.texts(settings, processor, USUAL).validation(most), config)
 
     def training(
         self, settings: Calibration, processor: PreTrainedTokenizerBase, config: PretrainedConfig

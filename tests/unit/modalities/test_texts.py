@@ -67,6 +67,19 @@ def test_a_mixture_has_windows_by_weight_in_an_order_of_the_seed(texts, split):
     assert first.sha256 == again.sha256 != other.sha256
 
 
+def test_the_usual_text_is_a_mixture_where_there_are_windows_enough(source, texts):
+    mixture = texts("{a}:3,{b}:1").source
+
+    def usual(windows: int, split: str = "calibration"):
+        settings = Calibration(tokens=windows * 16, seqlen=16)
+        found = MODALITIES["tokens"].texts(settings, source.tokenizer(), mixture)
+        return kinds(getattr(found, split)(windows * 16))
+
+    assert sorted(usual(8)) == 6 * ["a"] + 2 * ["b"]
+    assert usual(1) == ["a"]
+    assert usual(2, "validation") == ["a", "a"]
+
+
 def test_a_mixture_with_own_text_has_as_much_of_it_as_its_weight(texts):
     found = kinds(texts("{a}:2,{b}:1,self:1").calibration(20 * 16))
     assert {kind: found.count(kind) for kind in set(found)} == {"a": 10, "b": 5, "self": 5}

@@ -7,14 +7,17 @@ import ast
 import sys
 import sysconfig
 from collections.abc import Iterator
-from functools import cache
 from inspect import cleandoc
 from pathlib import Path
 
 from neuromeld.data.sources import Source
+from neuromeld.data.sources._cached import cached_documents
 from neuromeld.data.splits import Document, Split, select_split
 
 SOURCE = "python-docs"
+
+EXTRACTION_VERSION = 1
+"""Raise it when what is taken out changes: the cache is keyed by it."""
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -36,11 +39,15 @@ def docstrings(source: bytes) -> str:
     return "\n\n".join(cleandoc(text) for node in in_order if (text := ast.get_docstring(node, clean=False)))
 
 
-@cache
-def module_documents() -> tuple[Document, ...]:
+def module_documents() -> list[Document]:
     """Return every module that has docstrings.  Parsing them takes seconds, hence the cache."""
+    key = f"{sys.version} {sysconfig.get_path('stdlib')} {EXTRACTION_VERSION}".encode()
+    return cached_documents(SOURCE, key, _parsed)
+
+
+def _parsed() -> Iterator[Document]:
     documents = (Document(name, docstrings(path.read_bytes())) for name, path in module_files())
-    return tuple(document for document in documents if document.text)
+    return (document for document in documents if document.text)
 
 
 def python_docs(split: Split) -> list[Document]:

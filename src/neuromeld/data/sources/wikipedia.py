@@ -1,18 +1,15 @@
 """`wikipedia-sample`: English Wikipedia articles from the dump that gensim ships, with the markup stripped."""
 
 import bz2
-import hashlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 from neuromeld.data.sources import Source
+from neuromeld.data.sources._cached import cached_documents
 from neuromeld.data.sources._gensim import gensim_file
 from neuromeld.data.sources._wikitext import is_disambiguation, strip_markup
 from neuromeld.data.splits import Document, Split, select_split
-from neuromeld.runtime.cache import cache_folder
 
 SOURCE = "wikipedia-sample"
 DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -31,18 +28,14 @@ def wikipedia_sample(split: Split) -> list[Document]:
 
 def articles(dump: Path) -> list[Document]:
     """Return all articles of a dump as plain text, from the cache when they are there."""
-    key = hashlib.sha256(dump.read_bytes() + f"stripping {STRIPPING_VERSION}".encode()).hexdigest()
-    cached = cache_folder() / "text" / f"{SOURCE}-{key[:16]}.jsonl"
-    if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        beside = cached.with_suffix(f".{os.getpid()}")
-        with beside.open("w", encoding="utf-8") as file:
-            for title, markup in pages(dump):
-                if len(text := strip_markup(markup)) >= MIN_CHARACTERS:
-                    file.write(json.dumps([title, text]) + "\n")
-        beside.replace(cached)
-    with cached.open(encoding="utf-8") as file:
-        return [Document(*json.loads(line)) for line in file]
+    key = dump.read_bytes() + f"stripping {STRIPPING_VERSION}".encode()
+    return cached_documents(SOURCE, key, lambda: _stripped(dump))
+
+
+def _stripped(dump: Path) -> Iterator[Document]:
+    for title, markup in pages(dump):
+        if len(text := strip_markup(markup)) >= MIN_CHARACTERS:
+            yield Document(title, text)
 
 
 def pages(dump: Path) -> Iterator[tuple[str, str]]:
