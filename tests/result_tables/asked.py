@@ -49,17 +49,34 @@ def _asked(line: dict[str, Any]) -> Sequence[str]:
 
 def calibration_texts() -> str:
     """Excess losses by the text that was calibrated on: the mean of two seeds, and what it is with each."""
-    lines = [json.loads(line) for line in (RESULTS / "calibration.jsonl").read_text(encoding="utf-8").splitlines()]
-    (dense,) = (_losses(line) for line in lines if line["row"] == "dense")
+    return _by_text("calibration.jsonl", "evaluation", ["Wikipedia", "news", "Python documentation", "mean"])
+
+
+def usual_text() -> str:
+    """The same of mixtures that the usual one was chosen from, on validation text."""
+    kinds = ["Wikipedia", "news", "Python documentation", "LibreOffice's help, German", "Python source", "mean"]
+    return _by_text("usual_text.jsonl", "validation", kinds)
+
+
+def usual_text_evaluated() -> str:
+    """The same of the usual one, on evaluation text."""
+    kinds = ["Wikipedia", "news", "Python documentation", "LibreOffice's help, German", "Python source", "mean"]
+    return _by_text("usual_text.jsonl", "evaluation", kinds)
+
+
+def _by_text(name: str, split: str, kinds: Sequence[str]) -> str:
+    lines = [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line["split"] == split]
+    dense = next(_losses(line) for line in lines if line["row"] == "dense")
     rows: dict[str, list[list[float]]] = {}
     for line in lines:
         if line["row"] != "dense":
             found = _losses(line)
             excess = [found[text] - dense[text] for text in dense]
             rows.setdefault(line["row"], []).append([*excess, sum(excess) / len(excess)])
-    head = ["", "Wikipedia", "news", "Python documentation", "mean"]
     return table(
-        head, [[name.replace(";", ", by"), *map(_of_seeds, zip(*seeds, strict=True))] for name, seeds in rows.items()]
+        ["", *kinds],
+        [[name.replace(";", ", by"), *map(_of_seeds, zip(*seeds, strict=True))] for name, seeds in rows.items()],
     )
 
 
@@ -69,4 +86,5 @@ def _losses(line: dict[str, Any]) -> dict[str, float]:
 
 
 def _of_seeds(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
+    each = f" ({', '.join(f'{value:.3f}' for value in values)})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.3f}{each}"
