@@ -39,7 +39,7 @@ class CompressResult:
 
 
 def plan(
-    source: str,
+    source: str | Path,
     recipe: Recipe,
     *,
     dtype: torch.dtype | None = None,
@@ -53,7 +53,7 @@ def plan(
 
 
 def calibration_batches(
-    source: str, calibration: Calibration | None = None, *, allow_pickle: bool = False
+    source: str | Path, calibration: Calibration | None = None, *, allow_pickle: bool = False
 ) -> Sequence[Batch]:
     """Return the calibration batches that `compress` would use for the model at `source`, for `compress_model`.
 
@@ -66,7 +66,7 @@ def calibration_batches(
 
 
 def choose(
-    source: str,
+    source: str | Path,
     budget: Budget,
     calibration: Calibration | None = None,
     output: OutputFormat = "auto",
@@ -97,7 +97,7 @@ def choose(
 
 
 def compress(
-    source: str,
+    source: str | Path,
     recipe: Recipe | Choice,
     out: str | Path,
     *,
@@ -131,7 +131,7 @@ def compress(
     such a job cannot be resumed.  Raises a `NeuromeldError` for everything that can be wrong with the arguments,
     the model or the disk.
     """
-    out, device = Path(out), own_device(device)
+    source, out, device = str(source), Path(out), own_device(device)
     check_free(out, force=force, source=source)
     choice = recipe if isinstance(recipe, Choice) else None
     with open_job(out) as journal:

@@ -74,7 +74,7 @@ class ModelSource:
         return digest.hexdigest()
 
 
-def locate(source: str, *, allow_pickle: bool = False) -> ModelSource:
+def locate(source: str | Path, *, allow_pickle: bool = False) -> ModelSource:
     """Find the model that `source` names, and bring it here as a checkpoint folder.
 
     source        a Hugging Face folder; a `.gguf` file; `package:NAME` or `package:NAME/FILE.gguf`, a GGUF file in an
@@ -83,6 +83,7 @@ def locate(source: str, *, allow_pickle: bool = False) -> ModelSource:
 
     A GGUF file is dequantised to float32 once, and kept in the cache.  Raises `UserInputError` if nothing is found.
     """
+    source = str(source)
     if source.startswith(PACKAGE):
         path = _find_in_package(source)
         return ModelSource(source, "package", _converted(path), gguf_file=path.name)

@@ -45,7 +45,7 @@ class ExportResult:
 
 
 def export(
-    source: str,
+    source: str | Path,
     out: str | Path,
     to: str,
     *,
@@ -65,7 +65,7 @@ def export(
     transformers; otherwise it is read again and every tensor compared.  Raises `UnsupportedModelError` for a checkpoint
     that the form cannot hold, `CheckpointError` where what was written is not the model.
     """
-    out, form = Path(out), FORMS[to]
+    source, out, form = str(source), Path(out), FORMS[to]
     check_free(out, force=force, source=source)
     _check_quantize(form, quantize)
     found = locate(source)

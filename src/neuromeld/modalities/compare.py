@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ Results = dict[str, dict[str, Any]]
 
 
 def evaluate(
-    models: Sequence[str],
+    models: Sequence[str | Path],
     request: EvaluationRequest | None = None,
     *,
     dtype: torch.dtype | None = None,
@@ -57,9 +58,9 @@ def evaluate(
     for these models, and for whatever is wrong with a model or the data.
     """
     request = request or EvaluationRequest()
-    sources = {name: locate(name, allow_pickle=allow_pickle) for name in models}
-    modality = _common_modality(list(sources.values()))
-    _check_options(request, modality, models[0])
+    sources = {str(name): locate(name, allow_pickle=allow_pickle) for name in models}
+    modality, first = _common_modality(list(sources.values())), str(models[0])
+    _check_options(request, modality, first)
     results: Results = {}
     scores: dict[str, TaskScores] = {}
     loaded: dict[str, PreTrainedModel] = {}
@@ -92,7 +93,7 @@ def evaluate(
     for name, rate in measure_speed(loaded, **request.speed_sizes, seed=0).items() if request.speed else ():
         results[name] |= _of_speed(rate)
     for name, found in scores.items():
-        results[name] |= _retained(scores[models[0]], found, is_first=name == models[0])
+        results[name] |= _retained(scores[first], found, is_first=name == first)
     return results
 
 

@@ -48,7 +48,7 @@ class RecoverResult:
 
 
 def recover(
-    source: str,
+    source: str | Path,
     settings: Recovery,
     out: str | Path,
     *,
@@ -67,13 +67,13 @@ def recover(
     everything that can be wrong with the arguments, the model, the loss or the disk.
     """
     job = RecoveryJob(settings, Path(out), force=force, device=device, allow_pickle=allow_pickle, progress=progress)
-    job.check(source)
+    job.check(str(source))
     folder = work_folder(job.out)
     with (
         process_group(),
         open_workspace(folder, lambda: holds_work(folder)) if is_first_rank() else nullcontext() as workspace,
     ):
-        return job.run(source, workspace)
+        return job.run(str(source), workspace)
 
 
 @dataclass(frozen=True)

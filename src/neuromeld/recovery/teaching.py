@@ -57,7 +57,7 @@ class TeachResult:
 
 
 def teach(
-    source: str,
+    source: str | Path,
     settings: Teaching,
     out: str | Path,
     *,
@@ -72,7 +72,7 @@ def teach(
     everything that can be wrong with the arguments, the model or the disk.
     """
     job = TeachJob(settings, locate(source, allow_pickle=allow_pickle), Path(out), force, device, progress)
-    check_free(job.out, force=force, source=source)
+    check_free(job.out, force=force, source=job.source.name)
     with open_journal(job.out) as journal:
         return job.run(journal)
 

@@ -48,7 +48,7 @@ def test_options_that_do_not_go_together_are_refused(message):
 def test_several_texts_are_measured_each_as_if_alone(checkpoint, text, tmp_path):
     (tmp_path / "other.jsonl").write_text(Path(text.removeprefix("file:")).read_text().replace("w", "w1"))
     texts, sizes = [text, f"file:{tmp_path / 'other.jsonl'}"], {"tokens": 320, "seqlen": 32}
-    both = evaluate([str(checkpoint)], EvaluationRequest(text=",".join(texts), **sizes))[str(checkpoint)]
+    both = evaluate([checkpoint], EvaluationRequest(text=",".join(texts), **sizes))[str(checkpoint)]
     for name, found in zip(texts, both["texts"], strict=True):
         alone = evaluate([str(checkpoint)], EvaluationRequest(text=name, **sizes))[str(checkpoint)]
         assert found == {"loss": math.log(alone["perplexity"])} | {key: alone[key] for key in found if key != "loss"}
