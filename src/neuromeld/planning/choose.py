@@ -135,7 +135,7 @@ class Planner:
             for late in self._sized_again(space, finalists, final):
                 finalists[late.name] = late
                 final |= self._measure(replace(last, name="measuring finalists again"), [late])
-            self.shared.learn(self.budget, [(one, final[name].loss) for name, one in finalists.items()])
+            self.shared.learn(self.budget, everything, final, first)
             ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].loss)
             learned = learned_candidates(space, ranked, self.effort)
             learned = [one for one in learned if self.limits.refusal(self.model, one.recipe, space.arch) is None]
@@ -381,8 +381,7 @@ def _measured(
     final: BuiltCandidate | None,
     least: BuiltCandidate,
 ) -> Measured:
-    plan = make_plan(model, candidate.recipe)
-    last = final or first
+    plan, last = make_plan(model, candidate.recipe), final or first
     return Measured(
         candidate.name,
         candidate.recipe,

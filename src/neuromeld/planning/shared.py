@@ -1,16 +1,20 @@
 """Keep what one budget found out that others of the same model need not find out again."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from neuromeld.planning.budget import Budget
+from neuromeld.planning.built import BuiltCandidate
 from neuromeld.planning.candidates import Candidate
 from neuromeld.planning.latency import TimeTable
 from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 
 EXPONENT = 1.5
 """The loss grows about so with what is taken away, for want of a prediction or a second measurement."""
+
+NONE: Mapping[str, BuiltCandidate] = MappingProxyType({})
 
 LEAST_GONE = 0.01
 """Of all that a budget leaves, so that losses of two budgets can be set in proportion."""
@@ -40,7 +44,7 @@ class Shared:
     """Sensitivities, losses of units and times of sizes as measured, losses of the original by text, and kinds of
     candidates by name.
 
-    known   those that came to a last round
+    known   those that were built
     """
 
     scores: FisherScores | None = None
@@ -49,10 +53,24 @@ class Shared:
     dense: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     known: dict[str, Known] = field(default_factory=dict)
 
-    def learn(self, budget: Budget, losses: Iterable[tuple[Candidate, float]]) -> None:
-        """Remember what candidates of a share lost that were built from all tokens."""
-        gone = _gone(budget)
-        self.known |= {one.name: Known(gone, one.predicted, loss) for one, loss in losses}
+    def learn(
+        self,
+        budget: Budget,
+        candidates: Iterable[Candidate],
+        last: Mapping[str, BuiltCandidate],
+        first: Mapping[str, BuiltCandidate] = NONE,
+    ) -> None:
+        """Remember what candidates of a share lost, by name, in the last round, and in the first from few tokens.
+
+        Those that were not built again count as losing less from all tokens by the same factor as those that were.
+        """
+        twice = [name for name in last if name in first and first[name].loss > 0]
+        factor = sum(last[name].loss for name in twice) / sum(first[name].loss for name in twice) if twice else 1.0
+        found = {name: factor * one.loss for name, one in first.items()}
+        found |= {name: one.loss for name, one in last.items()}
+        self.known |= {
+            one.name: Known(_gone(budget), one.predicted, found[one.name]) for one in candidates if one.name in found
+        }
 
     def led(self, everything: Sequence[Candidate], budget: Budget) -> list[Candidate]:
         """Return the candidates of known kinds, that of the least expected loss first; none where no budget was met."""

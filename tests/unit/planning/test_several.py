@@ -13,7 +13,7 @@ from neuromeld.errors import UserInputError
 from neuromeld.evaluation import top1_accuracy
 from neuromeld.planning import Measured, Planner, Point, Sweep
 from neuromeld.planning.allowed import AllowedLoss, allowed_loss
-from neuromeld.planning.built import accuracy_lost
+from neuromeld.planning.built import BuiltCandidate, accuracy_lost
 from neuromeld.planning.candidates import Candidate
 from neuromeld.planning.several import SHARES
 from neuromeld.planning.shared import Shared
@@ -59,20 +59,34 @@ def test_the_smallest_share_that_loses_no_more_is_found_with_few_measurements(sc
     assert len(sweep.asked) == len(set(sweep.asked)) <= 14
 
 
+def lost(**losses: float) -> dict[str, BuiltCandidate]:
+    return {name: BuiltCandidate(loss, (loss,), None) for name, loss in losses.items()}
+
+
 def test_the_kind_of_candidate_that_should_lose_least_is_expected_by_its_prediction_or_by_what_is_taken_away():
     def candidate(name: str, predicted: float | None) -> Candidate:
         return Candidate(name, None, predicted)
 
     shared = Shared()
-    shared.learn(
-        Budget(keep=0.9), [(candidate("a", 0.1), 0.2), (candidate("b", 0.2), 0.3), (candidate("c", None), 0.1)]
-    )
+    at_first = [candidate("a", 0.1), candidate("b", 0.2), candidate("c", None)]
+    shared.learn(Budget(keep=0.9), at_first, lost(a=0.2, b=0.3, c=0.1))
     at_half = [candidate("a", 0.6), candidate("b", 0.7), candidate("c", None), candidate("d", 0.1)]
     known = shared.led(at_half, Budget(keep=0.5))  # 1.2, 1.05 and 5 ** 1.5 * 0.1 = 1.118
     assert [one.name for one in known] == ["b", "c", "a"]
-    shared.learn(Budget(keep=0.5), [(known[0], 2.0)])
+    shared.learn(Budget(keep=0.5), known, lost(b=2.0))
     assert [one.name for one in shared.led(at_half, Budget(keep=0.5))] == ["c", "a", "b"]
     assert shared.led([candidate("d", 0.1)], Budget(keep=0.5)) == []
+
+
+def test_what_lost_more_from_few_tokens_may_lead_at_another_budget():
+    def candidates(*predicted: float) -> list[Candidate]:
+        return [Candidate(name, None, one) for name, one in zip("abc", predicted, strict=True)]
+
+    shared = Shared()
+    shared.learn(Budget(keep=0.8), candidates(0.3, 0.4, 0.5), lost(a=0.4, b=0.6), lost(a=0.8, b=1.2, c=1.4))
+    assert shared.known["c"].loss == pytest.approx(0.7)  # half, as the others
+    later = shared.led(candidates(0.1, 0.1, 0.05), Budget(keep=0.95))
+    assert [one.name for one in later] == ["c", "a", "b"]
 
 
 def test_the_first_of_several_budgets_is_the_choice_for_it_alone_and_later_ones_build_one_candidate():
@@ -82,9 +96,10 @@ def test_the_first_of_several_budgets_is_the_choice_for_it_alone_and_later_ones_
     later = sweep.at(0.8)
     assert later.chosen.kept_ratio <= 0.8
     assert all(c.first_loss is None for c in later.candidates)
-    assert later.chosen.name in {c.name for c in first.candidates if c.excess_loss is not None}
+    assert later.chosen.name in {c.name for c in first.candidates if c.first_loss is not None}
     alone = planner(Budget(keep=0.8))
-    alone.shared.learn(Budget(keep=0.9), [(Candidate(later.chosen.name, later.chosen.recipe, None), 0.1)])
+    known = Candidate(later.chosen.name, later.chosen.recipe, None)
+    alone.shared.learn(Budget(keep=0.9), [known], lost(**{known.name: 0.1}))
     assert later.chosen.excess_loss == alone.choose().chosen.excess_loss
     assert "measuring sensitivities" not in later.phases.seconds
     assert [c.excess_loss is not None for c in later.candidates].count(True) == 1
