@@ -41,10 +41,15 @@ def test_sizes_of_ffns_are_served(stage, output):
     [
         ("qwen3", {"ffn": {"size": [96, 40, 8, 72]}}, "vLLM: layers of several sizes.*llama.cpp: llama.cpp reads"),
         ("llama", {"heads": {"num_kv_heads": [2, 1, 2, 1]}}, "vLLM: its layers differ in their number of heads"),
+        (
+            "llama",
+            {"heads": {"num_kv_heads": 2, "by_layer": True, "selector": "learned"}},
+            "vLLM: its layers differ in their number of heads",
+        ),
         ("llama", {"embedding": {"rank": 0.5}}, "vLLM: it has a matrix between.*llama.cpp: it has a matrix between"),
         ("llama", {"share_ffns": {"window": [0, 1]}}, "vLLM: FFNs that share weights.*llama.cpp: FFNs that share"),
     ],
-    ids=["qwen3", "heads", "embedding", "shared"],
+    ids=["qwen3", "heads", "heads that are learned", "embedding", "shared"],
 )
 def test_what_one_of_them_does_not_load_is_refused(family, stage, reason):
     with pytest.raises(UserInputError, match=reason):

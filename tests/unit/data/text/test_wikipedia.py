@@ -78,6 +78,13 @@ def test_the_second_reading_comes_from_the_cache(dump, monkeypatch):
     assert [path.suffix for path in (dump.parent / "cache" / "text").iterdir()] == [".jsonl"]
 
 
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(dump, monkeypatch, capsys):
+    kept = wikipedia.articles(dump)
+    monkeypatch.setenv("NEUROMELD_CACHE", "/dev/null/x")
+    assert wikipedia.articles(dump) == kept
+    assert "wikipedia-sample is not kept" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("what", ["dump", "version"])
 def test_the_cache_is_keyed_by_the_dump_and_the_version(dump, monkeypatch, what):
     wikipedia.articles(dump)
