@@ -258,10 +258,9 @@ class Step:
         pools: list[Pool] = self.stage.pools(self.options, self.target, self.before, self.after)
         return pools
 
-    def costs(self, model: nn.Module, pool: Pool) -> list[int]:
-        """Return the parameters of a unit of each member of one of its pools."""
-        arch, original = self.target.arch, self.target.original
-        costs = []
+    def costs(self, model: nn.Module, arch: Architecture, pool: Pool) -> list[int]:
+        """Return the parameters of a unit of each member of one of its pools; `arch` is of the layers that are left."""
+        original, costs = self.target.original, []
         for member in pool.members:
             entries = layer_entries(arch, original, self.before, member.layer, self.stage.touched)
             for weight in arch.layer_weights(member.layer):
@@ -277,7 +276,7 @@ def share_a_budget(chosen: Iterable[tuple[Any, Any]]) -> bool:
     return sum(isinstance(stage, SublayerStage) and stage.learns(o) and bool(o.by_layer) for stage, o in chosen) > 1
 
 
-def _selections(model: nn.Module, steps: Sequence[Step]) -> list[Selection]:
+def _selections(model: nn.Module, arch: Architecture, steps: Sequence[Step]) -> list[Selection]:
     """Return the selectors with their budgets.
 
     Sizes that several stages learn by layer are under one, which counts parameters.
@@ -290,7 +289,7 @@ def _selections(model: nn.Module, steps: Sequence[Step]) -> list[Selection]:
             selections.append(Selection(step.options.selector, step.pools))
             continue
         (pool,) = step.pools
-        costs, sizes = step.costs(model, pool), step.stage.sizes(step.after)
+        costs, sizes = step.costs(model, arch, pool), step.stage.sizes(step.after)
         for member, cost in zip(pool.members, costs, strict=True):
             members.append(replace(member, cost=cost))
             budget += cost * sizes[member.layer]
@@ -325,7 +324,7 @@ def run_together(job: Job, steps: Sequence[Step]) -> dict[str, NarrowedLayers]:
     before that, for selectors that see the whole model, the activations of one window.
     """
     model, arch, journal = job.model, job.arch, job.journal
-    selections = _selections(model, steps)
+    selections = _selections(model, arch, steps)
     importance = importance_for(job, selections)
     steps = _resized(steps, selections, arch, importance)
     job.after = steps[-1].after
