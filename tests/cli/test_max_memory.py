@@ -152,6 +152,19 @@ def test_what_is_converted_as_it_is_read_lies_in_files_too(dtype, options, cli, 
         assert torch.equal(value, found[1][key]), key
 
 
+def test_a_config_of_another_dtype_than_its_files_is_kept_to(cli, text, tmp_path, monkeypatch):
+    model = build(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))  # the files hold float32
+    monkeypatch.setattr(Footprint, "peak", lambda _: 1 << 40)
+    command = ["--ffn-ratio", 0.5, "--calibration", text, *CALIBRATION, "--no-evaluate"]
+    for name, limits in (("plain", []), ("limited", ["--max-memory", "1GB"])):
+        assert cli("compress", model, tmp_path / name, *command, *limits)[0] == 0
+    plain, limited = (tensors(tmp_path / name) for name in ("plain", "limited"))
+    assert {value.dtype for value in plain.values()} == {torch.bfloat16}
+    assert all(torch.equal(value, limited[name]) for name, value in plain.items())
+
+
 def test_a_budget_is_met_by_the_same_model_within_limits(cli, text, tmp_path, monkeypatch):
     """Candidates are built in files, and measured with the same losses."""
     model = build(tmp_path / "model", layers=2, num_key_value_heads=2)

@@ -58,12 +58,6 @@ def usual_text() -> str:
     return _by_text("usual_text.jsonl", "validation", kinds)
 
 
-def usual_text_evaluated() -> str:
-    """The same of the usual one, on evaluation text."""
-    kinds = ["Wikipedia", "news", "Python documentation", "LibreOffice's help, German", "Python source", "mean"]
-    return _by_text("usual_text.jsonl", "evaluation", kinds)
-
-
 def _by_text(name: str, split: str, kinds: Sequence[str]) -> str:
     lines = [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line["split"] == split]

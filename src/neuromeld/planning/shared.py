@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.built import BuiltCandidate
@@ -13,8 +12,6 @@ from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 
 EXPONENT = 1.5
 """The loss grows about so with what is taken away, for want of a prediction or a second measurement."""
-
-NONE: Mapping[str, BuiltCandidate] = MappingProxyType({})
 
 LEAST_GONE = 0.01
 """Of all that a budget leaves, so that losses of two budgets can be set in proportion."""
@@ -58,7 +55,7 @@ class Shared:
         budget: Budget,
         candidates: Iterable[Candidate],
         last: Mapping[str, BuiltCandidate],
-        first: Mapping[str, BuiltCandidate] = NONE,
+        first: Mapping[str, BuiltCandidate],
     ) -> None:
         """Remember what candidates of a share lost, by name, in the last round, and in the first from few tokens.
 

@@ -273,7 +273,11 @@ class Step:
 
 def share_a_budget(chosen: Iterable[tuple[Any, Any]]) -> bool:
     """Tell whether layers of several stages, given with their options, learn their sizes under one budget."""
-    return sum(isinstance(stage, SublayerStage) and stage.learns(o) and bool(o.by_layer) for stage, o in chosen) > 1
+    return sum(_learns_sizes(stage, options) for stage, options in chosen) > 1
+
+
+def _learns_sizes(stage: Any, options: Any) -> bool:
+    return isinstance(stage, SublayerStage) and stage.learns(options) and bool(options.by_layer)
 
 
 def _selections(model: nn.Module, arch: Architecture, steps: Sequence[Step]) -> list[Selection]:
@@ -285,7 +289,7 @@ def _selections(model: nn.Module, arch: Architecture, steps: Sequence[Step]) -> 
         return [Selection(step.options.selector, step.pools) for step in steps]
     members, budget, selections = [], 0, []
     for step in steps:
-        if not (step.stage.learns(step.options) and step.options.by_layer):
+        if not _learns_sizes(step.stage, step.options):
             selections.append(Selection(step.options.selector, step.pools))
             continue
         (pool,) = step.pools

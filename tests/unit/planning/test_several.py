@@ -69,11 +69,11 @@ def test_the_kind_of_candidate_that_should_lose_least_is_expected_by_its_predict
 
     shared = Shared()
     at_first = [candidate("a", 0.1), candidate("b", 0.2), candidate("c", None)]
-    shared.learn(Budget(keep=0.9), at_first, lost(a=0.2, b=0.3, c=0.1))
+    shared.learn(Budget(keep=0.9), at_first, lost(a=0.2, b=0.3, c=0.1), {})
     at_half = [candidate("a", 0.6), candidate("b", 0.7), candidate("c", None), candidate("d", 0.1)]
     known = shared.led(at_half, Budget(keep=0.5))  # 1.2, 1.05 and 5 ** 1.5 * 0.1 = 1.118
     assert [one.name for one in known] == ["b", "c", "a"]
-    shared.learn(Budget(keep=0.5), known, lost(b=2.0))
+    shared.learn(Budget(keep=0.5), known, lost(b=2.0), {})
     assert [one.name for one in shared.led(at_half, Budget(keep=0.5))] == ["c", "a", "b"]
     assert shared.led([candidate("d", 0.1)], Budget(keep=0.5)) == []
 
@@ -99,7 +99,7 @@ def test_the_first_of_several_budgets_is_the_choice_for_it_alone_and_later_ones_
     assert later.chosen.name in {c.name for c in first.candidates if c.first_loss is not None}
     alone = planner(Budget(keep=0.8))
     known = Candidate(later.chosen.name, later.chosen.recipe, None)
-    alone.shared.learn(Budget(keep=0.9), [known], lost(**{known.name: 0.1}))
+    alone.shared.learn(Budget(keep=0.9), [known], lost(**{known.name: 0.1}), {})
     assert later.chosen.excess_loss == alone.choose().chosen.excess_loss
     assert "measuring sensitivities" not in later.phases.seconds
     assert [c.excess_loss is not None for c in later.candidates].count(True) == 1

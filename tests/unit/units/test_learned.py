@@ -207,27 +207,17 @@ def test_uniform_sizes_stay_stock():
 
 
 @pytest.mark.parametrize(
-    ("stage", "message"),
+    ("stage", "options", "message"),
     [
-        ({"size": 24, "by_layer": True}, "by_layer needs scores that compare layers, and wanda has none"),
-        ({"size": [24, 8], "by_layer": True, "selector": "learned"}, "by_layer finds the size of each layer"),
+        ("ffn", {"size": 24}, "by_layer needs scores that compare layers, and wanda has none"),
+        ("ffn", {"size": [24, 8], "selector": "learned"}, "by_layer finds the size of each layer"),
+        ("heads", {"num_kv_heads": 1}, "by_layer needs scores that compare layers, and wanda has none"),
+        ("heads", {"num_kv_heads": [1, 2], "selector": "learned"}, "by_layer finds the number of each layer"),
     ],
 )
-def test_sizes_that_cannot_be_found(stage, message):
+def test_sizes_that_cannot_be_found(stage, options, message):
     with pytest.raises(UserInputError, match=message):
-        parse_recipe({"ffn": stage})
-
-
-@pytest.mark.parametrize(
-    ("heads", "message"),
-    [
-        ({"num_kv_heads": 1, "by_layer": True}, "by_layer needs scores that compare layers, and wanda has none"),
-        ({"num_kv_heads": [1, 2], "by_layer": True, "selector": "learned"}, "by_layer finds the number of each layer"),
-    ],
-)
-def test_heads_that_cannot_be_found(heads, message):
-    with pytest.raises(UserInputError, match=message):
-        parse_recipe({"heads": heads})
+        parse_recipe({stage: options | {"by_layer": True}})
 
 
 def test_what_other_stages_did_counts_as_lost():
