@@ -70,7 +70,7 @@ def _by_text(name: str, split: str, kinds: Sequence[str]) -> str:
             rows.setdefault(line["row"], []).append([*excess, sum(excess) / len(excess)])
     return table(
         ["", *kinds],
-        [[name.replace(";", ", by"), *map(_of_seeds, zip(*seeds, strict=True))] for name, seeds in rows.items()],
+        [[name, *map(_of_seeds, zip(*seeds, strict=True))] for name, seeds in rows.items()],
     )
 
 

@@ -156,6 +156,11 @@ class Grid(Measuring):
         problems = [f"{name} must not be empty" for name in ("models", "seeds", "rows") if not getattr(self, name)]
         if DENSE in self.rows:
             problems.append(f"the row {DENSE!r} is always measured; give yours another name")
+        problems += [
+            f"the row {name!r} could not be asked for: --rows takes names with ; between; give it another name"
+            for name in self.rows
+            if ";" in name
+        ]
         wanting = [name for name, row in self.rows.items() if row.needs_budget]
         if wanting and not self.keep:
             problems.append(f"keep must name the budgets of the rows {', '.join(wanting)}, as [0.9, 0.8]")

@@ -46,6 +46,7 @@ def test_a_row_may_have_a_calibration_of_its_own(grid):
 
 
 MISTAKES = {
+    "the row 'a; b' could not be asked for": {"rows": {"a; b": ROWS["narrow"]}},
     "models must not be empty; the row 'dense'": {"models": [], "rows": ROWS | {"dense": ROWS["narrow"]}},
     "keep must name the budgets of the rows fit, planner": {"keep": []},
     "no row has a size to fit": {"rows": {"narrow": ROWS["narrow"]}},
