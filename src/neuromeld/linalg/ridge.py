@@ -6,6 +6,7 @@ large.
 The held-out tokens choose lambda, and the fit is kept only where it lowers the error there.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from neuromeld.stats import Cross
 LAMBDAS = (1e-5, 1e-4, 1e-3)
 FFN_LAMBDAS = (1e-3, 1e-2, 1e-1, 3e-1, 1.0)
 """Tried in turn, each times the mean diagonal of the Gram matrix: for the residual stream, and for FFNs and heads."""
+
+COMBINATIONS = 128
+"""Random combinations of the targets by which a lambda is chosen."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,64 @@ def refit(
     """Regress on `fitted`, choose on `held_out` between that and `initial`; shrink towards it, or `towards`."""
     towards = initial if towards is None else towards
     before = relative_error(held_out, initial)
-    best = RidgeFit(initial, FitReport(before, before, None, None))
-    scale = fitted.gram.diagonal().mean()
+    as_it_was = RidgeFit(initial, FitReport(before, before, None, None))
+    if not lambdas:
+        return as_it_was
     residual = fitted.cross - fitted.gram @ towards
-    for ridge in lambdas:
-        damped = fitted.gram.clone()
-        damped.diagonal().add_(ridge * scale)
-        factor, info = torch.linalg.cholesky_ex(damped)
-        if info != 0:
-            continue
-        matrix = towards + torch.cholesky_solve(residual, factor)
-        error = relative_error(held_out, matrix)
-        if error < best.fit.error_after:
-            best = RidgeFit(matrix, FitReport(before, error, ridge, _condition(damped, factor)))
-    if not all_finite(best.matrix):
+    ridge = lambdas[0] if len(lambdas) == 1 else _best_lambda(fitted.gram, residual, held_out, towards, lambdas)
+    solved = None if ridge is None else _factor(fitted.gram, ridge)
+    if solved is None:
+        return as_it_was
+    damped, factor = solved
+    matrix = towards + torch.cholesky_solve(residual, factor)
+    error = relative_error(held_out, matrix)
+    if not error < before:
+        return as_it_was
+    if not all_finite(matrix):
         raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
+    return RidgeFit(matrix, FitReport(before, error, ridge, _condition(damped, factor)))
+
+
+def _best_lambda(
+    gram: Float[Tensor, "k k"],
+    residual: Float[Tensor, "k d"],
+    held_out: Cross,
+    towards: Float[Tensor, "k d"],
+    lambdas: Sequence[float],
+) -> float | None:
+    """Return the one that errs least on held-out tokens, None if no system can be solved.
+
+    Of many targets, random combinations tell: their squared error is that of all, on average.
+    """
+    sketch = _sketch(residual)
+    residual, towards, cross = residual @ sketch, towards @ sketch, held_out.cross @ sketch
+    best, least = None, math.inf
+    for ridge in lambdas:
+        solved = _factor(gram, ridge)
+        if solved is None:
+            continue
+        matrix = towards + torch.cholesky_solve(residual, solved[1])
+        error = float((matrix * (held_out.gram @ matrix - 2 * cross)).sum())
+        if error < least:
+            best, least = ridge, error
     return best
+
+
+def _sketch(residual: Float[Tensor, "k d"]) -> Float[Tensor, "d s"]:
+    """Return random signs, or the identity where there are no more targets than combinations."""
+    d = residual.shape[1]
+    if d <= COMBINATIONS:
+        return torch.eye(d, dtype=residual.dtype, device=residual.device)
+    signs = torch.randint(2, (d, COMBINATIONS), generator=torch.Generator().manual_seed(0))
+    return (2 * signs - 1).to(residual)
+
+
+def _factor(gram: Float[Tensor, "k k"], ridge: float) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]] | None:
+    """Return the damped Gram matrix and its Cholesky factor; None where it has none."""
+    damped = gram.clone()
+    damped.diagonal().add_(ridge * gram.diagonal().mean())
+    factor, info = torch.linalg.cholesky_ex(damped)
+    return None if info != 0 else (damped, factor)
 
 
 def best_multiple(moments: Cross, matrix: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:

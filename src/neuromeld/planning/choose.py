@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -132,7 +133,8 @@ class Planner:
             last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy)
             last = replace(last, timed=True, figures=self.figures)
             final = self._measure(last, list(finalists.values()))
-            for late in self._sized_again(space, finalists, final):
+            better = [] if first else self.shared.better(everything, self.budget, final)
+            for late in chain(better, self._sized_again(space, finalists, final)):
                 finalists[late.name] = late
                 final |= self._measure(replace(last, name="measuring finalists again"), [late])
             self.shared.learn(self.budget, everything, final, first)

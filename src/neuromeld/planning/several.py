@@ -8,13 +8,15 @@ from neuromeld.planning.allowed import AllowedLoss, Unit
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.choice import Choice, Point
 from neuromeld.planning.choose import Planner
-from neuromeld.planning.shared import EXPONENT
 from neuromeld.runtime.phases import Phases
 
 SHARES = [percent / 100 for percent in range(30, 100)]
 """Shares of the parameters among which the smallest model is looked for."""
 
 FIRST = SHARES.index(0.8)
+
+EXPONENT = 1.5
+"""The least loss of a share grows about so with what is taken away."""
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Keep what one budget found out that others of the same model need not find out again."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from neuromeld.planning.budget import Budget
@@ -10,8 +9,8 @@ from neuromeld.planning.candidates import Candidate
 from neuromeld.planning.latency import TimeTable
 from neuromeld.planning.sensitivity import FisherScores, UnitLosses
 
-EXPONENT = 1.5
-"""The loss grows about so with what is taken away, for want of a prediction or a second measurement."""
+CLEARLY = 0.8
+"""A kind that should lose less than this of what the best lost that was measured is built, too."""
 
 LEAST_GONE = 0.01
 """Of all that a budget leaves, so that losses of two budgets can be set in proportion."""
@@ -26,10 +25,10 @@ class Known:
     loss: float
 
     def expected(self, candidate: Candidate, gone: float) -> float:
-        """Return the loss to expect of a candidate of this kind: it grows as what is predicted does."""
+        """Return the loss to expect of a candidate of this kind: it grows as its prediction does, or what is taken."""
         if candidate.predicted and self.predicted:
             return self.loss * candidate.predicted / self.predicted
-        return self.loss * math.pow(gone / self.gone, EXPONENT)
+        return self.loss * gone / self.gone
 
 
 def _gone(budget: Budget) -> float:
@@ -72,4 +71,16 @@ class Shared:
     def led(self, everything: Sequence[Candidate], budget: Budget) -> list[Candidate]:
         """Return the candidates of known kinds, that of the least expected loss first; none where no budget was met."""
         found = [one for one in everything if one.name in self.known]
-        return sorted(found, key=lambda one: self.known[one.name].expected(one, _gone(budget)))
+        return sorted(found, key=lambda one: self._expected(one, budget))
+
+    def better(
+        self, everything: Sequence[Candidate], budget: Budget, measured: Mapping[str, BuiltCandidate]
+    ) -> Iterator[Candidate]:
+        """Yield candidates of known kinds that should lose clearly less than any that is measured by then."""
+        for one in self.led(everything, budget):
+            least = min(built.loss for built in measured.values())
+            if one.name not in measured and self._expected(one, budget) < CLEARLY * least:
+                yield one
+
+    def _expected(self, candidate: Candidate, budget: Budget) -> float:
+        return self.known[candidate.name].expected(candidate, _gone(budget))

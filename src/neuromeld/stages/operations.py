@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from neuromeld.archs.sizes import Sizes, predict_flops, weight_flops
 from neuromeld.archs.spec import Space, Weight
+from neuromeld.linalg.ridge import COMBINATIONS
 from neuromeld.stages.base import Operations, Workload
 from neuromeld.stages.windows import SEARCH_TOKENS
 from neuromeld.units.levels import LEVELS, TOKENS
@@ -62,11 +63,13 @@ def gram(tokens: float, width: int, targets: int = 0) -> float:
 
 
 def regression(kept: int, targets: int, tries: int) -> float:
-    """Return the operations of so many ridge regressions of `targets` on `kept` features, each tested on held-out sums.
+    """Return the operations of a ridge regression of `targets` on `kept` features, with so many lambdas tried.
 
-    A Cholesky factor takes `kept^3 / 3`, at about half the speed of a product.
+    A Cholesky factor takes `kept^3 / 3`, at about half the speed of a product; `linalg/ridge.py` has the rest.
     """
-    return tries * (2 / 3 * kept**3 + 4.0 * kept**2 * targets) + 2.0 * kept**2 * targets
+    tried = tries + 1 if tries > 1 else tries
+    found = tried * 2 / 3 * kept**3 + 8.0 * kept**2 * targets
+    return found + (4.0 * tries * kept**2 * min(targets, COMBINATIONS) if tries > 1 else 0)
 
 
 def measuring_levels(tokens: float, validation: float, layers: int) -> Operations:

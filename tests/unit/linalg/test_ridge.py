@@ -2,7 +2,7 @@
 
 import torch
 
-from neuromeld.linalg.ridge import best_multiple, refit, relative_error
+from neuromeld.linalg.ridge import COMBINATIONS, FFN_LAMBDAS, best_multiple, refit, relative_error
 from neuromeld.stats import CrossMoments
 
 FLOAT64 = 1e-9
@@ -31,6 +31,20 @@ def test_a_linear_relation_is_found():
     assert result.fit.kept
     assert result.fit.error_before == 1
     torch.testing.assert_close(result.matrix, truth, rtol=1e-4, atol=1e-4)
+
+
+def test_many_targets_are_fitted_with_the_lambda_that_errs_least_on_all_of_them():
+    width = 3 * COMBINATIONS
+    truth, noise = randn(40, width, seed=0), randn(60, width, seed=3)
+    for scale in (0.3, 5.0):  # the more noise, the larger the lambda
+        x, held = randn(60, 40, seed=1), randn(80, 40, seed=2)
+        fitted, held_out = cross(x, x @ truth + scale * noise), cross(held, held @ truth)
+        initial = torch.zeros_like(truth)
+        found = refit(fitted, held_out, initial, FFN_LAMBDAS)
+        alone = [refit(fitted, held_out, initial, [ridge]) for ridge in FFN_LAMBDAS]
+        best = min(alone, key=lambda one: one.fit.error_after)
+        assert found.fit == best.fit
+        assert torch.equal(found.matrix, best.matrix)
 
 
 def test_what_does_not_help_on_held_out_tokens_is_not_kept():

@@ -71,11 +71,23 @@ def test_the_kind_of_candidate_that_should_lose_least_is_expected_by_its_predict
     at_first = [candidate("a", 0.1), candidate("b", 0.2), candidate("c", None)]
     shared.learn(Budget(keep=0.9), at_first, lost(a=0.2, b=0.3, c=0.1), {})
     at_half = [candidate("a", 0.6), candidate("b", 0.7), candidate("c", None), candidate("d", 0.1)]
-    known = shared.led(at_half, Budget(keep=0.5))  # 1.2, 1.05 and 5 ** 1.5 * 0.1 = 1.118
-    assert [one.name for one in known] == ["b", "c", "a"]
+    known = shared.led(at_half, Budget(keep=0.5))  # 1.2, 1.05 and 5 * 0.1
+    assert [one.name for one in known] == ["c", "b", "a"]
     shared.learn(Budget(keep=0.5), known, lost(b=2.0), {})
     assert [one.name for one in shared.led(at_half, Budget(keep=0.5))] == ["c", "a", "b"]
     assert shared.led([candidate("d", 0.1)], Budget(keep=0.5)) == []
+
+
+@pytest.mark.parametrize(("first", "second", "built"), [(1.0, 9.0, "a"), (3.0, 1.1, "ab"), (3.0, 9.0, "abc")])
+def test_a_kind_that_should_clearly_lose_less_than_what_was_measured_is_built_too(first, second, built):
+    predicted = {"a": 0.1, "b": 0.2, "c": 0.3}
+    everything = [Candidate(name, None, value) for name, value in predicted.items()]
+    shared, budget = Shared(), Budget(keep=0.5)
+    shared.learn(Budget(keep=0.9), everything, lost(a=1.0, b=1.2, c=1.4), {})
+    losses, measured = {"a": first, "b": second, "c": 1.4}, lost(a=first)
+    for one in shared.better(everything, budget, measured):
+        measured |= lost(**{one.name: losses[one.name]})
+    assert "".join(measured) == built
 
 
 def test_what_lost_more_from_few_tokens_may_lead_at_another_budget():

@@ -146,7 +146,9 @@ def _narrow_ffn(sublayer: Narrowable, options: Ffn, keep: int, seed: int) -> Sub
     if mixed:
         # Averages before the nonlinearity are not averages behind it: look again at what the neurons do now.
         fitted, held_out = moments_against(sublayer, targets, keep)
-    followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
+    followed = matrix[kept]
+    if mixed:
+        followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     merges = summarise_plan(shares, kept) if mixed else None
     del shares, matrix
     fit = compensate(sublayer, options.compensate, followed, fitted, held_out)

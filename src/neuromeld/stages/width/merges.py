@@ -62,6 +62,8 @@ def transport(selected: Selected) -> Merge:
     encode = centred(encode, selected.kind)
     _, _, right = torch.linalg.svd(encode, full_matrices=False)
     used = right[:-1]
+    # Which of a direction's two signs comes out depends on the processor.
+    used = used * used.gather(1, used.abs().argmax(1, keepdim=True)).sign()
     return Merge(encode @ used.T, used @ centred(backward.T, selected.kind).T, result)
 
 
