@@ -18,6 +18,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "asked": asked.asked,
     "calibration-texts": asked.calibration_texts,
     "usual-text": asked.usual_text,
+    "usual-text-evaluated": asked.usual_text_evaluated,
     "after-tuning": merging.after_tuning,
     "smollm2-window": merging.smollm2_window,
     "smollm2-five": merging.smollm2_five,

@@ -10,6 +10,8 @@ from result_tables.markdown import table
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
+FIVE_KINDS = ["Wikipedia", "news", "Python documentation", "LibreOffice's help, German", "Python source", "mean"]
+
 
 def frontier() -> str:
     """Each share of one frontier: its losses, what it is made of, and what it cost of what the first did."""
@@ -54,8 +56,12 @@ def calibration_texts() -> str:
 
 def usual_text() -> str:
     """The same of mixtures that the usual one was chosen from, on validation text."""
-    kinds = ["Wikipedia", "news", "Python documentation", "LibreOffice's help, German", "Python source", "mean"]
-    return _by_text("usual_text.jsonl", "validation", kinds)
+    return _by_text("usual_text.jsonl", "validation", FIVE_KINDS)
+
+
+def usual_text_evaluated() -> str:
+    """The same of the two that were compared in the end, on evaluation text."""
+    return _by_text("usual_text.jsonl", "evaluation", FIVE_KINDS)
 
 
 def _by_text(name: str, split: str, kinds: Sequence[str]) -> str:
