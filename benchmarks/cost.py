@@ -27,7 +27,7 @@ from neuromeld.jobs.choosing import FINAL_TOKENS
 from neuromeld.model.capture import Batch
 from neuromeld.planning import Planner
 from neuromeld.runtime.phases import Phases
-from neuromeld.stages.windows import SEARCH_SEQLEN, SEARCH_TOKENS
+from neuromeld.stages.windows import SEARCH_TOKENS
 from operations import CountedOperations
 
 SOURCE = "wikipedia-sample"
@@ -66,8 +66,8 @@ def main() -> None:
     )
     data = batches_of(windows)
     text = [
-        batches_of(spread_windows(SOURCE, source.tokenizer(), split="validation", most=most, seqlen=seqlen))
-        for most, seqlen in ((SEARCH_TOKENS, min(options.seqlen, SEARCH_SEQLEN)), (FINAL_TOKENS, options.seqlen))
+        batches_of(spread_windows(SOURCE, source.tokenizer(), split="validation", most=most, seqlen=options.seqlen))
+        for most in (SEARCH_TOKENS, FINAL_TOKENS)
     ]
     calibration = Calibration(tokens=options.tokens, seqlen=options.seqlen)
     for name in options.recipes:

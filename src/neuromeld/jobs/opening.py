@@ -26,7 +26,7 @@ from neuromeld.planning.plan import Plan, make_plan, meta_model
 from neuromeld.planning.recipe import Recipe
 from neuromeld.runtime.distributed import is_first_rank, process_group
 from neuromeld.runtime.journal import NO_JOURNAL, Journal, open_journal
-from neuromeld.stages.windows import SEARCH_SEQLEN, SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES
+from neuromeld.stages.windows import SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES
 from neuromeld.version import versions
 
 
@@ -67,11 +67,9 @@ def search_examples(recipe: Recipe, source: ModelSource, reader: Modality) -> Ex
     """Return the validation data that windows of layers are chosen on; None where the recipe chooses none."""
     if not recipe.searches:
         return None
-    config, settings = source.config(), recipe.calibration
+    config = source.config()
     most = SEARCH_TOKENS_OF_IMAGES if inputs_of(config) == "images" else SEARCH_TOKENS
-    if inputs_of(config) == "tokens":
-        settings = settings.model_copy(update={"seqlen": min(settings.seqlen, SEARCH_SEQLEN)})
-    return reader.validation(settings, reader.processor(source.folder), config, most)
+    return reader.validation(recipe.calibration, reader.processor(source.folder), config, most)
 
 
 def outcome_for(source: str, seqlen: int, processor: Any, config: PretrainedConfig) -> tuple[Outcome | None, list[str]]:

@@ -133,10 +133,10 @@ class Planner:
             last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy)
             last = replace(last, timed=True, figures=self.figures)
             final = self._measure(last, list(finalists.values()))
-            better = [] if first else self.shared.better(everything, self.budget, final)
-            for late in chain(better, self._sized_again(space, finalists, final)):
-                finalists[late.name] = late
-                final |= self._measure(replace(last, name="measuring finalists again"), [late])
+            late = chain(self.shared.better(everything, self.budget, final), self._sized_again(space, finalists, final))
+            for one in late:
+                finalists[one.name] = one
+                final |= self._measure(replace(last, name="measuring finalists again"), [one])
             self.shared.learn(self.budget, everything, final, first)
             ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].loss)
             learned = learned_candidates(space, ranked, self.effort)
@@ -187,9 +187,8 @@ class Planner:
             say(told_beforehand(self.effort, self.model, arch, self.calibration, amounts))
         scores = self.shared.scores = self.shared.scores or self._sensitivities(arch, _half(few))
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
-        vocabulary = None
-        if self.vocab_from is not None:
-            vocabulary = vocabulary_range(self.model, self.processor, self.vocab_from)
+        text = self.vocab_from
+        vocabulary = None if text is None else vocabulary_range(self.model, self.processor, text)
         measures = self.effort.measured and self.output != "stock" and not self._is_short
         losses = self._measured_losses(arch) if measures else None
         space = SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary, losses)
@@ -214,8 +213,7 @@ class Planner:
             with self._made(recipe, window, window, NO_JOURNAL):
                 return self.timer(self.model, self.original)
 
-        ratio: float = self.journal.once(f"timing {name}", time)
-        return ratio
+        return float(self.journal.once(f"timing {name}", time))
 
     def _measured_losses(self, arch: Architecture) -> UnitLosses | None:
         """Measure what widths of layers cost, once for all budgets."""

@@ -23,9 +23,6 @@ from neuromeld.stages.base import Job, Workload, table_bytes
 SEARCH_TOKENS, SEARCH_TOKENS_OF_IMAGES = 4096, 16384
 """Validation tokens that windows of layers are chosen on; all tokens of an image make one prediction."""
 
-SEARCH_SEQLEN = 256
-"""Tokens of such a window of text, at most: many short ones end a race sooner (docs/decisions/0029)."""
-
 Window = range
 """Adjacent layers, `range(start, end)`."""
 
@@ -145,21 +142,8 @@ def search_by_loss(job: Job, name: str, windows: Sequence[Window], treat: Callab
 
     name   of the stage, for the progress and the journal
     """
-    validation = split_text(job.validation, SEARCH_SEQLEN)
-    with track(f"choosing layers: {name}", len(validation), enabled=job.progress) as advance:
-        return search_windows(job.model, job.arch, windows, treat, validation, job.journal, name, advance)
-
-
-def split_text(batches: Sequence[Batch], tokens: int = 1) -> Sequence[Batch]:
-    """Return windows of text one by one, or as many as make so many tokens; batches of anything else as they are."""
-    if "input_ids" not in batches[0]:
-        return batches
-    found = []
-    for batch in batches:
-        count, width = batch["input_ids"].shape
-        step = max(tokens // width, 1)
-        found += [{name: x[row : row + step] for name, x in batch.items()} for row in range(0, count, step)]
-    return found
+    with track(f"choosing layers: {name}", len(job.validation), enabled=job.progress) as advance:
+        return search_windows(job.model, job.arch, windows, treat, job.validation, job.journal, name, advance)
 
 
 def windows_record(search: WindowSearch | None) -> list[dict[str, Any]]:

@@ -29,7 +29,6 @@ from neuromeld.stages.windows import (
     no_loss_refusals,
     search_by_loss,
     span,
-    split_text,
     windows_of,
     windows_record,
 )
@@ -196,10 +195,13 @@ def _merging(options: ShareFfns, work: Workload, aligned_on: float, fitted_on: f
 
 def _few(batches: Sequence[Batch], tokens: float) -> Sequence[Batch]:
     """Return some of the windows, of a batch each, with so many tokens where there are; all of what is no text."""
-    rows = split_text(batches)
-    ids = rows[0].get("input_ids")
+    ids = batches[0].get("input_ids")
     needed = math.inf if ids is None else max(2, math.ceil(tokens / ids.shape[1]))
-    return batches if needed >= len(rows) else rows[:: len(rows) // int(needed)][: int(needed)]
+    windows = [(batch, row) for batch in batches for row in range(len(next(iter(batch.values()))))]
+    if needed >= len(windows):
+        return batches
+    chosen = windows[:: len(windows) // int(needed)][: int(needed)]
+    return [{name: value[row : row + 1] for name, value in batch.items()} for batch, row in chosen]
 
 
 def _refitted(refit: dict[str, Any]) -> Markup:
