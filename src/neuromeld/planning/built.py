@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from neuromeld.errors import UserInputError
 from neuromeld.evaluation import mean_of
+from neuromeld.planning.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,18 @@ def accuracy_lost(wrong: Sequence[tuple[float, int]], dense: Sequence[tuple[floa
     one, other = (BuiltCandidate(mean_of(found), by_batch(found), None) for found in (wrong, dense))
     right = 1 - other.loss
     return Lost((one.loss - other.loss) / right, standard_error(one, other) / right) if right else None
+
+
+def in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:
+    """Return the finalists that meet a budget of time; `UserInputError` where none does."""
+    if budget.objective != "latency":
+        return list(final)
+    assert budget.keep is not None
+    meeting = [name for name, outcome in final.items() if (outcome.latency or 0) <= budget.keep]
+    if not meeting:
+        told = "; ".join(f"{name}: {outcome.latency:.3f}" for name, outcome in final.items())
+        raise UserInputError(
+            f"nothing that was built takes at most {budget.keep} of the time ({told or 'nothing saved time'}): ask for "
+            "less compression, measure on a quieter machine, or use --objective flops"
+        )
+    return meeting

@@ -22,7 +22,14 @@ from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.model.surgery import reversible
 from neuromeld.planning.budget import Budget
-from neuromeld.planning.built import BuiltCandidate, accuracy_lost, by_batch, simplest_of_the_best, standard_error
+from neuromeld.planning.built import (
+    BuiltCandidate,
+    accuracy_lost,
+    by_batch,
+    in_time,
+    simplest_of_the_best,
+    standard_error,
+)
 from neuromeld.planning.candidates import Candidate, SearchSpace, candidates
 from neuromeld.planning.choice import Choice, Measured
 from neuromeld.planning.effort import STANDARD, Amounts, Effort, learned_candidates, told_beforehand
@@ -144,7 +151,7 @@ class Planner:
             final |= self._measure(replace(last, name="measuring learned units"), learned) if learned else {}
             finalists |= {one.name: one for one in learned}
         everything += learned
-        compared = {name: final[name] for name in _in_time(self.budget, final)}
+        compared = {name: final[name] for name in in_time(self.budget, final)}
         chosen = simplest_of_the_best(compared)
         least = min(compared.values(), key=lambda built: built.loss)
         measured = [
@@ -241,8 +248,15 @@ class Planner:
             return {}, {known[0].name: known[0]}
         promising = _promising(everything, self.effort.built)
         simplest = [] if self.effort.finalists < 2 else everything[:1]
-        first = self._measure(_Round("measuring candidates", few, self.validation[::4]), promising)
-        return first, self._finalists(promising, simplest, first)
+        # Where there is no more to build finalists from, they are built already.
+        journal = self.journal if len(few) == len(self.data) and self.keeps_builds else NO_JOURNAL
+        first = self._measure(_Round("measuring candidates", few, self.validation[::4], journal=journal), promising)
+        finalists = self._finalists(promising, simplest, first)
+        if journal is not NO_JOURNAL:
+            for one in promising:
+                if one.name not in finalists:
+                    journal.within(one.name).forget()
+        return first, finalists
 
     def _finalists(
         self, promising: Sequence[Candidate], simplest: Sequence[Candidate], first: Mapping[str, BuiltCandidate]
@@ -351,21 +365,6 @@ def _promising(everything: Sequence[Candidate], most: int) -> list[Candidate]:
     predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
     limit = predicted[:most][-1] if predicted else 0.0
     return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]
-
-
-def _in_time(budget: Budget, final: Mapping[str, BuiltCandidate]) -> list[str]:
-    """Return the finalists that meet a budget of time; `UserInputError` where none does."""
-    if budget.objective != "latency":
-        return list(final)
-    assert budget.keep is not None
-    meeting = [name for name, outcome in final.items() if (outcome.latency or 0) <= budget.keep]
-    if not meeting:
-        told = "; ".join(f"{name}: {outcome.latency:.3f}" for name, outcome in final.items())
-        raise UserInputError(
-            f"nothing that was built takes at most {budget.keep} of the time ({told or 'nothing saved time'}): ask for "
-            "less compression, measure on a quieter machine, or use --objective flops"
-        )
-    return meeting
 
 
 def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:

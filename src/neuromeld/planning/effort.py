@@ -70,7 +70,8 @@ class Effort:
         few, tokens, validation = amounts.few, amounts.tokens, amounts.validation
         sensitivities = Operations(BACKWARD * few / 2)
         first = (built(few) + Operations(validation / 4)) * (self.built + UNPREDICTED)
-        finalists = (built(tokens) + Operations(validation)) * (self.finalists + (self.finalists > 1))
+        again = Operations(tokens) if few == tokens else built(tokens)
+        finalists = (again + Operations(validation)) * (self.finalists + (self.finalists > 1))
         learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)
         learning = (built(tokens) + Operations(LEARNING * tokens + validation)) * learned
         levels = measuring_levels(tokens, validation, layers) * self.measured

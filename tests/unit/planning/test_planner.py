@@ -1,7 +1,9 @@
 """Sensitivities against explicit masks, allocation by its definition, candidates against the budget they must meet."""
 
 import math
+from dataclasses import replace
 from functools import cache
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -18,7 +20,10 @@ from neuromeld.planning.candidates import SearchSpace, candidates
 from neuromeld.planning.effort import EFFORTS
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
+from neuromeld.planning.shared import Shared
 from neuromeld.runtime.journal import open_journal
+from neuromeld.runtime.phases import Phases
+from neuromeld.stages.ffn.stage import FfnStage
 
 CALIBRATION = Calibration(tokens=1536, seqlen=16)
 
@@ -259,6 +264,22 @@ def test_what_the_best_candidate_was_made_of_is_kept_for_the_compression(tmp_pat
         assert part.num_recalled > 0
     alone = compress_model(build("llama-tied"), plan, data).model.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in alone.items())
+
+
+def test_finalists_are_not_built_again_from_the_same_tokens(tmp_path, monkeypatch):
+    narrowed, narrow = [], FfnStage.narrow
+    monkeypatch.setattr(FfnStage, "narrow", lambda *given: narrowed.append(1) or narrow(*given))
+    planner = Planner(build("llama-tied"), Budget(keep=0.8), CALIBRATION, "auto", batches(), batches(8, 5))
+    twice, often = planner.choose(), len(narrowed)
+    narrowed.clear()
+    with open_journal(tmp_path / "out") as journal:
+        once = replace(planner, journal=journal, shared=Shared(), phases=Phases()).choose()
+        files = [unquote(path.name) for path in journal.folder.iterdir()]
+    assert len(narrowed) < often
+    assert [one.excess_loss for one in once.candidates] == [one.excess_loss for one in twice.candidates]
+    for one in once.candidates:
+        finalist = one.excess_loss is not None
+        assert any(name.startswith(f"{one.name}: ") for name in files) == finalist
 
 
 def test_a_budget_that_nothing_meets():
