@@ -117,7 +117,7 @@ def test_a_process_that_dies_stops_the_others_and_nothing_is_written(checkpoint,
 
 def test_recovery_in_two_processes_is_that_of_one(cli, checkpoint, text, tmp_path):
     asked = ["--train", text, "--steps", 6, "--batch-tokens", 128, "--seqlen", 16, "--accumulate", 2]
-    asked += ["--from", checkpoint, "--learning-rate", 1e-3, "--rates", "1e-3,1e-2", "--json"]
+    asked += ["--from", checkpoint, "--learning-rate", 1e-3, "--rates", "1e-3,1e-2", "--no-bf16", "--json"]
     code, _, _ = cli("compress", checkpoint, tmp_path / "small", "--ffn-size", 12, "--calibration", text, *CALIBRATION)
     assert code == 0
     code, stdout, stderr = cli("recover", tmp_path / "small", tmp_path / "one", *asked)
@@ -136,7 +136,7 @@ def test_a_sharded_recovery_is_that_of_one_process_and_resumes(cli, checkpoint, 
     small = tmp_path / "small"
     cli("compress", checkpoint, small, "--share-ffns-at", "1-2", "--calibration", text, *CALIBRATION)
     asked = ["--train", text, "--steps", 6, "--batch-tokens", 64, "--seqlen", 16, "--learning-rate", 1e-2]
-    asked += ["--from", checkpoint, "--json"]
+    asked += ["--from", checkpoint, "--no-bf16", "--json"]
     code, stdout, stderr = cli("recover", small, tmp_path / "one", *asked)
     assert code == 0, stderr
     monkeypatch.setattr("neuromeld.recovery.loop.CHECKPOINT_SECONDS", 0.0)
@@ -155,7 +155,7 @@ def test_a_sharded_recovery_is_that_of_one_process_and_resumes(cli, checkpoint, 
 
 def test_recovery_in_two_processes_goes_on_where_it_stopped(checkpoint, text, tmp_path):
     asked = ["recover", checkpoint, tmp_path / "out", "--train", text, "--steps", 4, "--batch-tokens", 64]
-    asked += ["--seqlen", 16, "--learning-rate", 1e-3, "--rates", "1e-3,1e-2", "--json"]
+    asked += ["--seqlen", 16, "--learning-rate", 1e-3, "--rates", "1e-3,1e-2", "--no-bf16", "--json"]
     first, second = ranks(*asked, first_ends=("os.rename", "rate 0.01", signal.SIGKILL))
     assert (first[0], second[0]) == (-signal.SIGKILL, 6), first[2] + second[2]
     first, second = ranks(*asked)  # the first rate is known to one of them, and the other waits for it
