@@ -14,6 +14,10 @@ from neuromeld.model.predictions import measure_in_chunks, predictions
 
 
 @torch.no_grad()
+TICK = 0.01
+"""Seconds, for a pass during which the clock stood still: some count processor time in ticks of so many."""
+
+
 def plain_pass_seconds(model: nn.Module, batches: Sequence[Batch]) -> float:
     """Return the processor time of a pass over the batches, measured on the first one, which is run twice."""
     first = batches[0]
@@ -24,7 +28,7 @@ def plain_pass_seconds(model: nn.Module, batches: Sequence[Batch]) -> float:
                 found = measure_in_chunks(lambda logits, _: logits[:, :1], predictions(model, first))
                 found.cpu()  # a card is waited for
             seconds = time.process_time() - started
-    return seconds * sum(map(_examples, batches)) / _examples(first)
+    return (seconds or TICK) * sum(map(_examples, batches)) / _examples(first)
 
 
 def _examples(batch: Batch) -> int:
