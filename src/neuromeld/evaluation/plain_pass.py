@@ -13,11 +13,11 @@ from neuromeld.model.capture import Batch
 from neuromeld.model.predictions import measure_in_chunks, predictions
 
 
-@torch.no_grad()
 TICK = 0.01
 """Seconds, for a pass during which the clock stood still: some count processor time in ticks of so many."""
 
 
+@torch.no_grad()
 def plain_pass_seconds(model: nn.Module, batches: Sequence[Batch]) -> float:
     """Return the processor time of a pass over the batches, measured on the first one, which is run twice."""
     first = batches[0]
