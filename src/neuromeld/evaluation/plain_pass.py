@@ -12,7 +12,6 @@ from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.capture import Batch
 from neuromeld.model.predictions import measure_in_chunks, predictions
 
-
 TICK = 0.01
 """Seconds, for a pass during which the clock stood still: some count processor time in ticks of so many."""
 
