@@ -62,22 +62,19 @@ def refit(
     """Regress on `fitted`, choose on `held_out` between that and `initial`; shrink towards it, or `towards`."""
     towards = initial if towards is None else towards
     before = relative_error(held_out, initial)
-    as_it_was = RidgeFit(initial, FitReport(before, before, None, None))
-    if not lambdas:
-        return as_it_was
-    residual = fitted.cross - fitted.gram @ towards
-    ridge = lambdas[0] if len(lambdas) == 1 else _best_lambda(fitted.gram, residual, held_out, towards, lambdas)
-    solved = None if ridge is None else _factor(fitted.gram, ridge)
-    if solved is None:
-        return as_it_was
-    damped, factor = solved
-    matrix = towards + torch.cholesky_solve(residual, factor)
-    error = relative_error(held_out, matrix)
-    if not error < before:
-        return as_it_was
-    if not all_finite(matrix):
+    best = RidgeFit(initial, FitReport(before, before, None, None))
+    if lambdas:
+        residual = fitted.cross - fitted.gram @ towards
+        ridge = lambdas[0] if len(lambdas) == 1 else _best_lambda(fitted.gram, residual, held_out, towards, lambdas)
+        solved = None if ridge is None else _factor(fitted.gram, ridge)
+        if solved is not None:
+            matrix = towards + torch.cholesky_solve(residual, solved[1])
+            error = relative_error(held_out, matrix)
+            if error < before:
+                best = RidgeFit(matrix, FitReport(before, error, ridge, _condition(*solved)))
+    if not all_finite(best.matrix):
         raise NumericsError("the ridge regression is not finite; calibrate on more tokens")
-    return RidgeFit(matrix, FitReport(before, error, ridge, _condition(damped, factor)))
+    return best
 
 
 def _best_lambda(

@@ -1,7 +1,9 @@
 """The refit against direct regression."""
 
+import pytest
 import torch
 
+from neuromeld.errors import NumericsError
 from neuromeld.linalg.ridge import COMBINATIONS, FFN_LAMBDAS, best_multiple, refit, relative_error
 from neuromeld.stats import CrossMoments
 
@@ -55,6 +57,13 @@ def test_what_does_not_help_on_held_out_tokens_is_not_kept():
     assert not result.fit.kept
     assert result.matrix is truth
     assert result.fit.error_after == result.fit.error_before
+
+
+@pytest.mark.parametrize("lambdas", [(), (1e-3,), FFN_LAMBDAS])
+def test_what_is_not_finite_is_not_kept_in_silence(lambdas):
+    x, y = randn(20, 4, seed=0), randn(20, 6, seed=1)
+    with pytest.raises(NumericsError, match="not finite"):
+        refit(cross(x, y), cross(x, y), torch.full((4, 6), torch.nan, dtype=torch.float64), lambdas)
 
 
 def test_a_ridge_that_rules_leaves_what_it_shrinks_towards():
