@@ -50,19 +50,23 @@ class FourBit:
         """Return a linear map with its matrix (out, in) in 4 bits and its bias as it is.
 
         Rows are filled up with zeros to whole blocks, and so are inputs: bitsandbytes 0.50 reads rows of, say, 1008
-        weights with the scales of other blocks on CPUs with AVX-512.
+        weights with the scales of other blocks on CPUs with AVX-512.  Where these have bfloat16 too, it would lay out
+        the matrix anew at the first pass that is not training, which wants a multiple of 32 outputs and leaves other
+        scales (bfloat16, not quantised) to the training behind it.
         """
         from bitsandbytes.nn import Linear4bit, Params4bit
 
         assert isinstance(matrix, nn.Linear | Conv1D)
         weight_oi = matrix.weight.data.T if isinstance(matrix, Conv1D) else matrix.weight.data
         num_out, num_in = weight_oi.shape
-        held: nn.Linear = Linear4bit(num_in, num_out, bias=False, compute_dtype=self.compute, device="meta")
+        held = Linear4bit(num_in, num_out, bias=False, compute_dtype=self.compute, device="meta")
+        held.support_avx512bf16_for_cpu = False
         whole_oi = _whole_blocks(weight_oi)
         held.weight = Params4bit(whole_oi, quant_type="nf4", compress_statistics=True).to(whole_oi.device)
         held.bias = matrix.bias
         if num_in % BLOCK:
             held.register_forward_pre_hook(lambda _, inputs: (_whole_blocks(inputs[0]),))
+        assert isinstance(held, nn.Linear)
         return held
 
 
