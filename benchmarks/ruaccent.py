@@ -56,6 +56,8 @@ ROWS: dict[str, dict[str, object]] = {
     "merge 2: permute, strongest, ridge": {"share_ffns": {"count": 2}},
     "merge 3: permute, strongest, ridge": {"share_ffns": {"count": 3}},
     "delete 2 FFNs": {"remove_ffns": {"count": 2}},
+    "merge 2: as numbered, strongest, ridge": {"share_ffns": {"count": 2, "align": "none"}},
+    "merge 3: as numbered, strongest, ridge": {"share_ffns": {"count": 3, "align": "none"}},
 }
 """A window or a layer is one of each stack, found on validation pairs."""
 

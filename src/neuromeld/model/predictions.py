@@ -8,7 +8,7 @@ Suffixes of tensors: n predictions, d what the head reads, v vocabulary.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -46,6 +46,10 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.targets_n)
+
+    def every(self, step: int) -> "Predictions":
+        """Return the first of each `step` predictions."""
+        return replace(self, hidden_nd=self.hidden_nd[::step], targets_n=self.targets_n[::step])
 
 
 def predictions(model: nn.Module, batch: Batch) -> Predictions:

@@ -73,8 +73,8 @@ def regression(kept: int, targets: int, tries: int) -> float:
 
 
 def measuring_levels(tokens: float, validation: float, layers: int) -> Operations:
-    """Return what the losses of some widths of every layer take (`units/levels.py`)."""
-    return Operations(COLLECTING * tokens + layers * LEVELS * min(TOKENS, validation))
+    """Return what the losses of some widths of every layer take (`units/levels.py`): each runs half of the layers."""
+    return Operations(COLLECTING * tokens + layers * LEVELS * min(TOKENS, validation) / 2)
 
 
 def searching(work: Workload, windows: int) -> Operations:

@@ -4,7 +4,7 @@ The loss is the divergence from the predictions of the model as it is, which a f
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +32,11 @@ LEVELS = 6
 
 TOKENS = 2048
 """Tokens of validation text that a level is measured on, in whole batches."""
+
+PREDICTIONS = 512
+"""At most about so many of their predictions are compared, evenly spread; more would tell little of the same batches,
+and two heads over a vocabulary cost more than the layers.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class LevelLosses:
         """
         size = next(iter(validation[0].values())).numel()
         tests = [_Test.of(self.model, self.arch, batch) for batch in validation[: max(1, TOKENS // size)]]
+        step = max(1, sum(len(test.expected) for test in tests) // PREDICTIONS)
+        tests = [replace(test, expected=test.expected.every(step), step=step) for test in tests]
         found = {}
         for inputs in walk_layers(self.model, self.arch, data, offload=journal.offload):
             for space in self.counts:
@@ -94,13 +101,17 @@ class LevelLosses:
 
 @dataclass(frozen=True)
 class _Test:
-    """A batch of validation text, what the model predicts on it, and what its layers return there."""
+    """A batch of validation text, what the model predicts on it, and what its layers return there.
+
+    step  between predictions that are compared
+    """
 
     model: nn.Module
     arch: Architecture
     batch: Batch
     expected: Predictions
     outputs: dict[int, Any]
+    step: int = 1
 
     @classmethod
     def of(cls, model: nn.Module, arch: Architecture, batch: Batch) -> "_Test":
@@ -109,7 +120,8 @@ class _Test:
     def loss(self, layer: int) -> float:
         """Return the divergence, in nats, of the model as it is now; the layers before this one are as they were."""
         with replaying(self.model, self.arch, self.outputs, layer):
-            return float(sum_in_chunks(kl, predictions(self.model, self.batch), self.expected))
+            found = predictions(self.model, self.batch).every(self.step)
+            return float(sum_in_chunks(kl, found, self.expected))
 
 
 def _silence(sublayer: Sublayer, matrix: Tensor, kept: Tensor, fitted: Features, held_out: Features) -> None:

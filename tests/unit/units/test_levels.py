@@ -13,6 +13,7 @@ from neuromeld.planning.plan import architecture_of, make_plan
 from neuromeld.planning.recipe import parse_recipe
 from neuromeld.runtime.journal import NO_JOURNAL
 from neuromeld.stats.split import divided
+from neuromeld.units import levels
 from neuromeld.units.levels import LevelLosses, marginal_losses
 from unit.stages.models import batches
 from unit.units.models import calls
@@ -38,11 +39,14 @@ def test_a_level_above_the_line_between_its_neighbours_is_left_out():
 CASES = [("llama", Space.FFN, 40), ("llama", Space.HEADS, 2), ("opt", Space.FFN, 40)]
 
 
+@pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize(("family", "space", "count"), CASES)
-def test_the_features_of_a_layer_add_up_to_the_loss_without_them(family, space, count):
+def test_the_features_of_a_layer_add_up_to_the_loss_without_them(family, space, count, step, monkeypatch):
     model = build(family, dtype=torch.float64)
     arch, data = architecture_of(model), batches(32)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    predicted = data[0]["input_ids"][:, 1:].numel()
+    monkeypatch.setattr(levels, "PREDICTIONS", predicted // step)
     found = LevelLosses(model, arch, {space: count}).measured(data, data[:1], NO_JOURNAL)
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
     layer = arch.num_layers - 1
@@ -55,7 +59,7 @@ def test_the_features_of_a_layer_add_up_to_the_loss_without_them(family, space, 
         if read_bias(model, consumer) is not None:
             write_bias(model, consumer, wrote)
         without = model(**data[0]).logits.log_softmax(-1)
-    expected = (whole.exp() * (whole - without)).sum(-1)[:, :-1].mean()
+    expected = (whole.exp() * (whole - without)).sum(-1)[:, :-1].flatten()[::step].mean()
     assert float(found[consumer.path].sum()) == pytest.approx(float(expected), rel=1e-6)
 
 
