@@ -28,7 +28,6 @@ from neuromeld.archs import BY_CLASS
 from neuromeld.checkpoint import load_model
 from neuromeld.data.calibration import Calibration
 from neuromeld.modalities import MODALITIES, Modality
-from neuromeld.modalities.images import Images
 from neuromeld.recovery.held_out import held_out_loss
 from neuromeld.recovery.settings import Job, parse_recovery
 from neuromeld.recovery.tune import tune
@@ -114,7 +113,7 @@ def measured(case: Case, row: str, steps: int) -> list[dict[str, Any]]:
 
 def dinov2(options: argparse.Namespace, seed: int) -> Case:
     folder = options.folder or Path("benchmarks/models/dinov2-s-fashion-mnist-112")
-    reader = Images()
+    reader = MODALITIES["images"]
     settings = Calibration(source=options.data, tokens=16384, seed=seed)
     return Case(lambda: from_folder(folder, reader), reader, settings, {"batch_tokens": 1024})
 

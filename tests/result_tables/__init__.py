@@ -19,6 +19,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration-texts": asked.calibration_texts,
     "usual-text": asked.usual_text,
     "usual-text-evaluated": asked.usual_text_evaluated,
+    "transport-added": asked.transport_added,
     "after-tuning": merging.after_tuning,
     "smollm2-window": merging.smollm2_window,
     "smollm2-five": merging.smollm2_five,

@@ -64,6 +64,11 @@ def usual_text_evaluated() -> str:
     return _by_text("usual_text.jsonl", "evaluation", FIVE_KINDS)
 
 
+def transport_added() -> str:
+    """The same of criteria for neurons, alone, with transport, with the ridge and with both, on evaluation text."""
+    return _by_text("addon.jsonl", "evaluation", ("Wikipedia", "news", "mean"))
+
+
 def _by_text(name: str, split: str, kinds: Sequence[str]) -> str:
     lines = [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line["split"] == split]

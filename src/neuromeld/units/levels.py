@@ -3,6 +3,7 @@
 The loss is the divergence from the predictions of the model as it is, which a few hundred predictions tell well.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -70,7 +71,7 @@ class LevelLosses:
         """
         size = next(iter(validation[0].values())).numel()
         tests = [_Test.of(self.model, self.arch, batch) for batch in validation[: max(1, TOKENS // size)]]
-        step = max(1, sum(len(test.expected) for test in tests) // PREDICTIONS)
+        step = math.ceil(sum(len(test.expected) for test in tests) / PREDICTIONS)
         tests = [replace(test, expected=test.expected.every(step), step=step) for test in tests]
         found = {}
         for inputs in walk_layers(self.model, self.arch, data, offload=journal.offload):

@@ -1,5 +1,7 @@
 """Losses of widths: against a forward pass by hand, and what they give a budget."""
 
+import math
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_the_features_of_a_layer_add_up_to_the_loss_without_them(family, space, 
     arch, data = architecture_of(model), batches(32)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     predicted = data[0]["input_ids"][:, 1:].numel()
-    monkeypatch.setattr(levels, "PREDICTIONS", predicted // step)
+    monkeypatch.setattr(levels, "PREDICTIONS", math.ceil(predicted / step))
     found = LevelLosses(model, arch, {space: count}).measured(data, data[:1], NO_JOURNAL)
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
     layer = arch.num_layers - 1
