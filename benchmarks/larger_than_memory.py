@@ -2,8 +2,8 @@
 
     python benchmarks/larger_than_memory.py                     3.1 billion parameters in bfloat16, 6.2 GB
     python benchmarks/larger_than_memory.py --recipe "--num-kv-heads 2" --tokens 4096 --max-memory 1.1GB
-    python benchmarks/larger_than_memory.py --recipe "--keep 0.8 --effort quick" --tokens 4608 --max-memory 3GB \
-        --threads 2                                         four candidates, hours of two cores
+    python benchmarks/larger_than_memory.py --shape deep --recipe "--keep 0.8 --effort quick" --tokens 4608 \
+        --max-memory 3GB                                        3.1 billion in narrower FFNs: hours of one core
     python benchmarks/larger_than_memory.py --shape llama-8b --recipe "--num-kv-heads 4" --max-memory "" \
         --device cuda --device-memory 4GB                       8.0 billion parameters, 16 GB, through a card
 
@@ -11,7 +11,8 @@ Weights are drawn and written a layer at a time, and compressed by the command l
 `--threads` of the processor where that computes.  The first shape is that of TinyLlama with more layers and SmolLM2's
 vocabulary: what a job holds whose weights lie elsewhere depends on the largest layer and not on how many there are, so
 a wide and shallow model of the same size takes more (a hidden layer of 11008 neurons: sums of 1 GB each, where these
-are 0.25).  The second is that of Llama 3.1 8B.  One line of JSON goes to `--out`.
+are 0.25).  The second has narrower FFNs, and more layers: a choice's work is mostly least squares, which
+grow with the cube of their width.  The third is that of Llama 3.1 8B.  One line of JSON goes to `--out`.
 """
 
 import argparse
@@ -39,6 +40,14 @@ SHAPES: dict[str, dict[str, int]] = {
         "hidden_size": 2048,
         "intermediate_size": 5632,
         "num_hidden_layers": 66,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
+    "deep": {
+        "vocab_size": 49152,
+        "hidden_size": 2048,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 84,
         "num_attention_heads": 32,
         "num_key_value_heads": 4,
     },

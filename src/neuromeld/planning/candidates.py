@@ -57,6 +57,11 @@ class Candidate:
     recipe: Recipe
     predicted: float | None
 
+    @property
+    def narrows_stream(self) -> bool:
+        """Whether the residual stream gets narrower, alone or with others."""
+        return any(chosen.stage.name == "width" for chosen in self.recipe.chosen)
+
 
 @dataclass(frozen=True)
 class Shrunk:

@@ -246,7 +246,7 @@ class Planner:
         known = self.shared.led(everything, self.budget)
         if known:
             return {}, {known[0].name: known[0]}
-        promising = _promising(everything, self.effort.built)
+        promising = self.effort.promising(everything)
         simplest = [] if self.effort.finalists < 2 else everything[:1]
         # Where there is no more to build finalists from, they are built already.
         journal = self.journal if len(few) == len(self.data) and self.keeps_builds else NO_JOURNAL
@@ -358,13 +358,6 @@ class Planner:
 def _half(batches: Sequence[Batch]) -> Sequence[Batch]:
     """Return the batches that tell the sensitivities."""
     return batches[: max(1, len(batches) // 2)]
-
-
-def _promising(everything: Sequence[Candidate], most: int) -> list[Candidate]:
-    """Return those that are built: the simplest, those without a prediction, and the `most` that are best predicted."""
-    predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
-    limit = predicted[:most][-1] if predicted else 0.0
-    return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]
 
 
 def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:

@@ -21,8 +21,8 @@ from neuromeld.stages.ffn.stage import FFN_MULTIPLE
 from neuromeld.stages.operations import BACKWARD, LEARNING, measuring_levels
 from neuromeld.units.selectors import learns
 
-UNPREDICTED = 4
-"""Candidates that are built whatever is predicted: the simplest, and those without a prediction."""
+SIMPLEST, UNPREDICTED = 1, 4
+"""Candidates that are built whatever is predicted: the simplest; and with it those without a prediction."""
 
 
 TYPICAL_RATIO = 0.7
@@ -50,6 +50,7 @@ class Effort:
     built      candidates with a prediction that are built from few tokens, the best first; those without one, and the
                simplest, are built too
     finalists  candidates that are built again from all calibration tokens; several of them, next to the simplest
+    streams    narrower residual streams, which are never predicted, are built, too, and not only where nothing is predicted
     learned    of the finalists, the best ones are built once more with units that are chosen by learning; with any,
                narrower streams whose directions are learned are built, too
     measured   losses of some widths of every layer are measured, for candidates that follow them
@@ -58,8 +59,17 @@ class Effort:
     name: str
     built: int
     finalists: int
+    streams: bool = True
     learned: int = 0
     measured: bool = False
+
+    def promising(self, everything: Sequence[Candidate]) -> list[Candidate]:
+        """Return those that are built of all candidates, the simplest of which is the first."""
+        predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
+        if predicted and not self.streams:
+            everything = [one for one in everything if not one.narrows_stream]
+        limit = predicted[: self.built][-1] if predicted else 0.0
+        return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]
 
     def operations(self, built: Callable[[int], Operations], amounts: Amounts, layers: int) -> Operations:
         """Return about what is computed, all in all.
@@ -69,7 +79,7 @@ class Effort:
         """
         few, tokens, validation = amounts.few, amounts.tokens, amounts.validation
         sensitivities = Operations(BACKWARD * few / 2)
-        first = (built(few) + Operations(validation / 4)) * (self.built + UNPREDICTED)
+        first = (built(few) + Operations(validation / 4)) * (self.built + (UNPREDICTED if self.streams else SIMPLEST))
         again = Operations(tokens) if few == tokens else built(tokens)
         finalists = (again + Operations(validation)) * (self.finalists + (self.finalists > 1))
         learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)
@@ -83,7 +93,7 @@ EFFORTS = Registry(
     {
         effort.name: effort
         for effort in (
-            Effort("quick", built=2, finalists=1),
+            Effort("quick", built=2, finalists=1, streams=False),
             Effort("standard", built=4, finalists=2),
             Effort("best", built=8, finalists=3, learned=2, measured=True),
         )

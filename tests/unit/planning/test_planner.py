@@ -194,6 +194,9 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
 
 
+STREAMS = ("narrower residual stream", "residual stream 5 % narrower, narrower FFNs")
+
+
 @cache
 def chosen_with(effort: str) -> Choice:
     model = build("llama-tied")
@@ -205,6 +208,10 @@ def test_little_effort_builds_few_candidates_and_one_twice():
     quick, standard = chosen_with("quick"), chosen_with("standard")
     built = [sum(c.first_loss is not None for c in choice.candidates) for choice in (quick, standard)]
     assert 0 < built[0] < built[1]
+    streams = [
+        [c for c in choice.candidates if c.name in STREAMS and c.first_loss is not None] for choice in (quick, standard)
+    ]
+    assert [len(found) for found in streams] == [0, 2]
     assert [c.chosen for c in quick.candidates if c.excess_loss is not None] == [True]
 
 
