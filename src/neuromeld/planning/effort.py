@@ -50,7 +50,7 @@ class Effort:
     built      candidates with a prediction that are built from few tokens, the best first; those without one, and the
                simplest, are built too
     finalists  candidates that are built again from all calibration tokens; several of them, next to the simplest
-    streams    narrower residual streams, which are never predicted, are built, too, and not only where nothing is predicted
+    streams    narrower residual streams, which are never predicted, are built, too; else where nothing is predicted
     learned    of the finalists, the best ones are built once more with units that are chosen by learning; with any,
                narrower streams whose directions are learned are built, too
     measured   losses of some widths of every layer are measured, for candidates that follow them
