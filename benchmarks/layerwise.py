@@ -6,8 +6,8 @@
 
 A script, since ruaccent's classes are its own and a grid trains one way.  A model is made smaller, then its layers are
 trained to write the stream of the original's, or its predictions are followed, or the one after the other: each from
-the same start and on the same data, at the default rates.  Losses are on the validation split, which the best step is
-chosen by.  One line of JSON a row goes to `--out`.
+the same start and on the same data.  Losses are on the validation split, which the best step is chosen by.  One line
+of JSON a row goes to `--out`.
 """
 
 import argparse
@@ -56,19 +56,20 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=None, help="The model.")
     arguments.add_argument("--data", default="fashion-mnist")
     arguments.add_argument("--steps", type=int, default=60)
+    arguments.add_argument("--rate", type=float, default=5e-5, help="Of predictions; layers have their own.")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/layerwise.jsonl"))
     options = arguments.parse_args()
     for seed in options.seeds:
         case = CASES[options.model](options, seed)
         for row in ROWS:
-            for line in measured(case, row, options.steps):
+            for line in measured(case, row, options.steps, options.rate):
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"model": options.model, "seed": seed, "row": row} | line) + "\n")
                 print(options.model, seed, row, line, flush=True)
 
 
-def measured(case: Case, row: str, steps: int) -> list[dict[str, Any]]:
+def measured(case: Case, row: str, steps: int, rate: float) -> list[dict[str, Any]]:
     """Make the model smaller, and train copies of it in each way."""
     original, processor = case.load()
     smaller, settings = copy.deepcopy(original), case.calibration
@@ -84,7 +85,8 @@ def measured(case: Case, row: str, steps: int) -> list[dict[str, Any]]:
     for training, (layers, predictions) in TRAININGS.items():
         model, begun = copy.deepcopy(smaller), time.process_time()
         asked = case.update | {"seed": settings.seed, "train": settings.source, "original": "in memory"}
-        asked |= {"steps": steps, "schedule": "cosine", "warmup": 0.05, "distill_weight": 1.0} if predictions else {}
+        following = {"steps": steps, "schedule": "cosine", "warmup": 0.05, "distill_weight": 1.0, "learning_rate": rate}
+        asked |= following if predictions else {}
         asked |= {"layerwise_tokens": settings.tokens} if layers else {}
         job = Job(
             parse_recovery(asked),
@@ -104,6 +106,7 @@ def measured(case: Case, row: str, steps: int) -> list[dict[str, Any]]:
                 "layers_better": sum(layer.error_after < layer.error_before for layer in tuned.layers),
                 "seconds": time.process_time() - begun,
                 "steps": steps if predictions else 0,
+                "rate": rate if predictions else None,
                 **case.update,
                 "tokens": settings.tokens,
             }

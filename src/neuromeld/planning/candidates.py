@@ -95,6 +95,11 @@ class SearchSpace:
         """Whether FFNs are experts, whose neurons have no scores."""
         return self.arch.consumer(self.arch.layers_with(Space.FFN)[0], Space.FFN).stacked
 
+    @property
+    def has_large_embedding(self) -> bool:
+        """Whether much of the model is embedding."""
+        return embedding_share(self.model, self.arch) >= LARGE_EMBEDDING
+
     def recipe(self, **stages: Any) -> Recipe:
         return parse_recipe(self.settings | {name: stage for name, stage in stages.items() if stage is not None})
 
@@ -244,7 +249,7 @@ def _fewer_tokens(space: SearchSpace) -> Iterator[Candidate]:
 
 def _narrower_embedding(space: SearchSpace) -> Iterator[Candidate]:
     """Yield the widest embedding that meets the budget by itself, and wider ones with narrower FFNs."""
-    if embedding_share(space.model, space.arch) < LARGE_EMBEDDING:
+    if not space.has_large_embedding:
         return
     ranks = range(2, space.arch.width)
     alone = largest(ranks, lambda rank: space.fits(space.recipe(embedding={"rank": rank})))

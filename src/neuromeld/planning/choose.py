@@ -135,7 +135,7 @@ class Planner:
             space = self._search_space(arch, few)
             with self.phases.measure("making candidates"):
                 everything = self._within_limits(space, candidates(space))
-            first, finalists = self._first_round(everything, few)
+            first, finalists = self._first_round(space, everything, few)
             journal = self.journal if self.keeps_builds else NO_JOURNAL
             last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy)
             last = replace(last, timed=True, figures=self.figures)
@@ -237,7 +237,7 @@ class Planner:
             return fisher_scores(self.model, arch, windows, advance, light=self._is_short)
 
     def _first_round(
-        self, everything: Sequence[Candidate], few: Sequence[Batch]
+        self, space: SearchSpace, everything: Sequence[Candidate], few: Sequence[Batch]
     ) -> tuple[dict[str, BuiltCandidate], dict[str, Candidate]]:
         """Return what the candidates that were built from few tokens lose, and the finalists.
 
@@ -246,7 +246,7 @@ class Planner:
         known = self.shared.led(everything, self.budget)
         if known:
             return {}, {known[0].name: known[0]}
-        promising = self.effort.promising(everything)
+        promising = self.effort.promising(space, everything)
         simplest = [] if self.effort.finalists < 2 else everything[:1]
         # Where there is no more to build finalists from, they are built already.
         journal = self.journal if len(few) == len(self.data) and self.keeps_builds else NO_JOURNAL

@@ -50,7 +50,8 @@ class Effort:
     built      candidates with a prediction that are built from few tokens, the best first; those without one, and the
                simplest, are built too
     finalists  candidates that are built again from all calibration tokens; several of them, next to the simplest
-    streams    narrower residual streams, which are never predicted, are built, too; else where nothing is predicted
+    streams    narrower residual streams, which are never predicted, are built, too; else only where much of a model is
+               embedding, which gets narrower with them, or nothing is predicted
     learned    of the finalists, the best ones are built once more with units that are chosen by learning; with any,
                narrower streams whose directions are learned are built, too
     measured   losses of some widths of every layer are measured, for candidates that follow them
@@ -63,10 +64,10 @@ class Effort:
     learned: int = 0
     measured: bool = False
 
-    def promising(self, everything: Sequence[Candidate]) -> list[Candidate]:
+    def promising(self, space: SearchSpace, everything: Sequence[Candidate]) -> list[Candidate]:
         """Return those that are built of all candidates, the simplest of which is the first."""
         predicted = sorted(candidate.predicted for candidate in everything if candidate.predicted is not None)
-        if predicted and not self.streams:
+        if predicted and not self.streams and not space.has_large_embedding:
             everything = [one for one in everything if not one.narrows_stream]
         limit = predicted[: self.built][-1] if predicted else 0.0
         return [one for one in everything if one is everything[0] or one.predicted is None or one.predicted <= limit]

@@ -12,6 +12,7 @@ from neuromeld.archs.spec import Space
 from neuromeld.data.text import TokenWindows, respelled
 from neuromeld.planning import Planner
 from neuromeld.planning.candidates import SearchSpace, candidates
+from neuromeld.planning.effort import EFFORTS
 from neuromeld.planning.plan import architecture_of
 from neuromeld.planning.sensitivity import fisher_scores
 from neuromeld.stages.vocabulary import vocabulary_range
@@ -82,6 +83,15 @@ def test_a_large_embedding_may_become_narrower_and_no_other(model, tokenizer):
     small.arch.widths[Space.VOCAB] = 40
     assert embedding_share(model, small.arch) < 1 / 3
     assert not any(one.recipe.embedding is not None for one in candidates(small))
+
+
+@pytest.mark.parametrize(("rows", "streams"), [(420, 2), (40, 0)])
+def test_little_effort_builds_narrower_streams_of_a_large_embedding_only(model, tokenizer, rows, streams):
+    large = space(model, tokenizer, None, "native")
+    everything = candidates(large)
+    large.arch.widths[Space.VOCAB] = rows
+    assert sum(one.narrows_stream for one in EFFORTS["quick"].promising(large, everything)) == streams
+    assert sum(one.narrows_stream for one in EFFORTS["standard"].promising(large, everything)) == 2
 
 
 def test_losses_are_of_the_same_text_whatever_its_tokens(model, tokenizer, text):

@@ -39,6 +39,7 @@ class Sharing:
 
     anchor      the member whose order of hidden units the others take
     align       `permute` matches hidden units, `none` takes them as they are numbered
+    chained     hidden units are matched with those of the next member, and so with the anchor's
     combine     name of a method of `COMBINES`
     compensate  `ridge` refits the shared output matrix and bias on what each member's own sublayer wrote
     gain, rank  what every member keeps for itself: `corrections.py`, `scales.py`
@@ -46,6 +47,7 @@ class Sharing:
 
     anchor: Anchor = "first"
     align: Align = "permute"
+    chained: bool = False
     combine: str = "average"
     compensate: Literal["ridge", "none"] = "none"
     gain: Gain = "none"
@@ -93,7 +95,7 @@ def collect(
     """Collect what merging needs for all `windows` at once."""
     alignments = strengths = None
     if how.align == "permute":
-        alignments = collect_alignments(model, arch, windows, how.anchor, batches)
+        alignments = collect_alignments(model, arch, windows, how.anchor, batches, chained=how.chained)
     if how.needs_strengths:
         strengths = collect_strengths(model, arch, windows, batches)
     return Collected(alignments, strengths)
@@ -122,7 +124,8 @@ def fuse_windows(
         check_mergeable(model, arch, window)
     _check_batches(batches, how, collected)
     collected = collected or collect(model, arch, windows, batches, how)
-    permutations = [_permutations(window, how, collected.alignments) for window in windows]
+    aligned = collected.alignments
+    permutations = [aligned.permutations(w, anchor_of(w, how.anchor)) if aligned else {} for w in windows]
     fused = [
         fuse(model, arch, window, *_slots(arch, window, orders, how, collected))
         for window, orders in zip(windows, permutations, strict=True)
@@ -171,14 +174,6 @@ def _check_batches(batches: Sequence[Batch], how: Sharing, collected: Collected 
             f"align={how.align!r} and combine={how.combine!r} with compensate={how.compensate!r} need at least "
             f"{needed} calibration batches, of which a refit holds part out; {total} given: give more"
         )
-
-
-def _permutations(window: Window, how: Sharing, alignments: Alignments | None) -> dict[int, Int64[Tensor, " f"]]:
-    """Return the order of units of each member but the anchor."""
-    if alignments is None:
-        return {}
-    chosen = anchor_of(window, how.anchor)
-    return {member: alignments.permutation(chosen, member) for member in window if member != chosen}
 
 
 def _slots(

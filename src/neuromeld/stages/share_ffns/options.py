@@ -70,6 +70,7 @@ class ShareFfns(StageOptions):
         return Sharing(
             anchor=self.anchor,
             align=self.align,
+            chained=not final,
             combine=self.combine or ("strongest" if self.compensate == "ridge" else "average"),
             compensate=self.compensate,
             gain=self.gain if final else "none",

@@ -118,9 +118,8 @@ class ShareFfnsStage(Stage[ShareFfns, SharedFfns]):
         found = Operations(2 * work.tokens * passes) + _merging(options, work, few, work.tokens)
         if self.searches(options):
             windows = min(work.before.depths) - options.length + 1
-            found += (
-                searching(work, windows) + Operations(2 * few * passes) + _merging(options, work, few, few) * windows
-            )
+            tried = _merging(options, work, few, few, aligned=1) * windows
+            found += searching(work, windows) + Operations(2 * few * passes) + tried
         return found
 
     def run(self, job: Job, options: ShareFfns) -> SharedFfns:
@@ -184,13 +183,19 @@ def _trial_tokens(sizes: Sizes, most: float = math.inf) -> float:
     return min(max(TRIAL_TOKENS, *sizes.ffn), most)
 
 
-def _merging(options: ShareFfns, work: Workload, aligned_on: float, fitted_on: float) -> Operations:
-    """Predict what one window takes: correlations and permutations of its members, and the shared refit."""
+def _merging(
+    options: ShareFfns, work: Workload, aligned_on: float, fitted_on: float, aligned: int | None = None
+) -> Operations:
+    """Predict what one window takes: correlations and permutations of its members, and the shared refit.
+
+    aligned  members that no other window has aligned
+    """
     d, f, members = work.arch.width, work.before.ffn[0], options.length
-    aligned = Operations(0, gram(aligned_on, f) * members, ASSIGNMENT * f**3 * (members - 1))
+    pairs = members - 1 if aligned is None else aligned
+    found = Operations(0, gram(aligned_on, f) * (pairs + 1), ASSIGNMENT * f**3 * pairs)
     if options.compensate != "ridge":
-        return aligned
-    return aligned + Operations(0, gram(fitted_on, f, d) * members, regression(f, d, len(FFN_LAMBDAS)))
+        return found
+    return found + Operations(0, gram(fitted_on, f, d) * members, regression(f, d, len(FFN_LAMBDAS)))
 
 
 def _few(batches: Sequence[Batch], tokens: float) -> Sequence[Batch]:

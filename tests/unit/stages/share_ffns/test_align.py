@@ -77,6 +77,20 @@ def test_the_pairs_of_the_windows_are_collected_and_no_more(anchor, pairs):
     assert set(alignments.moments) == pairs
 
 
+@pytest.mark.parametrize("anchor", ["first", "middle", "last"])
+def test_neighbours_say_how_all_members_are_aligned(anchor):
+    model, arch, orders = permuted_copies("llama")
+    window = range(1, 4)
+    alignments = collect_alignments(model, arch, [range(0, 3), window], anchor, batches(), chained=True)
+    assert set(alignments.moments) == {(0, 1), (1, 2), (2, 3)}
+    chosen = anchor_of(window, anchor)
+    units = {layer: orders.get(layer, torch.arange(arch.widths[Space.FFN])) for layer in window}
+    found = alignments.permutations(window, chosen)
+    assert set(found) == set(window) - {chosen}
+    for layer, order in found.items():
+        assert torch.equal(units[layer][order], units[chosen])
+
+
 def test_anchors():
     assert [anchor_of(range(3, 8), anchor) for anchor in ("first", "middle", "last")] == [3, 5, 7]
 
