@@ -56,20 +56,21 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=None, help="The model.")
     arguments.add_argument("--data", default="fashion-mnist")
     arguments.add_argument("--steps", type=int, default=60)
-    arguments.add_argument("--rate", type=float, default=5e-5, help="Of predictions; layers have their own.")
+    arguments.add_argument("--rate", type=float, default=5e-5, help="Of predictions.")
+    arguments.add_argument("--layer-rate", type=float, default=3e-4)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/layerwise.jsonl"))
     options = arguments.parse_args()
     for seed in options.seeds:
         case = CASES[options.model](options, seed)
         for row in ROWS:
-            for line in measured(case, row, options.steps, options.rate):
+            for line in measured(case, row, options.steps, options.rate, options.layer_rate):
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"model": options.model, "seed": seed, "row": row} | line) + "\n")
                 print(options.model, seed, row, line, flush=True)
 
 
-def measured(case: Case, row: str, steps: int, rate: float) -> list[dict[str, Any]]:
+def measured(case: Case, row: str, steps: int, rate: float, layer_rate: float) -> list[dict[str, Any]]:
     """Make the model smaller, and train copies of it in each way."""
     original, processor = case.load()
     smaller, settings = copy.deepcopy(original), case.calibration
@@ -87,7 +88,7 @@ def measured(case: Case, row: str, steps: int, rate: float) -> list[dict[str, An
         asked = case.update | {"seed": settings.seed, "train": settings.source, "original": "in memory"}
         following = {"steps": steps, "schedule": "cosine", "warmup": 0.05, "distill_weight": 1.0, "learning_rate": rate}
         asked |= following if predictions else {}
-        asked |= {"layerwise_tokens": settings.tokens} if layers else {}
+        asked |= {"layerwise_tokens": settings.tokens, "layerwise_rate": layer_rate} if layers else {}
         job = Job(
             parse_recovery(asked),
             "own",
@@ -107,6 +108,7 @@ def measured(case: Case, row: str, steps: int, rate: float) -> list[dict[str, An
                 "seconds": time.process_time() - begun,
                 "steps": steps if predictions else 0,
                 "rate": rate if predictions else None,
+                "layer_rate": layer_rate if layers else None,
                 **case.update,
                 "tokens": settings.tokens,
             }

@@ -7,7 +7,19 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from result_tables import asked, budget, large_models, limits, merging, options, recovery, serving, tokens, undescribed
+from result_tables import (
+    asked,
+    budget,
+    large_models,
+    layerwise,
+    limits,
+    merging,
+    options,
+    recovery,
+    serving,
+    tokens,
+    undescribed,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine-figures": serving.figures,
     "engine-speeds": serving.speeds,
     "recovered": recovery.recovered,
+    "layerwise": layerwise.layerwise,
     "fewer-tokens": tokens.fewer,
     "mostly-vocabulary": tokens.mostly_vocabulary,
     "limits": limits.limits,
