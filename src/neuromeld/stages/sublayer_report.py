@@ -54,11 +54,11 @@ def learned_section(learned: dict[str, Any] | None, title: str) -> Section | Non
         for name, place in places
     ]
     intro = paragraph(
-        "Which units stay was learned: every unit has a score, and a soft choice under the budget was trained so that "
+        "Which units stay was learned: every unit has a score, and the choice under the budget was trained so that "
         "predictions stay near those of the whole model, before anything was taken away or compensated."
     )
     charts = [
-        learning_curve(learned["looks"], "soft choice", "hard choice"),
+        learning_curve(learned["looks"], "the choice", "the same"),
         lines("Scores of the units", "layer", "score", scores, zero=False),
     ]
     return Section(f"{title}: what was learned", join([intro, drawn(charts)]))

@@ -1,7 +1,8 @@
 """Learn which units to keep: scores trained through a soft choice under a budget.
 
-Every unit, a hidden neuron or a group of heads, has a score.  The forward pass multiplies its features by the share
-that is kept of it (`transport/capacity.py`), and the temperature of that choice falls.
+Every unit, a hidden neuron or a group of heads, has a score.  The forward pass has the units that would be kept now,
+and the gradient by what is kept of each goes on to the scores as if that were the share that a soft choice keeps
+(`transport/capacity.py`; straight through, arXiv:1308.3432), whose temperature falls.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,10 +79,10 @@ class UnitScores:
 
     @torch.enable_grad()
     def gradient(self, numbers: Tensor, batch: Batch, way: float) -> tuple[float, Tensor]:
-        """Return the loss of the soft choice, and its gradient through the shares and their budget."""
+        """Return the loss of the choice as it would be made now, and its gradient through the shares of a soft one."""
         scores, temperature = numbers.detach().requires_grad_(), _temperature(way)
         soft = [share for pool, part in self._by_pool(scores) for share in pool.shares(part, temperature)]
-        leaves = [share.detach().requires_grad_() for share in soft]
+        leaves = [mask.requires_grad_() for pool, part in self._by_pool(numbers) for mask in pool.choice(part)]
         loss, gradients = self.teacher.divergence([batch], self._masked(leaves), leaves)
         torch.autograd.backward(soft, gradients)
         assert scores.grad is not None

@@ -109,6 +109,16 @@ def test_learning_brings_held_out_predictions_nearer():
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_what_is_trained_is_the_choice_and_not_the_soft_one():
+    model = build("llama", dtype=torch.float32)
+    pool = Pool((LayerUnits(Space.FFN, 0, 40, cost=6, step=8), LayerUnits(Space.HEADS, 1, 2, cost=100)), 250)
+    what = UnitScores(Teacher(model, model, architecture_of(model)), [pool])
+    numbers, batch = torch.cat(draw(40, 2)), batches(8)[0]
+    loss, gradient = what.gradient(numbers, batch, 0.0)
+    assert loss == pytest.approx(what.test(numbers, [batch]), rel=1e-6)
+    assert bool((gradient != 0).all())  # units that are gone may come back
+
+
 def test_light_learning_is_the_same():
     model = build("llama", dtype=torch.float32)
     pools = [pool_of({0: 40, 2: 40}, 48, step=8), Pool((LayerUnits(Space.HEADS, 1, 2),), 1)]
