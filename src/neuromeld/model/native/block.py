@@ -22,7 +22,8 @@ def register_native(model_type: str | None = None) -> None:
     specs = [*ARCHITECTURES.values(), *BY_CLASS.values()]
     described = [spec.model_class for spec in specs if model_type in (None, spec.model_type)]
     classes: list[Any] = [*reversed(classes_of_type(model_type))] if model_type else []
-    classes += [getattr(transformers, name) for name in described]  # of several for one auto class the last counts
+    # Of several for one auto class the last counts; a described class may be somebody's own, which none loads.
+    classes += [getattr(transformers, name) for name in described if hasattr(transformers, name)]
     for stock in filter(has_auto_class, classes):
         native, config = native_model(stock), native_config(stock.config_class)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
