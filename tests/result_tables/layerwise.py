@@ -16,16 +16,8 @@ def layerwise() -> str:
     rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for line in map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines()):
         rows.setdefault((line["model"], line["row"]), {})[line["training"]] = line
-    head = [
-        "",
-        "made smaller",
-        "original",
-        "before",
-        "layers",
-        "predictions",
-        "layers, then predictions",
-        "layers better",
-    ]
+    trained = ["layers", "predictions", "layers, then predictions", "layers better"]
+    head = ["", "made smaller", "original", "before", *trained]
     return table(head, [[NAMES[model], row, *_figures(found)] for (model, row), found in rows.items()])
 
 
