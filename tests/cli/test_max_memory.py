@@ -23,10 +23,14 @@ from transformers import (
 
 from cli.commands import CALIBRATION, leftovers
 from cli.test_interruption import content, finished_steps, stopped, work
-from neuromeld import parse_recipe, plan
+from neuromeld import compress, parse_recipe, plan
 from neuromeld.checkpoint import load_model, new_folder, save_checkpoint
+from neuromeld.checkpoint.source import locate
+from neuromeld.data.calibration import Calibration
 from neuromeld.planning.memory import INTERPRETER_BYTES, Footprint
 from neuromeld.planning.pipeline import job_of, run_stages
+from neuromeld.planning.plan import meta_model
+from neuromeld.recovery.memory import footprint_of_layers
 from neuromeld.runtime.journal import open_journal
 
 MAPS = Path("/proc/self/maps")
@@ -222,6 +226,41 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
         assert record["peak_rss_bytes"] == pytest.approx(record["memory"]["predicted"]["peak_rss_bytes"], rel=0.15)
     assert sizes[1] - sizes[0] > 115e6
     assert peaks[1] - peaks[0] < 0.25 * (sizes[1] - sizes[0])
+
+
+LAYERS_ALONE = """
+import json, sys
+from neuromeld.recovery import parse_recovery, recover
+for model, small, train, out, most in json.loads(sys.argv[1]):
+    stated = {"train": train, "original": model, "layerwise_tokens": 1024, "seqlen": 32, "bf16": False}
+    print(json.dumps(recover(small, parse_recovery(stated), out, max_memory=most).record["recovery"]))
+"""
+
+
+@linux_only
+def test_memory_of_layers_trained_alone_grows_by_far_less_than_the_weights(text, tmp_path):
+    """In a process that has done nothing else, first with few layers, then with many."""
+    recipe = {"ffn": {"ratio": 0.5}, "calibration": {"source": text, "tokens": 1024, "seqlen": 32}}
+    jobs, sizes = [], []
+    for layers in (2, 14):
+        model, small = tmp_path / str(layers), tmp_path / f"{layers}-small"
+        build(model, layers=layers, width=512, head_dim=256, intermediate_size=256)
+        compress(str(model), parse_recipe(recipe), small, evaluate=False)
+        data, sources = Calibration(tokens=1024, seqlen=32), [locate(model), locate(small)]
+        sizes.append(sum(source.bytes_on_disk() for source in sources))
+        most = footprint_of_layers(meta_model(sources[0].config()), sizes[-1], data).peak() - 1
+        jobs.append([str(model), str(small), text, f"{model}-out", most])
+    done = subprocess.run(
+        [sys.executable, "-c", LAYERS_ALONE, json.dumps(jobs)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(record["memory_mapped"] for record in records)
+    assert sizes[1] - sizes[0] > 200e6
+    assert records[1]["peak_rss_bytes"] - records[0]["peak_rss_bytes"] < 0.25 * (sizes[1] - sizes[0])
 
 
 @linux_only

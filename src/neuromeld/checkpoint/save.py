@@ -36,13 +36,17 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 5e-3, to
 """How far logits may move between memory and disk, over the largest: a few roundings of the dtype."""
 
 
+SHARD_BYTES = 5_000_000_000
+"""The size of a file of weights, at most."""
+
+
 def save_checkpoint(
     model: PreTrainedModel,
     processor: Any,
     folder: Path,
     *,
     recipe_yaml: str | None,
-    max_shard_size: int | str = "5GB",
+    max_shard_size: int | str = SHARD_BYTES,
     memory_mapped: bool = False,
 ) -> None:
     """Write weights, configs, processor (such as a tokenizer) and recipe, if any, into a `new_folder`.

@@ -61,6 +61,16 @@ class ModelSource:
         """Return the model in eval mode; `dtype` None keeps the checkpoint's own.  `load_model` says more."""
         return load_model(self.folder, dtype=dtype, device=device, allow_pickle=self.allow_pickle, scratch=scratch)
 
+    def check_stays_in_files(self) -> None:
+        """Raise `UserInputError` where the weights of a memory-mapped job cannot be used as they lie on the disk."""
+        problems = []
+        if self.gguf_file is not None:
+            problems.append(f"{self.name} was converted in memory: pass the converted model instead, {self.folder}")
+        if not all(path.suffix == ".safetensors" for path in weight_files(self.folder, allow_pickle=True)):
+            problems.append("pickled weights are read into memory: convert them to safetensors")
+        if problems:
+            raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
+
     def bytes_on_disk(self) -> int:
         """Return the size of the weight files."""
         files = weight_files(self.folder, allow_pickle=self.allow_pickle)

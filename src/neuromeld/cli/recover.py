@@ -48,6 +48,14 @@ def recover_command(
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     settings: Recovery,
     device: Annotated[str, typer.Option(help="cpu or cuda.", rich_help_panel=o.MACHINE)] = "cpu",
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory limit, as 2GB, of --recipe layerwise: if it would take more, the weights stay on the disk.",
+            rich_help_panel=o.MACHINE,
+        ),
+    ] = None,
     allow_pickle: o.AllowPickle = False,
     force: Annotated[
         bool,
@@ -67,7 +75,8 @@ def recover_command(
     o.check_device(device)
     with process_group():
         first = is_first_rank()
-        result = recover(model, settings, out, force=force, device=device, allow_pickle=allow_pickle, progress=first)
+        machine: dict[str, Any] = {"device": device, "max_memory": o.num_bytes(max_memory)}
+        result = recover(model, settings, out, force=force, allow_pickle=allow_pickle, progress=first, **machine)
     if not first:
         return
     if as_json:

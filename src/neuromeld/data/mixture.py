@@ -73,6 +73,15 @@ def first_named(source: str) -> str | None:
     return next((part.source for part in parse_mixture(source) if part.source != OWN), None)
 
 
+def check_not_own(source: str | None) -> None:
+    """Raise `UserInputError` where a job whose weights lie elsewhere is to read text that the model writes."""
+    if any(part.source == OWN for part in parse_mixture(source or "")):
+        raise UserInputError(
+            "--max-memory and --device-memory leave the weights elsewhere, where a model is too slow to write text: "
+            f"name another text than {OWN}"
+        )
+
+
 def divided(total: int, weights: Sequence[float]) -> list[int]:
     """Divide a number of things by weight, to whole numbers whose sum it is: the largest remainders are rounded up."""
     exact = [total * weight / sum(weights) for weight in weights]

@@ -9,8 +9,9 @@ import torch
 
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.data.calibration import Calibration
+from neuromeld.data.mixture import check_not_own
 from neuromeld.errors import UserInputError
-from neuromeld.jobs.opening import check_alone, check_files, check_text, device_limit, identity_of
+from neuromeld.jobs.opening import check_alone, device_limit, identity_of
 from neuromeld.modalities import inputs_of, reader_for, with_own_text
 from neuromeld.model.passes import chosen_passes
 from neuromeld.planning import Budget, Choice, Planner, Sweep
@@ -77,7 +78,7 @@ class ChoiceJob:
     def _window(self) -> DeviceWindow | None:
         """Return what the weights are seen through, and let the journal say whether they stay in their files."""
         check_alone(num_ranks())
-        check_text(self.calibration)
+        check_not_own(self.calibration.source)
         if self.budget.objective == "latency":
             raise UserInputError(
                 "--objective latency takes the time of models as they are served, not with weights on the way: leave "
@@ -88,7 +89,7 @@ class ChoiceJob:
         footprint = footprint_of_choice(meta_model(config), self.calibration, self.dtype or own)
         memory_mapped = footprint.within(self.limits.max_memory)[1]
         if memory_mapped:
-            check_files(self.source)
+            self.source.check_stays_in_files()
             keep_no_freed_memory()
             self.journal.memory_mapped = True
         limit = device_limit(self.device, self.limits.max_memory, self.limits.device_memory)

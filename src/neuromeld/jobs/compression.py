@@ -21,6 +21,7 @@ from neuromeld.checkpoint.companions import card_facts, copy_companions
 from neuromeld.checkpoint.export.engines import verdicts
 from neuromeld.checkpoint.folder import written_files
 from neuromeld.checkpoint.loading import auto_classes
+from neuromeld.checkpoint.save import SHARD_BYTES
 from neuromeld.checkpoint.source import ModelSource
 from neuromeld.checkpoint.stated import read_json
 from neuromeld.data.text.usage import renumbered, tokenizer_in
@@ -46,9 +47,6 @@ from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.memory import keep_no_freed_memory, peak_rss_bytes, release_memory
 from neuromeld.runtime.phases import Phases
 from neuromeld.runtime.streaming import DeviceWindow, device_peak, forget_copies, streaming
-
-SHARD_BYTES = 5_000_000_000
-"""The size of a file of weights, at most."""
 
 READING, LOOKING = "reading model and data", "looking at both models"
 

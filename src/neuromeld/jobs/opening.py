@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from neuromeld.checkpoint import weight_files
 from neuromeld.checkpoint.companions import check_companions
 from neuromeld.checkpoint.source import ModelSource
-from neuromeld.data.calibration import Calibration
 from neuromeld.data.images.captions import holds_captions
-from neuromeld.data.mixture import OWN, first_named, parse_mixture
+from neuromeld.data.mixture import check_not_own, first_named
 from neuromeld.data.text import first_windows
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import OUTCOME_TOKENS, Outcome
@@ -111,30 +109,10 @@ def plan_of(
     )
     plan = replace(plan, warnings=(*plan.warnings, *left), told=tuple(told))
     if plan.memory_mapped:
-        check_files(source)
+        source.check_stays_in_files()
     if plan.memory_mapped or plan.on_device:
-        check_text(recipe.calibration)
+        check_not_own(recipe.calibration.source)
     return plan
-
-
-def check_files(source: ModelSource) -> None:
-    """Raise `UserInputError` where the weights of a memory-mapped job cannot be used as they lie on the disk."""
-    problems = []
-    if source.gguf_file is not None:
-        problems.append(f"{source.name} was converted in memory: pass the converted model instead, {source.folder}")
-    if not all(path.suffix == ".safetensors" for path in weight_files(source.folder, allow_pickle=True)):
-        problems.append("pickled weights are read into memory: convert them to safetensors")
-    if problems:
-        raise UserInputError(f"--max-memory needs weights that can stay in their files. {'; '.join(problems)}")
-
-
-def check_text(calibration: Calibration) -> None:
-    """Raise `UserInputError` where a job whose weights lie elsewhere is to be calibrated on what the model writes."""
-    if any(part.source == OWN for part in parse_mixture(calibration.source or "")):
-        raise UserInputError(
-            "--max-memory and --device-memory leave the weights elsewhere, where a model is too slow to write text: "
-            f"give another --calibration than {OWN}"
-        )
 
 
 def check_alone(ranks: int) -> None:

@@ -22,6 +22,7 @@ from neuromeld.model.layerwise import LayerInputs, change_once, walk_layers
 from neuromeld.model.surgery import load_parameters
 from neuromeld.recovery.resume import LAYERWISE
 from neuromeld.runtime.journal import Journal
+from neuromeld.runtime.paging import drop_pages
 from neuromeld.stats.split import divided
 
 WARMUP = 0.1
@@ -70,8 +71,9 @@ class LayerwiseTraining:
         if done := self._recalled(arch):
             return done
         shared = _shared(self.model, arch)
-        behind = _streams_behind(self.original, self.whole, self.batches, self.ends)
-        for inputs, wanted in zip(walk_layers(self.model, arch, self.batches), behind, strict=True):
+        behind = _streams_behind(self.original, self.whole, self.batches, self.ends, self.journal.offload)
+        walk = walk_layers(self.model, arch, self.batches, offload=self.journal.offload)
+        for inputs, wanted in zip(walk, behind, strict=True):
             step = _Step(self, inputs, wanted)
             free = [name for name, value in inputs.layer.named_parameters() if value not in shared]
 
@@ -147,6 +149,8 @@ class _Step:
             )
         mask = self.job.whole.stack(self.job.ends[inputs.index]).mask
         y, target = (real_tokens(x, inputs.batches[batch], mask).float() for x in (found, self.wanted[batch]))
+        if self.job.journal.memory_mapped:
+            drop_pages([self.wanted[batch]])
         tiny = torch.finfo(target.dtype).tiny
         return ((y - target).square().sum(-1) / target.square().sum(-1).clamp_min(tiny)).mean()
 
@@ -175,15 +179,19 @@ def ends_of(whole: Architecture, depths: Sequence[int], dropped: Iterable[int]) 
 
 @torch.no_grad()
 def _streams_behind(
-    model: nn.Module, arch: Architecture, batches: Sequence[Batch], ends: Sequence[int]
+    model: nn.Module,
+    arch: Architecture,
+    batches: Sequence[Batch],
+    ends: Sequence[int],
+    offload: Callable[[Tensor], Tensor],
 ) -> Iterator[Stream]:
-    """Yield the stream behind each of these layers."""
+    """Yield the stream behind each of these layers, which lies where `offload` puts it."""
     for index in range(arch.num_layers):
         if index in arch.stack_offsets:
-            calls = record_calls(model, arch, batches, arch.stack_offsets.index(index))
+            calls = record_calls(model, arch, batches, arch.stack_offsets.index(index), offload)
         layer = model.get_submodule(arch.layer_path(index))
         for b, x in enumerate(calls.hidden):
-            calls.hidden[b] = calls.run(layer, index, b, x)
+            calls.hidden[b] = offload(calls.run(layer, index, b, x))
         if index in ends:
             yield calls.hidden
 

@@ -14,20 +14,24 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from neuromeld.checkpoint import check_free, new_folder
 from neuromeld.checkpoint.folder import check_space
+from neuromeld.checkpoint.save import SHARD_BYTES
 from neuromeld.checkpoint.source import ModelSource, locate
 from neuromeld.checkpoint.stated import read_json
+from neuromeld.data.mixture import check_not_own
 from neuromeld.errors import UserInputError
 from neuromeld.evaluation import unique_parameters
 from neuromeld.modalities import MODALITIES, Modality, TrainingSet, inputs_of, with_own_text
 from neuromeld.modalities.tokens import Tokens
 from neuromeld.model.passes import PassFormat, multiplies_bfloat16
-from neuromeld.planning.plan import check_plain
+from neuromeld.planning.memory import INTERPRETER_BYTES
+from neuromeld.planning.plan import check_plain, meta_model
 from neuromeld.recovery.four_bit import FourBit, check_bitsandbytes
 from neuromeld.recovery.held_out import Measure, by_passes, held_out_loss, perplexity_on
 from neuromeld.recovery.lora import check_peft
+from neuromeld.recovery.memory import footprint_of_layers
 from neuromeld.recovery.ranks import told_by_first
 from neuromeld.recovery.resume import holds_work
-from neuromeld.recovery.settings import Job, Recovery
+from neuromeld.recovery.settings import LENGTHS, Job, Recovery
 from neuromeld.recovery.state import BYTES_PER_PARAMETER
 from neuromeld.recovery.stored import StoredTeacher
 from neuromeld.recovery.tune import Tuning, tune
@@ -35,6 +39,7 @@ from neuromeld.recovery.write import describe_recovered, write_recovered
 from neuromeld.report import checked_record
 from neuromeld.runtime.distributed import is_first_rank, num_ranks, own_device, process_group
 from neuromeld.runtime.journal import Journal
+from neuromeld.runtime.memory import keep_no_freed_memory, peak_rss_bytes
 from neuromeld.runtime.workspace import Workspace, open_workspace, work_folder
 from neuromeld.version import __version__
 
@@ -54,6 +59,7 @@ def recover(
     *,
     force: bool = False,
     device: str = "cpu",
+    max_memory: int | None = None,
     allow_pickle: bool = False,
     progress: bool = False,
 ) -> RecoverResult:
@@ -61,12 +67,14 @@ def recover(
 
     source   what `compress` wrote, or any other model that `locate` finds
     device   cpu or cuda; of several cards the first that CUDA_VISIBLE_DEVICES names
+    max_memory  bytes; a training of layers, one at a time, that would take more leaves all weights on the disk, with
+             the same result.  Others are refused
 
     An interrupted call, made again, goes on from its last checkpoint, in a hidden folder beside `out`; with other
     settings, data or model it is refused, unless `force` discards what was done.  Raises a `NeuromeldError` for
     everything that can be wrong with the arguments, the model, the loss or the disk.
     """
-    job = RecoveryJob(settings, Path(out), force=force, device=device, allow_pickle=allow_pickle, progress=progress)
+    job = RecoveryJob(settings, Path(out), force, device, max_memory, allow_pickle, progress)
     job.check(str(source))
     folder = work_folder(job.out)
     with (
@@ -88,6 +96,7 @@ class RecoveryJob:
     out: Path
     force: bool = False
     device: str = "cpu"
+    max_memory: int | None = None
     allow_pickle: bool = False
     progress: bool = False
     exports: Callable[[Path, Path], dict[str, str]] | None = None
@@ -114,6 +123,8 @@ class RecoveryJob:
         kind, reader = "text" if inputs == "tokens" else inputs, MODALITIES[inputs]
         processor = reader.processor(located.folder)
         original = _original(settings, located, reader)
+        at_once, journal = self._at_once(located, original), Journal(workspace)
+        journal.memory_mapped = at_once is not None
         reader = with_own_text(reader, original or located, str(device), progress=self.progress)
         pool, measure, known = _data(settings, reader, processor, config)
         settings.batch_examples(pool)  # whether they fit
@@ -123,14 +134,14 @@ class RecoveryJob:
         if workspace is not None:
             workspace.begin({"job": "recover"} | settings.stated() | facts, force=self.force)
         measure = by_passes(measure, passes)
-        model = located.load(None, str(device))
+        model = located.load(None, str(device), scratch=journal.scratch)
         if workspace is not None and settings.lora_rank is None:
             check_space(workspace.folder, BYTES_PER_PARAMETER * unique_parameters(model))
         losses = {"loss_before": told_by_first(lambda: measure(model).nll)} | known
-        teacher = original.load(None, str(device)) if original else None
+        teacher = original.load(None, str(device), scratch=journal.scratch) if original else None
         if teacher is not None:
             losses |= {"loss_original": measure(teacher).nll}
-        job = Job(settings, passes, device, measure, losses["loss_before"], Journal(workspace))
+        job = Job(settings, passes, device, measure, losses["loss_before"], journal)
         if settings.base_bits:
             job = replace(job, base=FourBit(located, located.fingerprint(), _computed(passes)))
         if settings.shard and num_ranks() == 1:
@@ -138,7 +149,7 @@ class RecoveryJob:
         if settings.layerwise_tokens and num_ranks() > 1:
             raise UserInputError("layers one at a time are trained in one process; start it without torchrun")
         if settings.layerwise_tokens:
-            amount = settings.data.model_copy(update={"tokens": settings.layerwise_tokens})
+            amount = settings.layerwise_data
             batches = reader.calibration(amount, processor, config, amount.tokens).batches
             job = replace(job, by_layer=batches, dropped=_dropped(located))
         tuning = tune(model, teacher, pool, job, progress=self.progress)
@@ -150,17 +161,43 @@ class RecoveryJob:
             "data": {"kind": kind, "source": pool.source, "split": "calibration", "tokens": pool.num_tokens},
             "held_out": losses | {"loss_after": after.nll, "protocol": after.protocol},
             "seconds": time.monotonic() - self.started,
+            "memory_mapped": journal.memory_mapped,
             **_trained(tuning, pool),
         }
 
         def write() -> dict[str, Any]:
             assert workspace is not None
             with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
-                record = write_recovered(folder, model, processor, located.folder, recovery, pool.check_batch)
+                written = model, processor, located.folder, recovery, pool.check_batch
+                largest = SHARD_BYTES if at_once is None else min(SHARD_BYTES, at_once // 2)  # as it lies, and as bytes
+                record = write_recovered(folder, *written, scratch=journal.scratch, max_shard_size=largest)
+                record["recovery"] |= {"peak_rss_bytes": peak_rss_bytes()}
                 record |= {"exports": self.exports(folder, workspace.folder)} if self.exports else {}
                 return describe_recovered(folder, record, located.folder)
 
         return RecoverResult(self.out, told_by_first(write))
+
+    def _at_once(self, located: ModelSource, original: ModelSource | None) -> int | None:
+        """Return the bytes that are worked on at once where all weights stay in their files; None where they do not."""
+        if self.max_memory is None:
+            return None
+        settings = self.settings
+        lengths = [name for name in LENGTHS if getattr(settings, name) is not None]
+        if settings.layerwise_tokens is None or original is None or lengths or self.device != "cpu":
+            raise UserInputError(
+                "--max-memory is for layers that are trained one at a time, on a processor, and nothing after it: "
+                "--recipe layerwise --from ORIGINAL. Other training has all weights, gradients and moments in memory"
+            )
+        check_not_own(settings.train)
+        weights = located.bytes_on_disk() + original.bytes_on_disk()
+        footprint = footprint_of_layers(meta_model(original.config()), weights, settings.layerwise_data)
+        peak, memory_mapped = footprint.within(self.max_memory)
+        if not memory_mapped:
+            return None
+        for source in (located, original):
+            source.check_stays_in_files()
+        keep_no_freed_memory()
+        return peak - INTERPRETER_BYTES
 
 
 def _data(

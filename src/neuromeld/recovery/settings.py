@@ -117,6 +117,11 @@ class Recovery(Settings):
         return Calibration(source=self.train, tokens=min(max(tokens, update), MOST), seqlen=self.seqlen, seed=self.seed)
 
     @property
+    def layerwise_data(self) -> Calibration:
+        """The request for the data that layers are trained on."""
+        return self.data.model_copy(update={"tokens": self.layerwise_tokens})
+
+    @property
     def warmup_steps(self) -> int:
         """Updates of the warm-up, of `steps` in all."""
         return int(self.warmup) if self.warmup >= 1 else round(self.warmup * (self.steps or 0))

@@ -27,7 +27,8 @@ from neuromeld.recovery.ranks import once_for_all, told_by_first
 from neuromeld.recovery.rates import Tried, best_rate
 from neuromeld.recovery.settings import Job, Recovery
 from neuromeld.recovery.sharding import sharded
-from neuromeld.runtime.journal import NO_JOURNAL
+from neuromeld.runtime.journal import NO_JOURNAL, Journal
+from neuromeld.runtime.paging import drop_pages
 from neuromeld.runtime.progress import track
 
 
@@ -92,7 +93,7 @@ def _train_layers(model: PreTrainedModel, original: PreTrainedModel, job: Job, *
     whole = architecture_of(original)
     ends = ends_of(whole, depths_of(model, whole), job.dropped)
     rate, clip = job.settings.layerwise_rate, job.settings.clip
-    with _in_float32(model), eval_mode(model), eval_mode(original):
+    with _in_float32(model, job.journal), eval_mode(model), eval_mode(original):
         training = LayerwiseTraining(model, original, whole, ends, job.by_layer, rate, clip, job.journal)
         with track("layers one at a time", len(ends), enabled=progress) as advance:
             return training.run(advance)
@@ -124,22 +125,26 @@ def _trainable(model: PreTrainedModel, job: Job) -> Iterator[nn.Module]:
             yield changed
     else:
         whole = sharded(model) if settings.shard else nullcontext(model)
-        with _in_float32(model), _only(model, settings.only), whole as changed:
+        with _in_float32(model, job.journal), _only(model, settings.only), whole as changed:
             yield changed
 
 
 @contextmanager
-def _in_float32(model: nn.Module) -> Iterator[None]:
+def _in_float32(model: nn.Module, journal: Journal) -> Iterator[None]:
     """Let weights of half precision be in float32 inside: rotary frequencies are in a model that was loaded so."""
     dtype = next(model.parameters()).dtype
-    _cast(model, torch.promote_types(dtype, torch.float32))
+    _cast(model, torch.promote_types(dtype, torch.float32), journal)
     yield
-    _cast(model, dtype)
+    _cast(model, dtype, journal)
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+def _cast(model: nn.Module, dtype: torch.dtype, journal: Journal) -> None:
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.dtype != dtype:
+            before = parameter.data
+            parameter.data = journal.offload(before.to(dtype))
+            if journal.memory_mapped:
+                drop_pages([before, parameter.data])
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def teacher_of(job: Job) -> Teacher:
     batch = backward_batches(job.model, job.data[:1])[0]
     if is_short(job):
         return Teacher(job.model, job.original or job.model, job.arch, light=True)
-    activations = _activation_bytes(job.arch, next(iter(batch.values())).numel(), job.arch.num_layers)
+    activations = activation_bytes(job.arch, next(iter(batch.values())).numel(), job.arch.num_layers)
     return Teacher(job.model, job.original or job.model, job.arch, light=activations > _allowed_bytes(job.model))
 
 
@@ -53,7 +53,7 @@ def backward_bytes(work: Workload) -> int:
     """Predict what a backward pass through one window holds."""
     head = work.arch.spec.head
     predicted = work.arch.widths[head.out] if head else 0
-    activations = _activation_bytes(work.arch, work.seqlen, work.after.num_layers)
+    activations = activation_bytes(work.arch, work.seqlen, work.after.num_layers)
     return activations + measuring_bytes(predicted, work.seqlen, work.itemsize, backward=True)
 
 
@@ -63,7 +63,7 @@ def light_backward_bytes(work: Workload) -> int:
     streams = 2 * work.seqlen * d * 4 * work.target.original.num_layers
     table = max(table_bytes(work, d), default=0)
     measured = measuring_bytes(work.arch.widths[head.out] if head else 0, work.seqlen, work.itemsize, backward=True)
-    layer = largest_layer_bytes(work) + _activation_bytes(work.arch, work.seqlen, 1)
+    layer = largest_layer_bytes(work) + activation_bytes(work.arch, work.seqlen, 1)
     return streams + max(table + measured, layer)
 
 
@@ -75,5 +75,6 @@ def no_predictions(selector: str, model_class: str) -> str:
     )
 
 
-def _activation_bytes(arch: Architecture, tokens: int, num_layers: int) -> int:
+def activation_bytes(arch: Architecture, tokens: int, num_layers: int) -> int:
+    """Predict what a backward pass through so many layers keeps of their forward passes."""
     return tokens * 4 * num_layers * (10 * arch.width + 5 * arch.widths[Space.FFN])

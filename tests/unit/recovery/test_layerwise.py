@@ -5,10 +5,12 @@ import torch
 
 from neuromeld import compress, parse_recipe
 from neuromeld.checkpoint import load_model
+from neuromeld.checkpoint.source import locate
 from neuromeld.errors import UserInputError
 from neuromeld.planning.plan import architecture_of
 from neuromeld.recovery import parse_recovery, recover
 from neuromeld.recovery.layerwise import ends_of
+from neuromeld.recovery.memory import footprint_of_layers
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,48 @@ def test_only_one_kind_is_trained(only, stock, settings, tmp_path):
         name for name in before if ("embed" in name or "lm_head" in name if only == "embeddings" else "norm" in name)
     }
     assert changed == wanted
+
+
+@pytest.fixture
+def limit(checkpoint):
+    """A memory that the weights of some models do not fit in beside what their layers take."""
+
+    def build(small, settings):
+        model = load_model(checkpoint, dtype=None, device="cpu")
+        weights = locate(small).bytes_on_disk() + locate(checkpoint).bytes_on_disk()
+        return footprint_of_layers(model, weights, settings.layerwise_data).peak() - 1
+
+    return build
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_on_the_disk_give_the_same(dtype, checkpoint, text, smaller, tmp_path, limit):
+    small = smaller(ffn={"ratio": 0.5, "compensate": "none"})
+    if dtype == torch.bfloat16:
+        load_model(small, dtype=dtype, device="cpu").save_pretrained(tmp_path / "small")
+        locate(small).tokenizer().save_pretrained(tmp_path / "small")
+        small = tmp_path / "small"
+    settings = layerwise(checkpoint, text)
+    in_memory = recover(str(small), settings, tmp_path / "one")
+    in_files = recover(str(small), settings, tmp_path / "other", max_memory=limit(small, settings))
+    assert not in_memory.record["recovery"]["memory_mapped"]
+    assert in_files.record["recovery"]["memory_mapped"]
+    one, other = (load_model(tmp_path / name, dtype=None, device="cpu") for name in ("one", "other"))
+    assert one.dtype == other.dtype == dtype
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in one.state_dict().items())
+    assert in_memory.record["recovery"]["held_out"] == in_files.record["recovery"]["held_out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"one", "other", small.name} - {"out"})
+
+
+def test_too_little_memory_names_the_least_and_writes_nothing(checkpoint, text, smaller, tmp_path):
+    small = smaller(ffn={"ratio": 0.5, "compensate": "none"})
+    with pytest.raises(UserInputError, match=r"the smallest that works is --max-memory \d+MB"):
+        recover(str(small), layerwise(checkpoint, text), tmp_path / "out", max_memory=1 << 20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_training_has_its_weights_in_memory(checkpoint, text, smaller, tmp_path):
+    small = smaller(ffn={"ratio": 0.5, "compensate": "none"})
+    with pytest.raises(UserInputError, match="layers that are trained one at a time"):
+        recover(str(small), layerwise(checkpoint, text, steps=3), tmp_path / "out", max_memory=1 << 40)
+    assert not list(tmp_path.iterdir())

@@ -42,7 +42,7 @@ def test_several_mistakes_are_one_error():
 
 
 def test_shipped_recipes_are_valid_and_the_papers_is_the_papers():
-    assert set(RECOVERY_RECIPES) == {"distil", "image-model", "language-model", "quick", "translation"}
+    assert set(RECOVERY_RECIPES) == {"distil", "image-model", "language-model", "layerwise", "quick", "translation"}
     paper = load_recovery("language-model")
     assert (paper.steps, paper.batch_tokens, paper.learning_rate, paper.clip) == (100_000, 2048, 5e-5, 1.0)
     assert paper.schedule == "inverse_sqrt"
