@@ -74,6 +74,7 @@ def test_recipes_are_listed(cli):
         "distil",
         "image-model",
         "language-model",
+        "layerwise",
         "quick",
         "translation",
     ]
