@@ -18,6 +18,7 @@ from neuromeld.stats.split import SplitStatistic, held_out_here, is_held_out
 from neuromeld.transport import PlanSummary
 from neuromeld.units.compensation import COMPENSATIONS, Consumer
 from neuromeld.units.selectors import SELECTORS, Units
+from neuromeld.units.typical import Tokens
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,38 @@ def moments_against(units: Narrowable, targets: Sequence[Tensor], width: int) ->
     return fitted, held_out
 
 
-def compensate(units: Narrowable, method: str, initial: Tensor, fitted: Features, held_out: Features) -> FitReport:
-    """Write the consumer's new matrix and, where it has one and it may change, its bias; say how well it fits."""
+def pairs_of_some(units: Narrowable, kept: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """Return, by batch, some of the features and all that is written from all of them, as long as they are there."""
+    matrix = read_matrix(units.model, units.consumer)
+
+    def pair(batch: int) -> tuple[Tensor, Tensor]:
+        z = units.features(batch)
+        return z[:, kept], z @ matrix
+
+    return pair
+
+
+def compensate(
+    units: Narrowable,
+    method: str,
+    initial: Tensor,
+    fitted: Features,
+    held_out: Features,
+    pair: Callable[[int], tuple[Tensor, Tensor]],
+) -> FitReport:
+    """Write the consumer's new matrix and, where it has one and it may change, its bias; say how well it fits.
+
+    pair   by batch, the features that are left and what should be written, of which the other two are the moments
+    """
     bias = read_bias(units.model, units.consumer)
     assert bias is not None or Need.BIAS not in COMPENSATIONS[method].needs, "the plan refuses it"
-    found = COMPENSATIONS[method](Consumer(fitted, held_out, initial.to(ACCUMULATE), bias is not None))
+    initial, tokens = initial.to(ACCUMULATE), Tokens(units.num_batches, units.is_held_out, pair)
+    found = COMPENSATIONS[method](Consumer(fitted, held_out, initial, bias is not None))
+    if found.fit.fit.kept and tokens.harmed_by(found, initial):
+        usual = tokens.usual(*initial.shape)
+        found = COMPENSATIONS[method](Consumer(*usual, initial, bias is not None))
+        if found.fit.fit.kept and tokens.harmed_by(found, initial):
+            found = COMPENSATIONS["none"](Consumer(fitted, held_out, initial, bias is not None))
     write_matrix(units.model, units.consumer, found.fit.matrix)
     if bias is not None and found.shift is not None:
         write_bias(units.model, units.consumer, bias.to(ACCUMULATE) + found.shift)

@@ -18,6 +18,7 @@ from neuromeld.stages.experts.options import Experts
 from neuromeld.stages.experts.selectors import SELECTORS, ExpertUse
 from neuromeld.stats.split import held_out_here
 from neuromeld.units.sublayer import (
+    Expert,
     Sublayer,
     compensate,
     experts_of,
@@ -131,7 +132,11 @@ def _refit(sublayer: Sublayer, calls: Sequence[Call], gaps: list[Tensor]) -> int
             continue
         targets = [written(expert, b) + gaps[b][rows] for b, rows in enumerate(sent)]
         fitted, held_out = moments_against(expert, targets, len(matrix))
-        done += compensate(expert, "ridge", matrix, fitted, held_out).kept
+
+        def pair(b: int, expert: Expert = expert, targets: list[Tensor] = targets) -> tuple[Tensor, Tensor]:
+            return expert.features(b), targets[b]
+
+        done += compensate(expert, "ridge", matrix, fitted, held_out, pair).kept
         for b, rows in enumerate(sent):
             gaps[b][rows] = targets[b] - written(expert, b)
     write_experts(sublayer, experts)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from neuromeld.archs.keys import write_key
@@ -29,6 +30,7 @@ from neuromeld.units.sublayer import (
     experts_of,
     moments,
     moments_against,
+    pairs_of_some,
     score,
     write_experts,
     written,
@@ -138,18 +140,25 @@ def _narrow_ffn(sublayer: Narrowable, options: Ffn, keep: int, seed: int) -> Sub
     shares = MERGES[options.merge](fitted, kept)
     mixed = options.merge != "none"
     targets = [written(sublayer, b) for b in range(sublayer.num_batches)] if mixed else []
-    for producer in sublayer.producers:
-        mix_outputs(model, producer, shares / shares.sum(0) if mixed else kept)
+    pair = pairs_of_some(sublayer, kept)
+    for producer in sublayer.producers if mixed else ():
+        mix_outputs(model, producer, shares / shares.sum(0))
     # One after the other: with their sums over the whole width these are the largest matrices of the job.
     fitted = fitted.narrow(kept)
     held_out = held_out.narrow(kept)
     if mixed:
         # Averages before the nonlinearity are not averages behind it: look again at what the neurons do now.
         fitted, held_out = moments_against(sublayer, targets, keep)
+
+        def pair(batch: int) -> tuple[Tensor, Tensor]:
+            return sublayer.features(batch), targets[batch]
+
     followed = matrix[kept]
     if mixed:
         followed = (shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(ACCUMULATE).tiny)).T @ matrix
     merges = summarise_plan(shares, kept) if mixed else None
     del shares, matrix
-    fit = compensate(sublayer, options.compensate, followed, fitted, held_out)
+    fit = compensate(sublayer, options.compensate, followed, fitted, held_out, pair)
+    for producer in () if mixed else sublayer.producers:
+        mix_outputs(model, producer, kept)
     return SublayerResult(sublayer.layer, Space.FFN, before, keep, tuple(kept.tolist()), fit, merges=merges)

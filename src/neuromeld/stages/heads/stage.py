@@ -14,7 +14,7 @@ from neuromeld.stages.base import Job, Target, Workload
 from neuromeld.stages.heads.options import Heads
 from neuromeld.stages.per_layer import per_layer
 from neuromeld.stages.sublayer_stage import SublayerStage
-from neuromeld.units.sublayer import Sublayer, SublayerResult, compensate, moments, score
+from neuromeld.units.sublayer import Sublayer, SublayerResult, compensate, moments, pairs_of_some, score
 
 
 class HeadsStage(SublayerStage[Heads]):
@@ -75,10 +75,10 @@ class HeadsStage(SublayerStage[Heads]):
         def channels(space: Space) -> Tensor:
             return torch.arange(arch.widths[space], device=groups.device).view(total, -1)[groups].flatten()
 
+        kept, matrix = channels(Space.HEADS), read_matrix(model, sublayer.consumer)
+        pair = pairs_of_some(sublayer, kept)
+        fit = compensate(sublayer, options.compensate, matrix[kept], fitted.narrow(kept), held_out.narrow(kept), pair)
         for space in GROUPED:
             for producer in arch.producers(sublayer.layer, space):
                 mix_outputs(model, producer, channels(space))
-        kept = channels(Space.HEADS)
-        initial = read_matrix(model, sublayer.consumer)[kept]
-        fit = compensate(sublayer, options.compensate, initial, fitted.narrow(kept), held_out.narrow(kept))
         return [SublayerResult(sublayer.layer, Space.HEADS, total, keep, tuple(groups.tolist()), fit)]
