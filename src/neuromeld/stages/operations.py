@@ -47,6 +47,11 @@ def share_of_reading(work: Workload, layer: int, consumer: Weight, spaces: Colle
     return (sum(_flops(work, work.before, layer, weight) for weight in producers) + attention) / _whole(work)
 
 
+def share_of_writing(work: Workload, layer: int, consumer: Weight) -> float:
+    """Return, as such a share, what a consumer makes of the features that it reads."""
+    return _flops(work, work.before, layer, consumer, context=0) / _whole(work)
+
+
 def _flops(work: Workload, sizes: Sizes, layer: int, weight: Weight, *, context: int | None = None) -> int:
     context = work.seqlen if context is None else context
     return weight_flops(work.arch, work.target.original, sizes, layer, weight, context=context)

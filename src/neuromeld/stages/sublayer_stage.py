@@ -42,11 +42,13 @@ from neuromeld.stages.operations import (
     regression,
     share_of_pass,
     share_of_reading,
+    share_of_writing,
 )
 from neuromeld.stages.sublayer_report import learned_section, sublayer_section
 from neuromeld.stages.teaching import backward_bytes, light_backward_bytes, no_predictions
 from neuromeld.stages.windows import search_bytes
 from neuromeld.stats.base import TOKENS_PER_BLOCK
+from neuromeld.stats.split import HELD_OUT
 from neuromeld.units.compensation import COMPENSATIONS
 from neuromeld.units.learned import Learned
 from neuromeld.units.levels import TOKENS
@@ -201,10 +203,13 @@ class SublayerStage(Stage[O, NarrowedLayers]):
             if work.tokens * arch.active < copies * f:  # too few for a regression: each sees all
                 tokens = float(work.tokens * copies)
         read = share_of_reading(work, layer, consumer, self.touched)
+        fits = options.compensate == "ridge"
+        looked_at = work.tokens / min(HELD_OUT, max(1, work.tokens // work.batch_tokens)) if fits else 0.0
+        looked_at *= read + share_of_writing(work, layer, consumer)
         chosen = 2.0 * f**3 if Need.INVERSE_GRAM in SELECTORS[options.selector].needs else 0.0
-        fitted = regression(k, d, len(FFN_LAMBDAS) if options.compensate == "ridge" else 1)
+        fitted = regression(k, d, len(FFN_LAMBDAS) if fits else 1)
         return Operations(
-            tokens * read * looks / (arch.active if consumer.stacked else 1),
+            tokens * read * looks / (arch.active if consumer.stacked else 1) + looked_at,
             gram(tokens, f) + (gram(tokens, k, d) if looks > 1 else 0.0),
             copies * (4.0 * f * f * d + chosen + fitted),
         )

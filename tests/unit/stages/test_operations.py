@@ -27,7 +27,7 @@ RECIPES = {
 def test_forward_passes_are_as_many_as_predicted(name):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS)).eval()
-    data = [{"input_ids": torch.randint(0, 97, (2, SEQLEN))} for _ in range(TOKENS // SEQLEN // 2)]
+    data = [{"input_ids": torch.randint(0, 97, (1, SEQLEN))} for _ in range(TOKENS // SEQLEN)]
     plan = make_plan(model, parse_recipe(RECIPES[name] | {"calibration": {"tokens": TOKENS, "seqlen": SEQLEN}}))
     with CountedOperations() as counted, torch.no_grad():
         for batch in data:
