@@ -25,4 +25,4 @@ def _figures(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     one = found["layers"]
     ways = ("layers", "predictions", "layers, predictions")
     losses = [one["original"], one["compressed"], *(found[way]["after"] for way in ways)]
-    return [*(f"{loss:.3f}" for loss in losses), str(one["layers_better"])]
+    return [*(f"{loss:#.3g}" for loss in losses), str(one["layers_better"])]
