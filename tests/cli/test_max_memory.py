@@ -202,6 +202,18 @@ for model, recipe, out, most in json.loads(sys.argv[1]):
 """
 
 
+def records_of(code: str, jobs: list[list[object]]) -> list[dict[str, object]]:
+    """What a process prints that does these jobs one after the other, and nothing before."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(jobs)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 @linux_only
 def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
     """In a process that has done nothing else, first with few layers, then with many."""
@@ -211,15 +223,8 @@ def test_memory_grows_by_far_less_than_the_weights(text, tmp_path):
         model = build(tmp_path / str(layers), layers=layers, width=512, head_dim=256, intermediate_size=256)
         most = plan(str(model), parse_recipe(recipe)).peak_bytes - 1
         jobs.append([str(model), recipe, f"{model}-out", most])
-    done = subprocess.run(
-        [sys.executable, "-c", JOBS, json.dumps(jobs)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     peaks, sizes = [], []
-    for record in map(json.loads, done.stdout.splitlines()):
+    for record in records_of(JOBS, jobs):
         assert record["memory"]["memory_mapped"]
         peaks.append(record["peak_rss_bytes"])
         sizes.append(record["bytes_on_disk_before"])
@@ -250,14 +255,7 @@ def test_memory_of_layers_trained_alone_grows_by_far_less_than_the_weights(text,
         sizes.append(sum(source.bytes_on_disk() for source in sources))
         most = footprint_of_layers(meta_model(sources[0].config()), sizes[-1], data).peak() - 1
         jobs.append([str(model), str(small), text, f"{model}-out", most])
-    done = subprocess.run(
-        [sys.executable, "-c", LAYERS_ALONE, json.dumps(jobs)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    records = [json.loads(line) for line in done.stdout.splitlines()]
+    records = records_of(LAYERS_ALONE, jobs)
     assert all(record["memory_mapped"] for record in records)
     assert sizes[1] - sizes[0] > 200e6
     assert records[1]["peak_rss_bytes"] - records[0]["peak_rss_bytes"] < 0.25 * (sizes[1] - sizes[0])

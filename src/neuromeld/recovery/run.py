@@ -165,17 +165,24 @@ class RecoveryJob:
             **_trained(tuning, pool),
         }
 
-        def write() -> dict[str, Any]:
-            assert workspace is not None
-            with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
-                written = model, processor, located.folder, recovery, pool.check_batch
-                largest = SHARD_BYTES if at_once is None else min(SHARD_BYTES, at_once // 2)  # as it lies, and as bytes
-                record = write_recovered(folder, *written, scratch=journal.scratch, max_shard_size=largest)
-                record["recovery"] |= {"peak_rss_bytes": peak_rss_bytes()}
-                record |= {"exports": self.exports(folder, workspace.folder)} if self.exports else {}
-                return describe_recovered(folder, record, located.folder)
+        largest = SHARD_BYTES if at_once is None else min(SHARD_BYTES, at_once // 2)  # as it lies, and as bytes
 
-        return RecoverResult(self.out, told_by_first(write))
+        def write(folder: Path) -> dict[str, Any]:
+            written = model, processor, located.folder, recovery, pool.check_batch
+            return write_recovered(folder, *written, scratch=journal.scratch, max_shard_size=largest)
+
+        return RecoverResult(self.out, told_by_first(lambda: self._written(write, workspace, located.folder)))
+
+    def _written(
+        self, write: Callable[[Path], dict[str, Any]], workspace: Workspace | None, source: Path
+    ) -> dict[str, Any]:
+        """Write the output beside, with other forms of it, and rename it; return its record."""
+        assert workspace is not None
+        with new_folder(self.out, force=self.force, beside=workspace.folder) as folder:
+            record = write(folder)
+            record["recovery"] |= {"peak_rss_bytes": peak_rss_bytes()}
+            record |= {"exports": self.exports(folder, workspace.folder)} if self.exports else {}
+            return describe_recovered(folder, record, source)
 
     def _at_once(self, located: ModelSource, original: ModelSource | None) -> int | None:
         """Return the bytes that are worked on at once where all weights stay in their files; None where they do not."""
