@@ -33,16 +33,17 @@ from neuromeld.evaluation import perplexity
 from neuromeld.modalities import MODALITIES, with_own_text
 from neuromeld.planning import Budget
 from neuromeld.planning.plan import meta_model
+from neuromeld.planning.recipe import parse_recipe
 from neuromeld.recovery import parse_recovery, recover
 from tasks.score import DATA, chance_of, scored, tasks_in
 
-SMALL_UPDATE, LARGE_UPDATE, MANY = 2048, 4096, 500_000
-"""Tokens of an update, and of a training from which on updates are large."""
+UPDATES = {5_000_000: 8192, 500_000: 4096, 0: 2048}
+"""Tokens of an update, by those of a training from which on it has so many."""
 
 TASK_BATCH = 16
 """Answers that are scored at once; the longest have 600 tokens, each with the logits of the whole vocabulary."""
 
-KEYS = ("method", "start", "keep", "tokens", "learning_rate", "seed")
+KEYS = ("method", "start", "keep", "tokens", "learning_rate", "seed", "train")
 
 
 def main() -> None:
@@ -94,7 +95,9 @@ def make_start(grid: dict[str, Any], start: str, keep: float, options: argparse.
         asked = grid["starts"][start]
         calibration = {"source": "wikipedia-sample", "tokens": asked["calibration_tokens"], "passes": "own"}
         stages = asked["recipe"] | {"calibration": calibration}
-        recipe = fitted(meta_model(locate(grid["model"]).config()), stages, "ffn.size", Budget(keep=keep))
+        whole = meta_model(locate(grid["model"]).config())
+        as_it_is = asked.get("as_it_is", False)
+        recipe = parse_recipe(stages) if as_it_is else fitted(whole, stages, "ffn.size", Budget(keep=keep))
         compress(grid["model"], recipe, folder, device=options.device, evaluate=False)
         print("made", folder, flush=True)
 
@@ -105,6 +108,8 @@ def write_text(grid: dict[str, Any], rows: list[dict[str, Any]], options: argpar
     reader = with_own_text(MODALITIES["tokens"], source, options.device, progress=True)
     for seed in sorted({row["seed"] for row in rows}):
         tokens = max(row["tokens"] for row in rows if row["seed"] == seed)
+        if not tokens:
+            continue
         data = Calibration(source=grid["train"], tokens=max(tokens, 1), seqlen=grid["shared"]["seqlen"], seed=seed)
         written = reader.training(data, source.tokenizer(), source.config()).num_tokens
         print("wrote", seed, tokens, written, flush=True)
@@ -125,13 +130,16 @@ def measure_all(grid: dict[str, Any], rows: list[dict[str, Any]], options: argpa
 
 def measured(grid: dict[str, Any], row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Train the model of a row and measure it on every text."""
-    source = grid["model"] if row["keep"] == 1 else str(folder_of(options.work, row["start"], row["keep"]))
+    source = grid["model"]
+    if row["keep"] != 1:
+        make_start(grid, row["start"], row["keep"], options)
+        source = str(folder_of(options.work, row["start"], row["keep"]))
     if not row["tokens"]:
         return found_of(grid, source, options)
     out = options.work / f"trained-{identity(row)}"
-    settings = grid["shared"] | {"train": grid["train"], "tokens": row["tokens"], "seed": row["seed"]}
+    settings = grid["shared"] | {"train": row.get("train", grid["train"]), "tokens": row["tokens"], "seed": row["seed"]}
     settings |= {"learning_rate": row["learning_rate"]} | grid["methods"][row["method"]]
-    settings["batch_tokens"] = LARGE_UPDATE if row["tokens"] >= MANY else SMALL_UPDATE
+    settings["batch_tokens"] = next(size for least, size in UPDATES.items() if row["tokens"] >= least)
     if settings.pop("follows", False):
         settings |= {"original": grid["model"], "distill_weight": 1.0}
     try:
