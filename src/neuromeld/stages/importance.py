@@ -84,7 +84,7 @@ def _read(job: Job, learning: Sequence[Selection]) -> dict[str, Read]:
 
 
 def choosing_bytes(work: Workload, features: int, layers: int, *, light: bool) -> int:
-    """Predict what refits hold while units are learned: moments and the last choice of layers, of one in a light job."""
+    """Predict what refits hold while units are learned: moments and last choices, of one layer in a light job."""
     held = 0 if light else layers * 4 * 2 * features * (features + work.arch.width)
     return held + 8 * 4 * features * (features + work.arch.width)
 
