@@ -12,9 +12,9 @@ from neuromeld.model.learning import steps_of
 from neuromeld.model.surgery import read_bias, read_matrix
 from neuromeld.registry import Need
 from neuromeld.runtime.progress import track
-from neuromeld.stages.base import Job, Workload
+from neuromeld.stages.base import Job, Workload, largest_layer_bytes
 from neuromeld.stages.operations import READ_TOKENS
-from neuromeld.stages.teaching import check_alone, is_short, teacher_of
+from neuromeld.stages.teaching import LIGHT_FROM, allowed_bytes, check_alone, is_short, teacher_of
 from neuromeld.stats.split import held_out_here
 from neuromeld.units.learned import Learned, UnitScores
 from neuromeld.units.levels import LevelLosses
@@ -84,9 +84,17 @@ def _read(job: Job, learning: Sequence[Selection]) -> dict[str, Read]:
 
 
 def choosing_bytes(work: Workload, features: int, layers: int, *, light: bool) -> int:
-    """Predict what refits hold while units are learned: moments and last choices, of one layer in a light job."""
-    held = 0 if light else layers * 4 * 2 * features * (features + work.arch.width)
-    return held + 8 * 4 * features * (features + work.arch.width)
+    """Predict what refits take while units are learned: moments of layers, on the disk in a light job, and choices."""
+    d, weights = work.arch.width, layers * largest_layer_bytes(work)
+    held, refit = layers * _held_bytes(features, d), 8 * 5 * features * (features + d)
+    if light:
+        return refit
+    return refit + layers * 4 * features**2 + (held if held <= max(LIGHT_FROM, weights) else 0)
+
+
+def _held_bytes(features: int, width: int) -> int:
+    """Return what the last choice of a layer takes that is held."""
+    return 4 * features * (features + 2 * width)
 
 
 def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
@@ -108,7 +116,9 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
     pools = [pool for one in learning for pool in one.pools]
     if not pools:
         return Importance(scores)
-    choices = Choices(job.model, _read(job, learning), keep=not is_short(job))
+    read = _read(job, learning)
+    held = sum(_held_bytes(len(one.gram), job.arch.width) for one in read.values())
+    choices = Choices(job.model, read, keep=not is_short(job) and held <= allowed_bytes(job.model))
     with track("learning what to keep", steps_of(job.data), enabled=job.progress) as advance:
         learned = UnitScores(teacher_of(job), pools, choices).learned(job.data, job.journal, advance)
     for member in (member for pool in pools for member in pool.members):
