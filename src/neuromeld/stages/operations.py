@@ -15,12 +15,6 @@ BACKWARD = 3
 LEARNING = 4.0
 """Plain forward passes over the data that learning from the predictions of the original costs, which is run, too."""
 
-REFITTING = 2.0
-"""Operations that a choice of `f` features is refitted by while it is learned (`units/refitted.py`), over `f^3`."""
-
-READ_TOKENS = 64
-"""Calibration tokens for each feature that it is refitted by."""
-
 EIGENVECTORS = 10
 """Operations of a product that all eigenvectors of a symmetric matrix `(n, n)` cost as much as, over `n^3`: measured
 at n = 1024 on a processor."""
@@ -86,14 +80,6 @@ def regression(kept: int, targets: int, tries: int) -> float:
 def measuring_levels(tokens: float, validation: float, layers: int) -> Operations:
     """Return what the losses of some widths of every layer take (`units/levels.py`): each runs half of the layers."""
     return Operations(COLLECTING * tokens + layers * LEVELS * min(TOKENS, validation) / 2)
-
-
-def refitting(work: Workload, features: int, layers: int) -> Operations:
-    """Return what refitting takes while units are learned: second moments, and at each step a refit of each layer."""
-    read, steps = min(work.tokens, READ_TOKENS * features), work.tokens / work.batch_tokens
-    felt = 2.0 * work.tokens * features * (features + work.arch.width)
-    refits = steps * REFITTING * features**3
-    return Operations(COLLECTING * read, layers * gram(read, features), layers * (felt + refits))
 
 
 def searching(work: Workload, windows: int) -> Operations:

@@ -33,13 +33,12 @@ from neuromeld.stages.base import (
     largest_layer_bytes,
     layer_bytes,
 )
-from neuromeld.stages.importance import Importance, Selection, choosing_bytes, importance_for
+from neuromeld.stages.importance import Importance, Selection, importance_for
 from neuromeld.stages.operations import (
     BACKWARD,
     LEARNING,
     gram,
     measuring_levels,
-    refitting,
     regression,
     share_of_pass,
     share_of_reading,
@@ -144,10 +143,6 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         """Ask the selector."""
         return learns(options.selector)
 
-    def refits(self, options: Any) -> bool:
-        """Tell whether the consumer is refitted for the units that are kept, as they are."""
-        return bool(options.compensate == "ridge")
-
     def holds_out(self, options: O) -> bool:  # noqa: ARG002
         """Hold data out: the compensation is chosen by it."""
         return True
@@ -158,16 +153,11 @@ class SublayerStage(Stage[O, NarrowedLayers]):
 
     def cost(self, options: Any, work: Workload) -> Cost:
         """Predict sums and regressions of the widest sublayer, measured in docs/decisions/0013 and 0016."""
-        d, f, layers = work.arch.width, self.features(work, work.target.original), work.before.num_layers
+        d, f = work.arch.width, self.features(work, work.target.original)
         working = work.tokens * 4 * 3 * d + 8 * 6 * f * (f + d) + 16 * TOKENS_PER_BLOCK * f
         mapped = largest_layer_bytes(work) + self.regression_bytes(options, work)
         if sees_whole_model(options.selector):
-            refits = self.learns(options) and self.refits(options)
-            held, light = (choosing_bytes(work, f, layers, light=x) if refits else 0 for x in (False, True))
-            working, mapped = (
-                max(working, held + backward_bytes(work)),
-                max(mapped, light + light_backward_bytes(work)),
-            )
+            working, mapped = max(working, backward_bytes(work)), max(mapped, light_backward_bytes(work))
         wide = replace(work.after, hidden=work.before.hidden)
         searched = search_bytes(work) if self.searches(options) else 0
         return Cost(
@@ -229,8 +219,6 @@ class SublayerStage(Stage[O, NarrowedLayers]):
         needs, found = SELECTORS[options.selector].needs, Operations()
         if Need.LEARNING in needs:
             found += Operations(LEARNING * work.tokens)
-            if self.refits(options):
-                found += refitting(work, self.features(work, work.before), work.before.num_layers)
         if Need.GRADIENT in needs:
             found += Operations(BACKWARD * work.tokens)
         return found + (
@@ -275,12 +263,6 @@ class Step:
         pools: list[Pool] = self.stage.pools(self.options, self.target, self.before, self.after)
         return pools
 
-    @property
-    def selection(self) -> Selection:
-        """Its selector with its budgets."""
-        refits = {self.stage.space} if self.stage.refits(self.options) else ()
-        return Selection(self.options.selector, self.pools, frozenset(refits))
-
     def costs(self, model: nn.Module, arch: Architecture, pool: Pool) -> list[int]:
         """Return the parameters of a unit of each member of one of its pools; `arch` is of the layers that are left."""
         original, costs = self.target.original, []
@@ -309,19 +291,18 @@ def _selections(model: nn.Module, arch: Architecture, steps: Sequence[Step]) -> 
     Sizes that several stages learn by layer are under one, which counts parameters.
     """
     if not share_a_budget((step.stage, step.options) for step in steps):
-        return [step.selection for step in steps]
+        return [Selection(step.options.selector, step.pools) for step in steps]
     members, budget, selections = [], 0, []
     for step in steps:
         if not _learns_sizes(step.stage, step.options):
-            selections.append(step.selection)
+            selections.append(Selection(step.options.selector, step.pools))
             continue
         (pool,) = step.pools
         costs, sizes = step.costs(model, arch, pool), step.stage.sizes(step.after)
         for member, cost in zip(pool.members, costs, strict=True):
             members.append(replace(member, cost=cost))
             budget += cost * sizes[member.layer]
-    refits = frozenset(space for step in steps for space in step.selection.refits)
-    return [*selections, Selection("learned", [Pool(tuple(members), budget)], refits)]
+    return [*selections, Selection("learned", [Pool(tuple(members), budget)])]
 
 
 def _resized(

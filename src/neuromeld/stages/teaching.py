@@ -27,7 +27,7 @@ def teacher_of(job: Job) -> Teacher:
     if is_short(job):
         return Teacher(job.model, job.original or job.model, job.arch, light=True)
     activations = activation_bytes(job.arch, next(iter(batch.values())).numel(), job.arch.num_layers)
-    return Teacher(job.model, job.original or job.model, job.arch, light=activations > allowed_bytes(job.model))
+    return Teacher(job.model, job.original or job.model, job.arch, light=activations > _allowed_bytes(job.model))
 
 
 def is_short(job: Job) -> bool:
@@ -35,10 +35,8 @@ def is_short(job: Job) -> bool:
     return job.journal.memory_mapped or is_streaming()
 
 
-def allowed_bytes(model: nn.Module) -> int:
-    """Return what activations may take, or choices that are held: as much as the weights, or `LIGHT_FROM`; of a card,
-    half of what is free.
-    """
+def _allowed_bytes(model: nn.Module) -> int:
+    """Return what activations may take: as much as the weights, or `LIGHT_FROM`; of a card, half of what is free."""
     device = device_of(model)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2

@@ -1,18 +1,18 @@
 """Learn which units to keep: scores trained through a soft choice under a budget.
 
 Every unit, a hidden neuron or a group of heads, has a score.  The forward pass has the units that would be kept now,
-with the matrix that reads them refitted where that is done in the end (`units/refitted.py`), and the gradient by what
-is kept of each goes on to the scores as if that were the share that a soft choice keeps (`transport/capacity.py`;
-straight through, arXiv:1308.3432), whose temperature falls.
+and the gradient by what is kept of each goes on to the scores as if that were the share that a soft choice keeps
+(`transport/capacity.py`; straight through, arXiv:1308.3432), whose temperature falls.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuromeld.archs.spec import Space
 from neuromeld.model.capture import Batch
@@ -20,7 +20,6 @@ from neuromeld.model.learning import Look, Teacher, learn
 from neuromeld.runtime.journal import Journal
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.units.pools import LayerUnits, Pool
-from neuromeld.units.refitted import Choices
 from neuromeld.units.taylor import taylor_importance
 
 TEMPERATURES = (0.5, 0.05)
@@ -47,14 +46,10 @@ class Learned:
 
 @dataclass(frozen=True)
 class UnitScores:
-    """Scores of all units of some budgets, in one piece, to be learned.
-
-    choices  of the teacher's model
-    """
+    """Scores of all units of some budgets, in one piece, to be learned."""
 
     teacher: Teacher
     pools: Sequence[Pool]
-    choices: Choices
     name: str = "learned"
     rate: float = 0.1
 
@@ -88,7 +83,7 @@ class UnitScores:
         scores, temperature = numbers.detach().requires_grad_(), _temperature(way)
         soft = [share for pool, part in self._by_pool(scores) for share in pool.shares(part, temperature)]
         leaves = [mask.requires_grad_() for pool, part in self._by_pool(numbers) for mask in pool.choice(part)]
-        loss, gradients = self.teacher.divergence([batch], self._made(leaves), leaves)
+        loss, gradients = self.teacher.divergence([batch], self._masked(leaves), leaves)
         torch.autograd.backward(soft, gradients)
         assert scores.grad is not None
         return loss, scores.grad
@@ -96,7 +91,7 @@ class UnitScores:
     def test(self, numbers: Tensor, batches: Sequence[Batch]) -> float:
         """Return the loss of the choice as it would be made now."""
         hard = [mask for pool, part in self._by_pool(numbers) for mask in pool.choice(part)]
-        return self.teacher.divergence(batches, self._made(hard))[0]
+        return self.teacher.divergence(batches, self._masked(hard))[0]
 
     @property
     def _members(self) -> list[LayerUnits]:
@@ -114,11 +109,28 @@ class UnitScores:
         for pool in self.pools:
             yield pool, [next(parts) for _ in pool.members]
 
-    def _made(self, masks: Sequence[Tensor]) -> Any:
-        return partial(self.choices.made, dict(zip(self._paths, masks, strict=True)))
+    def _masked(self, masks: Sequence[Tensor]) -> Any:
+        return partial(_masked, self.teacher.model, dict(zip(self._paths, masks, strict=True)))
 
 
 def _temperature(way: float) -> float:
     """The temperature after this share of the way: it falls by the same factor at every step."""
     first, last = TEMPERATURES
     return float(first * (last / first) ** way)
+
+
+@contextmanager
+def _masked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, what the module at each path reads is multiplied by its mask, one number for each unit."""
+
+    def before(mask: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        def multiply(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            x = args[0]
+            return (x * mask.to(x).repeat_interleave(x.shape[-1] // len(mask)), *args[1:])
+
+        return multiply
+
+    with ExitStack() as hooks:
+        for path, mask in masks.items():
+            hooks.callback(model.get_submodule(path).register_forward_pre_hook(before(mask)).remove)
+        yield

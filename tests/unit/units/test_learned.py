@@ -18,7 +18,6 @@ from neuromeld.stages.ffn import FfnStage
 from neuromeld.stats.split import divided
 from neuromeld.units.learned import UnitScores
 from neuromeld.units.pools import LayerUnits, Pool
-from neuromeld.units.refitted import Choices
 from unit.stages.models import batches
 
 CALIBRATION = {"tokens": 4096, "seqlen": 16}
@@ -73,7 +72,7 @@ def test_units_of_other_costs_share_a_budget_too(budget):
 
 def learned(model, pools, data=None, journal=NO_JOURNAL, advance=lambda _: None, **options):
     teacher = Teacher(model, model, architecture_of(model), **options)
-    return UnitScores(teacher, pools, Choices(model)).learned(data or batches(24), journal, advance)
+    return UnitScores(teacher, pools).learned(data or batches(24), journal, advance)
 
 
 def spoiled(family="llama"):
@@ -113,7 +112,7 @@ def test_learning_brings_held_out_predictions_nearer():
 def test_what_is_trained_is_the_choice_and_not_the_soft_one():
     model = build("llama", dtype=torch.float32)
     pool = Pool((LayerUnits(Space.FFN, 0, 40, cost=6, step=8), LayerUnits(Space.HEADS, 1, 2, cost=100)), 250)
-    what = UnitScores(Teacher(model, model, architecture_of(model)), [pool], Choices(model))
+    what = UnitScores(Teacher(model, model, architecture_of(model)), [pool])
     numbers, batch = torch.cat(draw(40, 2)), batches(8)[0]
     loss, gradient = what.gradient(numbers, batch, 0.0)
     assert loss == pytest.approx(what.test(numbers, [batch]), rel=1e-6)

@@ -85,10 +85,6 @@ class FfnStage(SublayerStage[Ffn]):
         """Tell whether the width of each layer is chosen by measured losses."""
         return options.by_layer and measures_levels(options.selector)
 
-    def refits(self, options: Ffn) -> bool:
-        """Add that nothing is merged into them before."""
-        return super().refits(options) and options.merge == "none"
-
     def write_config(self, config: PretrainedConfig, target: Target, after: Sizes) -> None:
         """Set the intermediate size, as it is and not as something else is made of it."""
         for key in target.arch.spec.config_keys(Space.FFN):
