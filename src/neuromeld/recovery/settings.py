@@ -211,7 +211,7 @@ class Recovery(Settings):
         if self.shard and (self.lora_rank is not None or self.layerwise_tokens is not None):
             problems.append("shard trains all of every layer: leave lora_rank and layerwise_tokens out")
         if self.layerwise_tokens is not None and self.original is None:
-            problems.append("layerwise_tokens is for layers that follow the original's; name it by original")
+            problems.append("layerwise_tokens is for layers that follow the original's: name it by original (--from)")
         if self.teacher is not None:
             given = {*TEACHERS_OWN, "layerwise_tokens"} & self.model_fields_set
             given |= {"temperature"} if self.temperature != 1 else set()
