@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine-figures": serving.figures,
     "engine-speeds": serving.speeds,
     "recovered": recovery.recovered,
+    "starts": recovery.starts,
     "layerwise": layerwise.layerwise,
     "fewer-tokens": tokens.fewer,
     "mostly-vocabulary": tokens.mostly_vocabulary,

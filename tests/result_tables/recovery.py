@@ -1,4 +1,4 @@
-"""What training brings back: a line of `benchmarks/results/recover.jsonl` below the other."""
+"""What training brings back, and what is lost before it: by `recover.jsonl` and `starts.jsonl`."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 from neuromeld.evaluation import TaskScore, retained_performance
 from result_tables.markdown import words
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "recover.jsonl"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 ABOVE = 4
 """Standard errors above chance, by which the dense model has to answer a task for it to count."""
@@ -16,21 +16,45 @@ ABOVE = 4
 HEAD = ("kept", "made by", "training", "tokens", "rate", "Wikipedia", "news", "Python docs", "tasks kept (95 %)")
 
 
+STARTS_HEAD = ("kept", "learned", "format", "parameters", "Wikipedia", "news", "Python docs")
+
+
 def recovered() -> str:
     """Excess losses over the dense model as it came, and of the answers it has right, the share that is kept."""
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    dense = next(line for line in lines if line["keep"] == 1 and not line["tokens"])
+    lines, dense = _lines("recover.jsonl")
     lines.sort(key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0)))
     return words(HEAD, [_row(line, dense) for line in lines])
 
 
+def starts() -> str:
+    """Excess losses over the dense model of what was made smaller by learning what to keep."""
+    lines, dense = _lines("starts.jsonl")
+    lines.sort(key=lambda line: (-line["keep"], "by layer" not in line["start"], line["start"]))
+    return words(STARTS_HEAD, [_start(line, dense) for line in lines if line is not dense])
+
+
+def _start(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
+    form = "native" if "by layer" in line["start"] else "stock"
+    parameters = f"{line['parameters'] / dense['parameters']:.3f}"
+    return [f"{line['keep']:g}", line["start"], form, parameters, *_excess(line, dense)]
+
+
+def _lines(name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """All lines of a file, and that of the dense model as it came."""
+    lines = [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+    return lines, next(line for line in lines if line["keep"] == 1 and not line["tokens"])
+
+
+def _excess(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
+    return [f"{loss - dense['losses'][text]:.3f}" for text, loss in line["losses"].items()]
+
+
 def _row(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
-    excess = [f"{loss - dense['losses'][text]:.3f}" for text, loss in line["losses"].items()]
     method = line["method"] if line["tokens"] else "none"
     method += ", none better than before" if line["tokens"] and line["best_step"] == 0 else ""
     tokens = f"{line['tokens']:,}" if line["tokens"] else ""
     rate = f"{line['learning_rate']:g}" if line["tokens"] else ""
-    return [f"{line['keep']:g}", line["start"], method, tokens, rate, *excess, _tasks(line, dense)]
+    return [f"{line['keep']:g}", line["start"], method, tokens, rate, *_excess(line, dense), _tasks(line, dense)]
 
 
 def _tasks(line: dict[str, Any], dense: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from neuromeld.stats.store import StatisticsStore, cache_key
 BATCH, CARD_BATCH = 16, 256
 """Texts that are written at a time, by a processor and by a card, which takes as long for many as for few."""
 
-TRAINING_TOKENS, CARD_TRAINING_TOKENS = 1 << 17, 1 << 21
+TRAINING_TOKENS, CARD_TRAINING_TOKENS = 1 << 17, 1 << 20
 """Tokens that are written to train on, at most: what a processor writes in minutes, and a card."""
 
 RUN, LEAST_DISTINCT = 8, 0.2
