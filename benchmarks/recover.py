@@ -110,7 +110,7 @@ def write_text(grid: dict[str, Any], rows: list[dict[str, Any]], options: argpar
         tokens = max(row["tokens"] for row in rows if row["seed"] == seed)
         if not tokens:
             continue
-        data = Calibration(source=grid["train"], tokens=max(tokens, 1), seqlen=grid["shared"]["seqlen"], seed=seed)
+        data = Calibration(source=grid["train"], tokens=tokens, seqlen=grid["shared"]["seqlen"], seed=seed)
         written = reader.training(data, source.tokenizer(), source.config()).num_tokens
         print("wrote", seed, tokens, written, flush=True)
 
