@@ -29,7 +29,12 @@ RECIPES = {
         "transport",
         "--hidden-refit",
     ],
+    "learned directions": ["--hidden-size", 16, "--hidden-selector", "learned"],
     "a basis for every layer": ["--hidden-size", 16, "--hidden-basis", "layer"],
+    "learned": ["--num-kv-heads", 1, "--heads-selector", "learned", "--ffn-size", 12, "--ffn-selector", "learned"],
+    "learned by layer": ["--ffn-size", 12, "--ffn-selector", "learned", "--ffn-by-layer"],
+    "taylor": ["--ffn-size", 12, "--ffn-selector", "taylor", "--ffn-by-layer"],
+    "measured levels": ["--ffn-size", 12, "--ffn-selector", "obs", "--ffn-by-layer"],
     "merge": ["--share-ffns", 2, "--native"],
     "budget": ["--keep", 0.8],
 }
@@ -77,6 +82,8 @@ def errors(record: dict) -> list[float]:
     fits = [*record.get("ffn", []), *record.get("heads", []), *record.get("refits", {}).values()]
     fits += record.get("window_refits", [])
     losses = [window["loss"] for window in record.get("windows", [])]
+    looks = record.get("ffn_learned", {}).get("looks", []) + record.get("directions_learned", [])
+    losses += [look["held_out"] for look in looks if look["held_out"] is not None]
     return [fit[key] for fit in fits for key in ("error_before", "error_after")] + losses
 
 

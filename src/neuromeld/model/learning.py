@@ -17,7 +17,9 @@ from neuromeld.archs.resolve import Architecture
 from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.gradients import frozen, run_again
 from neuromeld.model.predictions import kl, predictions, sum_in_chunks
+from neuromeld.runtime.distributed import own_rows, sum_tensor
 from neuromeld.runtime.journal import Journal
+from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats.split import divided
 
 TESTS = 8
@@ -63,10 +65,11 @@ class Teacher:
     ) -> tuple[float, list[Tensor]]:
         """Return the nats per token from what the whole model predicts, and the gradients by the leaves.
 
+        batches  that every process has: each takes a part, and sums are added over all of them
         changed  inside it, the model is changed by the leaves
         """
         total, count = 0.0, 0
-        for window in backward_batches(self.model, batches):
+        for window in backward_batches(self.model, own_rows(batches)):
             with torch.no_grad():
                 expected = predictions(self.whole, window)
             with changed(), self._layers(), torch.set_grad_enabled(bool(leaves)):
@@ -74,7 +77,9 @@ class Teacher:
                 if leaves:
                     found.backward()
             total, count = total + float(found.detach()), count + len(expected)
-        return total / count, [leaf.grad / count for leaf in leaves if leaf.grad is not None]
+        total, count = sum_tensor(torch.tensor([total, count], dtype=ACCUMULATE)).tolist()
+        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        return total / count, [sum_tensor(gradient) / count for gradient in gradients]
 
     @contextmanager
     def _layers(self) -> Iterator[None]:
@@ -142,7 +147,7 @@ def learn(
 ) -> tuple[Tensor, list[Look]]:
     """Return the numbers that were best on held-out text, and how they came about.
 
-    batches  seen in order, a step each, those apart that are held out
+    batches  all there are, seen in order, a step each, those apart that are held out
     journal  keeps the state after each look, from which an interrupted job goes on with the same result
     """
     fitted, held_out = _parts(batches)

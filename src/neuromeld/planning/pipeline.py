@@ -22,7 +22,7 @@ from neuromeld.runtime.distributed import num_ranks, shard_batches
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.phases import Phases
 from neuromeld.stages.base import Job, Target
-from neuromeld.stages.sublayer_stage import Step, SublayerStage, run_together, share_a_budget
+from neuromeld.stages.sublayer_stage import Step, SublayerStage, finds_sizes, run_together
 from neuromeld.stats.split import is_held_out
 
 SAMPLE_EVERY, SAMPLE_LEAST = 4, 4
@@ -107,8 +107,8 @@ def compress_model(
     finally:
         model.train(training)
     parameters = unique_parameters(model)
-    shared = share_a_budget((chosen.stage, chosen.options) for chosen in plan.recipe.chosen)
-    as_planned = parameters <= plan.parameters_after if shared else parameters == plan.parameters_after
+    in_steps = any(finds_sizes(chosen.stage, chosen.options) for chosen in plan.recipe.chosen)
+    as_planned = parameters <= plan.parameters_after if in_steps else parameters == plan.parameters_after
     assert as_planned, f"planned {plan.parameters_after} parameters, found {parameters}"
     return done
 

@@ -5,7 +5,7 @@ alike, since all see the same sums; the first one alone writes.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, overload
@@ -51,15 +51,18 @@ def own_device(device: str) -> str:
 
 @dataclass(frozen=True)
 class Share(Sequence[T]):
-    """Every `step`-th of `total` batches, from the one at `first`."""
+    """Every `step`-th of all batches, from the one at `first`."""
 
-    items: Sequence[T]
+    everything: Sequence[T]
     first: int
     step: int
-    total: int
+
+    @property
+    def items(self) -> Sequence[T]:
+        return self.everything[self.first :: self.step]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(range(self.first, len(self.everything), self.step))
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -78,13 +81,25 @@ def shard_batches(batches: Sequence[T]) -> Sequence[T]:
         raise UserInputError(
             f"{len(batches)} calibration batches for {ranks} processes: start fewer, or give more text"
         )
-    return Share(batches[dist.get_rank() :: ranks], dist.get_rank(), ranks, len(batches))
+    return Share(batches, dist.get_rank(), ranks)
+
+
+def every_batch(batches: Sequence[T]) -> Sequence[T]:
+    """Return the batches of all ranks, of which these are this rank's share."""
+    return batches.everything if isinstance(batches, Share) else batches
+
+
+def own_rows(batches: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Return what this rank takes of batches that every rank has: some rows of each, none of those with too few."""
+    rank, ranks = (dist.get_rank(), num_ranks()) if num_ranks() > 1 else (0, 1)
+    shares = ({name: value[rank::ranks] for name, value in batch.items()} for batch in batches)
+    return [share for share in shares if len(next(iter(share.values())))]
 
 
 def global_index(batches: Sequence[T], index: int) -> tuple[int, int]:
     """Return which of all batches is at `index` of these, and how many there are in all."""
     if isinstance(batches, Share):
-        return batches.first + index * batches.step, batches.total
+        return batches.first + index * batches.step, len(batches.everything)
     return index, len(batches)
 
 
@@ -102,7 +117,7 @@ def map_over_ranks(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
 
 def sum_over_ranks(number: int) -> int:
     """Return the sum of the values that the ranks give."""
-    return number if num_ranks() == 1 else int(sum_tensor(torch.tensor(number)))
+    return int(sum_tensor(torch.tensor(number)))
 
 
 def wait_for_all() -> None:
@@ -114,6 +129,8 @@ def wait_for_all() -> None:
 
 def sum_tensor(value: Tensor) -> Tensor:
     """Add a tensor over all ranks; it stays on its device.  `LostRankError` where another rank has ended."""
+    if num_ranks() == 1:
+        return value
     total = value.cpu().clone()
     with naming_lost_ranks():
         dist.all_reduce(total)

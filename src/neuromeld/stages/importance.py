@@ -8,10 +8,11 @@ from torch import Tensor
 from neuromeld.model.learning import steps_of
 from neuromeld.model.surgery import read_matrix
 from neuromeld.registry import Need
+from neuromeld.runtime.distributed import every_batch
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import Job
-from neuromeld.stages.teaching import check_alone, is_short, teacher_of
-from neuromeld.stats.split import held_out_here
+from neuromeld.stages.teaching import is_short, teacher_of
+from neuromeld.stats.split import divided
 from neuromeld.units.learned import Learned, UnitScores
 from neuromeld.units.levels import LevelLosses
 from neuromeld.units.pools import Pool
@@ -49,8 +50,6 @@ def _level_losses(job: Job, selections: Sequence[Selection]) -> dict[str, Tensor
 def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
     """Return the scores that selectors ask for which see the whole model; none where none do."""
     chosen = [selection for selection in selections if sees_whole_model(selection.selector)]
-    if chosen:
-        check_alone()
     felt = [
         member.space
         for one in chosen
@@ -58,14 +57,15 @@ def importance_for(job: Job, selections: Sequence[Selection]) -> Importance:
         for pool in one.pools
         for member in pool.members
     ]
-    fitted_on = [batch for b, batch in enumerate(job.data) if not held_out_here(job.data, b)]
+    every = every_batch(job.data)
+    fitted_on = [every[b] for b in divided(len(every))[0]]
     scores = taylor_importance(job.model, job.arch, sorted(set(felt)), fitted_on, light=is_short(job))
     scores |= _level_losses(job, selections)
     pools = [pool for one in chosen if Need.LEARNING in SELECTORS[one.selector].needs for pool in one.pools]
     if not pools:
         return Importance(scores)
-    with track("learning what to keep", steps_of(job.data), enabled=job.progress) as advance:
-        learned = UnitScores(teacher_of(job), pools).learned(job.data, job.journal, advance)
+    with track("learning what to keep", steps_of(every), enabled=job.progress) as advance:
+        learned = UnitScores(teacher_of(job), pools).learned(every, job.journal, advance)
     for member in (member for pool in pools for member in pool.members):
         consumer = job.arch.consumer(member.layer, member.space)
         features = len(read_matrix(job.model, consumer))

@@ -5,7 +5,7 @@ residual stream, is then refitted to write what the whole sublayer would have wr
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -276,13 +276,13 @@ class Step:
         return costs
 
 
-def share_a_budget(chosen: Iterable[tuple[Any, Any]]) -> bool:
-    """Tell whether layers of several stages, given with their options, learn their sizes under one budget."""
-    return sum(_learns_sizes(stage, options) for stage, options in chosen) > 1
+def finds_sizes(stage: Any, options: Any) -> bool:
+    """Tell whether a stage finds the size of each layer, under a budget that is spent in steps."""
+    return isinstance(stage, SublayerStage) and bool(options.by_layer)
 
 
-def _learns_sizes(stage: Any, options: Any) -> bool:
-    return isinstance(stage, SublayerStage) and stage.learns(options) and bool(options.by_layer)
+def _learns_sizes(step: Step) -> bool:
+    return finds_sizes(step.stage, step.options) and step.stage.learns(step.options)
 
 
 def _selections(model: nn.Module, arch: Architecture, steps: Sequence[Step]) -> list[Selection]:
@@ -290,11 +290,11 @@ def _selections(model: nn.Module, arch: Architecture, steps: Sequence[Step]) -> 
 
     Sizes that several stages learn by layer are under one, which counts parameters.
     """
-    if not share_a_budget((step.stage, step.options) for step in steps):
+    if sum(map(_learns_sizes, steps)) < 2:
         return [Selection(step.options.selector, step.pools) for step in steps]
     members, budget, selections = [], 0, []
     for step in steps:
-        if not _learns_sizes(step.stage, step.options):
+        if not _learns_sizes(step):
             selections.append(Selection(step.options.selector, step.pools))
             continue
         (pool,) = step.pools

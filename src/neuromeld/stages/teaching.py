@@ -5,11 +5,9 @@ from torch import nn
 
 from neuromeld.archs.resolve import Architecture
 from neuromeld.archs.spec import Space
-from neuromeld.errors import UserInputError
 from neuromeld.model.capture import backward_batches
 from neuromeld.model.learning import Teacher
 from neuromeld.model.predictions import measuring_bytes
-from neuromeld.runtime.distributed import num_ranks
 from neuromeld.runtime.streaming import device_of, is_streaming
 from neuromeld.stages.base import Job, Workload, largest_layer_bytes, table_bytes
 
@@ -22,7 +20,6 @@ def teacher_of(job: Job) -> Teacher:
 
     Where the activations of a window would take much memory, layers are run again for the backward pass.
     """
-    check_alone()
     batch = backward_batches(job.model, job.data[:1])[0]
     if is_short(job):
         return Teacher(job.model, job.original or job.model, job.arch, light=True)
@@ -41,12 +38,6 @@ def _allowed_bytes(model: nn.Module) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return max(LIGHT_FROM, sum(parameter.nbytes for parameter in model.parameters()))
-
-
-def check_alone() -> None:
-    """Raise `UserInputError` where several processes share the job."""
-    if num_ranks() > 1:
-        raise UserInputError("selectors that look at gradients run in one process; start it without torchrun")
 
 
 def backward_bytes(work: Workload) -> int:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuromeld.runtime.distributed import num_ranks, sum_tensor
+from neuromeld.runtime.distributed import sum_tensor
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stats import Features, TargetMoments
 from neuromeld.stats.split import SplitStatistic
@@ -45,7 +45,7 @@ class Tokens:
             after = y - (written if found.shift is None else written + found.shift)
             grown = after.norm(dim=1) > (y - z @ initial).norm(dim=1)
             worse += torch.stack([grown.sum(), (~grown).sum()]).to(worse)
-        more, others = _over_ranks(worse)
+        more, others = sum_tensor(worse)
         return bool(more > MOST * (more + others))
 
     def usual(self, width_in: int, width_out: int) -> tuple[Features, Features]:
@@ -57,7 +57,7 @@ class Tokens:
         for b in filter(self.is_held_out, range(self.num_batches)):
             sizes = self.pair(b)[1].to(ACCUMULATE).norm(dim=1).clamp_min(torch.finfo(ACCUMULATE).tiny)
             logs += torch.stack([sizes.log().sum().cpu(), torch.tensor(float(len(sizes)), dtype=ACCUMULATE)])
-        total, num = _over_ranks(logs)
+        total, num = sum_tensor(logs)
         largest = LARGEST * float((total / num).exp())
         sums = SplitStatistic(lambda: TargetMoments(width_in, width_out))
         for b in range(self.num_batches):
@@ -66,7 +66,3 @@ class Tokens:
             sums.update(self.is_held_out(b), z[few], y[few])
         fitted, held_out = sums.finalize()
         return fitted, held_out
-
-
-def _over_ranks(sums: Tensor) -> Tensor:
-    return sum_tensor(sums) if num_ranks() > 1 else sums

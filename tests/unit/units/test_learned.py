@@ -169,6 +169,21 @@ def test_sizes_by_layer_are_found_and_are_as_many_as_planned(selector):
     assert ("Feed-forward networks: what was learned" in titles) == (selector == "learned")
 
 
+def test_a_budget_that_steps_do_not_meet_is_kept():
+    model = build("llama", dtype=torch.float32)
+    stages = {"ffn": {"size": 21, "selector": "taylor", "by_layer": True}, "calibration": CALIBRATION}
+    plan = make_plan(model, parse_recipe(stages))
+    done = compress_model(model, plan, batches(96))
+    assert sum(done.sizes.ffn) == 4 * 21 - 4
+    assert unique_parameters(done.model) == plan.parameters_after - 4 * 3 * model.config.hidden_size
+
+
+def test_fewer_neurons_than_a_step_are_refused():
+    stages = {"ffn": {"size": 7, "selector": "taylor", "by_layer": True}, "calibration": CALIBRATION}
+    with pytest.raises(UserInputError, match="at least 8 hidden neurons in every layer"):
+        make_plan(build("llama"), parse_recipe(stages))
+
+
 @pytest.mark.parametrize("dropped", [0, 1])
 def test_heads_and_neurons_share_a_budget_of_parameters(dropped):
     model = build("llama", dtype=torch.float32)

@@ -18,7 +18,7 @@ from neuromeld.linalg.low_rank import LowRank, weighted_low_rank
 from neuromeld.model.capture import capture_inputs
 from neuromeld.model.native.modeling import attach_table_hooks
 from neuromeld.model.surgery import add_linear, read_matrix, tie, write_matrix
-from neuromeld.runtime.distributed import num_ranks, sum_tensor
+from neuromeld.runtime.distributed import sum_tensor
 from neuromeld.runtime.progress import track
 from neuromeld.shapes import ACCUMULATE
 from neuromeld.stages.base import Cost, Job, Operations, Stage, Target, Workload, table_bytes
@@ -186,5 +186,5 @@ def _statistics(job: Job) -> tuple[Float[Tensor, " v"], Float[Tensor, "d d"]]:
     with track("what the head reads", len(job.data), enabled=job.progress) as advance:
         capture_inputs(job.model, arch, [head], job.data, lambda _, x: moment.update(x), advance)
     reduce(moment)
-    uses = sum_tensor(uses) if num_ranks() > 1 else uses
+    uses = sum_tensor(uses)
     return uses + UNSEEN, moment.finalize()

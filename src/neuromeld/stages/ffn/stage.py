@@ -66,7 +66,13 @@ class FfnStage(SublayerStage[Ffn]):
         size = options.size or tuple(
             width and max(1, round_width(width * ratio, width, multiple)) for width in sizes.ffn
         )
-        return replace(sizes, ffn=per_layer("ffn.size", size, sizes.ffn))
+        ffn, step = per_layer("ffn.size", size, sizes.ffn), self.step_of(target, sizes)
+        if options.by_layer and any(new < min(step, old) for new, old in zip(ffn, sizes.ffn, strict=True)):
+            raise UserInputError(
+                f"ffn.by_layer leaves at least {step} hidden neurons in every layer, and this asks for {min(ffn)} on "
+                "average: give a larger size or ratio, or leave by_layer out"
+            )
+        return replace(sizes, ffn=ffn)
 
     def native_reasons(self, options: Ffn, target: Target, after: Sizes) -> list[str]:
         """Add that layers may come to differ."""

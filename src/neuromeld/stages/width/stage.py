@@ -17,7 +17,7 @@ from neuromeld.model.learning import Look, learn, steps_of
 from neuromeld.model.native.block import native_block
 from neuromeld.model.native.modeling import attach_hooks
 from neuromeld.registry import Need
-from neuromeld.runtime.distributed import map_over_ranks
+from neuromeld.runtime.distributed import every_batch, map_over_ranks
 from neuromeld.runtime.progress import track
 from neuromeld.stages.base import (
     Cost,
@@ -245,8 +245,9 @@ def _learned(job: Job, stream: Stream, k: int) -> tuple[Stream, list[Look]]:
     """Return the stream with directions that were learned from the leading eigenvectors on, and how."""
     start = principal(stream, map_rank(k, job.arch.spec.kind)).directions
     directions = Directions(teacher_of(job), start)
-    with track("learning directions", steps_of(job.data), enabled=job.progress) as advance:
-        best, looks = learn(directions, job.model, job.data, job.journal, advance)
+    every = every_batch(job.data)
+    with track("learning directions", steps_of(every), enabled=job.progress) as advance:
+        best, looks = learn(directions, job.model, every, job.journal, advance)
     return replace(stream, learned=directions.directions(best)), looks
 
 
