@@ -77,6 +77,7 @@ def choose(
     progress: bool = False,
     vocab_from: str | None = None,
     effort: str = "standard",
+    rank_after: int | None = None,
 ) -> Choice:
     """Find the recipe that meets a budget and loses least on validation text, for the model at `source`.
 
@@ -84,6 +85,7 @@ def choose(
              transformers, or both vLLM and llama.cpp, load without neuromeld's code, unless that meets no budget
     vocab_from  a text, named or `file:PATH`, by which tokens may be chosen; without one, all tokens stay
     effort   how much is tried: quick, standard or best
+    rank_after  tokens that the finalists are trained on, towards the original's predictions, before they are compared
     dtype    to load and measure in; None keeps the checkpoint's own
 
     Candidates are built in memory, and nothing is written: `compress` takes what is returned in the place of a recipe.
@@ -93,7 +95,7 @@ def choose(
     job = ChoiceJob(
         located, budget, settings, check_output(output), dtype=dtype, device=own_device(device), progress=progress
     )
-    return replace(job, vocab_from=vocab_from, effort=effort).run()
+    return replace(job, vocab_from=vocab_from, effort=effort, rank_after=rank_after).run()
 
 
 def compress(

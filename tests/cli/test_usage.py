@@ -56,6 +56,7 @@ NUMBERS = [
     (["--ffn-ratio", "0.5", "--for", "vllm", "--stock"], "leave --stock or --native out"),
     (["--ffn-ratio", "0.5", "--seed", "-1"], "not -1"),
     (["--ffn-ratio", "0.5", "--effort", "best"], "--effort best is for the planner"),
+    (["--ffn-ratio", "0.5", "--rank-after", "32K"], "--rank-after 32K is for the planner"),
     (["--keep", "0.8", "--effort", "bset"], "Did you mean 'best'?"),
     (["--ffn-ratio", "0.5", "--calibration-tokens", "9" * 5000], "--calibration-tokens"),
 ]

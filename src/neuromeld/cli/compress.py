@@ -158,7 +158,7 @@ def _choice_job(located: ModelSource, asked: Request, settings: dict[str, Any]) 
     assert asked.budget is not None
     job = ChoiceJob(located, asked.budget, asked.calibration, asked.output, **settings)
     limits = Limits(asked.max_memory, asked.device_memory)
-    return replace(job, vocab_from=asked.vocab_from, effort=asked.effort, limits=limits)
+    return replace(job, vocab_from=asked.vocab_from, effort=asked.effort, limits=limits, rank_after=asked.rank_after)
 
 
 def _check_one_by_one(formats: str | None, recover: str | None) -> None:
@@ -231,6 +231,7 @@ def plan_command(
                 "use compress"
             )
         settings = machine.arguments | {"progress": True, "vocab_from": asked.vocab_from}
+        settings |= {"rank_after": asked.rank_after}
         choice = choose(model, asked.budget, asked.calibration, asked.output, effort=asked.effort, **settings)
         recipe = choice.recipe
         if not as_json:
@@ -286,7 +287,7 @@ def _times(ranks: int) -> str:
 
 def _candidates(choice: Choice) -> Table:
     """Return all candidates with their excess loss, and the time that they take where it was measured."""
-    timed = choice.objective == "latency"
+    timed, trained = choice.objective == "latency", choice.chosen.tuned_loss is not None
     head = [
         "candidate",
         "parameters",
@@ -295,11 +296,13 @@ def _candidates(choice: Choice) -> Table:
         "predicted",
         "from few tokens",
         "from all",
+        *(["after training"] if trained else []),
         "± to the least",
     ]
     table = Table(*head, title="excess loss, nats per token")
     for c in choice.candidates:
-        measured = [c.latency_ratio, c.predicted, c.first_loss, c.excess_loss, c.uncertainty][0 if timed else 1 :]
+        measured = [*([c.latency_ratio] if timed else []), c.predicted, c.first_loss, c.excess_loss]
+        measured += [*([c.tuned_loss] if trained else []), c.uncertainty]
         name = f"{c.name} (chosen)" if c.chosen else c.name
         numbers = ("" if value is None else f"{value:.3f}" for value in measured)
         table.add_row(name, f"{c.kept_ratio:.3f}", f"{c.flops_ratio:.3f}", *numbers)

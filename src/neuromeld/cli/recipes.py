@@ -27,6 +27,7 @@ class Request:
     vocab_from   text that the planner may choose tokens by
     further      budgets beside the first
     effort       how much the planner tries, by name
+    rank_after   tokens that the planner trains finalists on before it compares them
     """
 
     recipe: Recipe | None
@@ -38,6 +39,7 @@ class Request:
     further: tuple[Budget, ...] = ()
     effort: str = STANDARD.name
     device_memory: int | None = None
+    rank_after: int | None = None
 
 
 def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,9 +49,12 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         limit, on_device = values.pop(MAX_MEMORY.name), values.pop(DEVICE_MEMORY.name)
         budgets = _budgets(**{p.name: values.pop(p.name) for p in BUDGET_OPTIONS})
         budget, further = budgets[0] if budgets else None, tuple(budgets[1:])
-        vocab_from, effort = None, values.pop(EFFORT.name)
-        if budget is None and effort is not None:
-            raise UserInputError(f"--effort {effort} is for the planner; give a budget, as --keep 0.8, or leave it out")
+        vocab_from, effort, rank_after = None, values.pop(EFFORT.name), values.pop(RANK_AFTER.name)
+        for flag, value in (("--effort", effort), ("--rank-after", rank_after)):
+            if budget is None and value is not None:
+                raise UserInputError(
+                    f"{flag} {value} is for the planner; give a budget, as --keep 0.8, or leave it out"
+                )
         effort = EFFORTS[effort or STANDARD.name].name
         if budget is not None:
             vocab_from = values.pop(VOCAB_FROM)
@@ -59,9 +64,13 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
         recipe = build_recipe(**values)
         asked = recipe if budget is None else None
         request = Request(asked, budget, recipe.calibration, recipe.output, num_bytes(limit), vocab_from, further)
-        return replace(request, effort=effort, device_memory=num_bytes(on_device, "--device-memory"))
+        tokens = None if rank_after is None else _number(rank_after, "--rank-after")
+        device_memory = num_bytes(on_device, "--device-memory")
+        return replace(request, effort=effort, device_memory=device_memory, rank_after=tokens)
 
-    return with_options(command, "asked", [*BUDGET_OPTIONS, EFFORT, *_parameters(), MAX_MEMORY, DEVICE_MEMORY], build)
+    return with_options(
+        command, "asked", [*BUDGET_OPTIONS, EFFORT, RANK_AFTER, *_parameters(), MAX_MEMORY, DEVICE_MEMORY], build
+    )
 
 
 BUDGET_OPTIONS = [
@@ -105,6 +114,13 @@ BUDGET_OPTIONS = [
 ]
 EFFORT_HELP = f"How much the planner tries: {', '.join(EFFORTS)}; by default {STANDARD.name}."
 EFFORT = parameter("--effort", str | None, EFFORT_HELP, "Budget")
+RANK_AFTER = parameter(
+    "--rank-after",
+    str | None,
+    "Tokens, as 32K, that the planner trains the finalists on before it compares them; what is written is not trained.",
+    "Budget",
+    metavar="TOKENS",
+)
 MAX_MEMORY = parameter(
     "--max-memory",
     str | None,
@@ -132,7 +148,7 @@ def _budgets(**given: Any) -> list[Budget]:
         raise UserInputError(f"{_flags(serving)}: this is for --memory SIZE; give it, or leave this out")
     rest: dict[str, Any] = {name: given[name] for name in ("flops", "max_loss", "objective") if name in given}
     if "params" in given:
-        rest["params"] = _number(given["params"])
+        rest["params"] = _number(given["params"], "--params")
     if "memory" in given:
         rest |= {"memory": num_bytes(given["memory"], "--memory"), "serving": Serving(**serving)}
     return [Budget(keep=share, **rest) for share in (shares(given["keep"]) if "keep" in given else [None])]
@@ -152,14 +168,14 @@ def shares(text: str) -> list[float]:
     return sorted(found, reverse=True)
 
 
-def _number(text: str) -> int:
+def _number(text: str, flag: str) -> int:
     """Return a count with an optional suffix K, M or B."""
     scale = {"K": 10**3, "M": 10**6, "B": 10**9}.get(text[-1:].upper(), 1)
     try:
         return round(float(text if scale == 1 else text[:-1]) * scale)
     except (ValueError, OverflowError):  # no number, or infinity
         raise UserInputError(
-            f"--params {text} must be a number, with K, M or B behind it where that is shorter"
+            f"{flag} {text} must be a number, with K, M or B behind it where that is shorter"
         ) from None
 
 

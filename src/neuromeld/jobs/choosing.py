@@ -19,6 +19,9 @@ from neuromeld.planning.effort import EFFORTS, STANDARD
 from neuromeld.planning.limits import NO_LIMITS, Limits, footprint_of_choice
 from neuromeld.planning.plan import meta_model
 from neuromeld.planning.served import OutputFormat
+from neuromeld.recovery import Recovery, recovery_of
+from neuromeld.recovery.brief import BriefTuning
+from neuromeld.recovery.held_out import held_out_loss
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.memory import keep_no_freed_memory
@@ -40,6 +43,7 @@ class ChoiceJob:
     effort   how much is tried, by name
     others   texts of other kinds, which the finalists are measured on, too
     limits   of memory; with one of memory here, a journal with a folder takes the weights of candidates
+    rank_after  tokens that finalists are trained on before they are compared; what is written is not trained
     """
 
     source: ModelSource
@@ -55,9 +59,11 @@ class ChoiceJob:
     effort: str = STANDARD.name
     others: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
+    rank_after: int | None = None
 
     def run(self) -> Choice:
         """Return the choice; candidates are built in memory, and only the journal is written."""
+        self._check_ranking()
         if (allowed := self.budget.allowed) is not None:
             if allowed.unit == "accuracy" and self.vocab_from is not None:
                 raise UserInputError(
@@ -68,6 +74,28 @@ class ChoiceJob:
                 return Sweep(self.planner(accuracy=allowed.unit == "accuracy")).smallest(allowed)
         with self.within_limits():
             return self.planner().choose()
+
+    def _check_ranking(self) -> None:
+        """Raise `UserInputError` where finalists cannot be trained."""
+        if self.rank_after is None:
+            return
+        if self.vocab_from is not None:
+            raise UserInputError(
+                "--rank-after follows the original's predictions, so tokens stay: leave --vocab-from out"
+            )
+        if self.limits != NO_LIMITS:
+            raise UserInputError(
+                "--rank-after has weights, gradients and moments in memory: leave --max-memory and --device-memory out"
+            )
+        least = self._tuning.batch_tokens
+        if self.rank_after < least:
+            raise UserInputError(f"--rank-after {self.rank_after} is less than one update, which has {least} tokens")
+
+    @property
+    def _tuning(self) -> Recovery:
+        """How finalists are trained."""
+        own = {"train": self.calibration.source, "seqlen": self.calibration.seqlen}
+        return recovery_of(str(self.rank_after), self.source.name).model_copy(update=own)
 
     @contextmanager
     def within_limits(self) -> Iterator[None]:
@@ -120,6 +148,15 @@ class ChoiceJob:
         model = self.source.load(self.dtype, self.device, scratch=self.journal.scratch)
         passes = chosen_passes(settings.passes, model)
         identity |= identity_of(self.source, data, validation, self.dtype, self.device, passes)
+        tuning: BriefTuning | None = None
+        if self.rank_after is not None:
+            asked = self._tuning
+            pool, measure = (
+                reader.training(asked.data, processor, config),
+                held_out_loss(reader, asked.data, processor, config),
+            )
+            tuning = BriefTuning(asked, pool, measure, passes)
+            identity |= {"rank_after": asked.stated() | {"train_sha256": pool.sha256}}
         self.journal.begin(identity | {"calibration": settings.model_dump()}, force=self.force)
         return Planner(
             model,
@@ -136,6 +173,7 @@ class ChoiceJob:
             others={name: text.batches for name, text in zip(self.others, others, strict=True)},
             accuracy=accuracy,
             limits=self.limits,
+            tune=tuning,
         )
 
     @property

@@ -195,6 +195,19 @@ def reversible(model: nn.Module) -> Iterator[None]:
         before.restore()
 
 
+def own_parameters(model: nn.Module) -> None:
+    """Replace every parameter by a copy, so that what is written into it is undone with all that was replaced.
+
+    What is one parameter stays one.
+    """
+    copies: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is not None and id(old) not in copies:
+                copies[id(old)] = nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad)
+            module._parameters[name] = None if old is None else copies[id(old)]
+
+
 def copy_structure(module: nn.Module) -> nn.Module:
     """Return a copy whose parameters and buffers are the very ones of `module`, until they are replaced."""
     tensors = (*module.parameters(), *module.buffers())

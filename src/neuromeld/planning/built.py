@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -28,6 +28,7 @@ class BuiltCandidate:
     error         standard error of the loss over the original's
     accuracy      share of the original's next-token accuracy that is lost, None where that was not measured
     figures       further ones, by name
+    tuned         loss after a short training, and that of each batch; None where candidates are not trained
     """
 
     loss: float
@@ -37,6 +38,12 @@ class BuiltCandidate:
     error: float = 0.0
     accuracy: Lost | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    tuned: tuple[float, Sequence[float]] | None = None
+
+    @property
+    def ranked(self) -> "BuiltCandidate":
+        """Return what is compared: the losses after the short training, where there was one."""
+        return self if self.tuned is None else replace(self, loss=self.tuned[0], by_batch=self.tuned[1])
 
 
 def simplest_of_the_best(outcomes: Mapping[str, BuiltCandidate]) -> str:

@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from neuromeld.errors import UserInputError
 from neuromeld.planning.allowed import AllowedLoss, Unit
 from neuromeld.planning.budget import Objective
-from neuromeld.planning.built import Lost
+from neuromeld.planning.built import BuiltCandidate, Lost, standard_error
+from neuromeld.planning.candidates import Candidate
+from neuromeld.planning.plan import make_plan
 from neuromeld.planning.recipe import Recipe
 from neuromeld.runtime.journal import Journal
 from neuromeld.runtime.phases import Phases
@@ -39,6 +43,7 @@ class Measured:
     accuracy       the share of the original's next-token accuracy that is lost, of a finalist where that was asked for
     latency_ratio  time of a request over the original's, None where it was not measured
     figures        further ones by name, of a finalist where they were asked for
+    tuned_loss     excess loss after a short training, of a finalist where that was asked for: what is chosen by then
     """
 
     name: str
@@ -54,7 +59,41 @@ class Measured:
     other_losses: Mapping[str, float] = field(default_factory=dict)
     accuracy: Lost | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    tuned_loss: float | None = None
     chosen: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        candidate: Candidate,
+        first: BuiltCandidate | None,
+        final: BuiltCandidate | None,
+        least: BuiltCandidate,
+    ) -> "Measured":
+        """Return what became of a candidate in the first round and in the last, next to the one that lost least."""
+        plan, last = make_plan(model, candidate.recipe), final or first
+        return cls(
+            candidate.name,
+            candidate.recipe,
+            plan.kept_ratio,
+            plan.flops_after / plan.flops_before,
+            candidate.predicted,
+            first_loss=first.loss if first else None,
+            excess_loss=final.loss if final else None,
+            uncertainty=standard_error(final.ranked, least.ranked) if final else None,
+            latency_ratio=last.latency if last else None,
+            error=final.error if final else None,
+            other_losses=final.other_losses if final else {},
+            accuracy=final.accuracy if final else None,
+            figures=final.figures if final else {},
+            tuned_loss=final.tuned[0] if final and final.tuned else None,
+        )
+
+    @property
+    def ranked_loss(self) -> float | None:
+        """The excess loss of a finalist that it was compared by."""
+        return self.excess_loss if self.tuned_loss is None else self.tuned_loss
 
     def lost(self, unit: Unit) -> Lost:
         """Return what a finalist loses on validation text, in a unit that it was measured in.
@@ -131,6 +170,7 @@ class Choice:
                 "measured_loss": c.excess_loss,
                 "uncertainty": c.uncertainty,
                 "latency_ratio": c.latency_ratio,
+                **({} if c.tuned_loss is None else {"tuned_loss": c.tuned_loss}),
                 "chosen": c.chosen,
             }
             for c in self.candidates

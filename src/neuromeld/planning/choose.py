@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -20,7 +20,7 @@ from neuromeld.evaluation import batch_errors, batch_losses, mean_of
 from neuromeld.evaluation.mode import eval_mode
 from neuromeld.model.capture import Batch, backward_batches
 from neuromeld.model.passes import chosen_passes, passes_in
-from neuromeld.model.surgery import reversible
+from neuromeld.model.surgery import own_parameters, reversible
 from neuromeld.planning.budget import Budget
 from neuromeld.planning.built import (
     BuiltCandidate,
@@ -61,6 +61,14 @@ FEW_TOKENS = 8192
 """Calibration tokens that all candidates are built from, at least; half of them tell the sensitivities."""
 
 
+class Tune(Protocol):
+    """Trains a model in place, on so many tokens, towards the predictions of the original."""
+
+    @property
+    def tokens(self) -> int: ...
+    def __call__(self, model: PreTrainedModel, original: PreTrainedModel) -> None: ...
+
+
 @dataclass(frozen=True)
 class _Round:
     """A round of measuring: candidates are built from `data`, and measured on `text` and on each of the `others`.
@@ -69,6 +77,7 @@ class _Round:
     accuracy  next-token accuracy is measured on `text`, too
     timed    the time of a request is measured, where the budget is of that
     figures  further ones are measured
+    tuned    what is lost after a short training is measured, too
     """
 
     name: str
@@ -79,6 +88,7 @@ class _Round:
     accuracy: bool = False
     timed: bool = False
     figures: Figures | None = None
+    tuned: bool = False
 
 
 @dataclass
@@ -97,6 +107,7 @@ class Planner:
     accuracy     the next-token accuracy of finalists is measured, too, and nothing chosen by it
     limits       of memory; candidates that take more are left out
     figures      further ones of finalists by name, nothing is chosen by
+    tune         trains finalists a little, and they are compared by what they lose then; what is written is not trained
     """
 
     model: PreTrainedModel
@@ -119,6 +130,7 @@ class Planner:
     accuracy: bool = False
     limits: Limits = NO_LIMITS
     figures: Figures | None = None
+    tune: Tune | None = None
 
     @torch.no_grad()
     def choose(self) -> Choice:
@@ -126,8 +138,8 @@ class Planner:
 
         The model is as before when this returns.  Raises `UserInputError` where no candidate meets the budget.
         """
-        if self.budget.objective == "latency":
-            self.original = alias_copy(self.model)
+        if self.budget.objective == "latency" or self.tune:
+            self.original = alias_copy(self.model).eval()
         passes = chosen_passes(self.calibration.passes, self.model)
         with eval_mode(self.model), passes_in(passes, self.model):
             arch = architecture_of(self.model)
@@ -138,28 +150,28 @@ class Planner:
             first, finalists = self._first_round(space, everything, few)
             journal = self.journal if self.keeps_builds else NO_JOURNAL
             last = _Round("measuring finalists", self.data, self.validation, self.others, journal, self.accuracy)
-            last = replace(last, timed=True, figures=self.figures)
+            last = replace(last, timed=True, figures=self.figures, tuned=self.tune is not None)
             final = self._measure(last, list(finalists.values()))
             late = chain(self.shared.better(everything, self.budget, final), self._sized_again(space, finalists, final))
             for one in late:
                 finalists[one.name] = one
                 final |= self._measure(replace(last, name="measuring finalists again"), [one])
             self.shared.learn(self.budget, everything, final, first)
-            ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].loss)
+            ranked = sorted(finalists.values(), key=lambda candidate: final[candidate.name].ranked.loss)
             learned = learned_candidates(space, ranked, self.effort)
             learned = [one for one in learned if self.limits.refusal(self.model, one.recipe, space.arch) is None]
             final |= self._measure(replace(last, name="measuring learned units"), learned) if learned else {}
             finalists |= {one.name: one for one in learned}
         everything += learned
-        compared = {name: final[name] for name in in_time(self.budget, final)}
+        compared = {name: final[name].ranked for name in in_time(self.budget, final)}
         chosen = simplest_of_the_best(compared)
-        least = min(compared.values(), key=lambda built: built.loss)
+        least = final[min(compared, key=lambda name: compared[name].loss)]
         measured = [
-            _measured(self.model, finalists.get(one.name, one), first.get(one.name), final.get(one.name), least)
+            Measured.of(self.model, finalists.get(one.name, one), first.get(one.name), final.get(one.name), least)
             for one in everything
         ]
         measured = [replace(one, chosen=one.name == chosen) for one in measured]
-        measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.excess_loss or m.first_loss or 0.0))
+        measured.sort(key=lambda m: (m.excess_loss is None, m.first_loss is None, m.ranked_loss or m.first_loss or 0.0))
         recipe = next(one.recipe for one in measured if one.chosen)
         return Choice(recipe, measured, self.budget.objective, self.phases)
 
@@ -190,7 +202,7 @@ class Planner:
         """Measure sensitivities on half of the few batches."""
         self.budget.check_needed(self.model, arch)
         if self.progress and self.shared.scores is None:
-            amounts = Amounts.of(few, self.data, self.validation)
+            amounts = Amounts.of(few, self.data, self.validation, tuned=self.tune.tokens if self.tune else 0)
             say(told_beforehand(self.effort, self.model, arch, self.calibration, amounts))
         scores = self.shared.scores = self.shared.scores or self._sensitivities(arch, _half(few))
         settings = {"calibration": self.calibration.model_dump(), "output": self.output}
@@ -199,7 +211,7 @@ class Planner:
         measures = self.effort.measured and self.output != "stock" and not self._is_short
         losses = self._measured_losses(arch) if measures else None
         space = SearchSpace(self.model, arch, self.budget, scores, settings, vocabulary, losses)
-        return space if self.original is None else replace(space, times=self._times(space))
+        return replace(space, times=self._times(space)) if self.budget.objective == "latency" else space
 
     def _times(self, space: SearchSpace) -> TimeTable:
         """Time some sizes of the model, once for all budgets."""
@@ -286,13 +298,18 @@ class Planner:
         keeps = now.journal is not NO_JOURNAL or not self.journal.memory_mapped
         journal = now.journal if keeps else self.journal.within(now.name)
 
-        def build(candidate: Candidate) -> tuple[Losses, float | None, dict[str, float], Losses, dict[str, float]]:
+        def build(
+            candidate: Candidate,
+        ) -> tuple[Losses, float | None, dict[str, float], Losses, dict[str, float], Losses]:
             with self._built(candidate, now.data, now.text, journal.within(candidate.name)) as job:
-                latency = self.timer(self.model, self.original) if now.timed and self.original else None
+                timed = now.timed and self.budget.objective == "latency"
+                latency = self.timer(self.model, self.original) if timed and self.original else None
                 others = {name: mean_of(self._losses(text, job.processor)) for name, text in now.others.items()}
                 wrong = batch_errors(self.model, now.text) if now.accuracy else []
                 figures = now.figures(self.model, job.processor) if now.figures else {}
-                return self._losses(now.text, job.processor), latency, others, wrong, figures
+                losses = self._losses(now.text, job.processor)
+                tuned = self._tuned_losses(now.text) if now.tuned else []
+                return losses, latency, others, wrong, figures, tuned
 
         dense = self._dense(now.name, now.text)
         original = BuiltCandidate(mean_of(dense), by_batch(dense), None)
@@ -301,7 +318,7 @@ class Planner:
         found = {}
         with self.phases.measure(now.name), track(now.name, len(those), enabled=self.progress) as advance:
             for done, candidate in enumerate(those, start=1):
-                losses, latency, others, wrong, figures = self.journal.once(
+                losses, latency, others, wrong, figures, tuned = self.journal.once(
                     f"{now.name} {candidate.name}", build, candidate
                 )
                 if not keeps:
@@ -311,7 +328,9 @@ class Planner:
                     mean_of(losses) - original.loss, by_batch(losses), latency, excess, figures=figures
                 )
                 accuracy = accuracy_lost(wrong, errors) if wrong else None
-                found[candidate.name] = replace(built, error=standard_error(built, original), accuracy=accuracy)
+                built = replace(built, error=standard_error(built, original), accuracy=accuracy)
+                after = (mean_of(tuned) - original.loss, by_batch(tuned)) if tuned else None
+                found[candidate.name] = replace(built, tuned=after)
                 advance(done)
         return found
 
@@ -341,6 +360,14 @@ class Planner:
             run_stages(job, plan)
             yield job
 
+    def _tuned_losses(self, text: Sequence[Batch]) -> Losses:
+        """Train the model as it is now, and return the losses then."""
+        assert self.tune is not None
+        assert self.original is not None
+        own_parameters(self.model)
+        self.tune(self.model, self.original)
+        return batch_losses(self.model, text)
+
     def _losses(self, text: Sequence[Batch], processor: Any) -> Losses:
         """Return the nats of each batch of the text and the tokens that are predicted in it, of the original tokenizer.
 
@@ -364,28 +391,3 @@ def _built_on(recipe: Recipe, data: Sequence[Batch]) -> Recipe:
     """Return the recipe with the amount of calibration that it is really built on."""
     amount = {"tokens": sum(batch["input_ids"].numel() for batch in data), "seqlen": data[0]["input_ids"].shape[1]}
     return recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update=amount)})
-
-
-def _measured(
-    model: PreTrainedModel,
-    candidate: Candidate,
-    first: BuiltCandidate | None,
-    final: BuiltCandidate | None,
-    least: BuiltCandidate,
-) -> Measured:
-    plan, last = make_plan(model, candidate.recipe), final or first
-    return Measured(
-        candidate.name,
-        candidate.recipe,
-        plan.kept_ratio,
-        plan.flops_after / plan.flops_before,
-        candidate.predicted,
-        first_loss=first.loss if first else None,
-        excess_loss=final.loss if final else None,
-        uncertainty=standard_error(final, least) if final else None,
-        latency_ratio=last.latency if last else None,
-        error=final.error if final else None,
-        other_losses=final.other_losses if final else {},
-        accuracy=final.accuracy if final else None,
-        figures=final.figures if final else {},
-    )

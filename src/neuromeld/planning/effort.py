@@ -31,16 +31,21 @@ TYPICAL_RATIO = 0.7
 
 @dataclass(frozen=True)
 class Amounts:
-    """Tokens of the sensitivities and the first round, of all calibration data, and of the validation text."""
+    """Tokens of the sensitivities and the first round, of all calibration data, and of the validation text.
+
+    tuned  tokens that finalists are trained on before they are compared
+    """
 
     few: int
     tokens: int
     validation: int
+    tuned: int = 0
 
     @classmethod
-    def of(cls, *texts: Sequence[Batch]) -> "Amounts":
-        """Count the tokens of each."""
-        return cls(*(sum(batch["input_ids"].numel() for batch in text) for text in texts))
+    def of(cls, *texts: Sequence[Batch], tuned: int = 0) -> "Amounts":
+        """Count the tokens of each of the three."""
+        few, tokens, validation = (sum(batch["input_ids"].numel() for batch in text) for text in texts)
+        return cls(few, tokens, validation, tuned)
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,10 @@ class Effort:
         sensitivities = Operations(BACKWARD * few / 2)
         first = (built(few) + Operations(validation / 4)) * (self.built + (UNPREDICTED if self.streams else SIMPLEST))
         again = Operations(tokens) if few == tokens else built(tokens)
-        finalists = (again + Operations(validation)) * (self.finalists + (self.finalists > 1))
+        tuning = Operations((BACKWARD + 1) * amounts.tuned + (validation if amounts.tuned else 0))
+        finalists = (again + Operations(validation) + tuning) * (self.finalists + (self.finalists > 1))
         learned = self.learned and self.learned + 2 * len(LEARNED_STREAMS)
-        learning = (built(tokens) + Operations(LEARNING * tokens + validation)) * learned
+        learning = (built(tokens) + Operations(LEARNING * tokens + validation) + tuning) * learned
         levels = measuring_levels(tokens, validation, layers) * self.measured
         return sensitivities + levels + first + finalists + learning
 

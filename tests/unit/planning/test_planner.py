@@ -13,6 +13,7 @@ from contract.families import build, tokens
 from neuromeld import Budget, Calibration, compress_model, make_plan, parse_recipe
 from neuromeld.archs.spec import Space
 from neuromeld.errors import UserInputError
+from neuromeld.evaluation import unique_parameters
 from neuromeld.planning import Choice, Planner
 from neuromeld.planning.allocate import CHUNK, Allocation, neuron_costs
 from neuromeld.planning.built import BuiltCandidate, simplest_of_the_best, standard_error
@@ -192,6 +193,42 @@ def test_the_best_measured_candidate_is_chosen_and_the_model_is_left_as_it_was()
     assert model.config.to_dict() == config
     assert {name: id(p) for name, p in model.named_parameters()} == {name: key for name, (key, _) in before.items()}
     assert all(torch.equal(p, before[name][1]) for name, p in model.named_parameters())
+
+
+class Ruin:
+    """Trains nothing, and ruins the model that has so many parameters."""
+
+    tokens = 2048
+
+    def __init__(self, parameters: int = 0) -> None:
+        self.parameters, self.seen = parameters, 0
+
+    @torch.no_grad()
+    def __call__(self, model, original):
+        assert original.num_parameters() > model.num_parameters()
+        self.seen += 1
+        if unique_parameters(model) == self.parameters:
+            model.model.norm.weight.mul_(10)
+
+
+def test_finalists_are_compared_by_what_they_lose_after_a_training():
+    model = build("llama-tied")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+
+    def chosen(tune=None):
+        return Planner(model, Budget(keep=0.8), CALIBRATION, "native", batches(), batches(8, 5), tune=tune).choose()
+
+    plain, same = chosen(), chosen(nothing := Ruin())
+    finalists = [c for c in same.candidates if c.excess_loss is not None]
+    assert nothing.seen == len(finalists) > 1
+    assert [c.tuned_loss for c in finalists] == [c.excess_loss for c in finalists]
+    assert same.recipe == plain.recipe
+    assert all(c.tuned_loss is None for c in plain.candidates)
+    other = chosen(Ruin(make_plan(model, plain.recipe).parameters_after))
+    worse = [c for c in other.candidates if c.tuned_loss is not None and c.tuned_loss != c.excess_loss]
+    assert plain.chosen.name in {c.name for c in worse}
+    assert other.chosen not in worse
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 STREAMS = ("narrower residual stream", "residual stream 5 % narrower, narrower FFNs")

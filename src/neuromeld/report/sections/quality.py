@@ -121,9 +121,13 @@ def candidates(record: Record) -> Section | None:
         return None
     names = [("chosen: " if c["chosen"] else "") + c["name"] for c in found]
     series = [
-        (name, [c[key] for c in found])
-        for name, key in (("predicted", "predicted_loss"), ("measured", "measured_loss"))
-        if any(c[key] is not None for c in found)
+        (name, [c.get(key) for c in found])
+        for name, key in (
+            ("predicted", "predicted_loss"),
+            ("measured", "measured_loss"),
+            ("after a short training", "tuned_loss"),
+        )
+        if any(c.get(key) is not None for c in found)
     ]
     rows = [
         (
