@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "usual-text": asked.usual_text,
     "usual-text-evaluated": asked.usual_text_evaluated,
     "transport-added": asked.transport_added,
+    "transport-added-stream": asked.transport_added_to_the_stream,
     "after-tuning": merging.after_tuning,
     "smollm2-window": merging.smollm2_window,
     "smollm2-five": merging.smollm2_five,

@@ -69,6 +69,11 @@ def transport_added() -> str:
     return _by_text("addon.jsonl", "evaluation", ("Wikipedia", "news", "mean"))
 
 
+def transport_added_to_the_stream() -> str:
+    """The same of criteria for neurons of the stream, with another decoder, and with what reads it refitted."""
+    return _by_text("addon_stream.jsonl", "evaluation", ("Wikipedia", "news", "mean"))
+
+
 def _by_text(name: str, split: str, kinds: Sequence[str]) -> str:
     lines = [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line["split"] == split]
