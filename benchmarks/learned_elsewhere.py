@@ -1,8 +1,8 @@
 """What learning which neurons to keep gives on models that read no plain text, beside scores of single layers.
 
-    python benchmarks/learned_elsewhere.py dinov2                                       after python benchmarks/dinov2.py
-    python benchmarks/learned_elsewhere.py whisper --folder WHISPER --data PROMPTS      both of speech.py's --work
-    python benchmarks/learned_elsewhere.py ruaccent --folder MODEL --data PAIRS.TSV     both of ruaccent.py's --work
+    python benchmarks/learned_elsewhere.py dinov2                                  after python benchmarks/dinov2.py
+    python benchmarks/learned_elsewhere.py whisper --folder WHISPER --data PROMPTS  both of speech.py's --work
+    python benchmarks/learned_elsewhere.py ruaccent --folder MODEL --data PAIRS.TSV  both of ruaccent.py's --work
 
 Every FFN keeps half of its neurons, or all together do, and the ridge refits what reads them.  Losses are on the
 validation split, which nothing is chosen by but the rows that measure widths by layer.  One line of JSON a row goes to
