@@ -51,10 +51,7 @@ class Case:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("model", choices=CASES)
-    arguments.add_argument("--folder", type=Path, default=None, help="The model.")
-    arguments.add_argument("--data", default="fashion-mnist")
+    arguments = arguments_for(str(__doc__))
     arguments.add_argument("--steps", type=int, default=60)
     arguments.add_argument("--rate", type=float, default=5e-5, help="Of predictions.")
     arguments.add_argument("--layer-rate", type=float, default=3e-4)
@@ -68,6 +65,16 @@ def main() -> None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"model": options.model, "seed": seed, "row": row} | line) + "\n")
                 print(options.model, seed, row, line, flush=True)
+
+
+def arguments_for(description: str) -> argparse.ArgumentParser:
+    """Return a parser that takes one of the cases."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    arguments = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    arguments.add_argument("model", choices=CASES)
+    arguments.add_argument("--folder", type=Path, default=None, help="The model.")
+    arguments.add_argument("--data", default="fashion-mnist")
+    return arguments
 
 
 def measured(case: Case, row: str, steps: int, rate: float, layer_rate: float) -> list[dict[str, Any]]:

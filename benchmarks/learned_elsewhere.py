@@ -9,13 +9,12 @@ validation split, which nothing is chosen by but the rows that measure widths by
 `--out`.
 """
 
-import argparse
 import copy
 import json
 import time
 from pathlib import Path
 
-from layerwise import CASES
+from layerwise import CASES, arguments_for
 from neuromeld import compress_model, make_plan, parse_recipe
 from neuromeld.evaluation import unique_parameters
 from neuromeld.recovery.held_out import held_out_loss
@@ -33,10 +32,7 @@ ROWS: dict[str, dict[str, object]] = {
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("model", choices=CASES)
-    arguments.add_argument("--folder", type=Path, default=None, help="The model.")
-    arguments.add_argument("--data", default="fashion-mnist")
+    arguments = arguments_for(str(__doc__))
     arguments.add_argument("--ratio", type=float, default=0.5)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/learned_elsewhere.jsonl"))

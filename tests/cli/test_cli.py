@@ -74,26 +74,6 @@ def test_a_budget_is_met_and_the_candidates_are_told(cli, checkpoint, text, tmp_
     assert json.loads(stdout)["format"] == "stock"
 
 
-def test_candidates_are_ranked_after_a_training(cli, checkpoint, text, tmp_path):
-    options = ["--keep", 0.8, "--calibration", text, *CALIBRATION, "--rank-after", "4K", "--json"]
-    code, stdout, stderr = cli("compress", checkpoint, tmp_path / "out", *options)
-    assert code == 0, stderr
-    record = json.loads(stdout)
-    finalists = [c for c in record["candidates"] if c["measured_loss"] is not None]
-    assert len(finalists) > 1
-    assert all(c["tuned_loss"] is not None for c in finalists)
-    (chosen,) = [c for c in finalists if c["chosen"]]
-    assert chosen["tuned_loss"] <= min(c["tuned_loss"] for c in finalists) + chosen["uncertainty"]
-    assert "after a short training" in (tmp_path / "out" / "report.html").read_text()
-    for more, message in (["--vocab-from", text], "tokens stay"), (["--max-memory", "2GB"], "moments in memory"):
-        code, _, stderr = cli("compress", checkpoint, tmp_path / "other", *options, *more)
-        assert code == 2
-        assert message in stderr
-    code, _, stderr = cli("compress", checkpoint, tmp_path / "other", *options[:-2], "100")
-    assert code == 2
-    assert "less than one update" in stderr
-
-
 def test_stages_add_up(cli, checkpoint, text, tmp_path):
     out = tmp_path / "out"
     options = ["--drop-layers", 1, "--ffn-ratio", 0.7, "--share-ffns", 2, "--ffn-compensate", "none"]

@@ -230,9 +230,9 @@ def plan_command(
                 "plan builds the candidates of a budget in memory and keeps none: with --max-memory or --device-memory "
                 "use compress"
             )
-        settings = machine.arguments | {"progress": True, "vocab_from": asked.vocab_from}
-        settings |= {"rank_after": asked.rank_after}
-        choice = choose(model, asked.budget, asked.calibration, asked.output, effort=asked.effort, **settings)
+        settings = machine.arguments | {"progress": True, "effort": asked.effort}
+        settings |= {"vocab_from": asked.vocab_from, "rank_after": asked.rank_after}
+        choice = choose(model, asked.budget, asked.calibration, asked.output, **settings)
         recipe = choice.recipe
         if not as_json:
             console().print(_candidates(choice))

@@ -22,6 +22,7 @@ from neuromeld.planning.served import OutputFormat
 from neuromeld.recovery import Recovery, recovery_of
 from neuromeld.recovery.brief import BriefTuning
 from neuromeld.recovery.held_out import held_out_loss
+from neuromeld.recovery.settings import FOLLOWING
 from neuromeld.runtime.distributed import is_first_rank, num_ranks
 from neuromeld.runtime.journal import NO_JOURNAL, Journal
 from neuromeld.runtime.memory import keep_no_freed_memory
@@ -93,9 +94,9 @@ class ChoiceJob:
 
     @property
     def _tuning(self) -> Recovery:
-        """How finalists are trained."""
-        own = {"train": self.calibration.source, "seqlen": self.calibration.seqlen}
-        return recovery_of(str(self.rank_after), self.source.name).model_copy(update=own)
+        """Return how finalists are trained."""
+        own = {"tokens": self.rank_after, "train": self.calibration.source, "seqlen": self.calibration.seqlen}
+        return recovery_of(FOLLOWING, self.source.name).model_copy(update=own)
 
     @contextmanager
     def within_limits(self) -> Iterator[None]:

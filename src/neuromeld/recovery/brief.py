@@ -26,7 +26,7 @@ class BriefTuning:
 
     @property
     def tokens(self) -> int:
-        """Of each training."""
+        """Return the tokens of each training."""
         return self.settings.tokens or 0
 
     def __call__(self, model: PreTrainedModel, original: PreTrainedModel) -> None:

@@ -272,7 +272,7 @@ def load_recovery(name_or_path: str) -> Recovery:
 
 
 FOLLOWING = "distil"
-"""The recipe that `recovery_of` gives a length to."""
+"""The recipe that follows the original's predictions, which a length is given to."""
 
 _MINUTES = {"s": 1 / 60, "min": 1.0, "m": 1.0, "h": 60.0}
 _TOKENS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
