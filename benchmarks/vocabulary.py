@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from neuromeld.model.predictions import losses, measuring_bytes, predictions
+from neuromeld.model.predictions import measuring_bytes, nll, predictions, sum_in_chunks
 from neuromeld.runtime.memory import peak_rss_bytes
 
 WIDTH = 64
@@ -60,7 +60,7 @@ def one(how: str, what: str, vocabulary: int, tokens: int) -> dict[str, float]:
     before, started = resident_bytes(), time.process_time()
     with torch.set_grad_enabled(what == "gradient"):
         if how == "chunks":
-            loss = losses(predictions(model, {"input_ids": ids})).sum()
+            loss = sum_in_chunks(nll, predictions(model, {"input_ids": ids}))
         else:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
             loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum")

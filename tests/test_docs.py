@@ -1,6 +1,8 @@
 """The documents name what there is: every public name, every option of a stage, and only commands that exist."""
 
+import ast
 import functools
+import importlib
 import re
 import shlex
 
@@ -62,3 +64,12 @@ def test_commands_in_documents_parse(line):
 def test_a_command_that_does_not_exist_is_seen():
     with pytest.raises(UsageError):
         command("plan").make_context("plan", ["MODEL", "--merge-ffs", "3"])
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("benchmarks/**/*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_there_is(script):
+    """They are run by hand, and seldom: a name that is gone would be found then."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("neuromeld"):
+            module = importlib.import_module(str(node.module))
+            assert all(hasattr(module, alias.name) for alias in node.names), node.module

@@ -69,6 +69,13 @@ def test_any_size_of_chunks_will_do(rows, monkeypatch):
     check_chunks("llama-tied", rows, monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["llama-tied", "cohere", "t5"])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_any_size_of_blocks_will_do(name, rows, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_LOGITS", rows * VOCABULARY)
+    check_chunks(name, 7, monkeypatch)
+
+
 def check_chunks(name, rows, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_LOGITS", rows * VOCABULARY)
     model = model_of(name)
@@ -91,6 +98,7 @@ def check_chunks(name, rows, monkeypatch):
 
 def test_divergences_are_those_of_all_logits_and_reach_one_model_only(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_LOGITS", 5 * VOCABULARY)
+    monkeypatch.setattr(module, "BLOCK_LOGITS", 2 * VOCABULARY)
     model, other = model_of("llama-tied"), model_of("gemma2-capped", seed=1)
     batch = batch_of(model)
     p, q = (F.log_softmax(at_once(one, batch)[0] / 2, dim=-1) for one in (other, model))

@@ -27,6 +27,10 @@ CHUNK_LOGITS = 1 << 24
 CARD_CHUNKS = 4
 """So many times as many on a card, which small chunks leave idle, unless its memory is short."""
 
+BLOCK_LOGITS = 1 << 21
+"""Logits that are measured at once on a processor: 8 MiB in float32, so that what is made of them stays in its caches
+and in memory that the process has already (docs/decisions/0061)."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -89,7 +93,8 @@ def measure_in_chunks(measure: Callable[..., Tensor], found: Predictions) -> Ten
     """
     with torch.no_grad(), keeping_casts():
         parts = zip(*(x.split(_rows(found)) for x in (found.hidden_nd, found.targets_n)), strict=True)
-        return torch.cat([measure(_wide(found.head(hidden)), targets) for hidden, targets in parts])
+        blocks = (block for hidden, targets in parts for block in _blocks([found.head(hidden)], targets))
+        return torch.cat([measure(*(_wide(logits) for logits in wide), targets) for wide, targets in blocks])
 
 
 def sum_in_chunks(measure: Callable[..., Tensor], *models: Predictions) -> Tensor:
@@ -116,12 +121,8 @@ class _Sum(torch.autograd.Function):
         for first in range(0, len(models[0]), rows):
             here = slice(first, first + rows)
             parts = [x[here].detach().requires_grad_(x.requires_grad) for x in hidden]
-            with torch.enable_grad(), keeping_casts():
-                logits = [_wide(one.head(part)) for one, part in zip(models, parts, strict=True)]
-                value = measure(*logits, models[0].targets_n[here]).sum()
-            total += value.detach().double()
             places = [x if x is None or k >= len(models) else x[here] for k, x in enumerate(gradients)]
-            _add_gradients(value, [*parts, *weights], places)
+            total += _add_chunk(measure, models, models[0].targets_n[here], parts, weights, places)
         ctx.save_for_backward(*gradients)
         return total.to(torch.promote_types(hidden[0].dtype, torch.float32))
 
@@ -130,15 +131,53 @@ class _Sum(torch.autograd.Function):
         return None, None, *(None if x is None else x * outer[0].to(x.dtype) for x in ctx.saved_tensors)
 
 
-def _add_gradients(value: Tensor, tensors: Sequence[Tensor], places: Sequence[Tensor | None]) -> None:
-    """Add the gradient of `value` by each tensor to its place, where it has one."""
-    if not value.requires_grad:
-        return
-    wanted = [(x, place) for x, place in zip(tensors, places, strict=True) if place is not None]
-    found = torch.autograd.grad(value, [x for x, _ in wanted], allow_unused=True)
-    for gradient, (_, place) in zip(found, wanted, strict=True):
-        if gradient is not None:
-            place += gradient
+def _add_chunk(
+    measure: Callable[..., Tensor],
+    models: Sequence[Predictions],
+    targets_n: Tensor,
+    hidden: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    places: Sequence[Tensor | None],
+) -> Tensor:
+    """Add the gradient of a chunk by what the heads read and by their weights to its place; return its sum."""
+    with torch.enable_grad(), keeping_casts():
+        logits = [one.head(rows) for one, rows in zip(models, hidden, strict=True)]
+    value, by_logits = _measured(measure, logits, targets_n)
+    if by_logits:
+        tensors = zip([*hidden, *weights], places, strict=True)
+        wanted = [(x, place) for x, place in tensors if place is not None]
+        asking = [x for x in logits if x.requires_grad]
+        found = torch.autograd.grad(asking, [x for x, _ in wanted], by_logits, allow_unused=True)
+        for gradient, (_, place) in zip(found, wanted, strict=True):
+            if gradient is not None:
+                place += gradient
+    return value
+
+
+def _measured(
+    measure: Callable[..., Tensor], logits: Sequence[Tensor], targets_n: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the sum of the measure in float64, and its gradient by the logits that ask for one."""
+    gradients = [torch.empty_like(x) for x in logits if x.requires_grad]
+    total, first = torch.zeros((), dtype=torch.float64, device=targets_n.device), 0
+    for block, targets in _blocks(logits, targets_n):
+        leaves = [_wide(x.detach()).requires_grad_(x.requires_grad) for x in block]
+        with torch.enable_grad():
+            value = measure(*leaves, targets).sum()
+        total += value.detach().double()
+        if gradients:
+            found = torch.autograd.grad(value, [x for x in leaves if x.requires_grad])
+            for whole, gradient in zip(gradients, found, strict=True):
+                whole[first : first + len(targets)] = gradient
+        first += len(targets)
+    return total, gradients
+
+
+def _blocks(logits: Sequence[Tensor], targets_n: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """Return the logits of each model, and the targets, of so many rows at a time as a processor measures best."""
+    vocab_size = max(x.shape[-1] for x in logits)
+    rows = max(1, BLOCK_LOGITS // vocab_size if targets_n.device.type == "cpu" else len(targets_n))
+    return zip(zip(*(x.split(rows) for x in logits), strict=True), targets_n.split(rows), strict=True)
 
 
 def _rows(found: Predictions) -> int:
@@ -226,7 +265,7 @@ class _Rest:
             stack.enter_context(passes_in(self.passes, self.model))  # a backward pass may be in another thread
             stack.enter_context(forward_pass(keep_casts=True))
             logits: Tensor = self.model(**self.inputs).logits
-        return logits[0]
+        return logits.flatten(0, 1)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the head that ask for gradients, if it was run with them."""
