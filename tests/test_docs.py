@@ -43,7 +43,9 @@ def commands() -> list[str]:
         for page in PAGES
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     )
-    lines = (line for block in blocks for line in block.split("\n") if line.startswith("neuromeld "))
+    lines = (
+        line for block in blocks for line in block.replace("\\\n", "").split("\n") if line.startswith("neuromeld ")
+    )
     return sorted({shlex.join(shlex.split(line, comments=True)) for line in lines})
 
 
