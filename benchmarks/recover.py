@@ -38,7 +38,7 @@ from neuromeld.recovery import parse_recovery, recover
 from tasks.score import DATA, chance_of, scored, tasks_in
 
 UPDATES = {5_000_000: 8192, 500_000: 4096, 0: 2048}
-"""Tokens of an update, by those of a training from which on it has so many."""
+"""Tokens of an update where the grid names none, by those of a training from which on it has so many."""
 
 TASK_BATCH = 16
 """Answers that are scored at once; the longest have 600 tokens, each with the logits of the whole vocabulary."""
@@ -139,7 +139,7 @@ def measured(grid: dict[str, Any], row: dict[str, Any], options: argparse.Namesp
     out = options.work / f"trained-{identity(row)}"
     settings = grid["shared"] | {"train": row.get("train", grid["train"]), "tokens": row["tokens"], "seed": row["seed"]}
     settings |= {"learning_rate": row["learning_rate"]} | grid["methods"][row["method"]]
-    settings["batch_tokens"] = next(size for least, size in UPDATES.items() if row["tokens"] >= least)
+    settings.setdefault("batch_tokens", next(size for least, size in UPDATES.items() if row["tokens"] >= least))
     if settings.pop("follows", False):
         settings |= {"original": grid["model"], "distill_weight": 1.0}
     try:

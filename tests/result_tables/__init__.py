@@ -46,6 +46,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine-figures": serving.figures,
     "engine-speeds": serving.speeds,
     "recovered": recovery.recovered,
+    "laptop": recovery.laptop,
     "starts": recovery.starts,
     "layerwise": layerwise.layerwise,
     "learned-elsewhere": learned_elsewhere.learned_elsewhere,

@@ -1,4 +1,4 @@
-"""What training brings back, and what is lost before it: by `recover.jsonl` and `starts.jsonl`."""
+"""What training brings back, and what is lost before it: by `recover.jsonl`, `laptop.jsonl` and `starts.jsonl`."""
 
 import json
 import math
@@ -21,16 +21,20 @@ STARTS_HEAD = ("kept", "learned", "format", "parameters", "Wikipedia", "news", "
 
 def recovered() -> str:
     """Excess losses over the dense model as it came, and of the answers it has right, the share that is kept."""
-    lines, dense = _lines("recover.jsonl")
-    lines.sort(key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0)))
-    return words(HEAD, [_row(line, dense) for line in lines])
+    return _rows_of(_lines("recover.jsonl"), _dense("recover.jsonl"))
+
+
+def laptop() -> str:
+    """The same on a processor, where the dense model's losses are those behind `starts.jsonl`, its answers a card's."""
+    answers = {name: _dense("recover.jsonl")[name] for name in ("correct", "chance")}
+    return _rows_of(_lines("laptop.jsonl"), _dense("starts.jsonl") | answers)
 
 
 def starts() -> str:
     """Excess losses over the dense model of what was made smaller by learning what to keep."""
-    lines, dense = _lines("starts.jsonl")
+    lines, dense = _lines("starts.jsonl"), _dense("starts.jsonl")
     lines.sort(key=lambda line: (-line["keep"], "by layer" not in line["start"], line["start"]))
-    return words(STARTS_HEAD, [_start(line, dense) for line in lines if line is not dense])
+    return words(STARTS_HEAD, [_start(line, dense) for line in lines if line != dense])
 
 
 def _start(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
@@ -39,10 +43,18 @@ def _start(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
     return [f"{line['keep']:g}", line["start"], form, parameters, *_excess(line, dense)]
 
 
-def _lines(name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """All lines of a file, and that of the dense model as it came."""
-    lines = [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
-    return lines, next(line for line in lines if line["keep"] == 1 and not line["tokens"])
+def _rows_of(lines: list[dict[str, Any]], dense: dict[str, Any]) -> str:
+    lines.sort(key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0)))
+    return words(HEAD, [_row(line, dense) for line in lines])
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+
+
+def _dense(name: str) -> dict[str, Any]:
+    """The line of the dense model as it came."""
+    return next(line for line in _lines(name) if line["keep"] == 1 and not line["tokens"])
 
 
 def _excess(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
@@ -58,7 +70,7 @@ def _row(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
 
 
 def _tasks(line: dict[str, Any], dense: dict[str, Any]) -> str:
-    if "correct" not in line or line is dense:
+    if "correct" not in line or line == dense:
         return ""
     before, after = ({task: _score(right) for task, right in one["correct"].items()} for one in (dense, line))
     able = [task for task in before if _is_able(before[task], dense["chance"][task])]
