@@ -31,6 +31,7 @@ from neuromeld.data.calibration import Calibration
 from neuromeld.data.text import token_windows
 from neuromeld.evaluation import perplexity
 from neuromeld.modalities import MODALITIES, with_own_text
+from neuromeld.model.passes import chosen_passes, passes_in
 from neuromeld.planning import Budget
 from neuromeld.planning.plan import meta_model
 from neuromeld.planning.recipe import parse_recipe
@@ -159,7 +160,8 @@ def found_of(grid: dict[str, Any], source: str, options: argparse.Namespace) -> 
     found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if options.tasks:
         tasks = tasks_in(DATA)
-        scores = {name: scored(model, tokenizer, asked, TASK_BATCH) for name, asked in tasks.items()}
+        with passes_in(chosen_passes(grid.get("passes_of_tasks", "own"), model), model):
+            scores = {name: scored(model, tokenizer, asked, TASK_BATCH) for name, asked in tasks.items()}
         found["correct"] = {name: "".join(str(int(x)) for x in score.correct) for name, score in scores.items()}
         found["chance"] = chance_of(tasks)
     return found

@@ -1,6 +1,6 @@
 """Score models on the questions of `benchmarks/tasks/data`, also where lm-evaluation-harness cannot be had.
 
-    python benchmarks/tasks/score.py DENSE SMALLER ... [--device cuda] [--out tasks.jsonl]
+    python benchmarks/tasks/score.py DENSE SMALLER ... [--device cuda] [--passes auto] [--out tasks.jsonl]
 
 The choice with the largest sum of log-probabilities behind its context is taken, as by the YAML in this folder.  A line
 of JSON a model: accuracy by task, chance, what it keeps of the first model with a bootstrap interval, over all tasks
@@ -10,6 +10,7 @@ and over those on which the first model is above chance by four standard errors,
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformers import PreTrainedModel
 from neuromeld.checkpoint.source import locate
 from neuromeld.evaluation import TaskScore, retained_performance
 from neuromeld.evaluation.mode import eval_mode
+from neuromeld.model.passes import chosen_passes, passes_in
+from neuromeld.model.predictions import measure_in_chunks, nll, predictions
 
 DATA = Path(__file__).parent / "data"
 ABOVE = 4
@@ -30,6 +33,7 @@ def main() -> None:
     arguments.add_argument("models", nargs="+")
     arguments.add_argument("--data", type=Path, default=DATA)
     arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--passes", default="own", choices=["own", "auto", "bfloat16"])
     arguments.add_argument("--limit", type=int)
     arguments.add_argument("--batch-size", type=int, default=64)
     arguments.add_argument("--out", type=Path, default=Path("tasks.jsonl"))
@@ -39,7 +43,8 @@ def main() -> None:
     for name in options.models:
         source = locate(name)
         model, tokenizer = source.load(torch.float32, options.device), source.tokenizer()
-        scores = {task: scored(model, tokenizer, asked, options.batch_size) for task, asked in tasks.items()}
+        with passes_in(chosen_passes(options.passes, model), model):
+            scores = {task: scored(model, tokenizer, asked, options.batch_size) for task, asked in tasks.items()}
         reference = reference or scores
         line = {"model": name, **told(tasks, reference, scores)}
         with options.out.open("a") as file:
@@ -81,14 +86,16 @@ def encoded(tokenizer: Any, context: str, choice: str) -> tuple[list[int], int]:
 
 @torch.no_grad()
 def log_likelihoods(model: PreTrainedModel, pairs: list[tuple[list[int], int]]) -> list[float]:
+    """The sum over the tokens of each choice, in nats; the head reads no others."""
     longest = max(len(ids) for ids, _ in pairs)
     ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in pairs], device=model.device)
     mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in pairs], device=model.device)
+    asked = torch.tensor([place >= start for ids, start in pairs for place in range(1, len(ids))], device=model.device)
     with eval_mode(model):
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-    logs = logits.gather(2, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
-    found = [logs[row, start - 1 : len(one) - 1].double().sum() for row, (one, start) in enumerate(pairs)]
-    return [float(value) for value in torch.stack(found)]
+        found = predictions(model, {"input_ids": ids, "attention_mask": mask})
+        choices = replace(found, hidden_nd=found.hidden_nd[asked], targets_n=found.targets_n[asked])
+        logs = -measure_in_chunks(nll, choices).double()
+    return [float(part.sum()) for part in logs.split([len(ids) - start for ids, start in pairs])]
 
 
 def chance_of(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
