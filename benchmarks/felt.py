@@ -1,6 +1,6 @@
 """What a reader notices of smaller language models: likeliest tokens, last words, and how long they say the same.
 
-    python benchmarks/felt.py DENSE SMALLER ... [--device cuda] [--out benchmarks/results/felt.jsonl]
+    python benchmarks/felt.py original=MODEL smaller=OUT ... [--device cuda] [--out benchmarks/results/felt.jsonl]
 
 On the evaluation split of each text, always the likeliest token; a line of JSON a model:
 
@@ -44,14 +44,15 @@ LAST_WORD = re.compile(r"\s\w+(?:['-]\w+)*(?=[.!?](?:\s|$))")
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("models", nargs="+")
+    arguments.add_argument("models", nargs="+", metavar="NAME=MODEL", help="By any names; the first is the original.")
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--passes", default="auto", choices=["own", "auto", "bfloat16"])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/felt.jsonl"))
     options = arguments.parse_args()
     said: dict[str, Tensor] = {}
-    for name in options.models:
-        source = locate(name)
+    for asked in options.models:
+        name, _, where = asked.partition("=")
+        source = locate(where)
         model, tokenizer = source.load(torch.float32, options.device), source.tokenizer()
         with eval_mode(model):
             said = said or {text: continued(model, tokenizer, text) for text in TEXTS}

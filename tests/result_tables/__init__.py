@@ -10,6 +10,7 @@ from pathlib import Path
 from result_tables import (
     asked,
     budget,
+    felt,
     large_models,
     layerwise,
     learned_elsewhere,
@@ -48,6 +49,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recovered": recovery.recovered,
     "laptop": recovery.laptop,
     "starts": recovery.starts,
+    "felt": felt.felt,
     "layerwise": layerwise.layerwise,
     "learned-elsewhere": learned_elsewhere.learned_elsewhere,
     "fewer-tokens": tokens.fewer,

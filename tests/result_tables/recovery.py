@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 ABOVE = 4
 """Standard errors above chance, by which the dense model has to answer a task for it to count."""
+
+SETTINGS = ("method", "tokens", "learning_rate", "train")
 
 HEAD = ("kept", "made by", "training", "tokens", "rate", "Wikipedia", "news", "Python docs", "tasks kept (95 %)")
 
@@ -25,9 +28,13 @@ def recovered() -> str:
 
 
 def laptop() -> str:
-    """The same on a processor, where the dense model's losses are those behind `starts.jsonl`, its answers a card's."""
+    """The same on a processor, of the starts that are trained, too; the dense model's answers are a card's."""
     answers = {name: _dense("recover.jsonl")[name] for name in ("correct", "chance")}
-    return _rows_of(_lines("laptop.jsonl"), _dense("starts.jsonl") | answers)
+    lines = _lines("laptop.jsonl")
+    trained = {(line["start"], line["keep"]) for line in lines if line["tokens"]}
+    trained -= {(line["start"], line["keep"]) for line in lines if not line["tokens"]}
+    lines += [line for line in _lines("starts.jsonl") if (line["start"], line["keep"]) in trained]
+    return _rows_of(lines, _dense("starts.jsonl") | answers)
 
 
 def starts() -> str:
@@ -44,8 +51,10 @@ def _start(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
 
 
 def _rows_of(lines: list[dict[str, Any]], dense: dict[str, Any]) -> str:
+    """Rows whose seeds alone differ are one, from the least to the most."""
     lines.sort(key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0)))
-    return words(HEAD, [_row(line, dense) for line in lines])
+    alike = groupby(lines, key=lambda line: [line.get(key) for key in ("start", "keep", *SETTINGS)])
+    return words(HEAD, [_row(list(seeds), dense) for _, seeds in alike])
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
@@ -61,12 +70,16 @@ def _excess(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
     return [f"{loss - dense['losses'][text]:.3f}" for text, loss in line["losses"].items()]
 
 
-def _row(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
+def _row(seeds: list[dict[str, Any]], dense: dict[str, Any]) -> list[str]:
+    line = next((line for line in seeds if "correct" in line), seeds[0])
     method = line["method"] if line["tokens"] else "none"
     method += ", none better than before" if line["tokens"] and line["best_step"] == 0 else ""
+    method += f", {len(seeds)} seeds" if len(seeds) > 1 else ""
     tokens = f"{line['tokens']:,}" if line["tokens"] else ""
     rate = f"{line['learning_rate']:g}" if line["tokens"] else ""
-    return [f"{line['keep']:g}", line["start"], method, tokens, rate, *_excess(line, dense), _tasks(line, dense)]
+    found = zip(*(_excess(one, dense) for one in seeds), strict=True)
+    excess = [" to ".join(dict.fromkeys((min(text, key=float), max(text, key=float)))) for text in found]
+    return [f"{line['keep']:g}", line["start"], method, tokens, rate, *excess, _tasks(line, dense)]
 
 
 def _tasks(line: dict[str, Any], dense: dict[str, Any]) -> str:
