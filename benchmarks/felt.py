@@ -49,6 +49,9 @@ def main() -> None:
     arguments.add_argument("--passes", default="auto", choices=["own", "auto", "bfloat16"])
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/felt.jsonl"))
     options = arguments.parse_args()
+    for asked in options.models:
+        if not all(asked.partition("=")):
+            arguments.error(f"{asked!r} has no name: give NAME=MODEL, such as smaller=OUT")
     said: dict[str, Tensor] = {}
     for asked in options.models:
         name, _, where = asked.partition("=")
