@@ -94,7 +94,8 @@ def make_start(grid: dict[str, Any], start: str, keep: float, options: argparse.
     folder = folder_of(options.work, start, keep)
     if not folder.exists():
         asked = grid["starts"][start]
-        calibration = {"source": "wikipedia-sample", "tokens": asked["calibration_tokens"], "passes": grid["passes"]}
+        text = asked.get("calibration_text", "wikipedia-sample")
+        calibration = {"source": text, "tokens": asked["calibration_tokens"], "passes": grid["passes"]}
         stages = asked["recipe"] | {"calibration": calibration}
         whole = meta_model(locate(grid["model"]).config())
         as_it_is = asked.get("as_it_is", False)
