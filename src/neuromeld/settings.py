@@ -59,7 +59,7 @@ def validate(kind: type[T], data: Any, what: str = "recipe") -> T:
         return kind.model_validate(data)
     except ValidationError as error:
         problems = "\n".join(_explain(kind, e, what) for e in error.errors())
-        raise UserInputError(f"the {what} is not valid:\n{problems}") from None
+        raise UserInputError(f"the {what} cannot be used:\n{problems}") from None
 
 
 def _settings_at(kind: Any, path: Sequence[Any]) -> Any:

@@ -104,8 +104,8 @@ GRIDS = [
     (GRID, ["--rows", "b[red]"], "unknown row 'b[red]'"),
     (GRID.replace("{size: 2}", "3"), [], "Input should be a valid dictionary"),
     (GRID.replace("a:", '"[red]\\e[31m":'), ["--rows", "b"], r"Available: [red]\x1b[31m"),
-    ("- 1", [], "the grid is not valid"),
-    ("", [], "the grid is not valid"),
+    ("- 1", [], "the grid cannot be used"),
+    ("", [], "the grid cannot be used"),
     ("a: &a [*a]", [], "an alias stands for what it is in"),
 ]  # fmt: skip
 

@@ -75,7 +75,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("message", MISTAKES)
 def test_mistakes_are_explained(message, grid):
-    with pytest.raises(UserInputError, match="the grid is not valid") as raised:
+    with pytest.raises(UserInputError, match="the grid cannot be used") as raised:
         grid(**MISTAKES[message])
     assert message in str(raised.value)
 
