@@ -2,7 +2,7 @@
 
     python benchmarks/curves.py benchmarks/results/laptop.jsonl      # the drawing is beside it, as .svg
 
-Nats over the original by tokens that were trained on, of the first seed.
+Nats over the original by tokens that were trained on, of the longest training of each start, and the first of these.
 """
 
 import argparse
@@ -22,8 +22,10 @@ def main() -> None:
     arguments.add_argument("results", type=Path, nargs="?", default=Path("benchmarks/results/laptop.jsonl"))
     results: Path = arguments.parse_args().results
     rows = [json.loads(line) for line in results.read_text().splitlines()]
-    trained = sorted((row for row in rows if row["tokens"] and not row["seed"]), key=lambda row: -row["keep"])
-    series = [Series(f"{row['keep']:g}: {row['start'].removesuffix(READ)}", points_of(row)) for row in trained]
+    longest: dict[tuple[float, str], dict[str, Any]] = {}
+    for row in sorted((row for row in rows if row["tokens"]), key=lambda row: (-row["keep"], -row["tokens"])):
+        longest.setdefault((row["keep"], row["start"]), row)
+    series = [Series(f"{keep:g}: {start.replace(READ, '')}", points_of(row)) for (keep, start), row in longest.items()]
     chart = lines("Trained towards the original", "tokens", "held-out loss over the original's (nats)", series)
     results.with_suffix(".svg").write_text(draw([] if chart is None else [chart]))
 
