@@ -52,7 +52,9 @@ def _start(line: dict[str, Any], dense: dict[str, Any]) -> list[str]:
 
 def _rows_of(lines: list[dict[str, Any]], dense: dict[str, Any]) -> str:
     """Rows whose seeds alone differ are one, from the least to the most."""
-    lines.sort(key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0)))
+    lines.sort(
+        key=lambda line: (-line["keep"], line["start"], line["tokens"], -line.get("learning_rate", 0), line["method"])
+    )
     alike = groupby(lines, key=lambda line: [line.get(key) for key in ("start", "keep", *SETTINGS)])
     return words(HEAD, [_row(list(seeds), dense) for _, seeds in alike])
 
