@@ -5,9 +5,10 @@ import time
 import torch
 
 from neuromeld.errors import UserInputError
-from neuromeld.recovery.loop import LOOKS, Training, on_device
+from neuromeld.recovery.loop import LOOKS, Training, on_device, optimizer_of, trained_parts
 from neuromeld.recovery.ranks import own_part
 from neuromeld.recovery.rates import SHARE
+from neuromeld.recovery.sharding import take_gradients
 
 TIMED = 2
 """Updates that are timed, after one that warms up."""
@@ -42,8 +43,10 @@ def steps_of(training: Training, started: float) -> int | None:
 
 
 def seconds_of_update(training: Training) -> float:
-    """Return the time that the passes of one update take; the weights stay as they are."""
+    """Return the time that one update takes; the weights stay as they are."""
     model, settings = training.model, training.settings
+    parts = trained_parts(model)
+    optimizer = optimizer_of(parts)
     size = settings.batch_examples(training.pool) // settings.accumulate
     batch = on_device(training.pool.batch_of(own_part(range(size))), training.device)
     was_training, times = model.training, []
@@ -53,12 +56,20 @@ def seconds_of_update(training: Training) -> float:
         with torch.enable_grad():
             loss = training.loss_of(batch)
             loss.backward()
-        model.zero_grad()
-        if training.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.monotonic() - begun)
+        passed = _now(training.device)
+        take_gradients(parts.values(), settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(settings.accumulate * (passed - begun) + _now(training.device) - passed)
     model.train(was_training)
-    return settings.accumulate * sum(times[1:]) / TIMED
+    return sum(times[1:]) / TIMED
+
+
+def _now(device: torch.device) -> float:
+    """Return the time at which the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()
 
 
 def _seconds_of_look(training: Training) -> float:

@@ -122,9 +122,9 @@ class _Run:
 
     def __post_init__(self) -> None:
         of = self.of
-        self.parts = {name: Part.of(p) for name, p in of.model.named_parameters() if p.requires_grad}
+        self.parts = trained_parts(of.model)
         self.trained = {name: part.own for name, part in self.parts.items()}
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=0.0, weight_decay=0.0, fused=True)
+        self.optimizer = optimizer_of(self.parts)
         self.order = drawn_order(of.pool.num_examples, of.steps * of.settings.batch_examples(of.pool), of.settings.seed)
         self.every = max(1, min(of.steps // LOG_POINTS, LONGEST_LOG))
 
@@ -223,6 +223,16 @@ class _Run:
             f"{'' if settings.lora_rank else 'train fewer parameters (--lora), '}and prefer bfloat16 to float16 for "
             "the model; the checkpoints of this run were discarded"
         )
+
+
+def trained_parts(model: nn.Module) -> dict[str, Part]:
+    """Return what the optimizer has of each parameter that is trained, by name."""
+    return {name: Part.of(p) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def optimizer_of(parts: Mapping[str, Part]) -> torch.optim.AdamW:
+    """Return an optimizer that leaves everything as it is until it is given a rate."""
+    return torch.optim.AdamW([part.own for part in parts.values()], lr=0.0, weight_decay=0.0, fused=True)
 
 
 def drawn_order(num_examples: int, num: int, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from neuromeld import compress, parse_recipe
 from neuromeld.checkpoint import load_model
@@ -89,6 +90,9 @@ def test_length_in_tokens_and_in_minutes(stock, settings, tmp_path):
     assert by_tokens["settings"]["steps"] == 1000 // 128
     by_time = recover(str(stock), settings(steps=None, minutes=0.01), tmp_path / "minutes").record["recovery"]
     assert by_time["settings"]["steps"] > 0
+    recover(str(stock), settings(steps=by_time["settings"]["steps"]), tmp_path / "as many")
+    timed, counted = (load_file(tmp_path / name / "model.safetensors") for name in ("minutes", "as many"))
+    assert all(torch.equal(timed[name], counted[name]) for name in counted), "measuring the time changed something"
     with pytest.raises(UserInputError, match="less than one update of 128"):
         recover(str(stock), settings(steps=None, tokens=100), tmp_path / "none")
     with pytest.raises(UserInputError, match="minutes=1e-06 leave"):
