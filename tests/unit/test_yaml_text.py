@@ -57,8 +57,9 @@ def test_anchors_and_merged_mappings_are_read():
 @pytest.mark.parametrize("load", [load_recipe, load_recovery])
 @pytest.mark.parametrize(
     ("data", "why"),
-    [(b"caf\xe9: 1", "not valid YAML"), (b"a" * (2**20 + 1), "more than 1,048,576 bytes"), (b"", "not valid"),
-     (b"- 1", "not valid"), (b"1: 2", "not valid"), (None, "Is a directory"), (b"!!binary aGk=", "not valid")],
+    [(b"caf\xe9: 1", "not valid YAML"), (b"a" * (2**20 + 1), "more than 1,048,576 bytes"), (b"", "cannot be used"),
+     (b"- 1", "cannot be used"), (b"1: 2", "cannot be used"), (None, "Is a directory"),
+     (b"!!binary aGk=", "cannot be used")],
 )  # fmt: skip
 def test_files_that_hold_no_recipe_are_one_message(load, data, why, tmp_path):
     path = tmp_path / "a.yaml"
